@@ -1,0 +1,45 @@
+"""Packaging: `pip install .`, with extras for what only some need."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="multihot",
+    version="0.1.0",
+    description="Multi-label text classification at scale: Apache Beam preprocessing, distributed Keras 3 training, SavedModel serving",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["beam_jobs", "beam_jobs.*", "trainer", "trainer.*"]),
+    install_requires=[
+        # These are known to agree; the SavedModel's ops and the runners' behaviour depend on them.
+        "tensorflow==2.21.*",
+        "tensorflow-text==2.21.*",
+        "keras==3.15.*",
+        "apache-beam==2.77.0",
+        "numpy>=2.0,<2.5",
+        "pyarrow>=18,<26",
+        "scikit-learn>=1.5,<2",
+        "google-crc32c>=1.6,<2",
+        "pydantic>=2.10,<3",
+        "ruamel.yaml>=0.18.6,<0.20",
+        "rich>=13.9,<16",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]==2.21.*"],
+        "gcp": ["apache-beam[gcp]==2.77.0"],
+        "bench": ["psutil>=6,<8"],
+        "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "ruff==0.17.5"],
+    },
+    entry_points={
+        "console_scripts": [
+            "multihot-preprocess=beam_jobs.preprocess:run",
+            "multihot-train=trainer.task:run_train",
+            "multihot-evaluate=trainer.task:run_evaluate",
+            "multihot-export=trainer.task:run_export",
+            "multihot-predict=trainer.task:run_predict",
+        ]
+    },
+)
