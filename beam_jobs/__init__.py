@@ -1,0 +1,1 @@
+"""Apache Beam jobs: raw documents to a dataset, and bulk prediction."""

@@ -1,0 +1,1 @@
+"""What the Beam jobs and the trainer agree on: configs, the analyzer, records and the manifest."""

@@ -1,0 +1,64 @@
+"""What every command line shares: `--config`, `--set`, `--help`, and how a run ends."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from beam_jobs.contract.config import Config, load_config
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.validation import describe_keys
+
+EXIT_FAILURE = 1
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`, `--set` and `--list-keys`, which every stage takes."""
+    parser.add_argument("--config", metavar="FILE", required=True, help="the experiment's YAML file, such as configs/docstrings.yaml")
+    parser.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override one key of the config; VALUE is read as YAML; may be repeated",
+    )
+    parser.add_argument("--list-keys", action=_ListKeys, help="print every config key with its type, default and meaning, and exit")
+
+
+class _ListKeys(argparse.Action):
+    def __init__(self, option_strings, dest, **kwargs):
+        super().__init__(option_strings, dest, nargs=0, **kwargs)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print(describe_keys(Config))
+        parser.exit()
+
+
+def config_from(arguments: argparse.Namespace) -> Config:
+    """The resolved config that parsed `--config` and `--set` arguments name."""
+    return load_config(arguments.config, overrides=arguments.overrides)
+
+
+def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
+    """Runs `main(argv)` and ends the process with the exit status the design fixes.
+
+    Status 0: done. 2: the user's input was wrong, told in one message on stderr. 130: Ctrl-C.
+    Any other exception passes through and Python ends with its traceback and status 1.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own start-up notes are no news to the user
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # here, so that a reader that has gone is noticed below and not at the interpreter's end
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILURE)

@@ -1,0 +1,185 @@
+"""What a dataset directory holds. `manifest.json` is written last: its presence means the dataset is complete."""
+
+import hashlib
+import json
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from beam_jobs.contract.config import TextConfig, differing_keys
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.validation import Section, validate
+
+FORMAT_VERSION = 1
+
+MANIFEST = "manifest.json"
+LABELS = "labels.json"
+VOCABULARY = "vocabulary.txt"
+DOCUMENT_COUNTS = "vocabulary_document_counts.npy"
+REJECTS = "rejects-00000-of-00001.jsonl"
+CONFIG = "config.yaml"
+
+SPLITS = ("train", "validation", "test")
+TOKEN_LENGTH_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+def shard_name(name: str, split: str, index: int, count: int) -> str:
+    """`<name>-<split>.tfrecord-00000-of-00016`, as TensorFlow Datasets names shards."""
+    return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}"
+
+
+class FileInfo(Section):
+    """A file of the dataset directory."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+class ShardInfo(FileInfo):
+    """A TFRecord file."""
+
+    examples: int
+
+
+class SplitInfo(Section):
+    """A split: its shards in order, and what they hold together."""
+
+    examples: int
+    shards: tuple[ShardInfo, ...]
+    token_length_quantiles: dict[str, int]
+
+
+class Counts(Section):
+    """What became of every document read: read = written + duplicates + rejected + unlabeled dropped."""
+
+    read: int
+    rejected: dict[str, int] = pydantic.Field(description="by reason")
+    duplicates: int
+    dropped_without_labels: int
+    written: int
+    written_without_labels: int
+
+    def unaccounted(self) -> int:
+        """Documents read that are nowhere else: not 0 means that the runner lost or repeated some."""
+        return self.read - sum(self.rejected.values()) - self.duplicates - self.dropped_without_labels - self.written
+
+
+class Manifest(Section):
+    """`manifest.json`."""
+
+    format_version: int
+    name: str
+    config: dict[str, Any] = pydantic.Field(description="the part of the resolved config that decides the dataset's bytes")
+    config_hash: str
+    input_hash: str = pydantic.Field(description="hash of the input files' names and sizes")
+    analyzer: TextConfig = pydantic.Field(description="the analyzer's specification, stop words written out")
+    splits: dict[str, SplitInfo]
+    counts: Counts
+    labels: FileInfo
+    num_labels: int
+    vocabulary: FileInfo
+    document_counts: FileInfo
+    vocabulary_size: int
+    rejects: FileInfo
+
+    def files(self) -> list[FileInfo]:
+        """Every file that the manifest vouches for."""
+        shards = [shard for split in self.splits.values() for shard in split.shards]
+        return [*shards, self.labels, self.vocabulary, self.document_counts, self.rejects]
+
+
+def load(dataset_dir: str | Path) -> Manifest:
+    """Reads the manifest and checks that every file it names is there in its full size.
+
+    Raises:
+      UserError: there is no complete dataset of a known format version in `dataset_dir`.
+    """
+    path = Path(dataset_dir) / MANIFEST
+    advice = "expected a dataset that `python -m beam_jobs.preprocess` wrote"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if path.parent.is_dir():
+            state = "has no manifest.json: it is no dataset, or its preprocessing did not finish"
+        else:
+            state = "is no directory" if path.parent.exists() else "does not exist"
+        raise UserError(f"the dataset directory {dataset_dir} {state}; {advice}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {advice}") from None
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if not isinstance(version, int):
+        raise UserError(f"{path} has no format_version; {advice}")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}, and this multihot reads versions up to {FORMAT_VERSION}; "
+            "upgrade multihot or run the preprocessing again"
+        )
+    manifest = validate(Manifest, raw, what=str(path))
+    for info in manifest.files():
+        file = path.parent / info.file
+        size = file.stat().st_size if file.is_file() else None
+        if size != info.bytes:
+            received = "is missing" if size is None else f"has {size} bytes"
+            raise UserError(f"{file} {received}, expected {info.bytes} bytes: the dataset is damaged; run the preprocessing again with --overwrite")
+    return manifest
+
+
+def write(manifest: Manifest, dataset_dir: str | Path) -> None:
+    """Writes `manifest.json` atomically. Call it when every other file is in place."""
+    temporary = Path(dataset_dir) / (MANIFEST + ".tmp")
+    temporary.write_text(dump_json(manifest.model_dump(mode="json")), encoding="utf-8")
+    os.replace(temporary, Path(dataset_dir) / MANIFEST)
+
+
+def check_same_dataset(manifest: Manifest, dataset_config: dict[str, Any], dataset_dir: str | Path) -> None:
+    """Raises UserError unless the dataset was made with this config; shows both sides of each difference."""
+    rows = [f"  {key}: dataset {a!r}, config {b!r}" for key, a, b in differing_keys(manifest.config, dataset_config)]
+    if not rows:
+        return
+    raise UserError(
+        f"the dataset {dataset_dir} was made with another config:\n" + "\n".join(rows) + "\nrun the preprocessing again with --overwrite, "
+        "or set the keys back"
+    )
+
+
+def load_labels(manifest: Manifest, dataset_dir: str | Path) -> list[dict[str, Any]]:
+    """`labels.json`: a list in the order of label ids of {"name": str, "positives": {split: int}}."""
+    return json.loads(_read_checked(manifest.labels, dataset_dir))
+
+
+def load_vocabulary(manifest: Manifest, dataset_dir: str | Path) -> list[str]:
+    """`vocabulary.txt`: tokens, most frequent first."""
+    return _read_checked(manifest.vocabulary, dataset_dir).decode("utf-8").split("\n")[:-1]
+
+
+def load_document_counts(manifest: Manifest, dataset_dir: str | Path) -> Any:
+    """int64 array [vocabulary]: in how many train documents each token of the vocabulary stands."""
+    import numpy as np
+
+    return np.load(BytesIO(_read_checked(manifest.document_counts, dataset_dir)), allow_pickle=False)
+
+
+def dump_json(value: Any) -> str:
+    """JSON for people and for byte-equality: keys in their given order, one a line, a final newline."""
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+
+
+def file_info(dataset_dir: str | Path, file: str) -> FileInfo:
+    """Describes a written file."""
+    content = (Path(dataset_dir) / file).read_bytes()
+    return FileInfo(file=file, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _read_checked(info: FileInfo, dataset_dir: str | Path) -> bytes:
+    path = Path(dataset_dir) / info.file
+    content = path.read_bytes()
+    received = hashlib.sha256(content).hexdigest()
+    if received != info.sha256:
+        raise UserError(
+            f"{path} has SHA-256 {received}, expected {info.sha256}: the dataset was changed after it was made; run the preprocessing again"
+        )
+    return content

@@ -1,0 +1,152 @@
+"""Strict validation of plain values, with errors that name the key, what was received and what was expected."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pydantic
+
+from beam_jobs.contract.errors import UserError
+
+_UNIONS = (Union, type(int | str))
+
+
+class Section(pydantic.BaseModel):
+    """A config section: unknown keys are refused, types are not coerced, instances are frozen."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def validate(model: type[pydantic.BaseModel], raw: Any, *, what: str):
+    """Validates plain values as `model`, with the keys' full names in the error.
+
+    Raises:
+      UserError: one line for each wrong key: what was received and what was expected.
+    """
+    try:
+        text = json.dumps(raw, default=str, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:  # a list as a key, a value that holds itself, half a surrogate pair
+        raise UserError(f"{what}: received values that JSON cannot hold ({error}); expected text, numbers, lists and mappings of them") from None
+    try:
+        # Strict JSON mode takes a list for a tuple, which strict Python mode refuses.
+        return model.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        lines = _explain_all(error.errors(), model)
+        raise UserError(f"{what}: " + ("" if len(lines) == 1 else f"{len(lines)} errors\n  ") + "\n  ".join(lines)) from None
+
+
+def describe_keys(model: type[pydantic.BaseModel]) -> str:
+    """Every key of a config with its type, default and meaning, a line each."""
+    lines = []
+    for name, field in model.model_fields.items():
+        variants = [v for v in _variants(field.annotation) if _is_section(v)]
+        if not variants:
+            lines.append(_describe_field(name, field))
+        for variant in variants:
+            lines.append(f"\n{name}:  # {(variant.__doc__ or '').strip().splitlines()[0]}")
+            lines += ["  " + _describe_field(key, value) for key, value in variant.model_fields.items()]
+    return "\n".join(lines)
+
+
+def _variants(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in _UNIONS:
+        return list(get_args(annotation))
+    return [annotation] if isinstance(annotation, type) else []
+
+
+def _is_section(annotation: Any) -> bool:
+    # In Python 3.10, isinstance(tuple[str, ...], type) is true and issubclass of it raises.
+    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _explain_all(problems: Sequence[Mapping[str, Any]], model: type[pydantic.BaseModel]) -> list[str]:
+    """A line a key: what pydantic says of each member of a union is joined by `or`."""
+    lines: list[str] = []
+    for problem in problems:
+        if problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]:
+            continue  # it is too short only without its wrong items, which are told on their own
+        line = _explain(problem, model)
+        start, separator, rest = line.partition("; expected ")
+        if separator and lines and lines[-1].startswith(start + separator):
+            lines[-1] += f" or {rest}"
+        else:
+            lines.append(line)
+    return lines
+
+
+def _explain(problem: Mapping[str, Any], model: type[pydantic.BaseModel]) -> str:
+    path, parent = _locate(problem["loc"], model)
+    received = f"received {_short(problem['input'])}"
+    kind, message = problem["type"], problem["msg"]
+    if kind == "extra_forbidden":
+        valid = sorted(parent.model_fields) if parent else []
+        near = difflib.get_close_matches(str(path[-1]), valid, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{'.'.join(path)}: unknown key; {hint}valid keys here: {', '.join(valid)}"
+    if kind == "missing":
+        return f"{'.'.join(path)}: missing; expected a value"
+    if kind == "union_tag_not_found":
+        tags = _tags(model, path)
+        path.append(problem["ctx"]["discriminator"].strip("'"))
+        return f"{'.'.join(path)}: missing; expected one of {tags}"
+    if kind == "union_tag_invalid":
+        path.append(problem["ctx"]["discriminator"].strip("'"))
+        return f"{'.'.join(path)}: received {problem['ctx']['tag']!r}, expected one of {problem['ctx']['expected_tags']}"
+    message = re.sub(r"^\w+ should (?:be|have) ", "expected ", message.removeprefix("Value error, "))
+    message = re.sub(r"^\w+ should ", "expected to ", message).partition(" after validation")[0]
+    message = message.replace("expected a valid array", "expected a list").replace("expected an object", "expected a mapping")
+    return f"{'.'.join(path) or 'value'}: {received}; {message}"
+
+
+def _tags(model: type[pydantic.BaseModel], path: Sequence[str]) -> str:
+    field = model.model_fields[path[0]]
+    return ", ".join(repr(get_args(v.model_fields[field.discriminator].annotation)[0]) for v in _variants(field.annotation))
+
+
+def _locate(loc: Sequence[Any], model: type[pydantic.BaseModel]) -> tuple[list[str], type[pydantic.BaseModel] | None]:
+    """The dotted path of an error without pydantic's union tags, and the section its last key stands in."""
+    path: list[str] = []
+    parent = discriminator = None
+    at: Any = model
+    for key in loc:
+        members = [m for m in get_args(at) if m is not type(None)] if get_origin(at) in _UNIONS else [at]
+        if len(members) > 1:
+            at = next((m for m in members if _is_section(m) and discriminator and key in get_args(m.model_fields[discriminator].annotation)), None)
+            if at is None:  # a plain union: what follows names the type tried, no key
+                break
+            continue
+        path.append(str(key))
+        parent = members[0] if _is_section(members[0]) else None
+        if parent:
+            field = parent.model_fields.get(key)
+            at, discriminator = (field.annotation, field.discriminator) if field else (None, None)
+        else:  # an item of a list, or a value of a mapping
+            items = [argument for argument in get_args(members[0]) if argument is not Ellipsis]
+            at = items[-1] if items else None
+    return path, parent
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
+
+
+def _describe_field(name: str, field: pydantic.fields.FieldInfo) -> str:
+    default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
+    return f"{name}: {_type_name(field.annotation)}, {default}" + (f" -- {field.description}" if field.description else "")
+
+
+def _type_name(annotation: Any) -> str:
+    """A type as a person would say it: `list of integer`, `'a' | 'b'`, `string | null`."""
+    if hasattr(annotation, "__metadata__"):
+        return _type_name(annotation.__origin__)
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return " | ".join(repr(a) for a in arguments)
+    if get_origin(annotation) is tuple:
+        return f"list of {_type_name(arguments[0])}"
+    if arguments:
+        return " | ".join(_type_name(a) for a in arguments)
+    return {str: "string", int: "integer", float: "number", bool: "true | false", type(None): "null"}.get(annotation, str(annotation))

@@ -1,0 +1,393 @@
+"""The analyzer: golden outputs of each step, invariants of its output, and the same bytes from a SavedModel elsewhere."""
+
+import base64
+import functools
+import json
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_jobs.contract import english
+from beam_jobs.contract.analyzer import Analyzer, resolve
+from beam_jobs.contract.config import TextConfig
+from beam_jobs.contract.errors import UserError
+
+# Every step is off: a test turns on what it is about.
+OFF = {
+    "strip_html": False,
+    "strip_urls": False,
+    "normalize": "none",
+    "expand_contractions": False,
+    "keep_characters": None,
+    "max_tokens": None,
+}
+
+SPECS = {
+    "default": {},
+    "off": OFF,
+    "lower": {"normalize": "lower", "stop_words": ("the", "word"), "max_tokens": 9},
+    "nfkc": OFF | {"normalize": "nfkc", "strip_html": True},
+    "scripts": {"tokenizer": "unicode_script", "keep_characters": None, "stop_words": "english", "drop_tokens_with_digits": True},
+    "characters": {"tokenizer": "character", "normalize": "lower", "keep_characters": None, "max_tokens": 30},
+    "matches": {"token_pattern": r"\p{L}(\p{L}|\d)*|\W", "keep_characters": None},
+}
+
+
+@functools.cache
+def _analyzer(key: str) -> Analyzer:
+    return Analyzer(TextConfig(**json.loads(key, object_hook=lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()})))
+
+
+def analyze_bytes(texts: list[bytes], **text) -> list[bytes]:
+    return _analyzer(json.dumps(text))(tf.constant(texts, tf.string, shape=[len(texts)])).numpy().tolist()
+
+
+def analyze(raw: str, **text) -> str:
+    return analyze_bytes([raw.encode()], **text)[0].decode()
+
+
+# --- each key does something -----------------------------------------------------------
+
+EFFECTS = {  # key: (value, text that it changes)
+    "strip_html": (False, "<b>bold</b>"),
+    "strip_urls": (False, "see http://x.org now"),
+    "normalize": ("none", "Word"),
+    "expand_contractions": (False, "don't"),
+    "keep_characters": (None, "a,b"),
+    "token_pattern": ("[a-z]+", "ab12cd"),
+    "tokenizer": ("character", "ab"),
+    "drop_tokens_with_digits": (True, "a1 b"),
+    "stop_words": ("english", "the cat"),
+    "max_tokens": (1, "a b"),
+}
+
+
+@pytest.mark.parametrize("key", TextConfig.model_fields)
+def test_every_key_changes_the_output_of_some_text(key):
+    value, raw = EFFECTS[key]
+    assert analyze(raw, **{key: value}) != analyze(raw)
+
+
+def test_every_choice_of_a_key_differs_from_every_other():
+    raw = "\u00c9A \uff21 \u00df \u6771\u4eac\u30bf.x"
+    for key in ("normalize", "tokenizer"):
+        choices = TextConfig.model_fields[key].annotation.__args__
+        assert len({analyze(raw, **OFF | {key: choice}) for choice in choices}) == len(choices)
+
+
+# --- golden outputs --------------------------------------------------------------------
+
+HTML, URLS, CONTRACTIONS = (OFF | {key: True} for key in ("strip_html", "strip_urls", "expand_contractions"))
+
+
+@pytest.mark.parametrize(
+    ("text", "raw", "expected"),
+    [
+        # everything
+        ({}, "<p>It&rsquo;s the CAF\u00c9&#39;s <i>menu</i>: don&#x27;t miss www.menu.fr/a?b=c !</p>", "it the caf\u00e9 menu do not miss"),
+        ({}, "", ""),
+        ({}, " \t\r\n\u3000", ""),
+        # invalid UTF-8 and control characters
+        (OFF, "a\x00b\x07c\x1fd\x7fe\x85f\x9fg\th", "a b c d e f g h"),
+        (OFF, "a\u00a0b\u2028c\u2029d\u3000e\u1680f\u202fg", "a b c d e f g"),
+        (OFF, "\ufeffa\u200db\u00ad", "\ufeffa\u200db\u00ad"),
+        # HTML
+        (HTML, "a<br/>b<p class='x'>c</p>d</p >e", "a b c d e"),
+        (HTML, "a<!-- b <i> -- > c -->d<!--\n-->e<!---->f", "a d e f"),
+        (HTML, "a<script type='x'>if (a<b) {}\n</script >b<STYLE>p{}</Style>c", "a b c"),
+        (HTML, "a<scripture>b</scripture>c", "a b c"),
+        (HTML, "<!DOCTYPE html><?xml version='1'?><![CDATA[x]]>a", "a"),
+        (HTML, "1 < 2 and 3 > 2, a <b and c, x <- y <3", "1 < 2 and 3 > 2, a <b and c, x <- y <3"),
+        (HTML, "a<!-- never closed b", "a<!-- never closed b"),
+        (HTML, "a<script>never closed", "a never closed"),
+        (HTML, "&lt;b&gt; &quot;x&quot; &apos;y&#39; a&nbsp;b &#xA0;&#x3c;&#62; &hellip;&mdash;", "<b> \"x\" 'y' a b <> ...-"),
+        (HTML, "&amp;lt; &amp;amp; &#38;gt; &amp;#39;", "&lt; &amp; &gt; &#39;"),
+        (HTML, "&lt &unknown; AT&T", "&lt &unknown; AT&T"),
+        # URLs
+        (URLS, "see https://a.b/c?d=e#f, or (ftp://x.y) www.z.org/q now", "see or ( now"),
+        (URLS, "HTTP://A.B WWW.C.D x", "x"),
+        (URLS, '<a href="http://a.b/c">d</a>', '<a href=" ">d</a>'),
+        (URLS, "http://a.b\u3000word\u00a0two\u2028three", "word two three"),
+        (URLS, "awww.x http:/a", "awww.x http:/a"),
+        # normalisation
+        (OFF | {"normalize": "none"}, "\ufb01 \u2460 \u00c5 A\u030a", "\ufb01 \u2460 \u00c5 A\u030a"),
+        (OFF | {"normalize": "lower"}, "\u00c9T\u00c9 \u0391\u03a3 STRASSE \u00df \uff21", "\u00e9t\u00e9 \u03b1\u03c2 strasse \u00df \uff41"),
+        (OFF | {"normalize": "nfkc"}, "\ufb01 \u2460 \u212b A\u030a \uff21\uff07 x\u00b2", "fi 1 \u00c5 \u00c5 A' x2"),
+        (OFF | {"normalize": "nfkc_casefold"}, "STRASSE \u00df \u0391\u03a3\u03c2 \ufb01 \u212a", "strasse ss \u03b1\u03c3\u03c3 fi k"),
+        (OFF | {"normalize": "nfkc_casefold"}, "\u0345 \u1fb3", "\u03b9 \u03b1\u03b9"),
+        # contractions
+        (CONTRACTIONS, "can't won't shan't don't let's", "can not will not shall not do not let us"),
+        (CONTRACTIONS, "Can\u2019t Won\u2019t ISN\u02bcT I\u2019m", "Can not Will not IS not i am"),
+        (CONTRACTIONS, "I'd've they're we'll it's Jo's", "I would have they are we will it Jo"),
+        (CONTRACTIONS, "can't can't, don't. isn't", "can not can not, do not. is not"),
+        (CONTRACTIONS, "'d\u00e9j\u00e0' 's\u00fc\u00df' 'sure' aujourd'hui n'tx", "'d\u00e9j\u00e0' 's\u00fc\u00df' 'sure' aujourd'hui n'tx"),
+        # characters kept
+        (OFF | {"keep_characters": r"\p{L}"}, "a1-b_\u00e9\u6771!c", "a b \u00e9\u6771 c"),
+        (OFF | {"keep_characters": "a-z-"}, "well-known [x] Y\\s", "well-known x s"),
+        (OFF | {"keep_characters": r"a\]\[\\^"}, "]a[b\\^", "]a[ \\^"),
+        (OFF | {"keep_characters": "[:alpha:]#"}, "c# 4", "c#"),
+        (OFF | {"keep_characters": "^a"}, "a^b", "a^"),
+        # token patterns
+        (OFF | {"token_pattern": "[a-z]{2,}"}, "ab c de1fgh I", "ab de fgh"),
+        (OFF | {"token_pattern": "(a|b)(c)?"}, "acb xbc a", "ac b bc a"),
+        (OFF | {"token_pattern": "x|y"}, "axbyc", "x y"),
+        (OFF | {"token_pattern": "a b"}, "a b a  b ab", "a b"),
+        (OFF | {"token_pattern": "a*"}, "baab", "aa"),
+        (OFF | {"token_pattern": r"^\w+|\w+$"}, "one two three", "one three"),
+        (OFF | {"token_pattern": "nothing"}, "a b", ""),
+        # tokenizers
+        (OFF | {"tokenizer": "whitespace"}, "don't,  stop", "don't, stop"),
+        (
+            OFF | {"tokenizer": "unicode_script"},
+            "don't,  stop \u6771\u4eac\u30bf\u30ef x\u03b1",
+            "don ' t , stop \u6771\u4eac \u30bf\u30ef x \u03b1",
+        ),
+        (OFF | {"tokenizer": "character"}, "ab \u6771\u00e9 e\u0301", "a b \u6771 \u00e9 e \u0301"),
+        # tokens dropped
+        (OFF | {"stop_words": ("b", "\u00e9")}, "a b c \u00e9 B bb", "a c B bb"),
+        (OFF | {"stop_words": "english"}, "the cat is on The mat and itself", "cat The mat"),
+        (OFF | {"stop_words": ()}, "the cat", "the cat"),
+        (OFF | {"stop_words": ("a",), "tokenizer": "character"}, "abad", "b d"),
+        (OFF | {"drop_tokens_with_digits": True}, "a1 b 2 c\u0663 \u00b2 d", "b \u00b2 d"),
+        (OFF | {"drop_tokens_with_digits": True, "stop_words": ("b",), "max_tokens": 2}, "1 b c d e", "c d"),
+        (OFF | {"max_tokens": 2}, "a b c", "a b"),
+        (OFF | {"max_tokens": 2}, "a", "a"),
+    ],
+)
+def test_output_is_golden(text, raw, expected):
+    assert analyze(raw, **text) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"a\xffb", "a\ufffdb"),  # no UTF-8 at all
+        (b"a\xe2\x82", "a\ufffd"),  # truncated
+        (b"\xe2\x82a", "\ufffda"),
+        (b"\xc0\xaf", "\ufffd\ufffd"),  # overlong slash
+        (b"\xed\xa0\x80", "\ufffd\ufffd\ufffd"),  # a surrogate
+        (b"\xf4\x90\x80\x80", "\ufffd\ufffd\ufffd\ufffd"),  # above U+10FFFF
+    ],
+)
+def test_invalid_utf8_becomes_replacement_characters(raw, expected):
+    assert analyze_bytes([raw], **OFF)[0].decode() == expected
+
+
+# --- stop words and patterns -----------------------------------------------------------
+
+
+def test_stop_words_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_path):
+    file = tmp_path / "stop.txt"
+    file.write_bytes("\ufeffthe\r\n  \u00e9t\u00e9 \n\n\nthe\n".encode())
+    resolved = resolve(TextConfig(stop_words=str(file)))
+    assert resolved == TextConfig(stop_words=("the", "\u00e9t\u00e9"))
+    file.unlink()
+    assert resolve(resolved) == resolved
+
+
+def test_english_stop_words_resolve_sorted_and_are_single_lower_case_tokens():
+    resolved = resolve(TextConfig(stop_words="english"))
+    assert resolved.stop_words == tuple(sorted(english.STOP_WORDS))
+    assert len(set(english.STOP_WORDS)) == len(english.STOP_WORDS)
+    for word in english.STOP_WORDS:  # the default analyzer leaves each as it is, so each can match
+        assert analyze(word) == word
+
+
+@pytest.mark.parametrize("content", [None, b"caf\xe9\n"])
+def test_unreadable_stop_word_file_is_a_user_error(tmp_path, content):
+    file = tmp_path / "stop.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"text\.stop_words: cannot read '.*stop\.txt': .*Expected `english`, a list, or a UTF-8 file"):
+        Analyzer(TextConfig(stop_words=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("token_pattern", "(", "missing )"),
+        ("token_pattern", "a**", "bad repetition operator"),
+        ("token_pattern", r"(?=a)", "invalid perl operator"),
+        ("token_pattern", r"(a)\1", "invalid escape sequence"),
+        ("token_pattern", "\\", "missing )"),
+        ("keep_characters", "z-a", "invalid character class range"),
+        ("keep_characters", r"\p{Klingon}", "invalid character class range"),
+        ("keep_characters", "a\\", "missing ]"),
+        ("keep_characters", "a]|[b", r"expected a bracket as `\]`"),
+        ("keep_characters", "]", r"expected a bracket as `\]`"),
+    ],
+)
+def test_bad_pattern_is_a_user_error_that_names_its_key_and_the_reason(key, value, reason):
+    with pytest.raises(UserError) as raised:
+        Analyzer(TextConfig(**{key: value}))
+    assert str(raised.value).startswith(f"text.{key}: received {value!r}, expected a")
+    assert reason in str(raised.value)
+
+
+# --- invariants ------------------------------------------------------------------------
+
+FRAGMENTS = [
+    *(
+        "<b>",
+        "</b>",
+        "<!--",
+        "-->",
+        "<script>",
+        "</script>",
+        "<",
+        ">",
+        "&amp;",
+        "&lt;",
+        "&#39;",
+        "&nbsp;",
+        "http://",
+        "www.",
+        "don't",
+        "\u2019s",
+        "I'm",
+    ),
+    *(" ", "\u00a0", "\u2028", "\n", "\x00", "\x01", "\x02", "\x85", "\ufeff", "\u200d", "\u0345", "\u0301", "\u00a8", "\ufdfa", "\u1e9e", "\u0130"),
+    *("a", "Z", "7", "\u0663", "-", "_", ".", "the", "\u6771", "\u05d0", "\U0001f469\u200d\U0001f467", "\U000e0001"),
+]
+documents = st.text().map(str.encode) | st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map("".join).map(str.encode)
+
+
+def check_invariants(output: bytes, max_tokens: int | None) -> None:
+    string = output.decode("utf-8")
+    assert not [c for c in set(string) if unicodedata.category(c) == "Cc" or (c.isspace() and c != " ")]
+    tokens = string.split(" ") if string else []
+    assert "" not in tokens  # so no double, leading or trailing space
+    assert max_tokens is None or len(tokens) <= max_tokens
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@given(batch=st.lists(documents, min_size=1, max_size=6))
+def test_any_document_becomes_tokens_joined_by_one_space_whatever_its_batch(spec, batch):
+    text = SPECS[spec]
+    outputs = analyze_bytes(batch, **text)
+    for output in outputs:
+        check_invariants(output, TextConfig(**text).max_tokens)
+    assert outputs == [analyze_bytes([raw], **text)[0] for raw in batch]
+
+
+@pytest.mark.parametrize("spec", ["default", "nfkc", "scripts", "characters"])
+def test_every_code_point_inside_of_a_word_keeps_the_invariants(spec):
+    code_points = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
+    chunks = [code_points[i : i + 1000] for i in range(0, len(code_points), 1000)]
+    for output in analyze_bytes([" ".join(f"a{c}b" for c in chunk).encode() for chunk in chunks], **SPECS[spec] | {"max_tokens": None}):
+        check_invariants(output, None)
+
+
+def test_empty_batch_gives_an_empty_batch():
+    for text in SPECS.values():
+        assert analyze_bytes([], **text) == []
+
+
+# --- the same bytes from a SavedModel in another process -------------------------------
+
+NASTY = [
+    *(b"", b" ", b"   \t\n\r ", b"\x00", b"a\x00b\x00", b"\x01a\x02", "\u3000\u00a0\u2028\u2029\x85".encode()),
+    *(b"\xe2\x82", b"a\xe2\x82 b", b"\xc0\xaf\xc1\xbf", b"\xe0\x80\xaf", b"\xed\xa0\x80\xed\xbf\xbf", b"\xf8\x88\x80\x80\x80", bytes(range(256))),
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f3\ufe0f\u200d\U0001f308 \U0001f1e9\U0001f1ea".encode(),
+    "e\u0301\u0301\u0301 \u0345 \u1fb3\u0345 o\u0308\u0323 \u0041\u030a \u0340\u0341".encode(),
+    "\u05e9\u05dc\u05d5\u05dd \u202e\u0645\u0631\u062d\u0628\u0627\u202c \u0667\u0668 \u0628\u0650\u0633\u0652\u0645\u0650".encode(),
+    "\u6771\u4eac\u30bf\u30ef\u30fc\u3067\u300c\u5bff\u53f8\u300d\u3092\u98df\u3079\u308b\u3002\ud55c\uad6d\uc5b4 \u1112\u1161\u11ab".encode(),
+    "\ufeffBOM \ufeff inside\u2028line\u2029paragraph \ufdfa \u1e9e \u0130 \ufb03 \u212b \u00a8 \u037a".encode(),
+    "The \u201cquoted\u201d don\u2019t can't I\u2019m Jo's 'd\u00e9j\u00e0' x2 \u00b2 \u0663".encode(),
+    b"<div><p>never <b>closed <!-- nor this <script> if (a < b) <style <",
+    b"&amp;amp;lt;b&amp;gt; &amp;lt;!-- &lt;script&gt; x &lt;/script&gt; --&gt; &#38;#38;",
+    b"http://a.b/c?d=e&f www.x.y/z) https:// ftp://x",
+    b"word The " * 50_000,
+    b"x" * 1_000_000,
+    "\u00e9\u0301".encode() * 100_000,
+    b"<" * 100_000,
+    b"<!--" * 20_000,
+]
+
+# Runs where the project cannot be imported: with TensorFlow alone first, then with TensorFlow Text as well.
+SERVER = """
+import base64, json, sys
+folder, core, full = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+texts = [base64.b64decode(text) for text in json.load(open(folder + "/texts.json"))]
+sys.modules["tensorflow_text"] = None
+import tensorflow as tf
+answers = {}
+def serve(name):
+    answer = tf.saved_model.load(folder + "/" + name).signatures["serving_default"](text=tf.constant(texts))["analyzed"]
+    answers[name] = [base64.b64encode(analyzed).decode() for analyzed in answer.numpy()]
+for name in core:
+    serve(name)
+del sys.modules["tensorflow_text"]
+import tensorflow_text
+for name in full:
+    serve(name)
+assert not [name for name in sys.modules if name.partition(".")[0] in ("beam_jobs", "trainer")]
+json.dump(answers, open(folder + "/answers.json", "w"))
+"""
+
+
+class _Served(tf.Module):
+    def __init__(self, analyzer: Analyzer):
+        super().__init__()
+        self.analyzer = analyzer
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def __call__(self, text):
+        return {"analyzed": self.analyzer(text)}
+
+
+def needs_tensorflow_text(text: TextConfig) -> bool:
+    return text.normalize.startswith("nfkc") or text.tokenizer == "unicode_script"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> dict[str, list[bytes]]:
+    """What SavedModels of the analyzers answer to NASTY in a fresh process that knows nothing of this project."""
+    folder = tmp_path_factory.mktemp("served")
+    stop_words = folder / "stop.txt"
+    stop_words.write_text("the\nword\n")
+    core = [spec for spec, text in SPECS.items() if not needs_tensorflow_text(TextConfig(**text))]
+    for spec, text in SPECS.items():
+        if text.get("stop_words") == ("the", "word"):
+            text = text | {"stop_words": str(stop_words)}
+        module = _Served(Analyzer(TextConfig(**text)))
+        tf.saved_model.save(module, str(folder / spec), signatures=module.__call__)
+    stop_words.unlink()  # a SavedModel depends on no file of the machine that made it
+    (folder / "texts.json").write_text(json.dumps([base64.b64encode(text).decode() for text in NASTY]))
+    full = [spec for spec in SPECS if spec not in core]
+    command = [sys.executable, "-I", "-c", SERVER, str(folder), json.dumps(core), json.dumps(full)]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    answers = json.loads((folder / "answers.json").read_text())
+    assert len(core) >= 3 and len(full) >= 3
+    return {spec: [base64.b64decode(text) for text in texts] for spec, texts in answers.items()}
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_saved_analyzer_gives_the_same_bytes_in_a_fresh_process(served, spec):
+    expected = analyze_bytes(NASTY, **SPECS[spec])
+    assert len(served[spec]) == len(NASTY)
+    assert [i for i in range(len(NASTY)) if served[spec][i] != expected[i]] == []
+    assert sum(map(bool, expected)) > len(NASTY) // 2  # the inputs are not nasty to the point of emptiness
+    for output in expected:
+        check_invariants(output, TextConfig(**SPECS[spec]).max_tokens)
+
+
+@pytest.mark.parametrize("normalize", ["none", "lower"])
+@pytest.mark.parametrize("tokenizer", ["whitespace", "character"])
+def test_core_analyzer_is_built_without_tensorflow_text(monkeypatch, normalize, tokenizer):
+    monkeypatch.setitem(sys.modules, "tensorflow_text", None)  # an import now raises ImportError
+    text = TextConfig(normalize=normalize, tokenizer=tokenizer)
+    assert Analyzer(text)(tf.constant(["a, B"])).numpy() == [b"a b" if normalize == "lower" else b"a B"]
+
+
+@pytest.mark.parametrize("text", [{"normalize": "nfkc"}, {"normalize": "none", "tokenizer": "unicode_script"}])
+def test_other_analyzers_do_need_tensorflow_text(monkeypatch, text):
+    monkeypatch.setitem(sys.modules, "tensorflow_text", None)
+    with pytest.raises(Exception, match="import of tensorflow_text halted"):  # TensorFlow wraps the ImportError
+        Analyzer(TextConfig(**text))(tf.constant(["a"]))
