@@ -1,0 +1,94 @@
+"""Documents -> analyzed documents in columns, keyed by a hash of their analyzed text."""
+
+import dataclasses
+import functools
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from beam_jobs.contract.config import TextConfig
+from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
+
+BATCH_DOCUMENTS = 512
+
+# An analyzed document. `digest` is BLAKE2b-128 of the analyzed text: its first half orders documents
+# within a split, its second half decides the split.
+DOCUMENTS = pa.schema(
+    [
+        ("digest", pa.binary()),
+        ("id", pa.large_binary()),
+        ("text", pa.large_string()),
+        ("labels", pa.large_list(pa.large_string())),
+        ("weight", pa.float32()),
+    ]
+)
+
+REJECTS_TAG = "rejects"
+
+
+@dataclasses.dataclass
+class Analyze(beam.DoFn):
+    """list[Document] -> pa.Table of DOCUMENTS and, tagged `rejects`, list[Reject]."""
+
+    text: TextConfig
+
+    def setup(self):
+        self._analyzer = process_analyzer(self.text.model_dump_json())
+
+    def process(self, documents: Sequence[Document]) -> Iterator[pa.Table]:
+        raw = [document.text.encode("utf-8", "surrogatepass") for document in documents]
+        analyzed = self._analyzer(raw)
+        kept = [i for i, text in enumerate(analyzed) if text]
+        if len(kept) < len(documents):
+            empty = [document for document, text in zip(documents, analyzed, strict=True) if not text]
+            yield beam.pvalue.TaggedOutput(REJECTS_TAG, [_no_tokens(document) for document in empty])
+        yield pa.table(
+            [
+                [hashlib.blake2b(analyzed[i], digest_size=16).digest() for i in kept],
+                [documents[i].id.encode("utf-8", "replace") for i in kept],
+                pa.array([analyzed[i] for i in kept], pa.large_binary()).cast(pa.large_string()),
+                [documents[i].labels for i in kept],
+                [documents[i].weight for i in kept],
+            ],
+            schema=DOCUMENTS,
+        )
+
+
+def order_keys(digests: pa.ChunkedArray) -> np.ndarray:
+    """uint64 [documents]: the first half of each digest."""
+    return _halves(digests)[:, 0]
+
+
+def split_keys(digests: pa.ChunkedArray) -> np.ndarray:
+    """uint64 [documents]: the second half of each digest."""
+    return _halves(digests)[:, 1]
+
+
+def _halves(digests: pa.ChunkedArray) -> np.ndarray:
+    content = b"".join(digests.to_pylist())
+    return np.frombuffer(content, dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
+
+@functools.lru_cache(maxsize=1)
+def process_analyzer(text_json: str):
+    """list[bytes] -> list[bytes] by the analyzer of a specification: one graph a process, whatever the number of DoFns."""
+    started = time.perf_counter()
+    load_tensorflow()  # takes seconds: only processes that analyze pay for it
+    import tensorflow as tf
+
+    from beam_jobs.contract.analyzer import Analyzer
+
+    analyzer = Analyzer(TextConfig.model_validate_json(text_json))
+    logging.getLogger(__name__).info("analyzer ready after %.1f s", time.perf_counter() - started)
+    return lambda raw: analyzer(tf.constant(raw, tf.string)).numpy().tolist()
+
+
+def _no_tokens(document: Document) -> Reject:
+    detail = "no token is left after analysis"
+    return Reject(document.source, document.row, "empty text", detail, document.text[:MAX_REJECT_CONTENT])

@@ -1,0 +1,89 @@
+"""Counting names (labels, tokens) in columns: partial counts in each bucket, summed by partitions of the names."""
+
+import dataclasses
+import zlib
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_jobs.spill import SpillByKey, read_segments
+
+NUM_PARTITIONS = 16
+
+COUNTS = pa.schema([("name", pa.large_string()), ("count", pa.int64())])
+
+
+@dataclasses.dataclass(frozen=True)
+class Frequencies:
+    """The most frequent names.
+
+    Attributes:
+      counts: COUNTS, most frequent first, ties by name.
+      total: the sum of all counts, also those of names left out: shows that no partial count was lost.
+    """
+
+    counts: pa.Table
+    total: int
+
+
+@dataclasses.dataclass
+class MostFrequent(beam.PTransform):
+    """Tables of partial COUNTS -> one Frequencies.
+
+    Attributes:
+      directory: for spill files.
+      min_count: names with a smaller sum are left out.
+      top_k: at most so many names; None: all.
+    """
+
+    directory: str
+    min_count: int
+    top_k: int | None
+
+    def expand(self, partial_counts):
+        # Without this, an input of no counts would give no element at all.
+        none = partial_counts.pipeline | "None" >> beam.Create([(None, Frequencies(COUNTS.empty_table(), 0))])
+        sums = (
+            partial_counts
+            | "Partition" >> beam.Map(_with_partition)
+            | "Spill" >> beam.ParDo(SpillByKey(self.directory))
+            | "GroupPartition" >> beam.GroupByKey()
+            | "SumPartition" >> beam.Map(lambda element: (None, self._sum_partition(read_segments(element[1], COUNTS))))
+        )
+        return (
+            (sums, none)
+            | "Sums" >> beam.Flatten()
+            | "GroupTop" >> beam.GroupByKey()
+            | "Top" >> beam.Map(lambda element: self._merge(list(element[1])))
+        )
+
+    def _sum_partition(self, partial: pa.Table) -> Frequencies:
+        sums = partial.group_by("name").aggregate([("count", "sum")]).rename_columns({"count_sum": "count"}).select(COUNTS.names)
+        sums = sums.filter(pc.greater_equal(sums["count"], self.min_count))
+        return Frequencies(self._top(sums), pc.sum(partial["count"], min_count=0).as_py())
+
+    def _merge(self, partitions: list[Frequencies]) -> Frequencies:
+        counts = pa.concat_tables([partition.counts for partition in partitions])
+        return Frequencies(self._top(counts), sum(partition.total for partition in partitions))
+
+    def _top(self, counts: pa.Table) -> pa.Table:
+        order = pc.sort_indices(counts, sort_keys=[("count", "descending"), ("name", "ascending")])
+        return counts.take(order if self.top_k is None else order[: self.top_k])
+
+
+def count_documents(lists: pa.ChunkedArray) -> pa.Table:
+    """Lists of names, one a document -> COUNTS: in how many of the documents each name stands."""
+    names = pc.list_flatten(lists).combine_chunks().dictionary_encode()
+    size = max(len(names.dictionary), 1)
+    parents = pc.list_parent_indices(lists).to_numpy()
+    pairs = np.unique(parents.astype(np.int64) * size + names.indices.to_numpy())
+    counts = np.bincount(pairs % size, minlength=len(names.dictionary))
+    return pa.table([names.dictionary, counts[: len(names.dictionary)]], schema=COUNTS)
+
+
+def _with_partition(counts: pa.Table) -> pa.Table:
+    # CRC-32 is the same in every process, which Python's hash() is not.
+    partitions = [zlib.crc32(name.encode()) % NUM_PARTITIONS for name in counts["name"].to_pylist()]
+    return counts.append_column("key", pa.array(partitions, pa.int64()))

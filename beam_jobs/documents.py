@@ -1,0 +1,45 @@
+"""What readers yield: documents, and rejects with the reason why they could not be documents."""
+
+import dataclasses
+
+MAX_REJECT_CONTENT = 64 << 10  # 64 KiB of a reject's raw content are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One raw input.
+
+    Attributes:
+      id: its name, unique where the source's are.
+      text: raw text; any string, even one that is no valid Unicode.
+      labels: label names, in any order.
+      weight: its weight in the loss, 0 or more.
+      source: the file it stands in.
+      row: the line or record of the file, from 1.
+    """
+
+    id: str
+    text: str
+    labels: tuple[str, ...]
+    weight: float
+    source: str
+    row: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Reject:
+    """An input that could not be used.
+
+    Attributes:
+      source: the file it stands in.
+      row: the line or record of the file, from 1; 0: the file as a whole.
+      reason: a fixed phrase, by which rejects are counted.
+      detail: what was received and what was expected.
+      content: the raw content, cut at MAX_REJECT_CONTENT characters.
+    """
+
+    source: str
+    row: int
+    reason: str
+    detail: str
+    content: str

@@ -1,0 +1,163 @@
+"""The preprocessing job from a config to a published dataset."""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import apache_beam as beam
+
+from beam_jobs import local_progress, pipeline, readers, runners
+from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract.config import Config, TextConfig, config_hash
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import Manifest
+from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.contract.stop_words import resolve
+from beam_jobs.publishing import publish, recover, staging
+
+BUCKET_BYTES = 8 << 20  # about 8 MiB of input a bucket
+MAX_BUCKET_BITS = 12
+
+
+def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool, force: bool) -> None:
+    """Makes the dataset that `config` describes, or finds that it is there already.
+
+    Raises:
+      UserError: the config, the input or the place of the output is wrong, or too much is rejected.
+      RuntimeError: the runner lost or repeated documents; nothing is published.
+    """
+    started = time.monotonic()
+    dataset_dir = Path(config.output.dataset_dir)
+    recover(dataset_dir)
+    reader = readers.make_reader(config.data)
+    files = reader.files()
+    input_hash = readers.input_hash(files)
+    if _is_there(dataset_dir, config, input_hash, overwrite=overwrite, force=force):
+        print(f"{dataset_dir} is complete: the same config and input made it (--force makes it again)")
+        return
+    load_tensorflow()  # takes seconds: not before it is needed
+    from beam_jobs.contract.analyzer import Analyzer
+
+    analyzer_spec = Analyzer(config.text).spec  # a wrong pattern or stop-word file is told before any work
+    input_bytes = sum(file.bytes for file in files)
+    options = runners.pipeline_options(beam_arguments, input_bytes)
+    parts = readers.parts(files)
+    bucket_bits = min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length()))
+    print(f"preprocessing {len(files):,} files, {input_bytes / 1e6:,.1f} MB, on {runners.describe(options)}", flush=True)
+
+    with staging(dataset_dir) as staged:
+        work_dir = staged / "work"
+        parts_dir = work_dir / "parts"
+        parts_dir.mkdir(parents=True)
+        job = beam.Pipeline(runner=runners.make_runner(options), options=options)
+        pipeline.build(
+            job,
+            config=config.model_copy(update={"text": analyzer_spec}),
+            reader=reader,
+            parts=parts,
+            bucket_bits=bucket_bits,
+            dataset_dir=str(staged),
+            work_dir=str(work_dir),
+            progress_dir=str(parts_dir),
+        )
+        with local_progress.watch(parts_dir=parts_dir, num_parts=len(parts), work_dir=work_dir, num_buckets=1 << bucket_bits, dataset_dir=staged):
+            job.run().wait_until_finish()
+        results = pipeline.Results.model_validate_json((work_dir / pipeline.RESULTS).read_text())
+        _check(results, config, num_parts=len(parts), rejects=staged / manifests.REJECTS)
+        shutil.rmtree(work_dir)
+        manifest = _manifest(config, analyzer_spec, results, input_hash, staged)
+        (staged / manifests.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+        manifests.write(manifest, staged)
+        publish(staged, dataset_dir)
+    print(summary(manifest))
+    print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
+
+
+def _is_there(dataset_dir: Path, config: Config, input_hash: str, *, overwrite: bool, force: bool) -> bool:
+    """Whether the same dataset stands there already and need not be made again."""
+    if not dataset_dir.exists():
+        return False
+    if not (dataset_dir / manifests.MANIFEST).exists():
+        # Not even --overwrite replaces what no run of ours has written.
+        if not dataset_dir.is_dir() or any(dataset_dir.iterdir()):
+            raise UserError(f"output.dataset_dir: {dataset_dir} is there and is no dataset; expected a new or empty directory")
+        return False
+    try:
+        manifest = manifests.load(dataset_dir)
+        manifests.check_same_dataset(manifest, config.dataset_config(), dataset_dir)
+        if manifest.input_hash != input_hash:
+            raise UserError(f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again")
+        if manifest.analyzer != resolve(config.text):
+            raise UserError(f"the dataset {dataset_dir} was made with other words in {config.text.stop_words}; --overwrite makes it again")
+    except UserError:
+        if overwrite:
+            return False
+        raise
+    return not force
+
+
+def _check(results: pipeline.Results, config: Config, *, num_parts: int, rejects: Path) -> None:
+    """Raises unless every document read is accounted for and few enough are rejected."""
+    counts = results.counts
+    if results.parts != tuple(range(num_parts)) or counts.unaccounted() or results.uncounted_names:
+        raise RuntimeError(
+            f"the runner lost or repeated data, so nothing is published: {len(results.parts)} of {num_parts} parts were read, of "
+            f"{counts.read:,} documents {counts.unaccounted():,} are neither written nor duplicates nor rejects, and "
+            f"{results.uncounted_names:,} labels and tokens of documents were not counted"
+        )
+    rejected = sum(counts.rejected.values())
+    if not counts.read:
+        raise UserError("the input holds no documents; expected at least one")
+    if rejected > config.data.max_reject_fraction * counts.read:
+        limit = f"more than data.max_reject_fraction = {config.data.max_reject_fraction:g} allows"
+        reasons = [f"  {count:,} x {reason}, such as {_example(rejects, reason)}" for reason, count in counts.rejected.items()]
+        raise UserError(f"{rejected:,} of {counts.read:,} documents are rejected, {limit}:\n" + "\n".join(reasons))
+    if not results.num_labels:
+        raise UserError(
+            f"none of {counts.read - rejected:,} documents has a label that is kept; look at labels.min_count and at the label field of `data`"
+        )
+    if not results.splits["train"].examples:
+        raise UserError(f"the train split is empty: {counts.written:,} documents are too few for splits.train = {config.splits.train:g}")
+
+
+def _example(rejects: Path, reason: str) -> str:
+    with open(rejects, encoding="utf-8") as stream:
+        reject = next(row for row in map(json.loads, stream) if row["reason"] == reason)
+    return f"{reject['source']}, row {reject['row']}: {reject['detail']}"
+
+
+def _manifest(config: Config, analyzer_spec: TextConfig, results: pipeline.Results, input_hash: str, staged: Path) -> Manifest:
+    if not (staged / manifests.REJECTS).exists():
+        (staged / manifests.REJECTS).touch()
+    dataset_config = config.dataset_config()
+    return Manifest(
+        format_version=manifests.FORMAT_VERSION,
+        name=config.name,
+        config=dataset_config,
+        config_hash=config_hash(dataset_config),
+        input_hash=input_hash,
+        analyzer=analyzer_spec,
+        splits=results.splits,
+        counts=results.counts,
+        labels=manifests.file_info(staged, manifests.LABELS),
+        num_labels=results.num_labels,
+        vocabulary=manifests.file_info(staged, manifests.VOCABULARY),
+        document_counts=manifests.file_info(staged, manifests.DOCUMENT_COUNTS),
+        vocabulary_size=results.vocabulary_size,
+        rejects=manifests.file_info(staged, manifests.REJECTS),
+    )
+
+
+def summary(manifest: Manifest) -> str:
+    """What the dataset holds, in a few lines."""
+    counts = manifest.counts
+    lines = [
+        f"read {counts.read:,} documents: {counts.written:,} written, {counts.duplicates:,} duplicates merged, "
+        f"{sum(counts.rejected.values()):,} rejected, {counts.dropped_without_labels:,} dropped without labels"
+    ]
+    lines += [f"  rejected {count:,} x {reason}" for reason, count in counts.rejected.items()]
+    splits = ", ".join(f"{name} {split.examples:,} in {len(split.shards)} shards" for name, split in manifest.splits.items())
+    lines.append(f"{splits}; {manifest.num_labels:,} labels, {manifest.vocabulary_size:,} tokens")
+    return "\n".join(lines)

@@ -1,0 +1,56 @@
+"""The progress of a local run, seen from the files that its workers have finished."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from beam_jobs.contract.progress import ProgressLine
+
+POLL_SECONDS = 0.5
+
+
+@contextlib.contextmanager
+def watch(*, parts_dir: Path, num_parts: int, work_dir: Path, num_buckets: int, dataset_dir: Path) -> Iterator[None]:
+    """Shows, until the block ends, how much is read, merged and written. Beam's local runner itself tells only at the end."""
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(done, parts_dir, num_parts, work_dir, num_buckets, dataset_dir), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Path, num_buckets: int, dataset_dir: Path) -> None:
+    started = time.monotonic()
+    seen: dict[Path, dict[str, int]] = {}
+
+    def read_status() -> tuple[int, str]:
+        for path in parts_dir.glob("*.json"):
+            if path not in seen:
+                seen[path] = json.loads(path.read_text())
+        read, rejected = (sum(part[key] for part in seen.values()) for key in ("read", "rejected"))
+        rate = read / (time.monotonic() - started)
+        return len(seen), f"{len(seen)}/{num_parts} parts, {read:,} documents, {rejected:,} rejected, {rate:,.0f} documents/s"
+
+    def merge_status() -> tuple[int, str]:
+        count = len(list(work_dir.glob("bucket-*.arrow")))
+        return count, f"{count}/{num_buckets} buckets"
+
+    def write_status() -> tuple[int, str]:
+        shards = [path for path in dataset_dir.glob("*.tfrecord-*") if path.suffix != ".tmp"]
+        total = sum(path.stat().st_size for path in shards)
+        return len(shards), f"{len(shards)} shards, {total / 1e6:,.1f} MB"
+
+    for what, status, total in (("reading", read_status, num_parts), ("merging", merge_status, num_buckets), ("writing", write_status, None)):
+        with ProgressLine(what) as line:
+            while not done.is_set():
+                count, text = status()
+                if total is not None and count >= total:
+                    break
+                line.update(count, total or max(count, 1), text)
+                done.wait(POLL_SECONDS)

@@ -1,0 +1,98 @@
+"""Duplicates: documents with equal analyzed text become one, with the labels of all."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.io.filesystems import FileSystems
+
+from beam_jobs.analysis import DOCUMENTS, split_keys
+from beam_jobs.contract.config import SplitsConfig
+from beam_jobs.spill import Segment, from_ipc, read_segments, to_ipc
+from beam_jobs.splits import assign
+
+MERGED = DOCUMENTS.append(pa.field("split", pa.int8()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """A file of merged documents, whose order keys all lie in one range; sorted by digest.
+
+    Attributes:
+      index: the bucket's place in the order of keys.
+      path: an Arrow IPC stream of MERGED.
+      duplicates: documents that were merged into others.
+    """
+
+    index: int
+    path: str
+    duplicates: int
+
+
+@dataclasses.dataclass
+class MergeDuplicates(beam.DoFn):
+    """(bucket, segments of DOCUMENTS) -> Bucket.
+
+    Of equal documents the one with the smallest id stays, with the labels of all and the largest weight.
+    """
+
+    directory: str
+    splits: SplitsConfig
+
+    def process(self, element: tuple[int, Iterable[Segment]]) -> Iterator[Bucket]:
+        index, segments = element
+        received = read_segments(segments, DOCUMENTS)
+        table = merge(received)
+        table = table.append_column("split", pa.array(assign(split_keys(table["digest"]), self.splits)))
+        path = FileSystems.join(self.directory, f"bucket-{index:05d}.arrow")
+        write_table(path, table)
+        yield Bucket(index, path, received.num_rows - table.num_rows)
+
+
+def merge(table: pa.Table) -> pa.Table:
+    """Documents in any order -> one a digest, sorted by digest; a document's labels are sorted and each there once."""
+    order = pc.sort_indices(table, sort_keys=[("digest", "ascending"), ("id", "ascending")])
+    table = table.take(order).combine_chunks()
+    digests = np.array(table["digest"].to_pylist(), dtype=object)
+    is_first = np.ones(len(digests), bool)
+    is_first[1:] = digests[1:] != digests[:-1]
+    group = np.cumsum(is_first) - 1
+    merged = table.filter(pa.array(is_first))
+    weights = np.zeros(merged.num_rows, np.float32)
+    np.maximum.at(weights, group, table["weight"].to_numpy())
+    merged = merged.set_column(merged.column_names.index("weight"), "weight", pa.array(weights))
+    return merged.set_column(merged.column_names.index("labels"), "labels", _merge_labels(table["labels"], group, merged.num_rows))
+
+
+def _merge_labels(labels: pa.ChunkedArray, group: np.ndarray, num_groups: int) -> pa.Array:
+    names = pc.list_flatten(labels)
+    codes = names.combine_chunks().dictionary_encode()
+    dictionary = codes.dictionary
+    ranks = np.empty(len(dictionary), np.int64)
+    ranks[pc.sort_indices(dictionary).to_numpy()] = np.arange(len(dictionary))
+    row_of_name = group[pc.list_parent_indices(labels).to_numpy()]
+    # Each (document, label) once, sorted by document and then by the label's name.
+    pairs = np.unique(row_of_name * max(len(dictionary), 1) + ranks[codes.indices.to_numpy()])
+    rows, name_ranks = np.divmod(pairs, max(len(dictionary), 1))
+    offsets = np.searchsorted(rows, np.arange(num_groups + 1))
+    sorted_names = dictionary.take(pc.sort_indices(dictionary))
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), sorted_names.take(pa.array(name_ranks)))
+
+
+def write_table(path: str, table: pa.Table) -> None:
+    """Writes an Arrow IPC stream, through a temporary name: a retried bundle never meets half a file."""
+    temporary = f"{path}.tmp"
+    with FileSystems.create(temporary) as stream:
+        stream.write(to_ipc(table))
+    if FileSystems.exists(path):
+        FileSystems.delete([path])
+    FileSystems.rename([temporary], [path])
+
+
+def read_table(path: str) -> pa.Table:
+    """Reads what `write_table` wrote."""
+    with FileSystems.open(path, compression_type="uncompressed") as stream:
+        return from_ipc(stream.read())

@@ -1,0 +1,49 @@
+"""The preprocessing job's command line: raw documents -> a dataset directory."""
+
+import argparse
+import contextlib
+import logging
+
+from beam_jobs.contract.command_line import add_config_arguments, config_from, run_main
+
+DESCRIPTION = """\
+Reads raw documents, cleans and tokenises their text, drops duplicates, splits them and writes a dataset: sharded
+TFRecords with sparse labels, labels.json, vocabulary.txt, rejects and a manifest. The dataset appears whole or not at all."""
+
+EPILOG = """\
+Everything after `--` goes to Apache Beam, such as
+  python -m beam_jobs.preprocess --config configs/docstrings.yaml -- --direct_num_workers=4"""
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="multihot-preprocess", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_arguments(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that was made with another config or input")
+    parser.add_argument("--force", action="store_true", help="make the dataset again even if the same config and input made the one there")
+    own, beam_arguments = _split_at_dashes(argv)
+    arguments = parser.parse_args(own)
+    config = config_from(arguments)
+
+    logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
+    from beam_jobs.job import preprocess  # Beam takes seconds to load, and --help and a wrong config need none of it
+
+    logging.disable(logging.NOTSET)
+
+    preprocess(config, beam_arguments=beam_arguments, overwrite=arguments.overwrite, force=arguments.force)
+
+
+def _split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
+    with contextlib.suppress(ValueError):
+        at = argv.index("--")
+        return argv[:at], argv[at + 1 :]
+    return argv, []
+
+
+def run() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,94 @@
+"""Documents -> shards: TFRecord files, close to equal in size, in the order of a hash of the document."""
+
+import dataclasses
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
+
+from beam_jobs.analysis import order_keys
+from beam_jobs.contract import records
+from beam_jobs.contract.config import OutputConfig
+from beam_jobs.contract.manifest import SPLITS, ShardInfo, shard_name
+from beam_jobs.merging import Bucket, read_table
+from beam_jobs.selection import Tally, select
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan:
+    """One shard to write: the documents of `split` whose order key lies in the index-th of `count` equal ranges."""
+
+    split: str
+    index: int
+    count: int
+    buckets: tuple[Bucket, ...]
+
+
+def plan_shards(tallies: Sequence[Tally], output: OutputConfig, num_buckets: int) -> Iterator[ShardPlan]:
+    """The shards of every split, from what all buckets hold."""
+    tallies = sorted(tallies, key=lambda tally: tally.bucket.index)
+    for i, split in enumerate(SPLITS):
+        split_bytes = sum(int(tally.bytes[i]) for tally in tallies)
+        count = output.shards or max(1, -(-split_bytes // output.shard_bytes))
+        for index in range(count):
+            # Buckets and shards both cut the range of order keys in equal parts; a shard reads the buckets it overlaps.
+            first = index * num_buckets // count
+            last = -(-(index + 1) * num_buckets // count)
+            buckets = tuple(tally.bucket for tally in tallies if first <= tally.bucket.index < last)
+            yield ShardPlan(split, index, count, buckets)
+
+
+@dataclasses.dataclass
+class WriteShard(beam.DoFn):
+    """(ShardPlan, label names) -> (split, index, ShardInfo)."""
+
+    name: str
+    directory: str
+    keep_unlabeled: bool
+
+    def process(self, plan: ShardPlan, label_names: pa.Array) -> Iterator[tuple[str, int, ShardInfo]]:
+        file = shard_name(self.name, plan.split, plan.index, plan.count)
+        digest, size, examples = hashlib.sha256(), 0, 0
+        path = FileSystems.join(self.directory, file)
+        with FileSystems.create(f"{path}.tmp", mime_type="application/octet-stream") as stream:
+            for bucket in plan.buckets:
+                for record in self._records(plan, bucket, label_names):
+                    framed = frame(record)
+                    stream.write(framed)
+                    digest.update(framed)
+                    size += len(framed)
+                    examples += 1
+        if FileSystems.exists(path):  # from an earlier attempt at this bundle; its bytes are the same
+            FileSystems.delete([path])
+        FileSystems.rename([f"{path}.tmp"], [path])
+        yield plan.split, plan.index, ShardInfo(file=file, bytes=size, sha256=digest.hexdigest(), examples=examples)
+
+    def _records(self, plan: ShardPlan, bucket: Bucket, label_names: pa.Array) -> Iterator[bytes]:
+        merged = read_table(bucket.path)
+        in_split = merged["split"].to_numpy() == SPLITS.index(plan.split)
+        merged = merged.filter(pa.array(in_split & (shard_of(order_keys(merged["digest"]), plan.count) == plan.index)))
+        columns = select(merged, label_names, keep_unlabeled=self.keep_unlabeled).to_pydict()
+        for name, text, labels, weight in zip(*(columns[key] for key in ("id", "text", "labels", "weight")), strict=True):
+            values = {"id": name, "text": text.encode(), "labels": labels}
+            yield records.encode(values if weight == 1.0 else values | {"weight": weight})
+
+
+def shard_of(keys: np.ndarray, count: int) -> np.ndarray:
+    """uint64 order keys [documents] -> the index of the shard, of `count`, that each is in; grows with the key."""
+    return ((keys >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)
+
+
+def frame(record: bytes) -> bytes:
+    """A record in TFRecord framing: length, masked CRC-32C of the length, record, masked CRC-32C of the record."""
+    length = struct.pack("<Q", len(record))
+    return b"".join((length, _masked_crc(length), record, _masked_crc(record)))
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
