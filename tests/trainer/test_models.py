@@ -1,0 +1,251 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfTransformer
+
+from beam_jobs.contract.config import BowConfig
+from trainer.models import VocabularyStatistics, bow, build_model
+
+COUNTS = np.array([90, 40, 12, 3, 2], np.int64)
+VOCABULARY = VocabularyStatistics(size=5, document_counts=COUNTS, num_documents=100)
+BIAS = np.array([-3.0, -1.0, 0.5], np.float32)
+DOCUMENTS = [[2, 3, 2, 6], [4], [], [1, 1], [5, 1, 6, 6, 6, 2]]
+
+
+def _build(*, seed=0, vocabulary=VOCABULARY, output_bias=BIAS, **config):
+    config = BowConfig().model_copy(update={"embedding_dim": 4, "bigram_buckets": 0} | config)
+    return build_model(config, vocabulary=vocabulary, num_labels=3, output_bias=output_bias, seed=seed)
+
+
+def _ragged(documents):
+    return tf.ragged.constant(documents, dtype=tf.int64, ragged_rank=1, row_splits_dtype=tf.int64)
+
+
+def _variable(model, name):
+    return next(v for v in model.variables if v.path.endswith(name)).numpy()
+
+
+def _reference_logits(model, documents, idf_of_token):
+    """Unigram logits by scikit-learn's sublinear TF-IDF and a dense matrix product."""
+    counts = np.zeros((len(documents), len(idf_of_token)))
+    for row, ids in enumerate(documents):
+        for token in ids:
+            counts[row, token] += token >= 2
+    transformer = TfidfTransformer(sublinear_tf=True, use_idf=False, norm=None)
+    weights = transformer.fit_transform(counts).toarray() * idf_of_token
+    weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
+    return weights @ _variable(model, "embeddings")[: len(idf_of_token)] @ _variable(model, "kernel") + _variable(model, "bias")
+
+
+def test_smooth_idf_equals_scikit_learns():
+    generator = np.random.default_rng(0)
+    matrix = generator.random((50, 7)) < generator.random(7)
+    expected = TfidfTransformer(smooth_idf=True).fit(matrix).idf_
+    np.testing.assert_allclose(bow.smooth_idf(matrix.sum(0), 50), expected, rtol=1e-6)
+
+
+@settings(max_examples=25)
+@given(documents=st.lists(st.lists(st.integers(1, 6), max_size=12), min_size=1, max_size=6), weighting=st.sampled_from(["tfidf", "uniform"]))
+def test_logits_equal_a_dense_tfidf_reference(documents, weighting):
+    model = _build(token_weights=weighting)
+    idf = bow.smooth_idf(COUNTS, 100) if weighting == "tfidf" else np.ones(5)
+    expected = _reference_logits(model, documents, np.concatenate([[0, 0], idf]))
+    np.testing.assert_allclose(model(_ragged(documents), training=False), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bigram_buckets", [0, 16])
+def test_documents_without_a_known_token_get_the_bias(bigram_buckets):
+    logits = _build(bigram_buckets=bigram_buckets)(_ragged([[], [1], [1, 1, 1]]), training=False)
+    np.testing.assert_array_equal(logits, np.tile(BIAS, (3, 1)))
+
+
+@pytest.mark.parametrize("bigram_buckets", [0, 16])
+def test_a_batch_without_any_token_trains_the_bias_alone(bigram_buckets):
+    model = _build(bigram_buckets=bigram_buckets)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(_ragged([[], [1]]), training=True))
+    gradients = dict(zip([v.path for v in model.trainable_variables], tape.gradient(loss, model.trainable_variables), strict=True))
+    for path, gradient in gradients.items():
+        assert np.abs(tf.convert_to_tensor(gradient)).sum() == (6.0 if path.endswith("bias") else 0.0)
+
+
+@pytest.mark.parametrize("bigram_buckets", [0, 16])
+def test_a_documents_logits_do_not_depend_on_its_batch(bigram_buckets):
+    model = _build(bigram_buckets=bigram_buckets)
+    together = model(_ragged(DOCUMENTS), training=False)
+    for row, document in enumerate(DOCUMENTS):
+        np.testing.assert_allclose(model(_ragged([document]), training=False)[0], together[row], rtol=1e-5, atol=1e-6)
+
+
+def test_word_order_matters_with_bigrams_only():
+    forward, backward = _ragged([[2, 3, 4, 5]]), _ragged([[5, 4, 3, 2]])
+    unigrams, bigrams = _build(), _build(bigram_buckets=1 << 16)
+    np.testing.assert_allclose(unigrams(forward), unigrams(backward), rtol=1e-5)
+    assert not np.allclose(bigrams(forward), bigrams(backward), rtol=1e-3)
+
+
+def test_bigrams_do_not_cross_documents_or_unknown_tokens():
+    model = _build(bigram_buckets=1 << 16)
+    apart = model(_ragged([[2], [3], [2, 1, 3]]), training=False)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(_ragged([[2], [3], [2, 1, 3]]), training=False))
+    rows = tape.gradient(loss, model.trainable_variables)[0].indices
+    assert sorted(rows.numpy()) == [2, 3]
+    assert np.isfinite(apart).all()
+
+
+def test_bigram_rows_are_stable():
+    # Golden: an exported model's hash must never change under a trained table.
+    model = _build(bigram_buckets=1000)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(_ragged([[2, 3, 6]]), training=False))
+    assert sorted(tape.gradient(loss, model.trainable_variables)[0].indices.numpy()) == [2, 3, 6, 221, 954]
+
+
+def test_bigram_hash_spreads_over_its_buckets():
+    model = _build(bigram_buckets=1024)
+    pairs = [[a, b] for a in range(2, 102) for b in range(2, 102)]
+    ids = tf.constant([token for pair in pairs for token in pair], tf.int64)
+    documents = tf.repeat(tf.range(len(pairs), dtype=tf.int64), 2)
+    rows, _, idf = model._with_bigrams(ids, documents, tf.ones_like(ids, tf.float32))
+    used = tf.boolean_mask(rows, idf > 0)[len(ids) :].numpy() - model._num_token_rows
+    loads = np.bincount(used, minlength=1024)
+    # Mean 9.8 a bucket; a random hash stays within this at all but a chance of one in a million.
+    assert len(loads) == 1024
+    assert loads.max() < 30
+    assert (loads == 0).mean() < 0.02
+
+
+def test_embedding_gradient_is_sparse_with_each_row_once_and_equals_finite_differences():
+    model = _build(bigram_buckets=8)
+    tokens = _ragged(DOCUMENTS)
+    projection = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(tokens, training=False) * projection)
+    embeddings = model.trainable_variables[0]
+    gradient = tape.gradient(loss, embeddings)
+    assert isinstance(gradient, tf.IndexedSlices)
+    assert len(set(gradient.indices.numpy())) == len(gradient.indices)
+    dense = tf.convert_to_tensor(gradient).numpy()
+    before = embeddings.numpy()
+    for row in range(len(before)):
+        moved = before.copy()
+        moved[row, 1] += 1.0  # the logits are linear in the embeddings, so any step is exact
+        embeddings.assign(moved)
+        change = tf.reduce_sum(model(tokens, training=False) * projection) - loss
+        np.testing.assert_allclose(change, dense[row, 1], rtol=1e-3, atol=1e-4)
+
+
+def test_equal_seeds_give_equal_models_and_others_do_not():
+    one, same, other = _build(seed=1), _build(seed=1), _build(seed=2)
+    for a, b in zip(one.variables, same.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(_variable(one, "embeddings"), _variable(other, "embeddings"))
+    assert not np.array_equal(_variable(one, "kernel"), _variable(other, "kernel"))
+
+
+def test_repeated_steps_in_a_graph_are_bit_equal():
+    generator = np.random.default_rng(0)
+    vocabulary = VocabularyStatistics(size=2000, document_counts=generator.integers(2, 100, 2000), num_documents=1000)
+    model = _build(embedding_dim=64, bigram_buckets=4096, vocabulary=vocabulary)
+    tokens = _ragged([generator.integers(1, 2002, n).tolist() for n in generator.integers(0, 120, 256)])
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(model(tokens, training=False)))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        return [gradients[0].values, *gradients[1:]]
+
+    first = step()
+    for _ in range(3):
+        for a, b in zip(first, step(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_dropout_drops_in_training_only():
+    model = _build(dropout=0.5, embedding_dim=64)
+    tokens = _ragged([[2, 3, 4, 5, 6]])
+    still = [model(tokens, training=False).numpy() for _ in range(2)]
+    moving = [model(tokens, training=True).numpy() for _ in range(2)]
+    np.testing.assert_array_equal(*still)
+    assert not np.allclose(*moving)
+
+
+def test_every_config_key_changes_the_model():
+    tokens = _ragged(DOCUMENTS)
+    default = _build()(tokens, training=True).numpy()
+    for changes in ({"embedding_dim": 5}, {"token_weights": "uniform"}, {"dropout": 0.5}, {"bigram_buckets": 8}):
+        assert not np.allclose(_build(**changes)(tokens, training=True), default), changes
+
+
+def test_two_mirrored_replicas_train_to_the_weights_of_one_device():
+    program = """
+import keras, numpy as np, tensorflow as tf
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+from beam_jobs.contract.config import BowConfig
+from trainer.models import VocabularyStatistics, build_model
+from trainer.optimizers import LazyAdam
+
+config = BowConfig().model_copy(update={"embedding_dim": 4, "bigram_buckets": 8})
+vocabulary = VocabularyStatistics(size=5, document_counts=np.array([90, 40, 12, 3, 2]), num_documents=100)
+documents = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2]]
+
+def train(strategy, documents_of_replica):
+    with strategy.scope():
+        model = build_model(config, vocabulary=vocabulary, num_labels=3, output_bias=np.zeros(3, np.float32), seed=0)
+        optimizer = LazyAdam(0.1)
+        optimizer.build(model.trainable_variables)
+    def step(tokens):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(model(tokens, training=True) - 1)) / 4
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+    run = tf.function(lambda tokens: strategy.run(step, (tokens,)))
+    for _ in range(4):
+        run(strategy.experimental_distribute_values_from_function(
+            lambda context: tf.ragged.constant(documents_of_replica[context.replica_id_in_sync_group], tf.int64, 1, row_splits_dtype=tf.int64)))
+    return [v.numpy() for v in model.variables]
+
+one = train(tf.distribute.OneDeviceStrategy("CPU:0"), [documents])
+two = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), [documents[:2], documents[2:]])
+for a, b in zip(one, two, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_saved_model_answers_the_same_without_keras_or_our_code(tmp_path):
+    model = _build(bigram_buckets=8)
+    module = tf.Module()
+    module.model_variables = [v.value for v in model.variables]
+    signature = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64)]
+    module.logits = tf.function(lambda ids, splits: model(tf.RaggedTensor.from_row_splits(ids, splits), training=False), input_signature=signature)
+    tf.saved_model.save(module, str(tmp_path))
+    tokens = _ragged(DOCUMENTS)
+    np.save(tmp_path / "expected.npy", module.logits(tokens.flat_values, tokens.row_splits).numpy())
+    program = """
+import sys
+sys.modules["trainer"] = sys.modules["keras"] = None  # importing them fails
+import numpy as np
+import tensorflow as tf
+path, ids, splits = sys.argv[1], *(np.array(a.split(","), np.int64) for a in sys.argv[2:])
+loaded = tf.saved_model.load(path)
+got = loaded.logits(tf.constant(ids), tf.constant(splits))
+np.testing.assert_array_equal(got, np.load(path + "/expected.npy"))
+"""
+    numbers = [",".join(map(str, x.numpy())) for x in (tokens.flat_values, tokens.row_splits)]
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path), *numbers], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"document_counts of shape \(5,\), expected \(6,\)"):
+        _build(vocabulary=VocabularyStatistics(size=6, document_counts=COUNTS, num_documents=100))
+    with pytest.raises(ValueError, match=r"output_bias of shape \(2,\), expected \(3,\)"):
+        _build(output_bias=BIAS[:2])

@@ -1,0 +1,1 @@
+"""The trainer: a dataset directory in, a trained, evaluated and exported model out."""

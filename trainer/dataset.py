@@ -1,0 +1,76 @@
+"""A dataset directory, opened for training."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract.config import Config
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import Manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A complete dataset; its files are read when they are asked for.
+
+    Attributes:
+      directory: the dataset directory.
+      manifest: its manifest, checked.
+    """
+
+    directory: Path
+    manifest: Manifest
+
+    def examples(self, split: str) -> int:
+        """Documents in a split."""
+        return self.manifest.splits[split].examples
+
+    def shards(self, split: str) -> list[str]:
+        """Paths of the split's shards, in order."""
+        return [str(self.directory / shard.file) for shard in self.manifest.splits[split].shards]
+
+    @property
+    def num_labels(self) -> int:
+        return self.manifest.num_labels
+
+    @functools.cached_property
+    def labels(self) -> list[dict[str, Any]]:
+        """By label id: {"name": str, "positives": {split: int}}."""
+        return manifests.load_labels(self.manifest, self.directory)
+
+    @property
+    def label_names(self) -> list[str]:
+        """By label id."""
+        return [label["name"] for label in self.labels]
+
+    def positives(self, split: str) -> np.ndarray:
+        """int64 [labels]: documents of the split with each label."""
+        return np.array([label["positives"][split] for label in self.labels], np.int64)
+
+    @functools.cached_property
+    def vocabulary(self) -> list[str]:
+        """Tokens, most frequent first."""
+        return manifests.load_vocabulary(self.manifest, self.directory)
+
+    @functools.cached_property
+    def document_counts(self) -> np.ndarray:
+        """int64 [vocabulary]: train documents with each token."""
+        return manifests.load_document_counts(self.manifest, self.directory)
+
+
+def open_dataset(config: Config) -> Dataset:
+    """The dataset of an experiment.
+
+    Raises:
+      UserError: it is missing, damaged, or was made with another config.
+    """
+    directory = Path(config.output.dataset_dir)
+    manifest = manifests.load(directory)
+    manifests.check_same_dataset(manifest, config.dataset_config(), directory)
+    if not manifest.vocabulary_size:
+        raise UserError(f"the dataset {directory} has an empty vocabulary; look at vocabulary.min_document_count")
+    return Dataset(directory, manifest)
