@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Makes the test environment, checks style and runs all tests. Arguments go to pytest: ./scripts/test.sh -m "not slow"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+make_environment .venv-test '.[test]'
+
+say "style"
+ruff check .
+ruff format --check .
+say "tests"
+python -m pytest "$@"
