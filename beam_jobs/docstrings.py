@@ -14,7 +14,7 @@ from pathlib import Path
 
 from beam_jobs.contract.config import PythonDocstringsData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.documents import Document, Reject
+from beam_jobs.documents import UNREADABLE, Document, Reject
 from beam_jobs.inputs import InputFile
 
 STANDARD_LIBRARY = "stdlib"
@@ -42,7 +42,11 @@ class DocstringsReader:
         return [found[name] for name in sorted(found)]
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
-        source = Path(file.path).read_bytes()
+        try:
+            source = Path(file.path).read_bytes()
+        except OSError as error:
+            yield Reject(file.name, 0, UNREADABLE, f"{type(error).__name__}: {error}", "")
+            return
         try:
             with warnings.catch_warnings(), _garbage_collection_off():
                 warnings.simplefilter("ignore")  # such as invalid escapes in other people's strings

@@ -3,6 +3,8 @@
 import dataclasses
 
 MAX_REJECT_CONTENT = 64 << 10  # 64 KiB of a reject's raw content are kept
+# The reason of a reject that stands for the rest of a file: nobody knows how much is lost, so the job stops.
+UNREADABLE = "unreadable file"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.quiet import load_tensorflow
 from beam_jobs.contract.stop_words import resolve
+from beam_jobs.documents import UNREADABLE
 from beam_jobs.publishing import publish, recover, staging
 
 BUCKET_BYTES = 8 << 20  # about 8 MiB of input a bucket
@@ -110,6 +111,8 @@ def _check(results: pipeline.Results, config: Config, *, num_parts: int, rejects
     rejected = sum(counts.rejected.values())
     if not counts.read:
         raise UserError("the input holds no documents; expected at least one")
+    if counts.rejected.get(UNREADABLE):
+        raise UserError(f"{counts.rejected[UNREADABLE]:,} input files cannot be read to their end, such as {_example(rejects, UNREADABLE)}")
     if rejected > config.data.max_reject_fraction * counts.read:
         limit = f"more than data.max_reject_fraction = {config.data.max_reject_fraction:g} allows"
         reasons = [f"  {count:,} x {reason}, such as {_example(rejects, reason)}" for reason, count in counts.rejected.items()]

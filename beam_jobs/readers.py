@@ -1,11 +1,16 @@
 """Sources -> documents. A reader lists its files and reads one file at a time; Beam reads files in parallel."""
 
+import bz2
+import contextlib
 import dataclasses
+import gzip
 import hashlib
 import json
+import lzma
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from apache_beam.io.filesystem import BeamIOError
@@ -14,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs.contract.config import DataConfig, JsonlData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.docstrings import DocstringsReader
-from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
+from beam_jobs.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
 from beam_jobs.inputs import InputFile
 
 PART_BYTES = 4 << 20  # 4 MiB: small files are read together in parts of about this size
@@ -84,7 +89,7 @@ def match_files(patterns: Sequence[str]) -> list[InputFile]:
 
 @dataclasses.dataclass(frozen=True)
 class JsonlReader:
-    """One JSON object a line; blank lines are skipped."""
+    """One JSON object a line; blank lines are skipped. `.gz`, `.bz2` and `.xz` files are decompressed."""
 
     data: JsonlData
 
@@ -92,10 +97,14 @@ class JsonlReader:
         return match_files(self.data.inputs)
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
-        with FileSystems.open(file.path) as stream:
-            for row, line in enumerate(iter(stream.readline, b""), start=1):  # Beam's compressed files have no iterator
-                if line.strip():
-                    yield self._parse(line, file.name, row)
+        row = 0
+        try:
+            with FileSystems.open(file.path, compression_type="uncompressed") as raw, _decompressed(raw, file.path) as stream:
+                for row, line in enumerate(stream, start=1):
+                    if line.strip():
+                        yield self._parse(line, file.name, row)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            yield Reject(file.name, row + 1, UNREADABLE, f"{type(error).__name__}: {error}", "")
 
     def _parse(self, line: bytes, source: str, row: int) -> Document | Reject:
         try:
@@ -163,6 +172,13 @@ class JsonlReader:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MAX_WEIGHT:
             raise _Rejected("no weight", f"{self.data.weight_field}: received {_short(value)}, expected a number from 0 to {MAX_WEIGHT:.1e}")
         return float(value)
+
+
+def _decompressed(raw: BinaryIO, path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    # Beam's own decompression takes a file that is cut off for a whole one.
+    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    opener = openers.get(os.path.splitext(path)[1], contextlib.nullcontext)
+    return opener(raw)
 
 
 class _Rejected(Exception):

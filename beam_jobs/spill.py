@@ -43,8 +43,9 @@ class SpillByKey(beam.DoFn):
         self._bytes = 0
 
     def process(self, table: pa.Table) -> Iterator[tuple[int, Segment]]:
-        self._tables.append(table)
-        self._bytes += table.nbytes
+        if table.num_rows:
+            self._tables.append(table)
+            self._bytes += table.nbytes
         if self._bytes >= SPILL_BYTES:
             yield from self._spill()
 

@@ -1,5 +1,6 @@
 """Documents -> shards: TFRecord files, close to equal in size, in the order of a hash of the document."""
 
+import bisect
 import dataclasses
 import hashlib
 import struct
@@ -32,15 +33,15 @@ class ShardPlan:
 def plan_shards(tallies: Sequence[Tally], output: OutputConfig, num_buckets: int) -> Iterator[ShardPlan]:
     """The shards of every split, from what all buckets hold."""
     tallies = sorted(tallies, key=lambda tally: tally.bucket.index)
+    indices = [tally.bucket.index for tally in tallies]
     for i, split in enumerate(SPLITS):
         split_bytes = sum(int(tally.bytes[i]) for tally in tallies)
         count = output.shards or max(1, -(-split_bytes // output.shard_bytes))
         for index in range(count):
             # Buckets and shards both cut the range of order keys in equal parts; a shard reads the buckets it overlaps.
-            first = index * num_buckets // count
-            last = -(-(index + 1) * num_buckets // count)
-            buckets = tuple(tally.bucket for tally in tallies if first <= tally.bucket.index < last)
-            yield ShardPlan(split, index, count, buckets)
+            start = bisect.bisect_left(indices, index * num_buckets // count)
+            end = bisect.bisect_left(indices, -(-(index + 1) * num_buckets // count))
+            yield ShardPlan(split, index, count, tuple(tally.bucket for tally in tallies[start:end]))
 
 
 @dataclasses.dataclass

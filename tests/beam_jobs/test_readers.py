@@ -1,7 +1,9 @@
 """The JSONL reader: what becomes a document, what becomes a reject and why, and which files are found."""
 
+import bz2
 import gzip
 import json
+import lzma
 
 import pytest
 from hypothesis import given
@@ -10,10 +12,11 @@ from hypothesis import strategies as st
 from beam_jobs import readers
 from beam_jobs.contract.config import JsonlData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
+from beam_jobs.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
 from beam_jobs.inputs import InputFile
 from beam_jobs.readers import MAX_WEIGHT, PART_BYTES, JsonlReader
 
+EXTENSIONS = {gzip: "gz", bz2: "bz2", lzma: "xz"}
 GOOD = b'{"text": "a", "labels": ["x"]}'
 
 
@@ -121,26 +124,36 @@ def test_lone_surrogates_and_nul_are_text(tmp_path):
     assert [row.text for row in rows] == ["\ud83d x \0"]
 
 
-def test_gzip_is_opened_by_its_extension(tmp_path):
+@pytest.mark.parametrize("codec", [gzip, bz2, lzma])
+def test_compressed_files_are_opened_by_their_extension(tmp_path, codec):
     lines = [json.dumps({"text": f"t{i}", "labels": []}).encode() for i in range(5000)]
-    path = tmp_path / "in.jsonl.gz"
-    path.write_bytes(gzip.compress(b"\n".join(lines)))
-    reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(path),)))
-    (file,) = reader.files()
-    assert [(row.text, row.row) for row in reader.read(file)] == [(f"t{i}", i + 1) for i in range(5000)]
+    rows = read_compressed(codec.compress(b"\n".join(lines)), codec, tmp_path)
+    assert [(row.text, row.row) for row in rows] == [(f"t{i}", i + 1) for i in range(5000)]
 
 
+@pytest.mark.parametrize("codec", [gzip, bz2, lzma])
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
-def test_a_damaged_gzip_file_is_a_reject_after_what_could_be_read(tmp_path, damage):
-    lines = [json.dumps({"text": f"t{i * i}", "labels": []}).encode() for i in range(50_000)]
-    content = gzip.compress(b"\n".join(lines))
+def test_a_damaged_file_ends_in_a_reject_after_what_could_be_read(tmp_path, codec, damage):
+    lines = [json.dumps({"text": f"t{i * i * 7919 % 1_000_003}", "labels": []}).encode() for i in range(100_000)]
+    content = codec.compress(b"\n".join(lines))
     half = len(content) // 2
-    path = tmp_path / "in.jsonl.gz"
-    path.write_bytes(content[:half] if damage == "cut" else content[:half] + bytes(100) + content[half + 100 :])
+    rows = read_compressed(content[:half] if damage == "cut" else content[:half] + bytes(100) + content[half + 100 :], codec, tmp_path)
+    last = rows.pop()
+    assert (last.reason, last.source) == (UNREADABLE, str(tmp_path / f"in.{EXTENSIONS[codec]}"))
+    assert 0 < len(rows) < 100_000 and last.row > rows[-1].row
+
+
+def read_compressed(content: bytes, codec, folder) -> list[Document | Reject]:
+    path = folder / f"in.{EXTENSIONS[codec]}"
+    path.write_bytes(content)
     reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(path),)))
-    *rows, last = (row for file in reader.files() for row in reader.read(file))
-    assert (last.reason, last.source) == ("damaged file", str(path))
-    assert 0 < len(rows) < 50_000
+    return [row for file in reader.files() for row in reader.read(file)]
+
+
+def test_a_file_that_has_gone_is_a_reject_and_no_crash(tmp_path):
+    reader = JsonlReader(JsonlData(source="jsonl", inputs=("x",)))
+    (reject,) = reader.read(InputFile("gone", str(tmp_path / "gone"), 1))
+    assert (reject.source, reject.row, reject.reason) == ("gone", 1, UNREADABLE)
 
 
 def test_globs_find_each_file_once_in_the_order_of_names(tmp_path, monkeypatch):

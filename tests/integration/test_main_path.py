@@ -124,7 +124,7 @@ def test_predict_prints_labels_with_scores_for_arguments_and_for_lines_of_stdin(
     rows = [json.loads(line) for line in lines.splitlines()]
     assert [row["text"] for row in rows] == [text, "", "soup and bread"]
     assert rows[0]["labels"][0] == "space" and rows[2]["labels"][0] == "food"
-    assert rows[0]["assigned"] == ["space"]
+    assert "space" in rows[0]["assigned"] and set(rows[0]["assigned"]) <= set(rows[0]["labels"])
 
 
 def test_a_second_run_reuses_what_is_there_and_exports_a_new_version(trained, tmp_path):

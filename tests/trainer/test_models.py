@@ -18,7 +18,7 @@ DOCUMENTS = [[2, 3, 2, 6], [4], [], [1, 1], [5, 1, 6, 6, 6, 2]]
 
 
 def _build(*, seed=0, vocabulary=VOCABULARY, output_bias=BIAS, **config):
-    config = BowConfig().model_copy(update={"embedding_dim": 4, "bigram_buckets": 0} | config)
+    config = BowConfig(**({"embedding_dim": 4, "bigram_buckets": 0} | config))
     return build_model(config, vocabulary=vocabulary, num_labels=3, output_bias=output_bias, seed=seed)
 
 
@@ -192,7 +192,7 @@ from beam_jobs.contract.config import BowConfig
 from trainer.models import VocabularyStatistics, build_model
 from trainer.optimizers import LazyAdam
 
-config = BowConfig().model_copy(update={"embedding_dim": 4, "bigram_buckets": 8})
+config = BowConfig(**({"embedding_dim": 4, "bigram_buckets": 8}))
 vocabulary = VocabularyStatistics(size=5, document_counts=np.array([90, 40, 12, 3, 2]), num_documents=100)
 documents = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2]]
 

@@ -37,7 +37,7 @@ class BagOfEmbeddings(keras.Model):
     def __init__(self, config: BowConfig, *, idf: np.ndarray, num_labels: int, output_bias: np.ndarray, seed: int):
         super().__init__(name="bow")
         self._num_token_rows = NUM_SPECIAL_IDS + len(idf)
-        self._num_bigram_rows = getattr(config, "bigram_buckets", 0)
+        self._num_bigram_rows = config.bigram_buckets
         if config.token_weights == "uniform":
             idf = np.ones_like(idf)
         token_idf = np.concatenate([np.zeros(NUM_SPECIAL_IDS, np.float32), idf])
