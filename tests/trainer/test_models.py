@@ -192,7 +192,7 @@ from beam_jobs.contract.config import BowConfig
 from trainer.models import VocabularyStatistics, build_model
 from trainer.optimizers import LazyAdam
 
-config = BowConfig(**({"embedding_dim": 4, "bigram_buckets": 8}))
+config = BowConfig(embedding_dim=4, bigram_buckets=8)
 vocabulary = VocabularyStatistics(size=5, document_counts=np.array([90, 40, 12, 3, 2]), num_documents=100)
 documents = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2]]
 

@@ -1,0 +1,406 @@
+"""The preprocessing job through its command line, against an independent computation in plain Python."""
+
+import collections
+import fnmatch
+import gzip
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from beam_jobs import preprocess
+from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract import records
+from beam_jobs.contract.analyzer import Analyzer
+from beam_jobs.contract.config import load_config
+from beam_jobs.contract.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+name: tiny
+data: {source: jsonl, inputs: ['corpus/*'], id_field: id, weight_field: weight}
+labels: {min_count: 20, top_k: 12, keep_unlabeled: false}
+vocabulary: {max_tokens: 150, min_document_count: 3}
+splits: {train: 0.7, validation: 0.2, test: 0.1}
+output: {shards: 3}
+"""
+DATASET = "out/tiny/dataset"
+MULTI_PROCESSING = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+
+
+def corpus_lines() -> list[str]:
+    """2,000 rows: duplicates in other spellings, Unicode, documents without tokens or kept labels, rejects."""
+    rng = random.Random(7)
+    words = [f"word{i}" for i in range(180)] + [
+        "café",
+        "CAFÉ",
+        "straße",
+        "日本",
+        "ﬁne",
+        "don't",
+        "<b>bold</b>",
+        "http://x.org/y",
+        "\x00",
+        "\ud800",
+        "  ",
+    ]
+    weights = [1 / (1 + i) for i in range(len(words))]
+    labels = [f"label {i}" for i in range(15)] + ["étiquette", "标签"]
+    rows = []
+    for i in range(1985):
+        if i % 8 == 7:
+            text = rng.choice(rows)["text"]
+            text = rng.choice([text, text.upper(), f" {text}\n"])
+        else:
+            text = " ".join(rng.choices(words, weights, k=rng.randint(1, 40)))
+        if i in (100, 900, 1500):
+            text = rng.choice(["...", "<p></p>", ""])
+        kept = [label for j, label in enumerate(labels) if rng.random() < 0.4 / (1 + j)]
+        rows.append({"id": f"d{rng.getrandbits(40):x}", "text": text, "labels": kept, "weight": rng.choice([1, 1, 0.5])})
+    lines = [json.dumps(row, ensure_ascii=i % 2 == 0 or "\ud800" in row["text"]) for i, row in enumerate(rows)]
+    lines += ["{", '["no object"]', '{"id": "x", "text": 1, "labels": [], "weight": 1}', '{"id": "x", "text": "a", "labels": ["a\\nb"], "weight": 1}']
+    return lines
+
+
+def make_home(folder: Path, files: dict[str, list[str]], config: str = CONFIG) -> Path:
+    """A working directory with a config and its corpus."""
+    (folder / "corpus").mkdir(parents=True)
+    for name, lines in files.items():
+        content = "".join(line + "\n" for line in lines).encode()
+        (folder / "corpus" / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (folder / "config.yaml").write_text(config)
+    return folder
+
+
+def start(home: Path, *arguments: str, **popen) -> subprocess.Popen:
+    command = [sys.executable, "-m", "beam_jobs.preprocess", "--config", "config.yaml", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "random"}
+    return subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+
+
+def run(home: Path, *arguments: str, status: int = 0) -> str:
+    """What a run in `home` writes: stdout where it succeeds, stderr where it should not."""
+    process = start(home, *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    return err if status else out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    """A home in which the job has run, in memory. Read it only."""
+    home = make_home(tmp_path_factory.mktemp("base") / "home", {"all.jsonl": corpus_lines()})
+    assert "FnApiRunner, in_memory, 1 worker" in run(home)
+    return home
+
+
+@pytest.fixture
+def copied(base, tmp_path, monkeypatch) -> Path:
+    """A copy of `base` to change, as the working directory."""
+    home = Path(shutil.copytree(base, tmp_path / "home"))
+    monkeypatch.chdir(home)
+    return home
+
+
+def reference(home: Path) -> dict:
+    """The dataset of a home with one plain corpus file, computed without Beam, Arrow or NumPy."""
+    config = load_config(home / "config.yaml")
+    rejected, documents = collections.Counter(), []
+    for line in (home / "corpus/all.jsonl").read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            rejected["not JSON"] += 1
+            continue
+        if not isinstance(row, dict):
+            rejected["not an object"] += 1
+        elif not isinstance(row["text"], str):
+            rejected["text is no string"] += 1
+        elif any("\n" in label for label in row["labels"]):
+            rejected["label is not printable"] += 1
+        else:
+            documents.append(row)
+    read = len(documents) + sum(rejected.values())
+    analyzed = Analyzer(config.text)(tf.constant([row["text"].encode("utf-8", "surrogatepass") for row in documents])).numpy().tolist()
+    equal = collections.defaultdict(list)
+    for text, row in zip(analyzed, documents, strict=True):
+        if text:
+            equal[text].append(row)
+        else:
+            rejected["empty text"] += 1
+    merged = []
+    for text, rows in equal.items():
+        key = hashlib.blake2b(text, digest_size=16).digest()
+        uniform = int.from_bytes(key[8:], "big") / 2**64
+        split = "train" if uniform < 0.7 else "validation" if uniform < 0.9 else "test"
+        names = {name for row in rows for name in row["labels"]}
+        merged.append((key, split, min(row["id"] for row in rows), text, names, max(row["weight"] for row in rows)))
+    frequency = collections.Counter(name for document in merged for name in document[4])
+    ranked = sorted((name for name, count in frequency.items() if count >= 20), key=lambda name: (-frequency[name], name))
+    labels = sorted(ranked[:12])
+    assert len(ranked) > 12 and len(frequency) > len(ranked)  # both limits matter here
+    kept = sorted(document for document in merged if document[4] & set(labels))
+    tokens = collections.Counter(token for document in kept if document[1] == "train" for token in set(document[3].decode().split(" ")))
+    vocabulary = sorted(((token, count) for token, count in tokens.items() if count >= 3), key=lambda pair: (-pair[1], pair[0]))
+    assert len(vocabulary) > 150
+    return {
+        "counts": {
+            "read": read,
+            "rejected": dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
+            "duplicates": sum(map(len, equal.values())) - len(merged),
+            "dropped_without_labels": len(merged) - len(kept),
+            "written": len(kept),
+            "written_without_labels": 0,
+        },
+        "labels": [
+            {"name": name, "positives": {split: sum(name in d[4] for d in kept if d[1] == split) for split in manifests.SPLITS}} for name in labels
+        ],
+        "vocabulary": vocabulary[:150],
+        "splits": {
+            split: [
+                [
+                    (name.encode(), text, sorted(labels.index(label) for label in names & set(labels)), weight)
+                    for key, of, name, text, names, weight in kept
+                    if of == split and int.from_bytes(key[:4], "big") * 3 >> 32 == shard
+                ]
+                for shard in range(3)
+            ]
+            for split in manifests.SPLITS
+        },
+    }
+
+
+def test_every_file_holds_what_an_independent_computation_gives(base):
+    expected = reference(base)
+    dataset = base / DATASET
+    manifest = manifests.load(dataset)
+    assert manifest.counts.model_dump() == expected["counts"]
+    assert expected["counts"]["duplicates"] > 200 and expected["counts"]["dropped_without_labels"] > 50
+    assert list(manifest.counts.rejected) == list(expected["counts"]["rejected"])
+    assert manifests.load_labels(manifest, dataset) == expected["labels"]
+    tokens = manifests.load_vocabulary(manifest, dataset)
+    assert list(zip(tokens, manifests.load_document_counts(manifest, dataset).tolist(), strict=True)) == expected["vocabulary"]
+    for split, shards in expected["splits"].items():
+        info = manifest.splits[split]
+        assert [shard.examples for shard in info.shards] == [len(shard) for shard in shards]
+        assert info.examples == sum(map(len, shards)) > 0
+        lengths = sorted(len(text.split(b" ")) for shard in shards for _, text, _, _ in shard)
+        assert (info.token_length_quantiles["0"], info.token_length_quantiles["1"]) == (lengths[0], lengths[-1])
+        assert info.token_length_quantiles["0.5"] == lengths[-(-len(lengths) // 2) - 1]
+        for shard, rows in zip(info.shards, shards, strict=True):
+            assert hashlib.sha256((dataset / shard.file).read_bytes()).hexdigest() == shard.sha256
+            parsed = records.parse_batch(tf.constant(list(tf.data.TFRecordDataset(str(dataset / shard.file)).as_numpy_iterator())))
+            assert parsed["id"].numpy().tolist() == [row[0] for row in rows]
+            assert parsed["text"].numpy().tolist() == [row[1] for row in rows]
+            assert parsed["labels"].to_list() == [row[2] for row in rows]
+            assert parsed["weight"].numpy().tolist() == [row[3] for row in rows]
+
+
+def test_the_directory_holds_the_manifests_files_and_nothing_else(base):
+    manifest = manifests.load(base / DATASET)
+    named = {info.file for info in manifest.files()} | {manifests.MANIFEST, manifests.CONFIG}
+    assert set(contents(base / "out")) == {f"tiny/dataset/{name}" for name in named}
+    assert load_config(base / DATASET / manifests.CONFIG) == load_config(base / "config.yaml")
+
+
+def test_rejects_tell_source_row_reason_and_content(base):
+    lines = (base / "corpus/all.jsonl").read_text().splitlines()
+    rejects = [json.loads(line) for line in (base / DATASET / manifests.REJECTS).read_text().splitlines()]
+    assert collections.Counter(reject["reason"] for reject in rejects) == manifests.load(base / DATASET).counts.rejected
+    assert [reject["row"] for reject in rejects] == sorted(reject["row"] for reject in rejects)
+    for reject in rejects:
+        line = lines[reject["row"] - 1]
+        assert reject["source"] == "corpus/all.jsonl"
+        assert reject["content"] == (json.loads(line)["text"] if reject["reason"] == "empty text" else line)
+
+
+@pytest.mark.slow
+def test_worker_processes_write_the_same_bytes(base, tmp_path):
+    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
+    assert "FnApiRunner, multi_processing, 2 workers" in run(home, *MULTI_PROCESSING)
+    assert contents(home / "out") == contents(base / "out")
+
+
+@pytest.mark.slow
+def test_the_order_of_documents_and_files_changes_no_byte_but_where_rejects_stand(base, tmp_path):
+    lines = corpus_lines()
+    random.Random(0).shuffle(lines)
+    home = make_home(tmp_path / "home", {"c.jsonl": lines[:700], "a.jsonl.gz": lines[700:1500], "b.jsonl": [], "d.jsonl": lines[1500:]})
+    run(home)
+    first, second = contents(base / DATASET), contents(home / DATASET)
+    assert sorted(json.loads(line)["content"] for line in first.pop(manifests.REJECTS).splitlines()) == sorted(
+        json.loads(line)["content"] for line in second.pop(manifests.REJECTS).splitlines()
+    )
+    manifest, other = json.loads(first.pop(manifests.MANIFEST)), json.loads(second.pop(manifests.MANIFEST))
+    assert manifest.pop("input_hash") != other.pop("input_hash")
+    manifest.pop("rejects"), other.pop("rejects")
+    assert manifest == other
+    assert first == second
+
+
+def test_the_same_config_and_input_are_recognised_and_nothing_is_written(copied, capsys):
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    preprocess.main(["--config", "config.yaml"])
+    assert f"{DATASET} is complete: the same config and input made it" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+
+
+def test_force_makes_the_same_bytes_again(copied):
+    before, made = contents(copied), (copied / DATASET).stat().st_ino
+    preprocess.main(["--config", "config.yaml", "--force"])
+    assert contents(copied) == before and (copied / DATASET).stat().st_ino != made
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_dataset_of_another_config_or_input_is_refused_without_overwrite(copied, force):
+    before = contents(copied / "out")
+    with pytest.raises(UserError, match="labels.min_count: dataset 20, config 1\n.*--overwrite"):
+        preprocess.main(["--config", "config.yaml", "--set", "labels.min_count=1", *force])
+    with open(copied / "corpus/all.jsonl", "a") as stream:
+        stream.write("\n")
+    with pytest.raises(UserError, match="made from other input files; --overwrite"):
+        preprocess.main(["--config", "config.yaml", *force])
+    assert contents(copied / "out") == before
+
+
+def test_overwrite_replaces_the_whole_dataset(copied):
+    preprocess.main(["--config", "config.yaml", "--overwrite", "--set", "labels.top_k=null", "--set", "output.shards=1"])
+    manifest = manifests.load(copied / DATASET)
+    assert manifest.num_labels > 12 and len(manifest.splits["train"].shards) == 1
+    assert set(contents(copied / "out")) == {
+        f"tiny/dataset/{name}" for name in {info.file for info in manifest.files()} | {manifests.MANIFEST, manifests.CONFIG}
+    }
+
+
+@pytest.mark.parametrize("arguments", [[], ["--overwrite"], ["--force"]])
+@pytest.mark.parametrize("is_file", [False, True])
+def test_what_is_no_dataset_is_never_replaced(tmp_path, monkeypatch, arguments, is_file):
+    monkeypatch.chdir(make_home(tmp_path / "home", {"all.jsonl": corpus_lines()[:50]}))
+    place = tmp_path / "home" / DATASET
+    mine = place if is_file else place / "mine"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    with pytest.raises(UserError, match="output.dataset_dir: .*is there and is no dataset; expected a new or empty directory"):
+        preprocess.main(["--config", "config.yaml", *arguments])
+    assert contents(tmp_path / "home/out") == {mine.relative_to(tmp_path / "home/out").as_posix(): b"precious"}
+
+
+GOOD = [json.dumps({"id": f"{i}", "text": f"some words number {i}", "labels": ["x"], "weight": 1}) for i in range(60)]
+FAILURES = {
+    "too many rejects": (
+        GOOD + ["{", "[]", "{"],
+        [],
+        "3 of 63 documents are rejected, more than data.max_reject_fraction = 0.01 allows:\n  2 x not JSON",
+    ),
+    "an empty file": ([], [], "the input holds no documents"),
+    "no labels": ([line.replace('["x"]', "[]") for line in GOOD], ["--set", "labels.min_count=1"], "none of 60 documents has a label that is kept"),
+    "rare labels": (GOOD, ["--set", "labels.min_count=61"], "none of 60 documents has a label that is kept; look at labels.min_count"),
+    "only rejects": (["{"], ["--set", "data.max_reject_fraction=1"], "none of 0 documents has a label"),
+    "an empty train split": (GOOD, ["--set", "splits={train: 0.0001, validation: 0.9, test: 0.0999}"], "the train split is empty"),
+    "a wrong pattern": (GOOD, ["--set", "text.token_pattern='('"], "text.token_pattern: received '\\('"),
+    "a place that cannot be": (GOOD, ["--set", "output.dataset_dir=config.yaml/x/dataset"], "output.dataset_dir: cannot write in .*config.yaml/x"),
+    "a runner that loses data": (GOOD, ["--", "--runner=DaskRunner"], "--runner=DaskRunner"),
+}
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_what_the_user_can_mend_is_told_and_leaves_nothing_behind(tmp_path, monkeypatch, what):
+    lines, arguments, message = FAILURES[what]
+    home = make_home(tmp_path / "home", {"all.jsonl": lines}, CONFIG.replace("min_count: 20", "min_count: 2"))
+    monkeypatch.chdir(home)
+    with pytest.raises(UserError, match=message):
+        preprocess.main(["--config", "config.yaml", *arguments])
+    assert set(contents(home)) == {"config.yaml", "corpus/all.jsonl"}
+    assert not any(fnmatch.fnmatch(path.name, ".*") for path in home.rglob("*"))
+
+
+def test_an_input_file_that_is_cut_off_stops_the_job(tmp_path, monkeypatch):
+    home = make_home(tmp_path / "home", {"all.jsonl.gz": corpus_lines()})
+    content = (home / "corpus/all.jsonl.gz").read_bytes()
+    (home / "corpus/all.jsonl.gz").write_bytes(content[: len(content) // 2])
+    monkeypatch.chdir(home)
+    with pytest.raises(UserError, match="1 input files cannot be read to their end, such as corpus/all.jsonl.gz, row [0-9]+: EOFError"):
+        preprocess.main(["--config", "config.yaml"])
+    assert not (home / DATASET).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "nowhere.yaml"], "error: cannot read the config nowhere.yaml"),
+        (["--set", "labels.min_cuont=2"], "error: config.yaml: labels.min_cuont: unknown key; did you mean 'min_count'?"),
+        (["--set", "data.inputs=['nothing/*.jsonl']"], "error: data.inputs: no file matches 'nothing/*.jsonl'"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_status_2(tmp_path, arguments, message):
+    home = make_home(tmp_path / "home", {"all.jsonl": GOOD})
+    error = run(home, *arguments, status=2)
+    assert error.startswith(message) and error.count("\n") == 1
+    assert set(contents(home)) == {"config.yaml", "corpus/all.jsonl"}
+
+
+def test_too_many_rejects_end_the_command_with_exit_status_2(tmp_path):
+    home = make_home(tmp_path / "home", {"all.jsonl": [*GOOD, "{"]})
+    error = run(home, status=2)
+    assert error.startswith("error: 1 of 61 documents are rejected") and error.count("\n") == 2
+    assert "1 x not JSON, such as corpus/all.jsonl, row 61: " in error
+    assert list((home / "out/tiny").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [[], MULTI_PROCESSING])
+def test_a_killed_run_publishes_nothing_and_the_next_one_gives_the_same_bytes(base, tmp_path, mode):
+    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
+    process = start(home, *mode, start_new_session=True)
+    place = home / "out/tiny"
+    deadline = time.monotonic() + 240
+    while not list(place.glob(".dataset.staging-*/work/*.arrow")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    left = [path.name for path in place.iterdir()]
+    assert "dataset" not in left and any(name.startswith(".dataset.staging-") for name in left)
+    run(home)
+    assert contents(home / "out") == contents(base / "out")
+    assert [path.name for path in place.iterdir()] == ["dataset"]
+
+
+def test_a_dataset_that_a_killed_run_had_moved_aside_is_found_again(copied, capsys):
+    before = contents(copied / "out")
+    os.replace(copied / DATASET, copied / "out/tiny/.dataset.old")
+    preprocess.main(["--config", "config.yaml"])
+    assert "is complete" in capsys.readouterr().out
+    assert contents(copied / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), (["--list-keys"], 0), (["--config", "nowhere"], 2), (["--confg", "x"], 2), ([], 2)]
+)
+def test_help_and_wrong_configs_are_answered_without_tensorflow_or_beam(tmp_path, arguments, status):
+    script = f"""
+import atexit, runpy, sys
+atexit.register(lambda: print("loaded", [name for name in ("tensorflow", "apache_beam", "pyarrow", "numpy") if name in sys.modules]))
+sys.argv = ["preprocess", *{arguments!r}]
+runpy.run_module("beam_jobs.preprocess", run_name="__main__")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (status, "loaded []")
+    assert "Traceback" not in ended.stderr
+    if arguments == ["--help"]:
+        for flag in ("--config", "--set", "--list-keys", "--overwrite", "--force", "Everything after `--` goes to Apache Beam"):
+            assert flag in ended.stdout
