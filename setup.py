@@ -17,6 +17,7 @@ setup(
         # These are known to agree; the SavedModel's ops and the runners' behaviour depend on them.
         "tensorflow==2.21.*",
         "tensorflow-text==2.21.*",
+        "tensorboard==2.21.*",
         "keras==3.15.*",
         "apache-beam==2.77.0",
         "numpy>=2.0,<2.5",

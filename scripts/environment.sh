@@ -26,7 +26,7 @@ make_environment() {
     say "making the environment $folder with $("$python" --version) (a download of about 1 GB the first time)"
     "$python" -m venv --clear "$folder"
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$requirement"
+    "$folder/bin/python" -m pip install -qqq --disable-pip-version-check --editable "$requirement"
     echo "$stamp" >"$folder/multihot-stamp"
   fi
   # shellcheck disable=SC1091
