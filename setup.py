@@ -18,7 +18,7 @@ setup(
         "tensorflow==2.21.*",
         "tensorflow-text==2.21.*",
         "tensorboard==2.21.*",
-        "keras==3.15.*",
+        "keras>=3.12,<3.16",  # 3.12 is the last for Python 3.10
         "apache-beam==2.77.0",
         "numpy>=2.0,<2.5",
         "pyarrow>=18,<26",
