@@ -47,11 +47,13 @@ def parts(files: Sequence[InputFile]) -> list[list[InputFile]]:
     """Groups files, in order, into units of parallel work."""
     groups: list[list[InputFile]] = []
     group: list[InputFile] = []
+    group_bytes = 0
     for file in files:
         group.append(file)
-        if sum(f.bytes for f in group) >= PART_BYTES:
+        group_bytes += file.bytes
+        if group_bytes >= PART_BYTES:
             groups.append(group)
-            group = []
+            group, group_bytes = [], 0
     return [*groups, group] if group else groups
 
 
