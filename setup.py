@@ -22,6 +22,8 @@ setup(
         "apache-beam==2.77.0",
         "numpy>=2.0,<2.5",
         "pyarrow>=18,<26",
+        "zstandard>=0.22,<1",
+        "charset-normalizer>=3.3,<4",
         "scikit-learn>=1.5,<2",
         "google-crc32c>=1.6,<2",
         "pydantic>=2.10,<3",
@@ -32,11 +34,12 @@ setup(
         "gpu": ["tensorflow[and-cuda]==2.21.*"],
         "gcp": ["apache-beam[gcp]==2.77.0"],
         "bench": ["psutil>=6,<8"],
-        "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "ruff==0.17.5"],
+        "test": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "ruff==0.17.5", "tensorflow-datasets>=4.9.7,<5", "scikit-multilearn==0.2.0"],
     },
     entry_points={
         "console_scripts": [
             "multihot-preprocess=beam_jobs.preprocess:run",
+            "multihot-inspect=beam_jobs.inspect:run",
             "multihot-train=trainer.task:run_train",
             "multihot-evaluate=trainer.task:run_evaluate",
             "multihot-export=trainer.task:run_export",

@@ -12,12 +12,14 @@ class Document:
     """One raw input.
 
     Attributes:
-      id: its name, unique where the source's are.
+      id: its name; need not be unique, as documents are told apart by their text.
       text: raw text; any string, even one that is no valid Unicode.
       labels: label names, in any order.
       weight: its weight in the loss, 0 or more.
       source: the file it stands in.
       row: the line or record of the file, from 1.
+      split: the split that the source puts it in, by the source's name; None: it says none.
+      time: when it was written, in ISO 8601; None: the source does not say.
     """
 
     id: str
@@ -26,6 +28,8 @@ class Document:
     weight: float
     source: str
     row: int
+    split: str | None = None
+    time: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

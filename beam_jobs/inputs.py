@@ -1,18 +1,127 @@
-"""A file that a reader reads."""
+"""The files that a reader reads, and how they are shared out to workers."""
 
 import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+
+from beam_jobs.contract.errors import UserError
+
+PART_BYTES = 4 << 20  # 4 MiB: small files are read together in parts of about this size
+RANGE_BYTES = 16 << 20  # 16 MiB: larger files are read in ranges of about this size, where their format lets them
+_COUNTED_BYTES = 1 << 20  # 1 MiB is searched for line ends at a time
+_THREADS = 8  # remote files answer slowly, so several are asked at once
 
 
 @dataclasses.dataclass(frozen=True)
 class InputFile:
-    """An input file.
+    """An input file, or a range of one.
 
     Attributes:
       name: how rejects and the input's hash name it; does not change when the input as a whole is moved.
       path: where Beam's file systems find it.
-      bytes: its size.
+      bytes: its size; of a range, the size of the range.
+      unit: what a range of it holds: those of its lines or row groups that begin in the range; None: it is read as a whole.
+      start: the range's first byte.
+      end: the byte after the range; None: the range ends with the file.
+      line_ends_before: line ends before `start`, where the unit is a line.
     """
 
     name: str
     path: str
     bytes: int
+    unit: Literal["line", "row group"] | None = None
+    start: int = 0
+    end: int | None = None
+    line_ends_before: int = 0
+
+
+def match_files(patterns: Sequence[str], *, unit: Literal["line", "row group"] | None = None) -> list[InputFile]:
+    """The files that match any of the patterns, sorted by path and each once.
+
+    Raises:
+      UserError: a pattern matches nothing or a directory, or belongs to a file system that is not installed.
+    """
+    here = os.path.join(os.getcwd(), "")
+    found: dict[str, InputFile] = {}
+    for pattern in patterns:
+        is_remote = FileSystems.get_scheme(pattern) is not None
+        # Beam itself finds nothing for a bare `*.jsonl`, and a worker's working directory may be another one.
+        absolute = pattern if is_remote else os.path.abspath(pattern)
+        try:
+            matches = FileSystems.match([absolute])[0].metadata_list
+        except (ValueError, BeamIOError) as error:
+            raise UserError(f"data.inputs: cannot look for {pattern!r}: {error}") from None
+        if not matches:
+            raise UserError(f"data.inputs: no file matches {pattern!r}; expected a file or a glob pattern, seen from the working directory")
+        for match in matches:
+            if os.path.isdir(match.path):
+                raise UserError(f"data.inputs: {pattern!r} is a directory; expected files, such as {os.path.join(pattern, '*.jsonl')!r}")
+            is_relative = not is_remote and (match.path.startswith(here) or not os.path.isabs(pattern))
+            name = os.path.relpath(match.path) if is_relative else match.path
+            found.setdefault(match.path, InputFile(name=name, path=match.path, bytes=match.size_in_bytes, unit=unit))
+    return [found[path] for path in sorted(found)]
+
+
+def input_hash(files: Iterable[InputFile]) -> str:
+    """SHA-256, in hex, of the files' names and sizes: what recognises an input that was read before."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.bytes}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def parts(files: Sequence[InputFile], *, part_bytes: int = PART_BYTES, range_bytes: int = RANGE_BYTES) -> list[list[InputFile]]:
+    """Groups files, in order, into units of parallel work; large files are cut into ranges where their format lets them.
+
+    A range of lines must know which lines stand before it, so files that are cut are read once here, which takes
+    little of the time that the job takes for them.
+    """
+    groups: list[list[InputFile]] = []
+    group: list[InputFile] = []
+    group_bytes = 0
+    for piece in _with_line_ends_before([piece for file in files for piece in _ranges(file, range_bytes)]):
+        group.append(piece)
+        group_bytes += piece.bytes
+        if group_bytes >= part_bytes:
+            groups.append(group)
+            group, group_bytes = [], 0
+    return [*groups, group] if group else groups
+
+
+def _ranges(file: InputFile, range_bytes: int) -> Iterator[InputFile]:
+    count = max(1, round(file.bytes / range_bytes)) if file.unit else 1
+    bounds = [file.bytes * i // count for i in range(count + 1)]
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        is_last = end == file.bytes
+        yield dataclasses.replace(file, bytes=end - start, start=start, end=None if is_last else end) if count > 1 else file
+
+
+def _with_line_ends_before(pieces: Sequence[InputFile]) -> Iterator[InputFile]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        counts = pool.map(_line_ends, [piece for piece in pieces if _is_followed_by_lines(piece)])
+        before = 0
+        for piece in pieces:
+            before = before if piece.start else 0
+            yield dataclasses.replace(piece, line_ends_before=before)
+            if _is_followed_by_lines(piece):
+                before += next(counts)
+
+
+def _is_followed_by_lines(piece: InputFile) -> bool:
+    return piece.unit == "line" and piece.end is not None
+
+
+def _line_ends(piece: InputFile) -> int:
+    count, left = 0, piece.bytes
+    with FileSystems.open(piece.path, compression_type="uncompressed") as stream:
+        stream.seek(piece.start)
+        while left and (block := stream.read(min(left, _COUNTED_BYTES))):
+            count += block.count(b"\n")
+            left -= len(block)
+    return count

@@ -18,6 +18,7 @@ from beam_jobs.readers import Reader
 from beam_jobs.spill import Segment, read_segments
 
 READ_TAG = "read"
+BATCH_CHARACTERS = 8 << 20  # a batch ends here where its documents are long, so that memory stays bounded
 
 REJECT_ROWS = pa.schema([(field.name, pa.int64() if field.type is int else pa.large_string()) for field in dataclasses.fields(Reject)])
 
@@ -37,7 +38,7 @@ class ReadPart(beam.DoFn):
     def process(self, part: tuple[int, Sequence[InputFile]]) -> Iterator[list[Document]]:
         number, files = part
         rows = rejected = 0
-        for batch in _batches(itertools.chain.from_iterable(map(self.reader.read, files)), BATCH_DOCUMENTS):
+        for batch in _batches(itertools.chain.from_iterable(map(self.reader.read, files))):
             documents = [row for row in batch if isinstance(row, Document)]
             rejects = [row for row in batch if isinstance(row, Reject)]
             rows, rejected = rows + len(batch), rejected + len(rejects)
@@ -52,8 +53,16 @@ class ReadPart(beam.DoFn):
             os.replace(path.with_suffix(".tmp"), path)
 
 
-def _batches(rows: Iterator, size: int) -> Iterator[list]:
-    while batch := list(itertools.islice(rows, size)):
+def _batches(rows: Iterator[Document | Reject]) -> Iterator[list[Document | Reject]]:
+    batch: list[Document | Reject] = []
+    characters = 0
+    for row in rows:
+        batch.append(row)
+        characters += len(row.text if isinstance(row, Document) else row.content)
+        if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
         yield batch
 
 

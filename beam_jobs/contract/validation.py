@@ -147,6 +147,8 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(repr(a) for a in arguments)
     if get_origin(annotation) is tuple:
         return f"list of {_type_name(arguments[0])}"
+    if get_origin(annotation) is dict:
+        return f"mapping of {_type_name(arguments[1])}"
     if arguments:
         return " | ".join(_type_name(a) for a in arguments)
     return {str: "string", int: "integer", float: "number", bool: "true | false", type(None): "null"}.get(annotation, str(annotation))

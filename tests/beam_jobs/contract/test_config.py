@@ -21,6 +21,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import Section, describe_keys
 
 MINIMAL = {"name": "tiny", "data": {"source": "jsonl", "inputs": ["in.jsonl"]}}
+WITH_FIELDS = {"name": "tiny", "data": {"source": "jsonl", "inputs": ["in.jsonl"], "split_field": "part", "time_field": "created"}}
 
 # No value is the default of its key, as a test below proves.
 FULL = {
@@ -32,7 +33,12 @@ FULL = {
         "text_fields": ["title", "body"],
         "labels_field": "tags",
         "label_delimiter": "; ",
+        "label_columns": ["x", "y"],
+        "label_threshold": 0.25,
         "weight_field": "w",
+        "split_field": "part",
+        "time_field": "created",
+        "max_row_bytes": 1000,
         "max_reject_fraction": 0.5,
     },
     "text": {
@@ -48,16 +54,53 @@ FULL = {
         "max_tokens": 7,
     },
     "vocabulary": {"max_tokens": 100, "min_document_count": 1},
-    "labels": {"min_count": 3, "top_k": 20, "keep_unlabeled": False},
-    "splits": {"train": 0.5, "validation": 0.25, "test": 0.25},
-    "output": {"dataset_dir": "elsewhere/dataset", "shards": 4, "shard_bytes": 4096},
-    "model": {"name": "bow", "embedding_dim": 16, "token_weights": "uniform", "bigram_buckets": 64, "dropout": 0.25},
-    "loss": {"pos_weight": "balanced", "max_pos_weight": 3.5},
-    "optimizer": {"name": "adagrad", "learning_rate": 1e-05},
+    "duplicates": {"near": "drop", "similarity": 0.9, "shingle_tokens": 5},
+    "labels": {
+        "fold_case": True,
+        "aliases": {"math-ph": "math.MP"},
+        "deny": ["meta"],
+        "allow": ["a", "b"],
+        "min_count": 3,
+        "top_k": 20,
+        "keep_unlabeled": False,
+    },
+    "splits": {"method": "hash", "train": 0.5, "validation": 0.25, "test": 0.25},
+    "output": {"dataset_dir": "elsewhere/dataset", "shards": 4, "shard_bytes": 4096, "compression": "gzip"},
+    "model": {
+        "name": "bow",
+        "embedding_dim": 16,
+        "vectors": "vectors.txt",
+        "freeze_vectors": True,
+        "token_weights": "uniform",
+        "bigram_buckets": 64,
+        "dropout": 0.25,
+        "wide": True,
+    },
+    "loss": {
+        "name": "weighted_bce",
+        "pos_weight": "file",
+        "max_pos_weight": 3.5,
+        "effective_number_beta": 0.9,
+        "pos_weight_file": "weights.json",
+        "label_smoothing": 0.1,
+    },
+    "optimizer": {
+        "name": "adagrad",
+        "learning_rate": 1e-05,
+        "schedule": "cosine",
+        "warmup_fraction": 0.1,
+        "final_fraction": 0.2,
+        "clip_norm": 1.5,
+        "weight_decay": 0.01,
+        "ema_momentum": 0.9,
+    },
     "train": {
         "run_dir": "elsewhere/run",
         "strategy": "mirrored",
         "replicas": 2,
+        "worker_timeout_seconds": 30,
+        "shard_by": "file",
+        "on_corrupt": "skip",
         "batch_size": 64,
         "epochs": 3,
         "patience": 1,
@@ -66,13 +109,64 @@ FULL = {
         "checkpoint_steps": 50,
         "keep_checkpoints": 1,
         "seed": 5,
+        "deterministic": True,
     },
     "evaluate": {"batch_size": 32, "ranks": [1, 2], "min_positives": 2},
     "export": {"model_dir": "elsewhere/model", "top_k": 9, "threshold": "global"},
 }
-DATASET_SECTIONS = {"name", "data", "text", "vocabulary", "labels", "splits", "output"}
+# The other kinds of sections that come in kinds; no value is the default of its key either.
+_EMBEDDINGS = {"embedding_dim": 16, "dropout": 0.25, "vectors": "vectors.txt", "freeze_vectors": True}
+OTHER_KINDS = [
+    ("model", {"name": "mlp", "token_weights": "uniform", "bigram_buckets": 64, "hidden_units": [8, 4]} | _EMBEDDINGS),
+    ("model", {"name": "cnn", "max_tokens": None, "filter_widths": [1, 2], "filters": 8} | _EMBEDDINGS),
+    (
+        "model",
+        {"name": "lstm", "max_tokens": 9, "units": 8, "layers": 2, "bidirectional": False, "pooling": "last", "spatial_dropout": 0.2} | _EMBEDDINGS,
+    ),
+    ("model", {"name": "cnn_lwan", "max_tokens": 9, "filter_width": 3, "filters": 8} | _EMBEDDINGS),
+    ("model", {"name": "transformer", "max_tokens": 9, "layers": 1, "heads": 2, "feed_forward_dim": 8, "positions": "learned"} | _EMBEDDINGS),
+    ("model", {"name": "custom", "build": "own.models:build"}),
+    ("splits", {"method": "stratified", "train": 0.5, "validation": 0.25, "test": 0.25}),
+    ("splits", {"method": "folds", "folds": 5, "fold": 1}),
+    ("splits", {"method": "column", "train": ["tr"], "validation": ["va"], "test": ["te"]}),
+    ("splits", {"method": "files", "validation": ["*dev*"], "test": ["*test*"]}),
+    ("splits", {"method": "time", "validation_from": "2024-01-01", "test_from": "2024-06-01T12:00:00+02:00"}),
+    ("loss", {"name": "focal", "gamma": 1.0, "alpha": None, "label_smoothing": 0.1}),
+    ("loss", {"name": "asymmetric", "gamma_positive": 1.0, "gamma_negative": 2.0, "probability_shift": 0.0, "label_smoothing": 0.1}),
+    ("loss", {"name": "class_balanced", "beta": 0.9, "gamma": 2.0, "label_smoothing": 0.1}),
+    (
+        "loss",
+        {
+            "name": "distribution_balanced",
+            "alpha": 0.2,
+            "beta": 5.0,
+            "mu": 0.9,
+            "negative_scale": 5.0,
+            "bias_scale": 0.1,
+            "gamma": 0.0,
+            "label_smoothing": 0.1,
+        },
+    ),
+]
+DATASET_SECTIONS = {"name", "data", "text", "vocabulary", "duplicates", "labels", "splits", "output"}
 LEAVES = [(section, key) for section, values in FULL.items() if isinstance(values, dict) for key in values]
 DOCSTRINGS = {"source": "python_docstrings", "packages": ["numpy"], "min_words": 3, "label_depth": 1, "max_reject_fraction": 1.0}
+# The other kinds of sources; no value is the default of its key either.
+_FILES = {"inputs": ["a"], "max_row_bytes": 1000, "max_reject_fraction": 1.0}
+OTHER_SOURCES = [
+    FULL["data"]
+    | {"source": "csv", "columns": ["a", "b"], "delimiter": "\t", "quote_character": "'", "double_quote": False, "escape_character": "\\"}
+    | {"encoding": "latin-1"},
+    FULL["data"] | {"source": "parquet"},
+    {"source": "directories", "encoding": "cp1252", "remove": ["headers", "quotes"], **_FILES},
+    {"source": "stack_exchange", "text_fields": ["title"], **_FILES},
+    {
+        "source": "custom",
+        "reader": "my.module:Reader",
+        "options": {"folder": "a", "depth": 3, "share": 0.5, "all": True, "names": ["x", "y"], "none": None},
+        "max_reject_fraction": 1.0,
+    },
+]
 
 
 def sections_of(field) -> list[type[Section]]:
@@ -107,7 +201,62 @@ def test_full_example_sets_every_key_to_something_else_than_its_default():
         if isinstance(section, Section):
             assert set(type(section).model_fields) == set(FULL[name]), f"the example lacks a key of {name}"
     same = {f"{section}.{key}" for section, key in LEAVES if getattr(getattr(default, section), key) == getattr(getattr(full, section), key)}
-    assert same <= {"data.source", "model.name"}  # these name the section's kind
+    assert same <= {"data.source", "model.name", "loss.name", "splits.method"}  # these name the section's kind
+
+
+@pytest.mark.parametrize(("section", "values"), OTHER_KINDS, ids=[values.get("name", values.get("method")) for _, values in OTHER_KINDS])
+def test_examples_of_other_kinds_set_every_key_to_something_else_than_its_default_and_round_trip(tmp_path, section, values):
+    config = config_from_dict(WITH_FIELDS | {section: values}, what="")
+    kind = type(getattr(config, section))
+    assert set(kind.model_fields) == set(values)
+    assert not [
+        key for key, field in kind.model_fields.items() if key not in ("name", "method") and getattr(getattr(config, section), key) == field.default
+    ]
+    assert from_text(tmp_path, config.to_yaml()) == config
+
+
+@pytest.mark.parametrize("values", OTHER_SOURCES, ids=[values["source"] for values in OTHER_SOURCES])
+def test_examples_of_other_sources_set_every_key_to_something_else_than_its_default_and_round_trip(tmp_path, values):
+    config = config_from_dict(MINIMAL | {"data": values}, what="")
+    fields = type(config.data).model_fields
+    assert set(fields) == set(values)
+    assert not [key for key, field in fields.items() if getattr(config.data, key) == field.default]
+    assert from_text(tmp_path, config.to_yaml()) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for values in OTHER_SOURCES for key, value in values.items() if key not in ("source", "inputs", "reader")]
+)
+def test_every_key_of_every_source_decides_bytes(key, value):
+    for values in (values for values in OTHER_SOURCES if key in values):
+        required = {name: values[name] for name in ("source", "inputs", "reader") if name in values}
+        hashes = {
+            config_hash(config_from_dict(MINIMAL | {"data": data}, what="").dataset_config()) for data in (required, required | {key: values[key]})
+        }
+        assert len(hashes) == 2, values["source"]
+
+
+def test_custom_model_keeps_its_options_of_any_kind(tmp_path):
+    model = {"name": "custom", "build": "own:build", "depth": 3, "rates": [0.1, {"a": None}], "kind": "x"}
+    config = config_from_dict(MINIMAL | {"model": model}, what="")
+    assert config.model.options == {"depth": 3, "rates": [0.1, {"a": None}], "kind": "x"}
+    assert from_text(tmp_path, config.to_yaml()) == config
+    other = config_from_dict(MINIMAL | {"model": model | {"depth": 4}}, what="")
+    assert differing_keys(config.model_dump(), other.model_dump()) == [("model.depth", 3, 4)]
+
+
+def test_every_kind_of_every_section_has_an_example():
+    kinds = {kind for field in Config.model_fields.values() for kind in sections_of(field)}
+    examples = [FULL, *(FULL | {"data": data} for data in [DOCSTRINGS, *OTHER_SOURCES])] + [
+        WITH_FIELDS | {section: values} for section, values in OTHER_KINDS
+    ]
+    assert kinds == {type(section) for raw in examples for _, section in config_from_dict(raw, what="") if isinstance(section, Section)}
+
+
+@pytest.mark.parametrize(("section", "key", "kind"), [("loss", "name", "weighted_bce"), ("model", "name", "bow"), ("splits", "method", "hash")])
+def test_section_that_does_not_say_its_kind_is_of_the_default_kind(section, key, kind):
+    for raw in (MINIMAL, MINIMAL | {section: {}}):
+        assert getattr(getattr(config_from_dict(raw, what=""), section), key) == kind
 
 
 @pytest.mark.parametrize("raw", [MINIMAL, FULL, FULL | {"data": DOCSTRINGS}], ids=["minimal", "full", "docstrings"])
@@ -279,7 +428,7 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
     ("changes", "expected"),
     [
         # unknown keys
-        ({"trian": {}}, "x.yaml: trian: unknown key; did you mean 'train'? valid keys here: data, evaluate, "),
+        ({"trian": {}}, "x.yaml: trian: unknown key; did you mean 'train'? valid keys here: data, duplicates, evaluate, "),
         ({"text": {"normalise": "lower"}}, "text.normalise: unknown key; did you mean 'normalize'? valid keys here: drop_tokens_with_digits, "),
         ({"text": {"zzz": 1}}, "text.zzz: unknown key; valid keys here: drop_tokens_with_digits, "),
         ({"data": MINIMAL["data"] | {"weights": "w"}}, "data.weights: unknown key; did you mean 'weight_field'? valid keys here: id_field, "),
@@ -304,13 +453,58 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ({"text": {"normalize": "NFC"}}, "text.normalize: received 'NFC' (str); expected 'none', 'lower', 'nfkc' or 'nfkc_casefold'"),
         ({"text": {"keep_characters": ""}}, "text.keep_characters: received '' (str); expected at least 1 character"),
         ({"evaluate": {"ranks": []}}, "evaluate.ranks: received [] (list); expected at least 1 item"),
+        # keys of another kind, and kinds that are not there
+        ({"model": {"heads": 2}}, "model.heads: unknown key; valid keys here: bigram_buckets, dropout, "),
+        ({"model": {"name": "cnn", "bigram_buckets": 2}}, "model.bigram_buckets: unknown key; valid keys here: dropout, embedding_dim, "),
+        ({"model": {"name": "bert"}}, "model.name: received 'bert', expected one of 'bow', 'mlp', 'cnn', "),
+        ({"model": {"name": "transformer", "heads": 3}}, "expected heads that divide embedding_dim, not 3 and 128"),
+        ({"model": {"name": "custom", "build": "own.build"}}, "model.build: received 'own.build' (str); expected to match pattern"),
+        ({"loss": {"gamma": 2.0}}, "loss.gamma: unknown key; valid keys here: effective_number_beta, label_smoothing, max_pos_weight, "),
+        ({"loss": {"name": "focal", "gama": 2.0}}, "loss.gama: unknown key; did you mean 'gamma'? valid keys here: alpha, gamma, "),
+        ({"loss": {"name": "hinge"}}, "loss.name: received 'hinge', expected one of 'weighted_bce', 'focal', "),
+        ({"loss": {"pos_weight": "file"}}, "expected pos_weight_file with `pos_weight: file` only, not None with 'file'"),
+        ({"loss": {"pos_weight_file": "w.json"}}, "expected pos_weight_file with `pos_weight: file` only, not 'w.json' with 'sqrt'"),
         # missing, and the kind of source
         ({"data": {"source": "jsonl"}}, "data.inputs: missing; expected a value"),
-        ({"data": {}}, "data.source: missing; expected one of 'jsonl', 'python_docstrings'"),
-        ({"data": {"source": "csv"}}, "data.source: received 'csv', expected one of 'jsonl', 'python_docstrings'"),
+        ({"data": {}}, "data.source: missing; expected one of 'jsonl', 'csv', 'parquet', 'directories', 'stack_exchange', 'python_docstrings', "),
+        ({"data": {"source": "xls"}}, "data.source: received 'xls', expected one of 'jsonl', 'csv', 'parquet', "),
+        ({"data": {"source": "csv", "inputs": ["a"], "delimiter": ""}}, "data.delimiter: received '' (str); expected at least 1 character"),
+        ({"data": {"source": "csv", "inputs": ["a"], "delimiter": '"'}}, "expected different characters, no line breaks, as delimiter, "),
+        ({"data": {"source": "csv", "inputs": ["a"], "delimiter": "\n"}}, "expected different characters, no line breaks, as delimiter, "),
+        ({"data": {"source": "csv", "inputs": ["a"], "columns": ["a", "a"]}}, "expected columns with different names, not ['a', 'a']"),
+        (
+            {"data": {"source": "csv", "inputs": ["a"], "encoding": "utf8000"}},
+            "expected an encoding that Python knows, such as utf-8 or latin-1, not ",
+        ),
+        ({"data": {"source": "directories", "inputs": ["a"], "encoding": "hex"}}, "expected an encoding that Python knows, such as utf-8 or latin-1"),
+        ({"data": {"source": "directories", "inputs": ["a"], "remove": ["footer"]}}, "data.remove.0: received 'footer' (str); expected 'headers', "),
+        (
+            {"data": {"source": "stack_exchange", "inputs": ["a"], "text_fields": ["text"]}},
+            "text_fields.0: received 'text' (str); expected 'title'",
+        ),
+        ({"data": {"source": "custom", "reader": "module"}}, "data.reader: received 'module' (str); expected to match pattern"),
+        ({"data": {"source": "custom", "reader": "m:C", "options": {"a": {}}}}, "data.options.a: received {} (dict); expected "),
+        ({"data": {"source": "jsonl", "inputs": ["a"], "label_threshold": 0}}, "data.label_threshold: received 0 (int); expected greater than 0"),
         ({"data": "jsonl"}, "data: received 'jsonl' (str); expected a mapping"),
+        ({"labels": {"allow": []}}, "labels.allow: received [] (list); expected at least 1 item"),
+        ({"labels": {"aliases": {"a": 1}}}, "labels.aliases.a: received 1 (int); expected a valid string"),
         # keys that must agree
-        ({"splits": {"train": 0.9}}, "splits: received {'train': 0.9} (dict); expected a sum of 1 with train above 0, not 0.9 + 0.1 + 0.1"),
+        ({"splits": {"method": "folds", "folds": 4, "fold": 4}}, "expected a fold below folds = 4, not 4"),
+        (
+            {"splits": {"method": "time", "validation_from": "2024-13-01", "test_from": "2024-01-01"}},
+            "expected times in ISO 8601, such as 2024-01-31",
+        ),
+        (
+            {"splits": {"method": "time", "validation_from": "2024-01-01T00:00:00Z", "test_from": "2023-01-01"}},
+            "expected validation_from before test_from, not 2024-01-01T00:00:00Z and 2023-01-01",
+        ),
+        ({"splits": {"method": "random"}}, "splits.method: received 'random', expected one of 'hash', 'stratified', "),
+        ({"labels": {"aliases": {"a": "b", "b": "c"}}}, "expected aliases of labels that are no aliases themselves, unlike 'b'"),
+        ({"labels": {"aliases": {"a": "B", "b": "c"}, "fold_case": True}}, "expected aliases of labels that are no aliases themselves, unlike 'b'"),
+        (
+            {"splits": {"train": 0.9}},
+            "splits: received {'method': 'hash', 'train': 0.9} (dict); expected a sum of 1 with train above 0, not 0.9 + 0.1 + 0.1",
+        ),
         ({"splits": {"train": 0, "validation": 0.5, "test": 0.5}}, "expected a sum of 1 with train above 0, not 0.0 + 0.5 + 0.5"),
         (
             {"train": {"replicas": 2}},
@@ -349,11 +543,17 @@ def test_long_values_are_cut_in_errors():
 # --- what decides a dataset ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("section", "key"), [leaf for leaf in LEAVES if leaf not in (("data", "source"), ("model", "name"))])
+@pytest.mark.parametrize(
+    ("section", "key"), [leaf for leaf in LEAVES if leaf not in (("data", "source"), ("model", "name"), ("loss", "name"), ("splits", "method"))]
+)
 def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key):
     default = config_from_dict(MINIMAL, what="").model_dump(mode="json")
-    # Splits sum to 1 together, and replicas need their strategy.
-    companions = {"splits": FULL["splits"], "train": {"strategy": "mirrored"} if key == "replicas" else {}}.get(section, {})
+    # Splits sum to 1 together, replicas need their strategy, and a file the wish for it.
+    companions = {
+        "splits": FULL["splits"],
+        "train": {"strategy": "mirrored"} if key == "replicas" else {},
+        "loss": {k: FULL["loss"][k] for k in ("pos_weight", "pos_weight_file")} if key in ("pos_weight", "pos_weight_file") else {},
+    }.get(section, {})
     changed = copy.deepcopy(default)
     changed[section] |= companions | {key: FULL[section][key]}
     before, after = (config_hash(config_from_dict(raw, what="").dataset_config()) for raw in (default, changed))
@@ -428,3 +628,15 @@ def test_sections_cannot_be_changed_after_validation():
         TextConfig().max_tokens = 3
     with pytest.raises(ValueError, match="frozen"):
         JsonlData(source="jsonl", inputs=("a",)).inputs = ()
+
+
+@pytest.mark.parametrize(
+    ("splits", "field"),
+    [({"method": "column"}, "split_field"), ({"method": "time", "validation_from": "2020-01-01", "test_from": "2021-01-01"}, "time_field")],
+)
+def test_splits_that_read_a_field_say_so_where_it_is_not_named(splits, field):
+    raw = {"name": "x", "data": {"source": "jsonl", "inputs": ["a"]}, "splits": splits}
+    with pytest.raises(UserError, match=f"expected data.{field}, which `splits.method: {splits['method']}` reads"):
+        config_from_dict(raw, what="x")
+    named = config_from_dict(raw | {"data": raw["data"] | {field: "f"}}, what="x")
+    assert named.splits.method == splits["method"]

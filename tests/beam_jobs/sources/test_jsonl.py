@@ -1,22 +1,25 @@
-"""The JSONL reader: what becomes a document, what becomes a reject and why, and which files are found."""
+"""The JSONL reader: what becomes a document, what becomes a reject and why, in whole files and in ranges."""
 
 import bz2
 import gzip
 import json
 import lzma
+import tracemalloc
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs import readers
+from beam_jobs import inputs
 from beam_jobs.contract.config import JsonlData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
 from beam_jobs.inputs import InputFile
-from beam_jobs.readers import MAX_WEIGHT, PART_BYTES, JsonlReader
+from beam_jobs.sources.fields import MAX_WEIGHT, TOO_LONG
+from beam_jobs.sources.jsonl import JsonlReader
 
-EXTENSIONS = {gzip: "gz", bz2: "bz2", lzma: "xz"}
+EXTENSIONS = {gzip: "gz", bz2: "bz2", lzma: "xz", zstandard: "zst"}
 GOOD = b'{"text": "a", "labels": ["x"]}'
 
 
@@ -24,7 +27,7 @@ def read(content: bytes, folder, **data) -> list[Document | Reject]:
     path = folder / "in.jsonl"
     path.write_bytes(content)
     reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(path),), **data))
-    return [row for file in reader.files() for row in reader.read(file)]
+    return [row for file in inputs.match_files([str(path)], unit="line") for row in reader.read(file)]
 
 
 @pytest.mark.parametrize(
@@ -124,30 +127,39 @@ def test_lone_surrogates_and_nul_are_text(tmp_path):
     assert [row.text for row in rows] == ["\ud83d x \0"]
 
 
-@pytest.mark.parametrize("codec", [gzip, bz2, lzma])
+@pytest.mark.parametrize("codec", EXTENSIONS)
 def test_compressed_files_are_opened_by_their_extension(tmp_path, codec):
     lines = [json.dumps({"text": f"t{i}", "labels": []}).encode() for i in range(5000)]
-    rows = read_compressed(codec.compress(b"\n".join(lines)), codec, tmp_path)
+    rows = read_compressed(compressed(codec, b"\n".join(lines)), codec, tmp_path)
     assert [(row.text, row.row) for row in rows] == [(f"t{i}", i + 1) for i in range(5000)]
 
 
-@pytest.mark.parametrize("codec", [gzip, bz2, lzma])
+@pytest.mark.parametrize("codec", EXTENSIONS)
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
 def test_a_damaged_file_ends_in_a_reject_after_what_could_be_read(tmp_path, codec, damage):
-    lines = [json.dumps({"text": f"t{i * i * 7919 % 1_000_003}", "labels": []}).encode() for i in range(100_000)]
-    content = codec.compress(b"\n".join(lines))
+    lines = [json.dumps({"text": f"t{i * i * 7919 % 1_000_003}", "labels": []}).encode() for i in range(20_000)]
+    content = compressed(codec, b"\n".join(lines))
     half = len(content) // 2
     rows = read_compressed(content[:half] if damage == "cut" else content[:half] + bytes(100) + content[half + 100 :], codec, tmp_path)
     last = rows.pop()
     assert (last.reason, last.source) == (UNREADABLE, str(tmp_path / f"in.{EXTENSIONS[codec]}"))
-    assert 0 < len(rows) < 100_000 and last.row > rows[-1].row
+    assert 0 < len(rows) < 20_000 and last.row > rows[-1].row
+
+
+def compressed(codec, content: bytes) -> bytes:
+    """Compressed in small blocks, quickly."""
+    if codec is zstandard:
+        return b"".join(zstandard.compress(content[at : at + 50_000], 1) for at in range(0, len(content), 50_000))
+    return codec.compress(content, **{"preset" if codec is lzma else "compresslevel": 1})
 
 
 def read_compressed(content: bytes, codec, folder) -> list[Document | Reject]:
     path = folder / f"in.{EXTENSIONS[codec]}"
     path.write_bytes(content)
     reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(path),)))
-    return [row for file in reader.files() for row in reader.read(file)]
+    (file,) = reader.files()
+    assert file.unit is None  # it can only be read as a whole
+    return list(reader.read(file))
 
 
 def test_a_file_that_has_gone_is_a_reject_and_no_crash(tmp_path):
@@ -156,49 +168,78 @@ def test_a_file_that_has_gone_is_a_reject_and_no_crash(tmp_path):
     assert (reject.source, reject.row, reject.reason) == ("gone", 1, UNREADABLE)
 
 
-def test_globs_find_each_file_once_in_the_order_of_names(tmp_path, monkeypatch):
-    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl", "a.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(GOOD)
-    monkeypatch.chdir(tmp_path)
-    files = readers.match_files(["*.jsonl", "./a.jsonl", "sub/*", str(tmp_path / "b.jsonl")])
-    assert [file.name for file in files] == ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
-    assert [file.path for file in files] == [str(tmp_path / file.name) for file in files]  # found from any working directory
-    assert {file.bytes for file in files} == {len(GOOD)}
+@pytest.mark.parametrize("codec", EXTENSIONS)
+def test_an_empty_file_holds_no_documents_whether_it_is_compressed_or_not(tmp_path, codec):
+    assert read_compressed(compressed(codec, b""), codec, tmp_path) == []
+    assert read(b"", tmp_path) == []
+
+
+def test_a_compressed_file_with_the_wrong_extension_is_one_reject(tmp_path):
+    (reject,) = read_compressed(GOOD, gzip, tmp_path)
+    assert (reject.reason, reject.row) == (UNREADABLE, 1) and "BadGzipFile" in reject.detail
+
+
+def test_a_very_long_row_is_a_reject_and_is_never_held_in_memory(tmp_path):
+    limit = 1 << 20
+    long = b'{"text": "' + b"x" * 20_000_000 + b'", "labels": []}'
+    (tmp_path / "in.jsonl").write_bytes(GOOD + b"\n" + long + b"\n" + GOOD)
+    reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(tmp_path / "in.jsonl"),), max_row_bytes=limit))
+    tracemalloc.start()
+    rows = [row for file in reader.files() for row in reader.read(file)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [(row.row, getattr(row, "reason", None)) for row in rows] == [(1, None), (2, TOO_LONG), (3, None)]
+    assert rows[1].detail == "longer than data.max_row_bytes = 1,048,576" and len(rows[1].content) == MAX_REJECT_CONTENT
+    assert peak < 10 * limit
+
+
+@pytest.mark.parametrize(("length", "is_long"), [(len(GOOD), False), (len(GOOD) - 1, True)])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_longest_row_is_the_longest_that_max_row_bytes_allows(tmp_path, length, is_long, end):
+    rows = read(GOOD + end, tmp_path, max_row_bytes=length)
+    assert [isinstance(row, Reject) for row in rows] == [is_long]
+
+
+def test_a_byte_order_mark_before_the_first_row_is_no_part_of_it(tmp_path):
+    assert [row.text for row in read(b"\xef\xbb\xbf" + GOOD, tmp_path)] == ["a"]
 
 
 @pytest.mark.parametrize(
-    ("pattern", "message"),
+    ("data", "message"),
     [
-        ("nothing-*.jsonl", "no file matches 'nothing-\\*.jsonl'"),
-        ("/nowhere/at/all.jsonl", "no file matches"),
-        (".", "is a directory; expected files, such as './\\*.jsonl'"),
-        ("hdfs://host/x.jsonl", "cannot look for 'hdfs://host/x.jsonl'"),
-        ("nosuch://x", "cannot look for 'nosuch://x'"),
+        ({"id_field": "key"}, "data.id_field: .*in.jsonl has no column 'key'; the columns found are 'text', 'labels', 'tags' in its first 100 rows"),
+        ({"text_fields": ("text", "body")}, "data.text_fields: .* has no column 'body'"),
+        ({"labels_field": "Labels"}, "data.labels_field: .* has no column 'Labels'"),
+        ({"weight_field": "w"}, "data.weight_field: .* has no column 'w'"),
+        ({"label_columns": ("x", "labels", "y")}, "data.label_columns: .* has no column 'x', 'y'"),
     ],
 )
-def test_a_pattern_without_files_is_the_users_error(tmp_path, monkeypatch, pattern, message):
-    (tmp_path / "a.jsonl").write_bytes(GOOD)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=f"data.inputs: .*{message}"):
-        readers.match_files(["a.jsonl", pattern])
+def test_a_field_that_no_row_has_is_the_users_error_before_any_work(tmp_path, data, message):
+    (tmp_path / "in.jsonl").write_bytes(b"broken\n" + GOOD + b'\n{"tags": 1}\n')
+    reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(tmp_path / "in.jsonl"),), **data))
+    with pytest.raises(UserError, match=message):
+        reader.files()
 
 
-def test_the_input_hash_sees_names_and_sizes_and_no_place():
-    a, b = InputFile("a", "/x/a", 1), InputFile("b", "/x/b", 2)
-    assert readers.input_hash([a, b]) == readers.input_hash([InputFile("a", "/y/a", 1), InputFile("b", "/y/b", 2)])
-    others = [[a], [b, a], [InputFile("c", "/x/a", 1), b], [InputFile("a", "/x/a", 3), b], [InputFile("a\udcff", "/x/a", 1), b]]
-    hashes = {readers.input_hash(files) for files in [[a, b], *others]}
-    assert len(hashes) == len(others) + 1
+def test_a_field_that_some_rows_have_is_no_error(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(b'{"text": "a"}\n' + GOOD)
+    assert len(JsonlReader(JsonlData(source="jsonl", inputs=(str(tmp_path / "in.jsonl"),))).files()) == 1
 
 
-@given(st.lists(st.integers(0, 2 * PART_BYTES)))
-def test_parts_hold_every_file_once_in_order_and_none_is_much_larger_than_its_last_file(sizes):
-    files = [InputFile(str(i), str(i), size) for i, size in enumerate(sizes)]
-    parts = readers.parts(files)
-    assert [file for part in parts for file in part] == files
-    assert all(part for part in parts)
-    for part in parts:
-        assert sum(file.bytes for file in part[:-1]) < PART_BYTES
-    for part in parts[:-1]:
-        assert sum(file.bytes for file in part) >= PART_BYTES
+# --- ranges ----------------------------------------------------------------------------
+
+LONG = b'{"text": "' + b"long " * 20 + b'", "labels": []}'
+LINES = st.lists(st.sampled_from([b"", b"\r", b" " * 50, b"{", GOOD, LONG]), max_size=30)
+
+
+@given(lines=LINES, ends_in_line_end=st.booleans(), range_bytes=st.integers(1, 300), max_row_bytes=st.sampled_from([5, 40, 1000]))
+def test_ranges_of_a_file_hold_together_what_the_whole_file_holds_with_the_same_rows(
+    tmp_path_factory, lines, ends_in_line_end, range_bytes, max_row_bytes
+):
+    path = tmp_path_factory.getbasetemp() / "ranges.jsonl"
+    path.write_bytes(b"\n".join(lines) + b"\n" * ends_in_line_end)
+    reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(path),), max_row_bytes=max_row_bytes))
+    (file,) = inputs.match_files([str(path)], unit="line")
+    pieces = [piece for part in inputs.parts([file], part_bytes=1, range_bytes=range_bytes) for piece in part]
+    assert sum(piece.bytes for piece in pieces) == file.bytes and max(piece.bytes for piece in pieces) <= 2 * range_bytes
+    assert [row for piece in pieces for row in reader.read(piece)] == list(reader.read(file))

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from beam_jobs import docstrings
 from beam_jobs.contract.config import PythonDocstringsData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.docstrings import DocstringsReader
 from beam_jobs.documents import Reject
+from beam_jobs.sources import docstrings
+from beam_jobs.sources.docstrings import DocstringsReader
 
 MODULE = '''
 """Module of the made package."""

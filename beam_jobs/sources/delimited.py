@@ -1,0 +1,181 @@
+"""CSV, TSV and their kin, by Python's csv module."""
+
+import codecs
+import contextlib
+import csv
+import dataclasses
+import io
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from beam_jobs.contract.config import CsvData
+from beam_jobs.contract.errors import UserError
+from beam_jobs.documents import Document, Reject
+from beam_jobs.inputs import InputFile, match_files
+from beam_jobs.sources import streams
+from beam_jobs.sources.fields import Fields, Rejected, check_columns, columns_read, too_long
+
+_DAMAGE = (*streams.DAMAGE, UnicodeError)  # UnicodeError: such as half a character of UTF-16 at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvReader:
+    """One row a document. A row may span lines within quotes; its number is that of its first line."""
+
+    data: CsvData
+
+    def files(self) -> list[InputFile]:
+        files = match_files(self.data.inputs)
+        if self.data.columns is not None:
+            check_columns(self.data, self.data.columns, "data.columns")
+        else:
+            for file in files:
+                with contextlib.suppress(*_DAMAGE), self._rows(file) as rows:  # damage is told with its row when the file is read
+                    self._header(rows, file)
+        return files
+
+    def read(self, file: InputFile) -> Iterator[Document | Reject]:
+        fields = Fields(self.data, all_strings=True)
+        next_line = 1
+        try:
+            with self._rows(file) as rows:
+                columns = self.data.columns or self._header(rows, file)
+                for row in rows:
+                    next_line = row.number + len(row.lines)
+                    try:
+                        if received := row.fields():  # a blank line has none
+                            yield fields.document(_by_column(columns, received), file.name, row.number)
+                    except Rejected as error:
+                        yield error.reject(file.name, row.number, row.content())
+        except _DAMAGE as error:
+            yield streams.unreadable(file, next_line, error)
+
+    @contextlib.contextmanager
+    def _rows(self, file: InputFile) -> Iterator[Iterator["_Row"]]:
+        encoding = "utf-8-sig" if codecs.lookup(self.data.encoding).name == "utf-8" else self.data.encoding
+        # A byte that is wrong in the encoding becomes a lone surrogate, which spoils its row and no other.
+        with streams.open_stream(file.path) as stream, io.TextIOWrapper(stream, encoding, "surrogateescape", newline="") as text:
+            yield _rows(text, self.data)
+
+    def _header(self, rows: Iterator["_Row"], file: InputFile) -> list[str]:
+        """The names in a file's first row; an empty file has none."""
+        for row in rows:
+            try:
+                columns = row.fields()
+            except Rejected as error:
+                raise UserError(f"{file.name}: its first row, which should name the columns, is wrong: {error.reason}: {error.detail}") from None
+            check_columns(self.data, columns, file.name)
+            twice = [name for name in columns_read(self.data) if columns.count(name) > 1]
+            if twice:
+                raise UserError(f"{file.name}: received several columns {twice[0]!r}, expected one; rename the others")
+            return columns
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A row of a file, which begins in the line `number`: its fields, or why it has none."""
+
+    number: int
+    lines: Sequence[str]
+    received: list[str]
+    error: Rejected | None
+
+    def fields(self) -> list[str]:
+        if self.error:
+            raise self.error
+        for line in self.lines:
+            if not line.isascii():
+                try:
+                    line.encode("utf-8")
+                except UnicodeEncodeError as error:
+                    byte = ord(line[error.start]) & 0xFF
+                    raise Rejected("wrong encoding", f"received the byte 0x{byte:02x}, expected text in data.encoding") from None
+        return self.received
+
+    def content(self) -> str:
+        return "".join(self.lines).rstrip("\r\n")
+
+
+def _by_column(columns: Sequence[str], received: list[str]) -> dict[str, str]:
+    if len(received) != len(columns):
+        raise Rejected("wrong number of fields", f"received {len(received)}, expected {len(columns)}: {', '.join(columns)}")
+    return dict(zip(columns, received, strict=True))
+
+
+def _rows(text: TextIO, data: CsvData) -> Iterator[_Row]:
+    """The rows of a file. Behind a row that is wrong, such as one whose quotes do not end, reading goes on with its second line."""
+    csv.field_size_limit(max(csv.field_size_limit(), data.max_row_bytes + 1))  # of the whole process; our own limit is below
+    lines = _Lines(text, data.max_row_bytes)
+    parser = csv.reader(
+        lines,
+        delimiter=data.delimiter,
+        quotechar=data.quote_character,
+        quoting=csv.QUOTE_NONE if data.quote_character is None else csv.QUOTE_MINIMAL,
+        escapechar=data.escape_character,
+        doublequote=data.double_quote,
+        strict=True,  # else quotes that do not end would take the rest of the file into their field
+    )
+    while True:
+        received, error = [], None
+        number = lines.begin_row()
+        try:
+            received = next(parser)
+        except StopIteration:
+            return
+        except csv.Error as wrong:
+            error = Rejected("not CSV", str(wrong))
+        except Rejected as wrong:
+            error = wrong
+        if error:
+            lines.take_back_all_but_the_first()
+        yield _Row(number, lines.of_row(), received, error)
+
+
+class _Lines:
+    """The lines of a file for a csv.reader, with those of the current row held back, so that they can be read again."""
+
+    def __init__(self, text: TextIO, max_characters: int):
+        self._text = text
+        self._max_characters = max_characters
+        self._row: list[tuple[str, bool]] = []  # lines, and whether they are whole
+        self._taken_back: deque[tuple[str, bool]] = deque()
+        self._next_number = 1
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line, is_whole = self._taken_back.popleft() if self._taken_back else self._read()
+        if not line:
+            raise StopIteration
+        self._row.append((line, is_whole))
+        self._next_number += 1
+        self._characters += len(line)
+        if not is_whole or self._characters > self._max_characters:
+            raise too_long(self._max_characters)
+        if "\0" in line:  # which Python 3.10 takes for an error and later ones for text
+            raise Rejected("NUL character", "received a NUL character, expected text; is data.encoding right?")
+        return line
+
+    def begin_row(self) -> int:
+        """Forgets the lines of the row before; returns the number of the next line."""
+        self._row = []
+        self._characters = 0
+        return self._next_number
+
+    def of_row(self) -> list[str]:
+        return [line for line, _ in self._row]
+
+    def take_back_all_but_the_first(self) -> None:
+        self._taken_back.extendleft(reversed(self._row[1:]))
+        self._next_number -= len(self._row[1:])
+        self._row = self._row[:1]
+
+    def _read(self) -> tuple[str, bool]:
+        line = rest = self._text.readline(self._max_characters + 1)
+        is_whole = len(line) <= self._max_characters or line.endswith(("\n", "\r"))
+        while not is_whole and rest and not rest.endswith(("\n", "\r")):
+            rest = self._text.readline(1 << 20)
+        return line, is_whole

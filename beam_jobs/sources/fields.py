@@ -1,0 +1,188 @@
+"""A row's fields -> a document: the same for JSON objects, rows of CSV and rows of Parquet."""
+
+import contextlib
+import dataclasses
+import datetime
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from beam_jobs.contract.config import CsvData, JsonlData, ParquetData
+from beam_jobs.contract.errors import UserError
+from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
+
+MAX_WEIGHT = float(np.finfo(np.float32).max)
+MAX_LABEL_CHARACTERS = 1000
+TOO_LONG = "row too long"
+
+Rows = JsonlData | CsvData | ParquetData
+
+
+class Rejected(Exception):
+    """A row that is no document: the reason is a fixed phrase, the detail what was received and expected."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def reject(self, source: str, row: int, content: str) -> Reject:
+        return Reject(source, row, self.reason, self.detail, content[:MAX_REJECT_CONTENT])
+
+
+def too_long(max_bytes: int) -> Rejected:
+    """The reject of a row that is longer than the config lets it be."""
+    return Rejected(TOO_LONG, f"longer than data.max_row_bytes = {max_bytes:,}")
+
+
+def decode(content: bytes) -> str:
+    """UTF-8 to a string; raises Rejected."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Rejected("not UTF-8", str(error)) from None
+
+
+def check_columns(data: Rows, found: Iterable[str], source: str) -> None:
+    """Raises UserError unless every field that the config names is among those found."""
+    found = list(found)
+    for key, names in _named(data):
+        if missing := [name for name in names if name not in found]:
+            those = ", ".join(map(repr, missing))
+            raise UserError(f"data.{key}: {source} has no column {those}; the columns found are {', '.join(map(repr, found)) or 'none'}")
+
+
+def columns_read(data: Rows) -> list[str]:
+    """The fields that the config names, each once."""
+    return list(dict.fromkeys(name for _, names in _named(data) for name in names))
+
+
+def _named(data: Rows) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield "text_fields", data.text_fields
+    if data.label_columns:
+        yield "label_columns", data.label_columns
+    else:
+        yield "labels_field", (data.labels_field,)
+    for key in ("id_field", "weight_field", "split_field", "time_field"):
+        if getattr(data, key) is not None:
+            yield key, (getattr(data, key),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Makes documents of rows.
+
+    Attributes:
+      data: which fields hold what.
+      all_strings: every value is a string, as in CSV: a label column may then hold one label, and numbers are parsed.
+    """
+
+    data: Rows
+    all_strings: bool = False
+
+    def document(self, values: Mapping[str, Any], source: str, row: int) -> Document:
+        """Raises Rejected where a field is missing or of a wrong type."""
+        return Document(
+            id=self._id(values, source, row),
+            text=self._text(values),
+            labels=self._labels_of_columns(values) if self.data.label_columns else self._labels(values),
+            weight=self._weight(values),
+            source=source,
+            row=row,
+            split=self._word(values, self.data.split_field),
+            time=self._word(values, self.data.time_field),
+        )
+
+    def _id(self, values: Mapping[str, Any], source: str, row: int) -> str:
+        if self.data.id_field is None:
+            return f"{source}:{row}"
+        value = values.get(self.data.id_field)
+        if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+            raise Rejected("no id", f"{self.data.id_field}: received {_short(value)}, expected a string or an integer")
+        return str(value)
+
+    def _text(self, values: Mapping[str, Any]) -> str:
+        texts = []
+        for field in self.data.text_fields:
+            value = values.get(field)
+            if value is None:
+                raise Rejected("no text", f"field {field!r} is missing or null; the row has {', '.join(map(repr, sorted(values)))}")
+            if not isinstance(value, str):
+                raise Rejected("text is no string", f"{field}: received {_short(value)}, expected a string")
+            texts.append(value)
+        return "\n\n".join(texts)
+
+    def _labels(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        field, delimiter = self.data.labels_field, self.data.label_delimiter
+        received = values.get(field)
+        what = f"{field}: received {_short(received)}"
+        if received is None:
+            if field not in values:
+                raise Rejected("no labels", f"field {field!r} is missing; expected a list, which may be empty")
+            return ()
+        if delimiter is not None:
+            if not isinstance(received, str):
+                raise Rejected("labels are no string", f"{what}, expected labels joined by {delimiter!r}")
+            received = [label for label in received.split(delimiter) if label.strip()]
+        elif self.all_strings:
+            received = [received] if received.strip() else []
+        elif not isinstance(received, list):
+            raise Rejected("labels are no list", f"{what}, expected a list of strings; for joined labels set data.label_delimiter")
+        elif not all(isinstance(label, str) and label.strip() for label in received):
+            raise Rejected("label is no string", f"{what}, expected a list of strings that are not empty")
+        return checked_labels(received, what)
+
+    def _labels_of_columns(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Null and blank mean 0, as sparse tables have it."""
+        present = []
+        for field in self.data.label_columns:
+            value = values.get(field)
+            number = 0.0 if value is None else self._number(value)
+            if number is None:
+                raise Rejected("label is no number", f"{field}: received {_short(value)}, expected 0, 1 or a number between")
+            if number >= self.data.label_threshold:
+                present.append(field)
+        return tuple(present)
+
+    def _weight(self, values: Mapping[str, Any]) -> float:
+        if self.data.weight_field is None:
+            return 1.0
+        value = values.get(self.data.weight_field)
+        is_number = not isinstance(value, bool) and value is not None and value != ""
+        number = self._number(value) if is_number else None
+        if number is None or not 0 <= number <= MAX_WEIGHT:
+            raise Rejected("no weight", f"{self.data.weight_field}: received {_short(value)}, expected a number from 0 to {MAX_WEIGHT:.1e}")
+        return number
+
+    def _word(self, values: Mapping[str, Any], field: str | None) -> str | None:
+        value = values.get(field)
+        if isinstance(value, datetime.date):  # or its subclass datetime: a time in Parquet
+            return value.isoformat()
+        return str(value) if isinstance(value, str | int) else None
+
+    def _number(self, value: Any) -> float | None:
+        """The value as a finite number; None where it is none."""
+        if self.all_strings:
+            value = {"": 0.0, "false": 0.0, "true": 1.0}.get(value.strip().lower(), value)
+        elif not isinstance(value, int | float):
+            return None
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
+            return number if math.isfinite(number) else None
+        return None
+
+
+def checked_labels(labels: Iterable[str], what: str) -> tuple[str, ...]:
+    """Labels without white space around them; raises Rejected where one cannot be a line of a file."""
+    stripped = tuple(label.strip() for label in labels)
+    if not all(map(str.isprintable, stripped)):
+        raise Rejected("label is not printable", f"{what}, expected labels without control characters or line breaks")
+    if any(len(label) > MAX_LABEL_CHARACTERS for label in stripped):
+        raise Rejected("label is too long", f"{what}, expected labels of at most {MAX_LABEL_CHARACTERS:,} characters")
+    return stripped
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,74 @@
+"""JSON Lines."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
+
+from beam_jobs.contract.config import JsonlData
+from beam_jobs.contract.errors import UserError
+from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
+from beam_jobs.inputs import InputFile, match_files
+from beam_jobs.sources import streams
+from beam_jobs.sources.fields import Fields, Rejected, check_columns, decode, too_long
+
+_PEEKED_ROWS = 100  # a field that none of the first rows has is a mistake in the config
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonlReader:
+    """One JSON object a line; blank lines are skipped."""
+
+    data: JsonlData
+
+    def files(self) -> list[InputFile]:
+        files = streams.ranges_where_plain(match_files(self.data.inputs, unit="line"))
+        self._check_fields(files)
+        return files
+
+    def read(self, file: InputFile) -> Iterator[Document | Reject]:
+        fields, max_bytes = Fields(self.data), self.data.max_row_bytes
+        row = 0
+        try:
+            with streams.open_stream(file.path) as stream:
+                for row, line, is_whole in streams.numbered_lines(stream, file, max_bytes):
+                    if is_whole and line.isspace():
+                        continue
+                    try:
+                        if not is_whole:
+                            raise too_long(max_bytes)
+                        yield fields.document(_parse(line, row), file.name, row)
+                    except Rejected as error:
+                        yield error.reject(file.name, row, line[:MAX_REJECT_CONTENT].decode("utf-8", "replace").rstrip("\r\n"))
+        except streams.DAMAGE as error:
+            yield streams.unreadable(file, row + 1, error)
+
+    def _check_fields(self, files: list[InputFile]) -> None:
+        for file in files:
+            found: dict[str, None] = {}
+            try:
+                with streams.open_stream(file.path) as stream:
+                    for row, line, _ in itertools.islice(streams.numbered_lines(stream, file, self.data.max_row_bytes), _PEEKED_ROWS):
+                        try:
+                            found.update(dict.fromkeys(_parse(line, row)))
+                        except Rejected:
+                            continue
+            except streams.DAMAGE:
+                pass  # told with file and row when the file is read
+            if found:
+                try:
+                    check_columns(self.data, found, file.name)
+                except UserError as error:
+                    raise UserError(f"{error} in its first {_PEEKED_ROWS} rows") from None
+                return
+
+
+def _parse(line: bytes, row: int) -> dict:
+    text = decode(line)
+    try:
+        values = json.loads(text.removeprefix("\ufeff") if row == 1 else text)
+    except (ValueError, RecursionError) as error:
+        raise Rejected("not JSON", str(error)) from None
+    if not isinstance(values, dict):
+        raise Rejected("not an object", f"received a JSON {type(values).__name__}, expected an object")
+    return values

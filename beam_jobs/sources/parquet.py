@@ -1,0 +1,111 @@
+"""Parquet files: batches of the columns that the config names."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystems import FileSystems
+
+from beam_jobs.contract.config import ParquetData
+from beam_jobs.contract.errors import UserError
+from beam_jobs.documents import Document, Reject
+from beam_jobs.inputs import InputFile, match_files
+from beam_jobs.sources import streams
+from beam_jobs.sources.fields import Fields, Rejected, check_columns, columns_read, too_long
+
+BATCH_ROWS = 256
+_DAMAGE = (*streams.DAMAGE, pa.ArrowException)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParquetReader:
+    """One row a document; its number is its place in the file, from 1."""
+
+    data: ParquetData
+
+    def files(self) -> list[InputFile]:
+        files = match_files(self.data.inputs, unit="row group")
+        for file in files:
+            try:
+                with _open(file) as parquet:
+                    schema = parquet.schema_arrow
+            except _DAMAGE as error:
+                raise UserError(f"data.inputs: {file.name} ({file.bytes:,} bytes) is no whole Parquet file: {error}") from None
+            check_columns(self.data, schema.names, file.name)
+            self._check_types(schema, file)
+        return files
+
+    def read(self, file: InputFile) -> Iterator[Document | Reject]:
+        fields, row = Fields(self.data), 0
+        try:
+            with _open(file) as parquet:
+                for row, values in self._rows(parquet, file):
+                    try:
+                        if isinstance(values, Rejected):
+                            raise values
+                        document = fields.document(values, file.name, row)
+                        if len(document.text) > self.data.max_row_bytes:
+                            raise too_long(self.data.max_row_bytes)
+                        yield document
+                    except Rejected as error:
+                        yield error.reject(file.name, row, "" if isinstance(values, Rejected) else str(values))
+        except _DAMAGE as error:
+            yield streams.unreadable(file, row + 1, error)
+
+    def _rows(self, parquet: pq.ParquetFile, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | Rejected]]:
+        row = 0
+        for i in range(parquet.num_row_groups):
+            group = parquet.metadata.row_group(i)
+            if file.start <= _first_byte(group) and (file.end is None or _first_byte(group) < file.end):
+                # Threads would compete with the other worker processes.
+                batches = parquet.iter_batches(BATCH_ROWS, row_groups=[i], columns=columns_read(self.data), use_threads=False)
+                yield from enumerate((values for batch in batches for values in _values(batch)), start=row + 1)
+            row += group.num_rows
+
+    def _check_types(self, schema: pa.Schema, file: InputFile) -> None:
+        """Types that no row could be a document of are told before any work."""
+        wanted = [(name, _is_string, "a string") for name in self.data.text_fields]
+        if self.data.label_columns:
+            pass  # numbers, booleans and strings all may do
+        elif self.data.label_delimiter is not None:
+            wanted.append((self.data.labels_field, _is_string, "a string, as data.label_delimiter is set"))
+        else:
+            wanted.append((self.data.labels_field, _is_list_of_strings, "a list of strings; for joined labels set data.label_delimiter"))
+        for name, is_wanted, what in wanted:
+            kind = schema.field(name).type
+            if not is_wanted(kind) and not pa.types.is_null(kind):
+                raise UserError(f"{file.name}: column {name!r} has the type {kind}, expected {what}")
+
+
+@contextlib.contextmanager
+def _open(file: InputFile) -> Iterator[pq.ParquetFile]:
+    with FileSystems.open(file.path, compression_type="uncompressed") as stream, pq.ParquetFile(stream) as parquet:
+        yield parquet
+
+
+def _first_byte(group: pq.RowGroupMetaData) -> int:
+    return min(group.column(0).dictionary_page_offset or group.column(0).data_page_offset, group.column(0).data_page_offset)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_list_of_strings(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and (_is_string(kind.value_type) or pa.types.is_null(kind.value_type))
+
+
+def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Rejected]:
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:  # raised before the first row is there; one row spoils the batch
+        for i in range(batch.num_rows):
+            try:
+                yield batch.slice(i, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield Rejected("not UTF-8", str(error))

@@ -1,0 +1,79 @@
+"""`Posts.xml` of Stack Exchange's data dumps (https://archive.org/details/stackexchange).
+
+The dumps write each post as one line, `<row ... />`, so lines are parsed one by one: memory stays flat, a broken
+post costs itself alone, and a large file is read in parallel, none of which parsing it as one XML document allows.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+from beam_jobs.contract.config import StackExchangeData
+from beam_jobs.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
+from beam_jobs.inputs import InputFile, match_files
+from beam_jobs.sources import streams
+from beam_jobs.sources.fields import Rejected, checked_labels, decode, too_long
+
+_QUESTION = "1"
+_ATTRIBUTES = {"title": "Title", "body": "Body"}
+_TAG = re.compile(r"[^<>|]+")  # both `<a><b>`, as dumps had it until 2023, and `|a|b|`
+_FIRST_LINES = ("<?xml", "<posts>")
+_LAST_LINE = b"</posts>"
+
+
+@dataclasses.dataclass(frozen=True)
+class StackExchangeReader:
+    """One question a document, in the HTML of its body; answers and other posts have no tags and are no documents."""
+
+    data: StackExchangeData
+
+    def files(self) -> list[InputFile]:
+        return streams.ranges_where_plain(match_files(self.data.inputs, unit="line"))
+
+    def read(self, file: InputFile) -> Iterator[Document | Reject]:
+        max_bytes = self.data.max_row_bytes
+        row, line = 0, b""
+        try:
+            with streams.open_stream(file.path) as stream:
+                for row, line, is_whole in streams.numbered_lines(stream, file, max_bytes):
+                    try:
+                        if not is_whole:
+                            raise too_long(max_bytes)
+                        document = self._document(decode(line).removeprefix("\ufeff").strip(), file.name, row)
+                        if document:
+                            yield document
+                    except Rejected as error:
+                        yield error.reject(file.name, row, line[:MAX_REJECT_CONTENT].decode("utf-8", "replace").strip())
+        except streams.DAMAGE as error:
+            yield streams.unreadable(file, row + 1, error)
+            return
+        if row and file.end is None and not line.strip().endswith(_LAST_LINE):
+            yield Reject(file.name, row, UNREADABLE, f"the file ends before {_LAST_LINE.decode()}", "")
+
+    def _document(self, line: str, source: str, row: int) -> Document | None:
+        if not line or line.startswith(_FIRST_LINES) or line == _LAST_LINE.decode():
+            return None
+        try:
+            post = ElementTree.fromstring(line)
+        except (ElementTree.ParseError, ValueError) as error:
+            raise Rejected("not XML", f"{error}; expected one `<row ... />` a line") from None
+        if post.tag != "row" or "PostTypeId" not in post.attrib:
+            raise Rejected("not a post", f"received <{post.tag}> with {', '.join(sorted(post.attrib)) or 'nothing'}, expected <row> with PostTypeId")
+        if post.get("PostTypeId") != _QUESTION:
+            return None
+        if not post.get("Id"):
+            raise Rejected("no id", "Id is missing")
+        missing = [_ATTRIBUTES[part] for part in self.data.text_fields if _ATTRIBUTES[part] not in post.attrib]
+        if missing:
+            raise Rejected("no text", f"{missing[0]} is missing; the post has {', '.join(sorted(post.attrib))}")
+        tags = post.get("Tags", "")
+        return Document(
+            id=f"{source}:{post.get('Id')}",  # several sites have the same ids
+            text="\n\n".join(post.attrib[_ATTRIBUTES[part]] for part in self.data.text_fields),
+            labels=checked_labels(_TAG.findall(tags), f"Tags: received {tags[:80]!r}"),
+            weight=1.0,
+            source=source,
+            row=row,
+            time=post.get("CreationDate"),
+        )

@@ -1,0 +1,53 @@
+"""Reading parts: every row once, in batches whose size is bounded, with a count that a lost row would spoil."""
+
+import dataclasses
+import json
+
+import apache_beam as beam
+import pytest
+
+from beam_jobs.analysis import BATCH_DOCUMENTS
+from beam_jobs.documents import Document, Reject
+from beam_jobs.inputs import InputFile
+from beam_jobs.reading import BATCH_CHARACTERS, READ_TAG, ReadPart
+
+
+@dataclasses.dataclass
+class Lengths:
+    """A source whose files hold documents of given lengths; a length of None is a reject."""
+
+    lengths: dict[str, list[int | None]]
+
+    def files(self):
+        return [InputFile(name, name, 1) for name in self.lengths]
+
+    def read(self, file):
+        for row, length in enumerate(self.lengths[file.name], start=1):
+            if length is None:
+                yield Reject(file.name, row, "wrong", "", "")
+            else:
+                yield Document(f"{row}", "x" * length, (), 1.0, file.name, row)
+
+
+def read(source: Lengths, progress_dir=None) -> tuple[list[list[Document]], list[Reject], list[tuple[int, int]]]:
+    outputs = list(ReadPart(source, progress_dir).process((7, source.files())))
+    tagged = [output for output in outputs if isinstance(output, beam.pvalue.TaggedOutput)]
+    rejects = [reject for output in tagged if output.tag != READ_TAG for reject in output.value]
+    return [o for o in outputs if isinstance(o, list)], rejects, [output.value for output in tagged if output.tag == READ_TAG]
+
+
+@pytest.mark.parametrize("lengths", [[], [None], [1] * (2 * BATCH_DOCUMENTS), [1, None] * BATCH_DOCUMENTS, [BATCH_CHARACTERS // 3] * 10])
+def test_every_row_is_there_once_and_counted(tmp_path, lengths):
+    source = Lengths({"a": lengths, "b": [2]})
+    batches, rejects, read_rows = read(source, str(tmp_path))
+    documents = [document for batch in batches for document in batch]
+    assert sorted(documents + rejects, key=lambda row: (row.source, row.row)) == [row for file in source.files() for row in source.read(file)]
+    assert read_rows == [(7, len(lengths) + 1)]
+    assert json.loads((tmp_path / "part-000007.json").read_text()) == {"read": len(lengths) + 1, "rejected": lengths.count(None)}
+
+
+def test_batches_are_full_but_end_early_where_documents_are_long():
+    batches, _, _ = read(Lengths({"a": [1] * (2 * BATCH_DOCUMENTS + 3)}))
+    assert [len(batch) for batch in batches] == [BATCH_DOCUMENTS, BATCH_DOCUMENTS, 3]
+    batches, _, _ = read(Lengths({"a": [BATCH_CHARACTERS // 2 - 1] * 7 + [2 * BATCH_CHARACTERS, 1]}))
+    assert [len(batch) for batch in batches] == [3, 3, 2, 1]
