@@ -11,14 +11,15 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from beam_jobs.contract.config import TextConfig
+from beam_jobs.contract.config import SplitsConfig, TextConfig
 from beam_jobs.contract.quiet import load_tensorflow
 from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
+from beam_jobs.splits import NoSplit, given_split
 
 BATCH_DOCUMENTS = 512
 
 # An analyzed document. `digest` is BLAKE2b-128 of the analyzed text: its first half orders documents
-# within a split, its second half decides the split.
+# within a split, its second half decides the split, unless its source says it in `given`.
 DOCUMENTS = pa.schema(
     [
         ("digest", pa.binary()),
@@ -26,6 +27,7 @@ DOCUMENTS = pa.schema(
         ("text", pa.large_string()),
         ("labels", pa.large_list(pa.large_string())),
         ("weight", pa.float32()),
+        ("given", pa.int8()),
     ]
 )
 
@@ -37,6 +39,7 @@ class Analyze(beam.DoFn):
     """list[Document] -> pa.Table of DOCUMENTS and, tagged `rejects`, list[Reject]."""
 
     text: TextConfig
+    splits: SplitsConfig
 
     def setup(self):
         self._analyzer = process_analyzer(self.text.model_dump_json())
@@ -44,10 +47,18 @@ class Analyze(beam.DoFn):
     def process(self, documents: Sequence[Document]) -> Iterator[pa.Table]:
         raw = [document.text.encode("utf-8", "surrogatepass") for document in documents]
         analyzed = self._analyzer(raw)
-        kept = [i for i, text in enumerate(analyzed) if text]
-        if len(kept) < len(documents):
-            empty = [document for document, text in zip(documents, analyzed, strict=True) if not text]
-            yield beam.pvalue.TaggedOutput(REJECTS_TAG, [_no_tokens(document) for document in empty])
+        kept, given, rejects = [], [], []
+        for i, (document, text) in enumerate(zip(documents, analyzed, strict=True)):
+            if not text:
+                rejects.append(_reject(document, "empty text", "no token is left after analysis"))
+                continue
+            try:
+                given.append(given_split(document, self.splits))
+                kept.append(i)
+            except NoSplit as error:
+                rejects.append(_reject(document, "no split", str(error)))
+        if rejects:
+            yield beam.pvalue.TaggedOutput(REJECTS_TAG, rejects)
         yield pa.table(
             [
                 [hashlib.blake2b(analyzed[i], digest_size=16).digest() for i in kept],
@@ -55,6 +66,7 @@ class Analyze(beam.DoFn):
                 pa.array([analyzed[i] for i in kept], pa.large_binary()).cast(pa.large_string()),
                 [documents[i].labels for i in kept],
                 [documents[i].weight for i in kept],
+                given,
             ],
             schema=DOCUMENTS,
         )
@@ -89,6 +101,5 @@ def process_analyzer(text_json: str):
     return lambda raw: analyzer(tf.constant(raw, tf.string)).numpy().tolist()
 
 
-def _no_tokens(document: Document) -> Reject:
-    detail = "no token is left after analysis"
-    return Reject(document.source, document.row, "empty text", detail, document.text[:MAX_REJECT_CONTENT])
+def _reject(document: Document, reason: str, detail: str) -> Reject:
+    return Reject(document.source, document.row, reason, detail, document.text[:MAX_REJECT_CONTENT])

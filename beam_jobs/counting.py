@@ -12,7 +12,8 @@ from beam_jobs.spill import SpillByKey, read_segments
 
 NUM_PARTITIONS = 16
 
-COUNTS = pa.schema([("name", pa.large_string()), ("count", pa.int64())])
+# `count` is the number of documents that hold the name, `occurrences` how often they hold it all together.
+COUNTS = pa.schema([("name", pa.large_string()), ("count", pa.int64()), ("occurrences", pa.int64())])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,14 @@ class Frequencies:
     Attributes:
       counts: COUNTS, most frequent first, ties by name.
       total: the sum of all counts, also those of names left out: shows that no partial count was lost.
+      distinct: different names, also those left out.
+      frequent: of them, those with at least the smallest count.
     """
 
     counts: pa.Table
     total: int
+    distinct: int
+    frequent: int
 
 
 @dataclasses.dataclass
@@ -44,7 +49,7 @@ class MostFrequent(beam.PTransform):
 
     def expand(self, partial_counts):
         # Without this, an input of no counts would give no element at all.
-        none = partial_counts.pipeline | "None" >> beam.Create([(None, Frequencies(COUNTS.empty_table(), 0))])
+        none = partial_counts.pipeline | "None" >> beam.Create([(None, Frequencies(COUNTS.empty_table(), 0, 0, 0))])
         sums = (
             partial_counts
             | "Partition" >> beam.Map(_with_partition)
@@ -60,13 +65,14 @@ class MostFrequent(beam.PTransform):
         )
 
     def _sum_partition(self, partial: pa.Table) -> Frequencies:
-        sums = partial.group_by("name").aggregate([("count", "sum")]).rename_columns({"count_sum": "count"}).select(COUNTS.names)
-        sums = sums.filter(pc.greater_equal(sums["count"], self.min_count))
-        return Frequencies(self._top(sums), pc.sum(partial["count"], min_count=0).as_py())
+        sums = partial.group_by("name").aggregate([("count", "sum"), ("occurrences", "sum")]).rename_columns(COUNTS.names)
+        frequent = sums.filter(pc.greater_equal(sums["count"], self.min_count))
+        return Frequencies(self._top(frequent), pc.sum(partial["count"], min_count=0).as_py(), sums.num_rows, frequent.num_rows)
 
     def _merge(self, partitions: list[Frequencies]) -> Frequencies:
         counts = pa.concat_tables([partition.counts for partition in partitions])
-        return Frequencies(self._top(counts), sum(partition.total for partition in partitions))
+        totals = (sum(getattr(partition, key) for partition in partitions) for key in ("total", "distinct", "frequent"))
+        return Frequencies(self._top(counts), *totals)
 
     def _top(self, counts: pa.Table) -> pa.Table:
         order = pc.sort_indices(counts, sort_keys=[("count", "descending"), ("name", "ascending")])
@@ -74,13 +80,14 @@ class MostFrequent(beam.PTransform):
 
 
 def count_documents(lists: pa.ChunkedArray) -> pa.Table:
-    """Lists of names, one a document -> COUNTS: in how many of the documents each name stands."""
+    """Lists of names, one a document -> COUNTS."""
     names = pc.list_flatten(lists).combine_chunks().dictionary_encode()
     size = max(len(names.dictionary), 1)
     parents = pc.list_parent_indices(lists).to_numpy()
     pairs = np.unique(parents.astype(np.int64) * size + names.indices.to_numpy())
     counts = np.bincount(pairs % size, minlength=len(names.dictionary))
-    return pa.table([names.dictionary, counts[: len(names.dictionary)]], schema=COUNTS)
+    occurrences = np.bincount(names.indices.to_numpy(), minlength=len(names.dictionary))
+    return pa.table([names.dictionary, counts[: len(names.dictionary)], occurrences], schema=COUNTS)
 
 
 def _with_partition(counts: pa.Table) -> pa.Table:

@@ -1,14 +1,20 @@
 """The preprocessing job from a config to a published dataset."""
 
+import contextlib
+import errno
 import json
+import logging
+import os
+import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs import local_progress, pipeline, readers, runners
+from beam_jobs import costs, local_progress, pipeline, readers, runners, tfds
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import Config, TextConfig, config_hash
 from beam_jobs.contract.errors import UserError
@@ -20,6 +26,7 @@ from beam_jobs.publishing import publish, recover, staging
 
 BUCKET_BYTES = 8 << 20  # about 8 MiB of input a bucket
 MAX_BUCKET_BITS = 12
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool, force: bool) -> None:
@@ -30,6 +37,11 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
       RuntimeError: the runner lost or repeated documents; nothing is published.
     """
     started = time.monotonic()
+    if FileSystems.get_scheme(config.output.dataset_dir):
+        raise UserError(
+            f"output.dataset_dir: received {config.output.dataset_dir!r}, expected a directory of a mounted file system: only there can a "
+            "dataset appear whole or not at all. Write to one and copy it, manifest.json last"
+        )
     dataset_dir = Path(config.output.dataset_dir)
     recover(dataset_dir)
     reader = readers.make_reader(config.data)
@@ -48,7 +60,7 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
     bucket_bits = min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length()))
     print(f"preprocessing {len(files):,} files, {input_bytes / 1e6:,.1f} MB, on {runners.describe(options)}", flush=True)
 
-    with staging(dataset_dir) as staged:
+    with _writing(dataset_dir, quiet=runners.is_local(options)), staging(dataset_dir) as staged:
         work_dir = staged / "work"
         parts_dir = work_dir / "parts"
         parts_dir.mkdir(parents=True)
@@ -64,7 +76,8 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
             progress_dir=str(parts_dir),
         )
         with local_progress.watch(parts_dir=parts_dir, num_parts=len(parts), work_dir=work_dir, num_buckets=1 << bucket_bits, dataset_dir=staged):
-            job.run().wait_until_finish()
+            result = job.run()
+            result.wait_until_finish()
         results = pipeline.Results.model_validate_json((work_dir / pipeline.RESULTS).read_text())
         _check(results, config, num_parts=len(parts), rejects=staged / manifests.REJECTS)
         shutil.rmtree(work_dir)
@@ -72,8 +85,34 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
         (staged / manifests.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
         manifests.write(manifest, staged)
         publish(staged, dataset_dir)
+    if cost := costs.report(result):
+        print(cost)
     print(summary(manifest))
     print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
+
+
+@contextlib.contextmanager
+def _writing(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
+    """Turns a failure to write, here or in a worker, into a UserError; `quiet` keeps Beam from telling of failures first."""
+    beam_logger = logging.getLogger("apache_beam")
+    level = beam_logger.level
+    if quiet:
+        beam_logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        codes = {int(code) for code in re.findall(r"\[Errno (\d+)\]", f"{error!r} {error}")} & _WRITE_ERRORS
+        if not codes:
+            raise
+        reason = " and ".join(map(os.strerror, sorted(codes)))
+        raise UserError(
+            f"output.dataset_dir: cannot write {dataset_dir}: {reason}; nothing is published. Expected room for the dataset and as much again "
+            "for the work on it"
+        ) from None
+    finally:
+        beam_logger.setLevel(level)
 
 
 def _is_there(dataset_dir: Path, config: Config, input_hash: str, *, overwrite: bool, force: bool) -> bool:
@@ -122,7 +161,7 @@ def _check(results: pipeline.Results, config: Config, *, num_parts: int, rejects
             f"none of {counts.read - rejected:,} documents has a label that is kept; look at labels.min_count and at the label field of `data`"
         )
     if not results.splits["train"].examples:
-        raise UserError(f"the train split is empty: {counts.written:,} documents are too few for splits.train = {config.splits.train:g}")
+        raise UserError(f"the train split is empty: {counts.written:,} documents are too few for `splits`, or none is for training")
 
 
 def _example(rejects: Path, reason: str) -> str:
@@ -134,6 +173,7 @@ def _example(rejects: Path, reason: str) -> str:
 def _manifest(config: Config, analyzer_spec: TextConfig, results: pipeline.Results, input_hash: str, staged: Path) -> Manifest:
     if not (staged / manifests.REJECTS).exists():
         (staged / manifests.REJECTS).touch()
+    metadata = tfds.write_metadata(staged, config.name, results.splits, has_weights=results.has_weights)
     dataset_config = config.dataset_config()
     return Manifest(
         format_version=manifests.FORMAT_VERSION,
@@ -146,10 +186,14 @@ def _manifest(config: Config, analyzer_spec: TextConfig, results: pipeline.Resul
         counts=results.counts,
         labels=manifests.file_info(staged, manifests.LABELS),
         num_labels=results.num_labels,
+        label_counts=results.label_counts,
         vocabulary=manifests.file_info(staged, manifests.VOCABULARY),
         document_counts=manifests.file_info(staged, manifests.DOCUMENT_COUNTS),
         vocabulary_size=results.vocabulary_size,
         rejects=manifests.file_info(staged, manifests.REJECTS),
+        term_counts=manifests.file_info(staged, manifests.TERM_COUNTS),
+        statistics=manifests.file_info(staged, manifests.STATISTICS),
+        tfds=tuple(manifests.file_info(staged, file) for file in metadata),
     )
 
 
@@ -158,9 +202,18 @@ def summary(manifest: Manifest) -> str:
     counts = manifest.counts
     lines = [
         f"read {counts.read:,} documents: {counts.written:,} written, {counts.duplicates:,} duplicates merged, "
-        f"{sum(counts.rejected.values()):,} rejected, {counts.dropped_without_labels:,} dropped without labels"
+        + (f"{counts.near_duplicates:,} near-duplicates dropped, " if counts.near_duplicates else "")
+        + f"{sum(counts.rejected.values()):,} rejected, {counts.dropped_without_labels:,} dropped without labels"
     ]
     lines += [f"  rejected {count:,} x {reason}" for reason, count in counts.rejected.items()]
+    labels = manifest.label_counts
+    left_out = {
+        "renamed by alias": labels.aliased,
+        "dropped by labels.deny": labels.denied,
+        "not in labels.allow": labels.not_allowed,
+        "of labels below min_count or beyond top_k": labels.occurrences - labels.occurrences_kept,
+    }
+    lines += [f"  label occurrences {what}: {count:,}" for what, count in left_out.items() if count]
     splits = ", ".join(f"{name} {split.examples:,} in {len(split.shards)} shards" for name, split in manifest.splits.items())
     lines.append(f"{splits}; {manifest.num_labels:,} labels, {manifest.vocabulary_size:,} tokens")
     return "\n".join(lines)

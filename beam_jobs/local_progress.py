@@ -1,6 +1,7 @@
 """The progress of a local run, seen from the files that its workers have finished."""
 
 import contextlib
+import itertools
 import json
 import threading
 import time
@@ -46,11 +47,13 @@ def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Pat
         total = sum(path.stat().st_size for path in shards)
         return len(shards), f"{len(shards)} shards, {total / 1e6:,.1f} MB"
 
-    for what, status, total in (("reading", read_status, num_parts), ("merging", merge_status, num_buckets), ("writing", write_status, None)):
+    stages = [("reading", read_status, num_parts), ("merging", merge_status, num_buckets), ("writing", write_status, None)]
+    for (what, status, total), following in itertools.zip_longest(stages, stages[1:]):
         with ProgressLine(what) as line:
             while not done.is_set():
                 count, text = status()
-                if total is not None and count >= total:
+                # A bucket may stay empty, and nobody tells of it: when the next stage has begun this one is over too.
+                if total is not None and (count >= total or following[1]()[0]):
                     break
                 line.update(count, total or max(count, 1), text)
                 done.wait(POLL_SECONDS)

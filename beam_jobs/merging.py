@@ -11,10 +11,12 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.analysis import DOCUMENTS, split_keys
 from beam_jobs.contract.config import SplitsConfig
+from beam_jobs.contract.manifest import LabelChanges
+from beam_jobs.labels import LabelRules
 from beam_jobs.spill import Segment, from_ipc, read_segments, to_ipc
 from beam_jobs.splits import assign
 
-MERGED = DOCUMENTS.append(pa.field("split", pa.int8()))
+MERGED = pa.schema([*(field for field in DOCUMENTS if field.name != "given"), ("split", pa.int8())])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,32 +26,42 @@ class Bucket:
     Attributes:
       index: the bucket's place in the order of keys.
       path: an Arrow IPC stream of MERGED.
+      documents: documents in it.
       duplicates: documents that were merged into others.
+      label_changes: what cleaning did to their labels.
+      near_duplicates: documents left out because they are nearly equal to others.
     """
 
     index: int
     path: str
+    documents: int
     duplicates: int
+    label_changes: LabelChanges = LabelChanges()
+    near_duplicates: int = 0
 
 
 @dataclasses.dataclass
 class MergeDuplicates(beam.DoFn):
     """(bucket, segments of DOCUMENTS) -> Bucket.
 
-    Of equal documents the one with the smallest id stays, with the labels of all and the largest weight.
+    Of equal documents the one with the smallest id stays, with the labels of all, the largest weight and the last split given:
+    a test split stays whole, and what is in it is in no other split.
     """
 
     directory: str
     splits: SplitsConfig
+    labels: LabelRules
 
     def process(self, element: tuple[int, Iterable[Segment]]) -> Iterator[Bucket]:
         index, segments = element
         received = read_segments(segments, DOCUMENTS)
-        table = merge(received)
-        table = table.append_column("split", pa.array(assign(split_keys(table["digest"]), self.splits)))
+        labels, label_changes = self.labels.clean(received["labels"])
+        table = merge(received.set_column(received.column_names.index("labels"), DOCUMENTS.field("labels"), labels))
+        splits = assign(split_keys(table["digest"]), table["given"].to_numpy(), self.splits)
+        table = table.drop_columns("given").append_column("split", pa.array(splits))
         path = FileSystems.join(self.directory, f"bucket-{index:05d}.arrow")
         write_table(path, table)
-        yield Bucket(index, path, received.num_rows - table.num_rows)
+        yield Bucket(index, path, table.num_rows, received.num_rows - table.num_rows, label_changes)
 
 
 def merge(table: pa.Table) -> pa.Table:
@@ -61,9 +73,10 @@ def merge(table: pa.Table) -> pa.Table:
     is_first[1:] = digests[1:] != digests[:-1]
     group = np.cumsum(is_first) - 1
     merged = table.filter(pa.array(is_first))
-    weights = np.zeros(merged.num_rows, np.float32)
-    np.maximum.at(weights, group, table["weight"].to_numpy())
-    merged = merged.set_column(merged.column_names.index("weight"), "weight", pa.array(weights))
+    for name in ("weight", "given"):
+        values = merged[name].to_numpy().copy()
+        np.maximum.at(values, group, table[name].to_numpy())
+        merged = merged.set_column(merged.column_names.index(name), name, pa.array(values))
     return merged.set_column(merged.column_names.index("labels"), "labels", _merge_labels(table["labels"], group, merged.num_rows))
 
 

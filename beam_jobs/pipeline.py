@@ -5,29 +5,38 @@ import json
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsIter, AsList, AsSingleton
 
 from beam_jobs.analysis import REJECTS_TAG, Analyze, order_keys
-from beam_jobs.contract.config import Config
+from beam_jobs.contract.config import Config, StratifiedSplits
 from beam_jobs.contract.manifest import (
     DOCUMENT_COUNTS,
     LABELS,
     SPLITS,
-    TOKEN_LENGTH_QUANTILES,
+    STATISTICS,
+    TERM_COUNTS,
     VOCABULARY,
     Counts,
+    LabelChanges,
+    LabelCounts,
     ShardInfo,
     SplitInfo,
     dump_json,
 )
 from beam_jobs.contract.validation import Section
+from beam_jobs.costs import Timed
 from beam_jobs.counting import Frequencies, MostFrequent, count_documents
+from beam_jobs.labels import LabelRules
 from beam_jobs.merging import Bucket, MergeDuplicates, read_table
+from beam_jobs.near_duplicates import CountLeaks, DropNearDuplicates
 from beam_jobs.readers import Reader
 from beam_jobs.reading import READ_TAG, ReadPart, reject_table, write_rejects
-from beam_jobs.selection import TOKEN_COUNTS_TAG, Tally, TallyBucket
-from beam_jobs.spill import SpillByKey
+from beam_jobs.selection import POSITIVES, POSITIVES_TAG, TOKEN_COUNTS_TAG, Tally, TallyBucket, sum_positives
+from beam_jobs.spill import SpillByKey, read_segments
+from beam_jobs.statistics import TOP_LABELS, describe, quantiles
+from beam_jobs.stratifying import Stratify
 from beam_jobs.writer import WriteShard, plan_shards
 
 RESULTS = "results.json"
@@ -41,7 +50,9 @@ class Results(Section):
     uncounted_names: int
     splits: dict[str, SplitInfo]
     num_labels: int
+    label_counts: LabelCounts
     vocabulary_size: int
+    has_weights: bool
 
 
 def build(
@@ -72,9 +83,11 @@ def build(
         pipeline
         | "Parts" >> beam.Create(list(enumerate(parts)))  # (number, files)
         | "SpreadParts" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(ReadPart(reader, progress_dir)).with_outputs(REJECTS_TAG, READ_TAG, main="documents")
+        | "Read" >> beam.ParDo(Timed("read", ReadPart(reader, progress_dir))).with_outputs(REJECTS_TAG, READ_TAG, main="documents")
     )  # list[Document]
-    analyzed = read.documents | "Analyze" >> beam.ParDo(Analyze(config.text)).with_outputs(REJECTS_TAG, main="documents")  # tables
+    analyzed = read.documents | "Analyze" >> beam.ParDo(Timed("analyze", Analyze(config.text, config.splits))).with_outputs(
+        REJECTS_TAG, main="documents"
+    )  # tables
     reject_counts = (
         (read[REJECTS_TAG], analyzed[REJECTS_TAG])
         | "AllRejects" >> beam.Flatten()
@@ -86,15 +99,32 @@ def build(
     buckets = (
         analyzed.documents
         | "Bucket" >> beam.Map(_with_bucket, bits=bucket_bits)
-        | "SpillDocuments" >> beam.ParDo(SpillByKey(work_dir))
+        | "SpillDocuments" >> beam.ParDo(Timed("spill", SpillByKey(work_dir)))
         | "GroupBucket" >> beam.GroupByKey()
-        | "MergeDuplicates" >> beam.ParDo(MergeDuplicates(work_dir, config.splits))
+        | "MergeDuplicates" >> beam.ParDo(Timed("merge", MergeDuplicates(work_dir, config.splits, LabelRules(config.labels))))
     )  # Bucket
+    near = (work_dir, config.duplicates.similarity, config.duplicates.shingle_tokens)
+    if config.duplicates.near == "drop":
+        buckets = buckets | "NearDuplicates" >> DropNearDuplicates(*near)
     kept_labels = (
         buckets | "CountLabels" >> beam.Map(_label_counts) | "KeepLabels" >> MostFrequent(work_dir, config.labels.min_count, config.labels.top_k)
     )  # one Frequencies
     label_names = kept_labels | "SortLabels" >> beam.Map(_sorted_names)  # one array of names; a label's id is its place
-    tallied = buckets | "Tally" >> beam.ParDo(TallyBucket(keep_unlabeled), AsSingleton(label_names)).with_outputs(TOKEN_COUNTS_TAG, main="tallies")
+    if isinstance(config.splits, StratifiedSplits):
+        buckets = buckets | "Stratify" >> Stratify(work_dir, config.splits, keep_unlabeled, label_names, kept_labels)
+    if config.duplicates.near == "report":
+        leaks = AsList(buckets | "Leaks" >> CountLeaks(*near))
+    else:
+        leaks = None
+    top_labels = kept_labels | "TopLabels" >> beam.Map(_top_labels)  # one array of label ids, most frequent first
+    tally = beam.ParDo(Timed("count", TallyBucket(keep_unlabeled)), AsSingleton(label_names), AsSingleton(top_labels))
+    tallied = buckets | "Tally" >> tally.with_outputs(TOKEN_COUNTS_TAG, POSITIVES_TAG, main="tallies")
+    positives = (
+        tallied[POSITIVES_TAG]
+        | "SpillPositives" >> beam.ParDo(SpillByKey(work_dir))
+        | "GroupPositives" >> beam.GroupByKey()
+        | "SumPositives" >> beam.Map(lambda element: sum_positives(read_segments(element[1], POSITIVES)))
+    )  # POSITIVES, a table for each partition of the labels
     vocabulary = tallied[TOKEN_COUNTS_TAG] | "Vocabulary" >> MostFrequent(
         work_dir, config.vocabulary.min_document_count, config.vocabulary.max_tokens
     )  # one Frequencies
@@ -103,7 +133,8 @@ def build(
         start
         | "PlanShards" >> beam.FlatMap(lambda _, tallies: plan_shards(tallies, config.output, 1 << bucket_bits), AsList(tallied.tallies))
         | "SpreadShards" >> beam.Reshuffle()
-        | "WriteShards" >> beam.ParDo(WriteShard(config.name, dataset_dir, keep_unlabeled), AsSingleton(label_names))
+        | "WriteShards"
+        >> beam.ParDo(Timed("write", WriteShard(config.name, dataset_dir, keep_unlabeled, config.output.compression)), AsSingleton(label_names))
     )  # (split, index, ShardInfo)
     _ = start | "Finish" >> beam.Map(
         _finish,
@@ -112,6 +143,8 @@ def build(
         read=AsList(read[READ_TAG]),
         rejected=AsIter(reject_counts),
         tallies=AsList(tallied.tallies),
+        positives=AsList(positives),
+        leaks=leaks,
         shards=AsList(shards),
         kept_labels=AsSingleton(kept_labels),
         vocabulary=AsSingleton(vocabulary),
@@ -128,25 +161,59 @@ def _label_counts(bucket: Bucket) -> pa.Table:
 
 
 def _sorted_names(frequencies: Frequencies) -> pa.Array:
-    return pa.array(sorted(frequencies.counts["name"].to_pylist()), pa.large_string())
+    return pc.take(names := frequencies.counts["name"].combine_chunks(), pc.sort_indices(names))
+
+
+def _name_splits(leaks: np.ndarray) -> dict[str, dict[str, int]]:
+    """By split: how many of its documents have a near-duplicate in the same split or in one before."""
+    return {split: {f"in {SPLITS[j]}": int(leaks[i, j]) for j in range(i + 1)} for i, split in enumerate(SPLITS)}
+
+
+def _top_labels(frequencies: Frequencies) -> np.ndarray:
+    top = frequencies.counts["name"].combine_chunks()[:TOP_LABELS]
+    return pc.index_in(top, value_set=_sorted_names(frequencies)).to_numpy().astype(np.int64)
 
 
 def _finish(
-    _, dataset_dir: str, work_dir: str, *, read, rejected, tallies: list[Tally], shards, kept_labels: Frequencies, vocabulary: Frequencies
+    _,
+    dataset_dir: str,
+    work_dir: str,
+    *,
+    read,
+    rejected,
+    tallies: list[Tally],
+    positives: list[pa.Table],
+    leaks: list[np.ndarray] | None,
+    shards,
+    kept_labels: Frequencies,
+    vocabulary: Frequencies,
 ) -> None:
     """Writes labels, vocabulary and results."""
     label_names = _sorted_names(kept_labels)
-    positives = sum((tally.positives for tally in tallies), np.zeros((len(SPLITS), len(label_names)), np.int64))
-    labels = [
-        {"name": name, "positives": dict(zip(SPLITS, counts, strict=True))}
-        for name, counts in zip(label_names.to_pylist(), positives.T.tolist(), strict=True)
-    ]
-    _write(f"{dataset_dir}/{LABELS}", dump_json(labels).encode())
+    counted = pa.concat_tables([POSITIVES.empty_table(), *positives])
+    by_label = np.zeros((len(label_names), len(SPLITS)), np.int64)
+    by_label[counted["label"].to_numpy(), counted["split"].to_numpy()] = counted["count"].to_numpy()
+    _write_labels(f"{dataset_dir}/{LABELS}", label_names, by_label)
+    token_lengths, labels_each = (_add([getattr(tally, key) for tally in tallies]) for key in ("token_lengths", "labels_each"))
+    top_labels = _top_labels(kept_labels)
+    statistics = describe(
+        label_names=label_names,
+        positives=by_label,
+        labels_each=labels_each,
+        token_lengths=token_lengths,
+        top_labels=top_labels,
+        together=sum((tally.together for tally in tallies), np.zeros((len(top_labels), len(top_labels)), np.int64)),
+    )
+    if leaks is not None:
+        statistics["near_duplicates"] = _name_splits(sum(leaks, np.zeros((len(SPLITS), len(SPLITS)), np.int64)))
+    _write(f"{dataset_dir}/{STATISTICS}", dump_json(statistics).encode())
     _write(f"{dataset_dir}/{VOCABULARY}", "".join(f"{token}\n" for token in vocabulary.counts["name"].to_pylist()).encode())
-    with FileSystems.create(f"{dataset_dir}/{DOCUMENT_COUNTS}") as stream:
-        np.save(stream, vocabulary.counts["count"].to_numpy(), allow_pickle=False)
+    for file, column in ((DOCUMENT_COUNTS, "count"), (TERM_COUNTS, "occurrences")):
+        with FileSystems.create(f"{dataset_dir}/{file}") as stream:
+            np.save(stream, vocabulary.counts[column].to_numpy(), allow_pickle=False)
     splits = {
-        split: _split_info(i, tallies, [info for name, _, info in sorted(shards, key=_place) if name == split]) for i, split in enumerate(SPLITS)
+        split: _split_info(token_lengths[i], [info for name, _, info in sorted(shards, key=_place) if name == split])
+        for i, split in enumerate(SPLITS)
     }
     results = Results(
         parts=tuple(sorted(number for number, _ in read)),
@@ -154,31 +221,59 @@ def _finish(
             read=sum(rows for _, rows in read),
             rejected=next(iter(rejected), {}),
             duplicates=sum(tally.duplicates for tally in tallies),
+            near_duplicates=sum(tally.bucket.near_duplicates for tally in tallies),
             dropped_without_labels=sum(tally.dropped for tally in tallies),
             written=sum(split.examples for split in splits.values()),
             written_without_labels=int(sum(tally.without_labels.sum() for tally in tallies)),
         ),
         uncounted_names=abs(sum(tally.merged_labels for tally in tallies) - kept_labels.total)
+        + abs(sum(tally.kept_labels for tally in tallies) - int(by_label.sum()))
         + abs(sum(tally.train_tokens for tally in tallies) - vocabulary.total),
         splits=splits,
-        num_labels=len(labels),
+        num_labels=len(label_names),
+        label_counts=_label_counts_of(tallies, kept_labels),
         vocabulary_size=vocabulary.counts.num_rows,
+        has_weights=any(tally.has_weights for tally in tallies),
     )
     _write(f"{work_dir}/{RESULTS}", json.dumps(results.model_dump(mode="json")).encode())
+
+
+def _label_counts_of(tallies: list[Tally], kept: Frequencies) -> LabelCounts:
+    changes = sum((tally.bucket.label_changes for tally in tallies), LabelChanges())
+    return LabelCounts(
+        **changes.model_dump(),
+        distinct=kept.distinct,
+        below_min_count=kept.distinct - kept.frequent,
+        beyond_top_k=kept.frequent - kept.counts.num_rows,
+        occurrences=kept.total,
+        occurrences_kept=pc.sum(kept.counts["count"], min_count=0).as_py(),
+    )
+
+
+def _write_labels(path: str, names: pa.Array, positives: np.ndarray) -> None:
+    with FileSystems.create(path) as stream:
+        start = "[\n"
+        for name, counts in zip(names, positives, strict=True):  # one at a time: there may be a million
+            row = {"name": name.as_py(), "positives": dict(zip(SPLITS, counts.tolist(), strict=True))}
+            stream.write(f"{start}{json.dumps(row, ensure_ascii=False)}".encode())
+            start = ",\n"
+        stream.write(b"\n]\n" if len(names) else b"[]\n")
 
 
 def _place(shard: tuple[str, int, ShardInfo]) -> tuple[str, int]:
     return shard[0], shard[1]
 
 
-def _split_info(split: int, tallies: list[Tally], shards: list[ShardInfo]) -> SplitInfo:
-    longest = max((tally.token_lengths.shape[1] for tally in tallies), default=1)
-    lengths = np.zeros(longest, np.int64)  # documents by number of tokens
-    for tally in tallies:
-        lengths[: tally.token_lengths.shape[1]] += tally.token_lengths[split]
-    below = np.cumsum(lengths)
-    quantiles = {f"{q:g}": int(np.searchsorted(below, max(1, np.ceil(q * below[-1])))) for q in TOKEN_LENGTH_QUANTILES} if below[-1] else {}
-    return SplitInfo(examples=sum(shard.examples for shard in shards), shards=tuple(shards), token_length_quantiles=quantiles)
+def _split_info(token_lengths: np.ndarray, shards: list[ShardInfo]) -> SplitInfo:
+    return SplitInfo(examples=sum(shard.examples for shard in shards), shards=tuple(shards), token_length_quantiles=quantiles(token_lengths))
+
+
+def _add(histograms: list[np.ndarray]) -> np.ndarray:
+    """The sum of int64 [splits, any length]."""
+    total = np.zeros((len(SPLITS), max((histogram.shape[1] for histogram in histograms), default=1)), np.int64)
+    for histogram in histograms:
+        total[:, : histogram.shape[1]] += histogram
+    return total
 
 
 def _write(path: str, content: bytes) -> None:

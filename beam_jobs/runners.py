@@ -55,6 +55,11 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the runner is Beam's local one, whose exceptions hold the traceback of the worker."""
+    return options.view_as(StandardOptions).runner == "FnApiRunner"
+
+
 def describe(options: PipelineOptions) -> str:
     """The runner, in words."""
     runner = options.view_as(StandardOptions).runner

@@ -1,10 +1,13 @@
 """Documents -> shards: TFRecord files, close to equal in size, in the order of a hash of the document."""
 
 import bisect
+import contextlib
 import dataclasses
+import gzip
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO, Literal
 
 import apache_beam as beam
 import google_crc32c
@@ -22,17 +25,22 @@ from beam_jobs.selection import Tally, select
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan:
-    """One shard to write: the documents of `split` whose order key lies in the index-th of `count` equal ranges."""
+    """One shard to write: the documents of `split` whose order key lies in the index-th of `count` equal ranges.
+
+    Where any document of the dataset has a weight, every record holds its own, as TensorFlow Datasets wants.
+    """
 
     split: str
     index: int
     count: int
     buckets: tuple[Bucket, ...]
+    has_weights: bool
 
 
 def plan_shards(tallies: Sequence[Tally], output: OutputConfig, num_buckets: int) -> Iterator[ShardPlan]:
     """The shards of every split, from what all buckets hold."""
     tallies = sorted(tallies, key=lambda tally: tally.bucket.index)
+    has_weights = any(tally.has_weights for tally in tallies)
     indices = [tally.bucket.index for tally in tallies]
     for i, split in enumerate(SPLITS):
         split_bytes = sum(int(tally.bytes[i]) for tally in tallies)
@@ -41,7 +49,7 @@ def plan_shards(tallies: Sequence[Tally], output: OutputConfig, num_buckets: int
             # Buckets and shards both cut the range of order keys in equal parts; a shard reads the buckets it overlaps.
             start = bisect.bisect_left(indices, index * num_buckets // count)
             end = bisect.bisect_left(indices, -(-(index + 1) * num_buckets // count))
-            yield ShardPlan(split, index, count, tuple(tally.bucket for tally in tallies[start:end]))
+            yield ShardPlan(split, index, count, tuple(tally.bucket for tally in tallies[start:end]), has_weights)
 
 
 @dataclasses.dataclass
@@ -51,23 +59,28 @@ class WriteShard(beam.DoFn):
     name: str
     directory: str
     keep_unlabeled: bool
+    compression: Literal["none", "gzip"]
 
     def process(self, plan: ShardPlan, label_names: pa.Array) -> Iterator[tuple[str, int, ShardInfo]]:
-        file = shard_name(self.name, plan.split, plan.index, plan.count)
-        digest, size, examples = hashlib.sha256(), 0, 0
+        file = shard_name(self.name, plan.split, plan.index, plan.count, self.compression)
+        examples = 0
         path = FileSystems.join(self.directory, file)
         with FileSystems.create(f"{path}.tmp", mime_type="application/octet-stream") as stream:
-            for bucket in plan.buckets:
-                for record in self._records(plan, bucket, label_names):
-                    framed = frame(record)
-                    stream.write(framed)
-                    digest.update(framed)
-                    size += len(framed)
-                    examples += 1
+            described = _Described(stream)
+            with self._compressed(described) as target:
+                for bucket in plan.buckets:
+                    for record in self._records(plan, bucket, label_names):
+                        target.write(frame(record))
+                        examples += 1
         if FileSystems.exists(path):  # from an earlier attempt at this bundle; its bytes are the same
             FileSystems.delete([path])
         FileSystems.rename([f"{path}.tmp"], [path])
-        yield plan.split, plan.index, ShardInfo(file=file, bytes=size, sha256=digest.hexdigest(), examples=examples)
+        yield plan.split, plan.index, ShardInfo(file=file, bytes=described.size, sha256=described.digest.hexdigest(), examples=examples)
+
+    def _compressed(self, stream: "_Described") -> contextlib.AbstractContextManager:
+        if self.compression == "none":
+            return contextlib.nullcontext(stream)
+        return gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=6, mtime=0)  # no name and no time: the same bytes
 
     def _records(self, plan: ShardPlan, bucket: Bucket, label_names: pa.Array) -> Iterator[bytes]:
         merged = read_table(bucket.path)
@@ -76,7 +89,24 @@ class WriteShard(beam.DoFn):
         columns = select(merged, label_names, keep_unlabeled=self.keep_unlabeled).to_pydict()
         for name, text, labels, weight in zip(*(columns[key] for key in ("id", "text", "labels", "weight")), strict=True):
             values = {"id": name, "text": text.encode(), "labels": labels}
-            yield records.encode(values if weight == 1.0 else values | {"weight": weight})
+            yield records.encode(values | {"weight": weight} if plan.has_weights else values)
+
+
+class _Described:
+    """A file being written, with the size and the SHA-256 of what is in it."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.digest, self.size = hashlib.sha256(), 0
+
+    def write(self, content: bytes) -> int:
+        self._stream.write(content)
+        self.digest.update(content)
+        self.size += len(content)
+        return len(content)
+
+    def flush(self) -> None:
+        """GzipFile flushes at its end; the file itself is flushed where it is closed."""
 
 
 def shard_of(keys: np.ndarray, count: int) -> np.ndarray:

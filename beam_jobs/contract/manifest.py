@@ -19,16 +19,17 @@ MANIFEST = "manifest.json"
 LABELS = "labels.json"
 VOCABULARY = "vocabulary.txt"
 DOCUMENT_COUNTS = "vocabulary_document_counts.npy"
+TERM_COUNTS = "vocabulary_term_counts.npy"
+STATISTICS = "statistics.json"
 REJECTS = "rejects-00000-of-00001.jsonl"
 CONFIG = "config.yaml"
 
 SPLITS = ("train", "validation", "test")
-TOKEN_LENGTH_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
-def shard_name(name: str, split: str, index: int, count: int) -> str:
-    """`<name>-<split>.tfrecord-00000-of-00016`, as TensorFlow Datasets names shards."""
-    return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}"
+def shard_name(name: str, split: str, index: int, count: int, compression: str = "none") -> str:
+    """`<name>-<split>.tfrecord-00000-of-00016`, as TensorFlow Datasets names shards; `.gz` behind it where they are compressed."""
+    return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}" + (".gz" if compression == "gzip" else "")
 
 
 class FileInfo(Section):
@@ -54,18 +55,41 @@ class SplitInfo(Section):
 
 
 class Counts(Section):
-    """What became of every document read: read = written + duplicates + rejected + unlabeled dropped."""
+    """What became of every document read: read = written + duplicates + near-duplicates + rejected + unlabeled dropped."""
 
     read: int
     rejected: dict[str, int] = pydantic.Field(description="by reason")
     duplicates: int
+    near_duplicates: int = 0
     dropped_without_labels: int
     written: int
     written_without_labels: int
 
     def unaccounted(self) -> int:
         """Documents read that are nowhere else: not 0 means that the runner lost or repeated some."""
-        return self.read - sum(self.rejected.values()) - self.duplicates - self.dropped_without_labels - self.written
+        return self.read - sum(self.rejected.values()) - self.duplicates - self.near_duplicates - self.dropped_without_labels - self.written
+
+
+class LabelChanges(Section):
+    """What cleaning did to the labels of documents, in occurrences, before duplicates are merged."""
+
+    case_folded: int = 0
+    aliased: int = 0
+    denied: int = 0
+    not_allowed: int = 0
+
+    def __add__(self, other: "LabelChanges") -> "LabelChanges":
+        return LabelChanges(**{key: value + getattr(other, key) for key, value in self})
+
+
+class LabelCounts(LabelChanges):
+    """What became of labels: occurrences changed or dropped by cleaning, then names left out by number."""
+
+    distinct: int = pydantic.Field(0, description="different labels after cleaning")
+    below_min_count: int = pydantic.Field(0, description="of them, those on fewer documents than labels.min_count")
+    beyond_top_k: int = pydantic.Field(0, description="of the others, those less frequent than labels.top_k of them")
+    occurrences: int = pydantic.Field(0, description="labels of merged documents, all together")
+    occurrences_kept: int = pydantic.Field(0, description="of them, those of the labels kept")
 
 
 class Manifest(Section):
@@ -81,15 +105,27 @@ class Manifest(Section):
     counts: Counts
     labels: FileInfo
     num_labels: int
+    label_counts: LabelCounts = LabelCounts()
     vocabulary: FileInfo
     document_counts: FileInfo
     vocabulary_size: int
     rejects: FileInfo
+    term_counts: FileInfo | None = pydantic.Field(None, description="null in datasets of versions that had none")
+    statistics: FileInfo | None = pydantic.Field(None, description="null in datasets of versions that had none")
+    tfds: tuple[FileInfo, ...] = pydantic.Field((), description="what TensorFlow Datasets reads")
 
     def files(self) -> list[FileInfo]:
         """Every file that the manifest vouches for."""
         shards = [shard for split in self.splits.values() for shard in split.shards]
-        return [*shards, self.labels, self.vocabulary, self.document_counts, self.rejects]
+        return [
+            *shards,
+            self.labels,
+            self.vocabulary,
+            self.document_counts,
+            self.rejects,
+            *self.tfds,
+            *filter(None, [self.term_counts, self.statistics]),
+        ]
 
 
 def load(dataset_dir: str | Path) -> Manifest:
@@ -147,7 +183,7 @@ def check_same_dataset(manifest: Manifest, dataset_config: dict[str, Any], datas
 
 
 def load_labels(manifest: Manifest, dataset_dir: str | Path) -> list[dict[str, Any]]:
-    """`labels.json`: a list in the order of label ids of {"name": str, "positives": {split: int}}."""
+    """`labels.json`: a list in the order of label ids of {"name": str, "positives": {split: int}}, one a line."""
     return json.loads(_read_checked(manifest.labels, dataset_dir))
 
 
@@ -156,11 +192,19 @@ def load_vocabulary(manifest: Manifest, dataset_dir: str | Path) -> list[str]:
     return _read_checked(manifest.vocabulary, dataset_dir).decode("utf-8").split("\n")[:-1]
 
 
+def load_statistics(manifest: Manifest, dataset_dir: str | Path) -> dict[str, Any] | None:
+    """`statistics.json`, or None where the dataset has none."""
+    return json.loads(_read_checked(manifest.statistics, dataset_dir)) if manifest.statistics else None
+
+
 def load_document_counts(manifest: Manifest, dataset_dir: str | Path) -> Any:
     """int64 array [vocabulary]: in how many train documents each token of the vocabulary stands."""
-    import numpy as np
+    return _load_counts(manifest.document_counts, dataset_dir)
 
-    return np.load(BytesIO(_read_checked(manifest.document_counts, dataset_dir)), allow_pickle=False)
+
+def load_term_counts(manifest: Manifest, dataset_dir: str | Path) -> Any:
+    """int64 array [vocabulary]: how often each token of the vocabulary stands in the train split; None where the dataset does not say."""
+    return _load_counts(manifest.term_counts, dataset_dir) if manifest.term_counts else None
 
 
 def dump_json(value: Any) -> str:
@@ -172,6 +216,12 @@ def file_info(dataset_dir: str | Path, file: str) -> FileInfo:
     """Describes a written file."""
     content = (Path(dataset_dir) / file).read_bytes()
     return FileInfo(file=file, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _load_counts(info: FileInfo, dataset_dir: str | Path) -> Any:
+    import numpy as np
+
+    return np.load(BytesIO(_read_checked(info, dataset_dir)), allow_pickle=False)
 
 
 def _read_checked(info: FileInfo, dataset_dir: str | Path) -> bytes:

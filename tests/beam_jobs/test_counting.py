@@ -21,16 +21,17 @@ def test_count_documents_counts_each_document_once_a_name(lists, cut):
     kind = pa.large_list(pa.large_string())
     table = count_documents(pa.chunked_array([pa.array(lists[:cut], kind), pa.array(lists[cut:], kind)]))
     assert table.schema == COUNTS
-    counted = dict(zip(*table.to_pydict().values(), strict=True))
-    assert counted == collections.Counter(name for row in lists for name in set(row))
-    assert len(counted) == table.num_rows
+    for column, expected in (("count", (name for row in lists for name in set(row))), ("occurrences", (name for row in lists for name in row))):
+        counted = dict(zip(table["name"].to_pylist(), table[column].to_pylist(), strict=True))
+        assert counted == collections.Counter(expected)
+        assert len(counted) == table.num_rows
 
 
 def test_count_documents_takes_sliced_and_missing_chunks():
     kind = pa.large_list(pa.large_string())
     assert count_documents(pa.chunked_array([], kind)).num_rows == 0
     sliced = pa.array([["x"], ["a", "a"], ["b", "a"], ["x"]], kind)[1:3]
-    assert count_documents(pa.chunked_array([sliced])).to_pydict() == {"name": ["a", "b"], "count": [2, 1]}
+    assert count_documents(pa.chunked_array([sliced])).to_pydict() == {"name": ["a", "b"], "count": [2, 1], "occurrences": [3, 1]}
 
 
 def check_most_frequent(tables: list[dict[str, int]], folder, *, min_count: int, top_k: int | None) -> int:
@@ -42,11 +43,12 @@ def check_most_frequent(tables: list[dict[str, int]], folder, *, min_count: int,
     def check(received):
         (frequencies,) = received
         assert frequencies.counts.schema == COUNTS
-        assert list(zip(*frequencies.counts.to_pydict().values(), strict=True)) == expected
+        assert list(zip(*frequencies.counts.to_pydict().values(), strict=True)) == [(name, count, 3 * count) for name, count in expected]
         assert frequencies.total == sum(totals.values())
+        assert (frequencies.distinct, frequencies.frequent) == (len(totals), len(kept))
 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        partial = [pa.table([list(counts), list(counts.values())], schema=COUNTS) for counts in tables]
+        partial = [pa.table([list(counts), list(counts.values()), [3 * count for count in counts.values()]], schema=COUNTS) for counts in tables]
         assert_that(pipeline | beam.Create(partial) | MostFrequent(str(folder), min_count, top_k), check)
     return len(expected)
 
@@ -80,7 +82,7 @@ def test_spilled_rows_come_back_once_each_under_their_key(tables, spill_bytes, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("beam_jobs.spill.SPILL_BYTES", spill_bytes)
         for table in tables:
-            columns = [[name for _, name in table], [1] * len(table), [key for key, _ in table]]
+            columns = [[name for _, name in table], [1] * len(table), [2] * len(table), [key for key, _ in table]]
             emitted += do_fn.process(pa.table(columns, schema=COUNTS.append(pa.field("key", pa.int64()))))
         emitted += [windowed.value for windowed in do_fn.finish_bundle()]
     rows = collections.defaultdict(list)

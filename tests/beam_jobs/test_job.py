@@ -1,18 +1,19 @@
 """The guard of the preprocessing job: whatever a runner loses or repeats, nothing is published."""
 
+import functools
 import json
 
 import pytest
 
-from beam_jobs import readers
+from beam_jobs import inputs, readers, stratifying
 from beam_jobs.analysis import DOCUMENTS, Analyze
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.config import StratifiedSplits, config_from_dict
 from beam_jobs.counting import COUNTS
 from beam_jobs.job import preprocess
 from beam_jobs.merging import MergeDuplicates
 from beam_jobs.reading import REJECT_ROWS, ReadPart
-from beam_jobs.selection import TallyBucket
+from beam_jobs.selection import POSITIVES, TallyBucket
 from beam_jobs.spill import SpillByKey
 from beam_jobs.writer import WriteShard
 
@@ -20,7 +21,7 @@ from beam_jobs.writer import WriteShard
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """Twelve files, each a part, with documents in all splits, and one reject."""
-    monkeypatch.setattr(readers, "PART_BYTES", 1)
+    monkeypatch.setattr(readers, "parts", functools.partial(inputs.parts, part_bytes=1))
     (tmp_path / "in").mkdir()
     for part in range(12):
         lines = [json.dumps({"text": f"word{part} again{i} ever", "labels": [f"l{i % 2}"]}) for i in range(10)]
@@ -73,6 +74,7 @@ LOSSES = {
     "a batch of documents": lambda patch: lose_outputs(patch, Analyze, lambda documents: documents[0].text.startswith("word5")),
     "a segment of documents": lambda patch: lose_a_segment(patch, DOCUMENTS),
     "a segment of counts": lambda patch: lose_a_segment(patch, COUNTS),
+    "a segment of positives": lambda patch: lose_a_segment(patch, POSITIVES),
     "the rejects": lambda patch: lose_a_segment(patch, REJECT_ROWS),
     "a bucket": lambda patch: lose_outputs(patch, MergeDuplicates, lambda element: element[0] == 2),
     "a tally": lambda patch: lose_outputs(patch, TallyBucket, lambda bucket: bucket.index == 1),
@@ -85,6 +87,13 @@ def test_nothing_is_published_when_the_runner_loses_or_repeats(config, tmp_path,
     LOSSES[what](monkeypatch)
     with pytest.raises(RuntimeError, match="the runner lost or repeated data, so nothing is published"):
         run(config)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_nothing_is_published_when_splits_get_lost_on_their_way_back(config, tmp_path, monkeypatch):
+    lose_a_segment(monkeypatch, stratifying._SPLIT)
+    with pytest.raises(RuntimeError, match="the runner lost or repeated data: .* splits for .* documents"):
+        run(config.model_copy(update={"splits": StratifiedSplits(method="stratified")}))
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.analysis import DOCUMENTS, order_keys, split_keys
-from beam_jobs.contract.config import SplitsConfig
+from beam_jobs.contract.config import ColumnSplits, HashSplits, LabelsConfig
+from beam_jobs.labels import LabelRules
 from beam_jobs.merging import MERGED, MergeDuplicates, merge, read_table
 from beam_jobs.spill import Segment, to_ipc
 
 DIGESTS = [bytes([i]) * 8 + bytes([255 - i]) * 8 for i in (0, 1, 127, 128, 255)]
+NO_RULES = LabelRules(LabelsConfig())
 # Names whose order differs between code points, UTF-16 and collation.
 NAMES = ["", "a", "b", "B", "aa", "é", "\uffff", "\U00010000", "\x00"]
 
@@ -21,6 +23,7 @@ documents = st.fixed_dictionaries(
         "id": st.sampled_from([b"", b"1", b"10", b"2", b"\xff", b"\x7f"]),
         "labels": st.lists(st.sampled_from(NAMES), max_size=6),
         "weight": st.sampled_from([0.0, 0.5, 1.0, 2.5]),
+        "given": st.sampled_from([-1, 0, 1, 2]),
     }
 ).map(lambda row: row | {"text": row["digest"].hex()})
 
@@ -43,6 +46,7 @@ def reference(rows: list[dict]) -> list[dict]:
                 "text": digest.hex(),
                 "labels": sorted({label for row in equal for label in row["labels"]}),
                 "weight": max(row["weight"] for row in equal),
+                "given": max(row["given"] for row in equal),
             }
         )
     return merged
@@ -73,20 +77,24 @@ def test_a_bucket_holds_the_merged_documents_with_their_split_and_counts_the_dup
             content = to_ipc(table_of(part, []))
             segments.append(Segment(str(path), stream.tell(), len(content)))
             stream.write(content)
-    (bucket,) = MergeDuplicates(str(folder), SplitsConfig(train=0.5, validation=0.25, test=0.25)).process((7, segments))
+    (bucket,) = MergeDuplicates(str(folder), HashSplits(train=0.5, validation=0.25, test=0.25), NO_RULES).process((7, segments))
     rows = [row for part in parts for row in part]
     table = read_table(bucket.path)
     assert table.schema == MERGED
-    assert table.drop_columns("split").to_pylist() == reference(rows)
-    assert (bucket.index, bucket.duplicates) == (7, len(rows) - len(reference(rows)))
+    expected_rows = reference(rows)
+    given = [row.pop("given") for row in expected_rows]
+    assert table.drop_columns("split").to_pylist() == expected_rows
+    assert (bucket.index, bucket.documents, bucket.duplicates) == (7, len(expected_rows), len(rows) - len(expected_rows))
     uniform = {digest: int.from_bytes(digest[8:], "big") / 2**64 for digest in DIGESTS}
     expected = [0 if uniform[digest] < 0.5 else 1 if uniform[digest] < 0.75 else 2 for digest in table["digest"].to_pylist()]
     assert table["split"].to_pylist() == expected
+    (bucket,) = MergeDuplicates(str(folder), ColumnSplits(method="column"), NO_RULES).process((7, segments))
+    assert read_table(bucket.path)["split"].to_pylist() == given
     assert sorted(path.name for path in folder.iterdir()) == ["bucket-00007.arrow", "spill.arrow"]
 
 
 def test_a_retried_bucket_replaces_the_file_of_the_first_attempt(tmp_path):
-    do_fn = MergeDuplicates(str(tmp_path), SplitsConfig())
+    do_fn = MergeDuplicates(str(tmp_path), HashSplits(), NO_RULES)
     contents = []
     for _ in range(2):
         (bucket,) = do_fn.process((0, []))

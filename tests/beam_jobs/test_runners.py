@@ -6,6 +6,7 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, SetupOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
+from beam_jobs import runners
 from beam_jobs.contract.errors import UserError
 from beam_jobs.runners import IN_MEMORY_BYTES, describe, pipeline_options
 
@@ -58,6 +59,11 @@ def test_the_timer_that_loses_elements_is_switched_off(monkeypatch):
     monkeypatch.setattr(worker_handlers, "DATA_BUFFER_TIME_LIMIT_MS", 1000)
     pipeline_options([], 1)
     assert worker_handlers.DATA_BUFFER_TIME_LIMIT_MS == 0
+
+
+def test_only_beams_own_runner_is_local():
+    assert runners.is_local(pipeline_options(["--runner=DirectRunner"], LARGE)) and runners.is_local(pipeline_options([], 1))
+    assert not runners.is_local(pipeline_options(["--runner=FlinkRunner"], LARGE))
 
 
 def test_other_runners_keep_their_names_and_options():

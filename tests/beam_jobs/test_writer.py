@@ -1,5 +1,6 @@
 """Shards: TFRecord framing, which document goes in which shard, and that a plan misses no bucket."""
 
+import gzip
 import hashlib
 
 import numpy as np
@@ -32,15 +33,18 @@ def tally(index: int, split_bytes=(0, 0, 0)) -> Tally:
     counts = np.zeros(len(SPLITS), np.int64)
     empty = np.zeros((len(SPLITS), 0), np.int64)
     return Tally(
-        bucket=Bucket(index, "", 0),
+        bucket=Bucket(index, "", 0, 0),
         documents=counts,
         without_labels=counts,
         bytes=np.array(split_bytes, np.int64),
         dropped=0,
         duplicates=0,
-        positives=empty,
         token_lengths=empty,
+        labels_each=empty,
+        together=empty,
         merged_labels=0,
+        kept_labels=0,
+        has_weights=index % 2 == 0,
         train_tokens=0,
     )
 
@@ -103,11 +107,11 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
             path = str(folder / f"b{index}")
             inside = [row for row in rows if buckets_of([int.from_bytes(row["digest"][:8], "big")], bits) == [index]]
             write_table(path, pa.Table.from_pylist(inside, schema=MERGED))
-            buckets.append(Bucket(index, path, 0))
+            buckets.append(Bucket(index, path, len(inside), 0))
         plans = plan_shards([tally(b.index) for b in buckets], OutputConfig(dataset_dir="x", shards=3), 1 << bits)
-        do_fn = WriteShard("n", str(folder), True)
+        do_fn = WriteShard("n", str(folder), True, "none")
         for plan in (plan for plan in plans if plan.split == "train"):
-            plan = ShardPlan(plan.split, plan.index, plan.count, tuple(buckets[b.index] for b in plan.buckets))
+            plan = ShardPlan(plan.split, plan.index, plan.count, tuple(buckets[b.index] for b in plan.buckets), plan.has_weights)
             for _ in range(2):  # a retried bundle writes the same file again
                 ((split, index, info),) = do_fn.process(plan, pa.array(["a", "z"], pa.large_string()))
             content = (folder / info.file).read_bytes()
@@ -124,3 +128,24 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
     assert parsed["labels"].to_list() == [[["a", "z"].index(label) for label in row["labels"]] for row in expected]
     assert parsed["weight"].numpy().tolist() == [row["weight"] for row in expected]
     assert sum(info.examples for info, _ in contents[5]) == len(expected)
+
+
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_compressed_shards_hold_the_same_records_and_the_same_bytes_in_every_run(tmp_path, has_weights):
+    rows = [{"digest": bytes([i]) * 16, "id": b"%d" % i, "text": "same " * 50, "labels": [], "weight": 1.0, "split": 0} for i in range(9)]
+    write_table(str(tmp_path / "b"), pa.Table.from_pylist(rows, schema=MERGED))
+    plan = ShardPlan("train", 0, 1, (Bucket(0, str(tmp_path / "b"), 9, 0),), has_weights)
+    names = pa.array([], pa.large_string())
+    ((_, _, plain),) = WriteShard("n", str(tmp_path), True, "none").process(plan, names)
+    ((_, _, packed),) = WriteShard("n", str(tmp_path), True, "gzip").process(plan, names)
+    content = (tmp_path / "n-train.tfrecord-00000-of-00001.gz").read_bytes()
+    assert (packed.file, packed.examples) == (plain.file + ".gz", 9)
+    assert (packed.bytes, packed.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert packed.bytes < plain.bytes / 3
+    assert gzip.decompress(content) == (tmp_path / plain.file).read_bytes()
+    assert content[:10] == b"\x1f\x8b\x08\x00\0\0\0\0\x00\xff"  # no name, no time
+    files = [str(tmp_path / packed.file)]
+    parsed = tf.io.parse_example(
+        tf.constant(list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())), {"weight": tf.io.VarLenFeature(tf.float32)}
+    )
+    assert len(parsed["weight"].values) == (9 if has_weights else 0)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -151,6 +152,7 @@ def reference(home: Path) -> dict:
             "read": read,
             "rejected": dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
             "duplicates": sum(map(len, equal.values())) - len(merged),
+            "near_duplicates": 0,
             "dropped_without_labels": len(merged) - len(kept),
             "written": len(kept),
             "written_without_labels": 0,
@@ -183,6 +185,8 @@ def test_every_file_holds_what_an_independent_computation_gives(base):
     assert manifests.load_labels(manifest, dataset) == expected["labels"]
     tokens = manifests.load_vocabulary(manifest, dataset)
     assert list(zip(tokens, manifests.load_document_counts(manifest, dataset).tolist(), strict=True)) == expected["vocabulary"]
+    terms = collections.Counter(token for shard in expected["splits"]["train"] for _, text, _, _ in shard for token in text.decode().split(" "))
+    assert manifests.load_term_counts(manifest, dataset).tolist() == [terms[token] for token in tokens]
     for split, shards in expected["splits"].items():
         info = manifest.splits[split]
         assert [shard.examples for shard in info.shards] == [len(shard) for shard in shards]
@@ -222,6 +226,24 @@ def test_worker_processes_write_the_same_bytes(base, tmp_path):
     home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
     assert "FnApiRunner, multi_processing, 2 workers" in run(home, *MULTI_PROCESSING)
     assert contents(home / "out") == contents(base / "out")
+
+
+@pytest.mark.slow
+def test_stages_that_look_at_all_documents_give_the_same_bytes_on_worker_processes(tmp_path):
+    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
+    keys = (
+        "splits={method: stratified}",
+        "duplicates.near=drop",
+        "duplicates.similarity=0.6",
+        "duplicates.shingle_tokens=1",
+        "output.compression=gzip",
+    )
+    arguments = [argument for key in keys for argument in ("--set", key)] + ["--set", "labels.aliases={étiquette: label 0}"]
+    run(home, *arguments)
+    once = contents(home / "out")
+    assert manifests.load(home / DATASET).counts.near_duplicates > 10
+    run(home, "--force", *arguments, *MULTI_PROCESSING)
+    assert contents(home / "out") == once
 
 
 @pytest.mark.slow
@@ -298,6 +320,11 @@ FAILURES = {
     "an empty train split": (GOOD, ["--set", "splits={train: 0.0001, validation: 0.9, test: 0.0999}"], "the train split is empty"),
     "a wrong pattern": (GOOD, ["--set", "text.token_pattern='('"], "text.token_pattern: received '\\('"),
     "a place that cannot be": (GOOD, ["--set", "output.dataset_dir=config.yaml/x/dataset"], "output.dataset_dir: cannot write in .*config.yaml/x"),
+    "a place that is no directory": (
+        GOOD,
+        ["--set", "output.dataset_dir=gs://bucket/dataset"],
+        "received 'gs://bucket/dataset', expected a directory",
+    ),
     "a runner that loses data": (GOOD, ["--", "--runner=DaskRunner"], "--runner=DaskRunner"),
 }
 
@@ -336,6 +363,26 @@ def test_a_users_mistake_is_one_message_and_exit_status_2(tmp_path, arguments, m
     error = run(home, *arguments, status=2)
     assert error.startswith(message) and error.count("\n") == 1
     assert set(contents(home)) == {"config.yaml", "corpus/all.jsonl"}
+
+
+@pytest.mark.parametrize("mode", [[], pytest.param(MULTI_PROCESSING, marks=pytest.mark.slow)])
+def test_a_disk_that_takes_no_more_ends_the_command_with_one_message_and_publishes_nothing(tmp_path, mode):
+    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
+    process = start(home, *mode, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)))
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 2, error
+    assert error.startswith("error: output.dataset_dir: cannot write out/tiny/dataset: File too large; nothing is published.")
+    assert error.count("\n") == 1
+    assert list((home / "out/tiny").iterdir()) == []
+
+
+def test_a_run_tells_what_each_step_costs(tmp_path):
+    home = make_home(tmp_path / "home", {"all.jsonl": GOOD}, CONFIG.replace("min_count: 50", "min_count: 2"))
+    (line,) = [line for line in run(home).splitlines() if line.startswith("time in each step, all workers together: ")]
+    costs = dict(part.rsplit(" ", 2)[:2] for part in line.partition(": ")[2].split(", "))
+    assert set(costs) == {"read", "analyze", "spill", "merge", "count", "write"}
+    seconds = list(map(float, costs.values()))
+    assert seconds == sorted(seconds, reverse=True) and costs["analyze"] == max(costs.values())
 
 
 def test_too_many_rejects_end_the_command_with_exit_status_2(tmp_path):

@@ -1,0 +1,71 @@
+"""`statistics.json`: what the dataset is like, for people who look at it before they train."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_jobs.contract.manifest import SPLITS
+
+TOP_LABELS = 20  # labels whose co-occurrence is told
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+def quantiles(histogram: np.ndarray) -> dict[str, int]:
+    """Quantiles of whole numbers, from int64 [largest + 1]: how often each occurs; empty where there is none."""
+    below = np.cumsum(histogram)
+    if not len(below) or not below[-1]:
+        return {}
+    return {f"{q:g}": int(np.searchsorted(below, max(1, np.ceil(q * below[-1])))) for q in QUANTILES}
+
+
+def describe(
+    *,
+    label_names: Sequence[Any],
+    positives: np.ndarray,
+    labels_each: np.ndarray,
+    token_lengths: np.ndarray,
+    top_labels: np.ndarray,
+    together: np.ndarray,
+) -> dict:
+    """The content of `statistics.json`.
+
+    Label cardinality is the mean number of labels of a document, density that over the number of labels (Tsoumakas and Katakis
+    2007). A label's imbalance ratio is the positives of the most frequent label over its own (Charte et al. 2015); labels without
+    positives have none.
+
+    Args:
+      label_names: by label id; strings, or an Arrow array of them.
+      positives: int64 [labels, splits], documents with each label.
+      labels_each: int64 [splits, most labels + 1], documents by number of labels.
+      token_lengths: int64 [splits, most tokens + 1], documents by number of tokens.
+      top_labels: int64 [top], ids of the most frequent labels.
+      together: int64 [top, top], documents of all splits that have both labels.
+    """
+    splits = {}
+    for i, split in enumerate(SPLITS):
+        documents = int(labels_each[i].sum())
+        counts = positives[:, i][positives[:, i] > 0]
+        ratios = counts.max(initial=0) / counts
+        cardinality = _mean(labels_each[i])
+        splits[split] = {
+            "documents": documents,
+            "label_cardinality": round(cardinality, 6),
+            "label_density": round(cardinality / max(len(label_names), 1), 9),
+            "labels_per_document": quantiles(labels_each[i]),
+            "labels_without_positives": len(label_names) - len(counts),
+            "imbalance_ratio": {"mean": round(float(ratios.mean()), 3), "max": round(float(ratios.max()), 3)} if len(counts) else {},
+            "tokens_per_document": {"mean": round(_mean(token_lengths[i]), 3)} | quantiles(token_lengths[i]),
+        }
+    pairs = [
+        {"labels": [str(label_names[int(top_labels[i])]) for i in (a, b)], "documents": int(together[a, b])}
+        for a in range(len(top_labels))
+        for b in range(a + 1, len(top_labels))
+        if together[a, b]
+    ]
+    pairs.sort(key=lambda pair: (-pair["documents"], pair["labels"]))
+    return {"splits": splits, "co_occurrence": pairs}
+
+
+def _mean(histogram: np.ndarray) -> float:
+    return float(histogram @ np.arange(len(histogram)) / max(histogram.sum(), 1))

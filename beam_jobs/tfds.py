@@ -1,0 +1,58 @@
+"""`features.json` and `dataset_info.json`: what `tfds.builder_from_directory` of TensorFlow Datasets 4.9 reads."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from beam_jobs.contract import records
+from beam_jobs.contract.manifest import SplitInfo
+
+FEATURES = "features.json"
+DATASET_INFO = "dataset_info.json"
+
+_CLASSES = "tensorflow_datasets.core.features"
+_DTYPES = {"bytes": "string", "int64": "int64", "float": "float32"}
+
+
+def write_metadata(directory: Path, name: str, splits: Mapping[str, SplitInfo], *, has_weights: bool) -> list[str]:
+    """Writes both files and returns their names.
+
+    TensorFlow Datasets knows no default of a feature, so the weight is told of only where every record holds it. It knows no
+    compressed TFRecords either: for such shards nothing is written.
+    """
+    if any(shard.file.endswith(".gz") for split in splits.values() for shard in split.shards):
+        return []
+    features = {feature.name: _feature(feature) for feature in records.FEATURES if feature.default is None or has_weights}
+    content = {
+        "type": f"{_CLASSES}.features_dict.FeaturesDict",
+        "content": {"features": features},
+        "proto_cls": "tensorflow_datasets.FeaturesDict",
+    }
+    info = {
+        "name": name,
+        "version": "1.0.0",
+        "fileFormat": "tfrecord",
+        "splits": [_split(name, split) for name, split in splits.items() if split.examples],
+    }
+    for file, value in ((FEATURES, content), (DATASET_INFO, info)):
+        (directory / file).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    return [FEATURES, DATASET_INFO]
+
+
+def _feature(feature: records.Feature) -> dict:
+    tensor = {
+        "pythonClassName": f"{_CLASSES}.tensor_feature.Tensor",
+        "tensor": {"shape": {}, "dtype": _DTYPES[feature.dtype], "encoding": "none"},
+    }
+    if not feature.ragged:
+        return tensor
+    return {"pythonClassName": f"{_CLASSES}.sequence_feature.Sequence", "sequence": {"feature": tensor, "length": "-1"}}
+
+
+def _split(name: str, split: SplitInfo) -> dict:
+    return {
+        "name": name,
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "numBytes": str(sum(shard.bytes for shard in split.shards)),
+        "shardLengths": [str(shard.examples) for shard in split.shards],
+    }
