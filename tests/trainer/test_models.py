@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +6,8 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from beam_jobs.contract.config import BowConfig
-from trainer.models import VocabularyStatistics, bow, build_model
+from trainer.models import VocabularyStatistics, build_model
+from trainer.models.layers import smooth_idf
 
 COUNTS = np.array([90, 40, 12, 3, 2], np.int64)
 VOCABULARY = VocabularyStatistics(size=5, document_counts=COUNTS, num_documents=100)
@@ -46,14 +44,14 @@ def test_smooth_idf_equals_scikit_learns():
     generator = np.random.default_rng(0)
     matrix = generator.random((50, 7)) < generator.random(7)
     expected = TfidfTransformer(smooth_idf=True).fit(matrix).idf_
-    np.testing.assert_allclose(bow.smooth_idf(matrix.sum(0), 50), expected, rtol=1e-6)
+    np.testing.assert_allclose(smooth_idf(matrix.sum(0), 50), expected, rtol=1e-6)
 
 
 @settings(max_examples=25)
 @given(documents=st.lists(st.lists(st.integers(1, 6), max_size=12), min_size=1, max_size=6), weighting=st.sampled_from(["tfidf", "uniform"]))
 def test_logits_equal_a_dense_tfidf_reference(documents, weighting):
     model = _build(token_weights=weighting)
-    idf = bow.smooth_idf(COUNTS, 100) if weighting == "tfidf" else np.ones(5)
+    idf = smooth_idf(COUNTS, 100) if weighting == "tfidf" else np.ones(5)
     expected = _reference_logits(model, documents, np.concatenate([[0, 0], idf]))
     np.testing.assert_allclose(model(_ragged(documents), training=False), expected, rtol=1e-4, atol=1e-5)
 
@@ -112,8 +110,8 @@ def test_bigram_hash_spreads_over_its_buckets():
     pairs = [[a, b] for a in range(2, 102) for b in range(2, 102)]
     ids = tf.constant([token for pair in pairs for token in pair], tf.int64)
     documents = tf.repeat(tf.range(len(pairs), dtype=tf.int64), 2)
-    rows, _, idf = model._with_bigrams(ids, documents, tf.ones_like(ids, tf.float32))
-    used = tf.boolean_mask(rows, idf > 0)[len(ids) :].numpy() - model._num_token_rows
+    rows, _, idf = model._terms._with_bigrams(ids, documents, tf.ones_like(ids, tf.float32))
+    used = tf.boolean_mask(rows, idf > 0)[len(ids) :].numpy() - model._terms._num_token_rows
     loads = np.bincount(used, minlength=1024)
     # Mean 9.8 a bucket; a random hash stays within this at all but a chance of one in a million.
     assert len(loads) == 1024
@@ -180,68 +178,32 @@ def test_dropout_drops_in_training_only():
 def test_every_config_key_changes_the_model():
     tokens = _ragged(DOCUMENTS)
     default = _build()(tokens, training=True).numpy()
+    # The wide part starts at 0 and freezing at no difference; tests below are on them, and tests of vectors on those.
     for changes in ({"embedding_dim": 5}, {"token_weights": "uniform"}, {"dropout": 0.5}, {"bigram_buckets": 8}):
         assert not np.allclose(_build(**changes)(tokens, training=True), default), changes
 
 
-def test_two_mirrored_replicas_train_to_the_weights_of_one_device():
-    program = """
-import keras, numpy as np, tensorflow as tf
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from beam_jobs.contract.config import BowConfig
-from trainer.models import VocabularyStatistics, build_model
-from trainer.optimizers import LazyAdam
-
-config = BowConfig(embedding_dim=4, bigram_buckets=8)
-vocabulary = VocabularyStatistics(size=5, document_counts=np.array([90, 40, 12, 3, 2]), num_documents=100)
-documents = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2]]
-
-def train(strategy, documents_of_replica):
-    with strategy.scope():
-        model = build_model(config, vocabulary=vocabulary, num_labels=3, output_bias=np.zeros(3, np.float32), seed=0)
-        optimizer = LazyAdam(0.1)
-        optimizer.build(model.trainable_variables)
-    def step(tokens):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(tf.square(model(tokens, training=True) - 1)) / 4
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-    run = tf.function(lambda tokens: strategy.run(step, (tokens,)))
-    for _ in range(4):
-        run(strategy.experimental_distribute_values_from_function(
-            lambda context: tf.ragged.constant(documents_of_replica[context.replica_id_in_sync_group], tf.int64, 1, row_splits_dtype=tf.int64)))
-    return [v.numpy() for v in model.variables]
-
-one = train(tf.distribute.OneDeviceStrategy("CPU:0"), [documents])
-two = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), [documents[:2], documents[2:]])
-for a, b in zip(one, two, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_wide_part_adds_a_linear_model_on_the_weights_of_the_terms():
+    narrow, wide = _build(), _build(wide=True)
+    np.testing.assert_array_equal(narrow(_ragged(DOCUMENTS)), wide(_ragged(DOCUMENTS)))  # it starts at 0
+    weights = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    next(v for v in wide.trainable_variables if v.name == "wide_embeddings").assign(weights)
+    next(v for v in wide.trainable_variables if v.name == "embeddings").assign(np.zeros((7, 4)))
+    counts = np.array([[document.count(token) * (token >= 2) for token in range(7)] for document in DOCUMENTS])
+    features = TfidfTransformer(sublinear_tf=True, use_idf=False, norm=None).fit_transform(counts).toarray()
+    features *= np.concatenate([[0, 0], smooth_idf(COUNTS, 100)])
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    np.testing.assert_allclose(wide(_ragged(DOCUMENTS)), features @ weights + BIAS, rtol=1e-4, atol=1e-5)
 
 
-def test_a_saved_model_answers_the_same_without_keras_or_our_code(tmp_path):
-    model = _build(bigram_buckets=8)
-    module = tf.Module()
-    module.model_variables = [v.value for v in model.variables]
-    signature = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64)]
-    module.logits = tf.function(lambda ids, splits: model(tf.RaggedTensor.from_row_splits(ids, splits), training=False), input_signature=signature)
-    tf.saved_model.save(module, str(tmp_path))
-    tokens = _ragged(DOCUMENTS)
-    np.save(tmp_path / "expected.npy", module.logits(tokens.flat_values, tokens.row_splits).numpy())
-    program = """
-import sys
-sys.modules["trainer"] = sys.modules["keras"] = None  # importing them fails
-import numpy as np
-import tensorflow as tf
-path, ids, splits = sys.argv[1], *(np.array(a.split(","), np.int64) for a in sys.argv[2:])
-loaded = tf.saved_model.load(path)
-got = loaded.logits(tf.constant(ids), tf.constant(splits))
-np.testing.assert_array_equal(got, np.load(path + "/expected.npy"))
-"""
-    numbers = [",".join(map(str, x.numpy())) for x in (tokens.flat_values, tokens.row_splits)]
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path), *numbers], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_wide_part_gets_a_sparse_gradient_with_each_row_once():
+    model = _build(wide=True, bigram_buckets=8)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(model(_ragged(DOCUMENTS), training=True)))
+    gradients = dict(zip([v.name for v in model.trainable_variables], tape.gradient(loss, model.trainable_variables), strict=True))
+    rows = gradients["wide_embeddings"].indices.numpy()
+    assert len(set(rows)) == len(rows)
+    np.testing.assert_array_equal(rows, gradients["embeddings"].indices)
 
 
 def test_sizes_that_do_not_fit_are_refused():

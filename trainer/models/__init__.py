@@ -1,30 +1,45 @@
 """Model architectures, one file each. All map token ids to logits [batch, labels]."""
 
-import dataclasses
+import importlib
+import os
+import sys
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from beam_jobs.contract.config import ModelConfig
-from trainer.models import bow
+from beam_jobs.contract.config import CustomConfig, ModelConfig
+from beam_jobs.contract.errors import UserError
+from trainer.models.bow import BagOfEmbeddings
+from trainer.models.cnn import ConvolutionalNetwork
+from trainer.models.cnn_lwan import LabelWiseAttention
+from trainer.models.inputs import ModelInputs, VocabularyStatistics
+from trainer.models.lstm import LstmNetwork
+from trainer.models.mlp import MultilayerPerceptron
+from trainer.models.transformer import TransformerEncoder
+from trainer.vectors import PretrainedVectors, coverage_text, load_vectors
+
+__all__ = ["ModelInputs", "VocabularyStatistics", "build_model"]
+
+_ARCHITECTURES = {
+    "bow": BagOfEmbeddings,
+    "mlp": MultilayerPerceptron,
+    "cnn": ConvolutionalNetwork,
+    "lstm": LstmNetwork,
+    "cnn_lwan": LabelWiseAttention,
+    "transformer": TransformerEncoder,
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class VocabularyStatistics:
-    """What a model needs to know of the vocabulary.
-
-    Attributes:
-      size: number of tokens in the vocabulary.
-      document_counts: int64 [size], in how many train documents each token stands.
-      num_documents: number of train documents.
-    """
-
-    size: int
-    document_counts: np.ndarray
-    num_documents: int
-
-
-def build_model(config: ModelConfig, *, vocabulary: VocabularyStatistics, num_labels: int, output_bias: np.ndarray, seed: int) -> keras.Model:
+def build_model(
+    config: ModelConfig,
+    *,
+    vocabulary: VocabularyStatistics,
+    num_labels: int,
+    output_bias: np.ndarray,
+    seed: int,
+    with_pretrained: bool = True,
+) -> keras.Model:
     """Builds the model that `config.name` names, with all its variables created.
 
     Args:
@@ -33,6 +48,8 @@ def build_model(config: ModelConfig, *, vocabulary: VocabularyStatistics, num_la
       num_labels: number of labels.
       output_bias: float32 [labels], the logits' first bias, see `losses.output_bias`.
       seed: decides every initial weight and the dropout; equal seeds give equal models.
+      with_pretrained: read `config.vectors` and print how much of the vocabulary they cover; False where a checkpoint is to be
+        restored, which holds them.
 
     Returns:
       A model to be called as `model(tokens, training=bool)`. `tokens` is a tf.RaggedTensor
@@ -40,18 +57,50 @@ def build_model(config: ModelConfig, *, vocabulary: VocabularyStatistics, num_la
       The logits are float32 [batch, labels].
 
     Raises:
-      ValueError: document counts or bias do not fit the sizes given.
+      ValueError: document counts, tokens or bias do not fit the sizes given.
+      UserError: the file of vectors cannot be used, or the model of one's own cannot be built or gives no such logits.
     """
     if vocabulary.document_counts.shape != (vocabulary.size,):
         raise ValueError(f"received document_counts of shape {vocabulary.document_counts.shape}, expected ({vocabulary.size},), one a token")
     if output_bias.shape != (num_labels,):
         raise ValueError(f"received output_bias of shape {output_bias.shape}, expected ({num_labels},), one a label")
-    builders = {"bow": bow.build}
-    return builders[config.name](
-        config,
-        document_counts=vocabulary.document_counts,
-        num_documents=vocabulary.num_documents,
-        num_labels=num_labels,
-        output_bias=output_bias,
-        seed=seed,
-    )
+    if isinstance(config, CustomConfig):
+        return _build_custom(config, ModelInputs(vocabulary, num_labels, output_bias, seed))
+    vectors = None if config.vectors is None else _vectors(config, vocabulary, with_pretrained)
+    return _ARCHITECTURES[config.name](config, ModelInputs(vocabulary, num_labels, output_bias, seed, vectors))
+
+
+def _vectors(config: ModelConfig, vocabulary: VocabularyStatistics, with_pretrained: bool) -> PretrainedVectors:
+    if not with_pretrained:  # the model must have the same variables, whose values are to come
+        return PretrainedVectors(np.zeros((vocabulary.size, config.embedding_dim), np.float32), np.zeros(vocabulary.size, bool), [])
+    if len(vocabulary.tokens) != vocabulary.size:
+        raise ValueError(f"received {len(vocabulary.tokens)} tokens, expected {vocabulary.size}: pretrained vectors need the vocabulary itself")
+    vectors = load_vectors(config.vectors, vocabulary.tokens, dim=config.embedding_dim)
+    print(coverage_text(config.vectors, vectors, vocabulary.document_counts), flush=True)
+    return vectors
+
+
+def _build_custom(config: CustomConfig, inputs: ModelInputs) -> keras.Model:
+    """Calls `function(options, inputs)` and tries the model on two documents, of which one is empty."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # installed commands do not look for modules where they are called
+    module_name, _, function_name = config.build.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"model.build: received {config.build!r}: {error}; expected package.module:function that Python can import") from None
+    model = function(config.options, inputs)
+    if not isinstance(model, keras.Model):
+        raise UserError(f"model.build: {config.build} returned {type(model).__name__}, expected a keras.Model")
+    logits = model(tf.RaggedTensor.from_row_lengths(tf.constant([1, 2], tf.int64), tf.constant([2, 0], tf.int64)), training=False)
+    expected = f"tf.float32 [2, {inputs.num_labels}]"
+    if not tf.is_tensor(logits) or f"{logits.dtype!r} {logits.shape.as_list()}" != expected:
+        received = f"{logits.dtype!r} {logits.shape.as_list()}" if tf.is_tensor(logits) else type(logits).__name__
+        raise UserError(
+            f"model.build: the model of {config.build} gives {received} for two documents and {inputs.num_labels} labels, expected {expected}"
+        )
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"model.build: the model of {config.build} gives {logits.numpy().tolist()} for [1, 2] and an empty document, expected finite logits"
+        )
+    return model

@@ -1,0 +1,47 @@
+"""Convolutions of several widths, each filter's highest value over the document (Kim 2014)."""
+
+import keras
+import tensorflow as tf
+
+from beam_jobs.contract.config import CnnConfig
+from trainer.models.inputs import ModelInputs
+from trainer.models.layers import TokenSequences, logits_layer, seeds
+
+
+class ConvolutionalNetwork(keras.Model):
+    """Logits = dense(dropout(max over tokens of ReLU(convolution of width w), for each w)).
+
+    A window starts at each token; behind the document's end it sees zeros, so short documents have windows too.
+    A document without tokens has the highest values 0. Yoon Kim 2014, Convolutional Neural Networks for Sentence Classification.
+    """
+
+    def __init__(self, config: CnnConfig, inputs: ModelInputs):
+        super().__init__(name="cnn")
+        seed = seeds(inputs.seed)
+        self._sequences = TokenSequences(
+            inputs.vocabulary.size,
+            config.embedding_dim,
+            max_tokens=config.max_tokens,
+            vectors=inputs.vectors,
+            freeze=config.freeze_vectors,
+            seed=next(seed),
+        )
+        self._widths = config.filter_widths
+        self._convolutions = []
+        for width in config.filter_widths:
+            initializer = keras.initializers.GlorotUniform(seed=next(seed))
+            layer = keras.layers.Conv1D(config.filters, width, activation="relu", kernel_initializer=initializer, name=f"width_{width}")
+            layer.build((None, None, config.embedding_dim))
+            self._convolutions.append(layer)
+        self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
+        self._dense = logits_layer(config.filters * len(config.filter_widths), inputs.output_bias, seed=next(seed))
+        self.built = True
+
+    def call(self, tokens: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
+        """Logits float32 [batch, labels] of token ids int64 [batch, None]."""
+        vectors, mask = self._sequences(tokens)
+        highest = []
+        for width, convolution in zip(self._widths, self._convolutions, strict=True):
+            values = convolution(tf.pad(vectors, [[0, 0], [0, width - 1], [0, 0]]))
+            highest.append(tf.reduce_max(values * tf.cast(mask, values.dtype)[:, :, None], axis=1))  # ReLU's values are 0 or more
+        return self._dense(self._dropout(tf.concat(highest, axis=1), training=training))

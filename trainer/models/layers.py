@@ -1,0 +1,191 @@
+"""What the architectures share: tables of embeddings, bags of terms, padded sequences, the last layer."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.vectors import PretrainedVectors
+
+NUM_SPECIAL_IDS = 2  # TextVectorization's ids before the vocabulary: 0 pads, 1 is out of vocabulary
+# Multipliers of the bigram hash, odd and below 2**32: with ids below 2**31 int64 cannot overflow.
+_FIRST_MULTIPLIER, _SECOND_MULTIPLIER = 2_654_435_761, 2_246_822_519
+_TINY = 1e-12
+
+
+def seeds(seed: int) -> Iterator[int]:
+    """Seeds for the initial values and the dropout of one layer after the other; without them two layers of one shape would start equal."""
+    return iter((np.random.SeedSequence(seed).generate_state(1024) >> 1).tolist())
+
+
+def logits_layer(num_inputs: int, output_bias: np.ndarray, *, seed: int) -> keras.layers.Dense:
+    """The built last layer: float32 logits, also under mixed precision."""
+    layer = keras.layers.Dense(
+        len(output_bias),
+        kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
+        bias_initializer=lambda shape, dtype: tf.constant(output_bias, dtype),
+        dtype="float32",
+        name="logits",
+    )
+    layer.build((None, num_inputs))
+    return layer
+
+
+def dense_layer(num_inputs: int, units: int, *, activation: str | None, seed: int, name: str) -> keras.layers.Dense:
+    """A built dense layer."""
+    layer = keras.layers.Dense(units, activation=activation, kernel_initializer=keras.initializers.GlorotUniform(seed=seed), name=name)
+    layer.build((None, num_inputs))
+    return layer
+
+
+# --- embeddings ----------------------------------------------------------------------------
+
+
+class EmbeddingTable(keras.layers.Layer):
+    """Rows of embeddings, of which those with pretrained vectors may be frozen.
+
+    Args:
+      num_rows: rows of the table; those of the vocabulary's tokens start at NUM_SPECIAL_IDS.
+      dim: size of an embedding.
+      vectors: pretrained vectors of the vocabulary's tokens; the other rows start at random.
+      freeze: rows with a pretrained vector get no gradient.
+      seed: of the random rows.
+    """
+
+    def __init__(self, num_rows: int, dim: int, *, vectors: PretrainedVectors | None, freeze: bool, seed: int):
+        super().__init__(name="table")
+        random = keras.initializers.RandomUniform(-0.05, 0.05, seed=seed)
+
+        def initial_values(shape, dtype):
+            values = random(shape, dtype)
+            if vectors is None:
+                return values
+            rows = NUM_SPECIAL_IDS + np.flatnonzero(vectors.found)[:, None]
+            return tf.tensor_scatter_nd_update(values, rows, tf.cast(vectors.values[vectors.found], dtype))
+
+        self._embeddings = self.add_weight(name="embeddings", shape=(num_rows, dim), initializer=initial_values)
+        self._learned = None
+        if vectors is not None and freeze:
+            learned = np.ones(num_rows, np.float32)
+            learned[NUM_SPECIAL_IDS : NUM_SPECIAL_IDS + len(vectors.found)] -= vectors.found
+            self._learned = self.add_weight(
+                name="learned_rows", shape=(num_rows,), dtype="float32", trainable=False, initializer=lambda shape, dtype: tf.constant(learned, dtype)
+            )
+        self.built = True
+
+    def call(self, rows: tf.Tensor) -> tf.Tensor:
+        """Embeddings [n, dim] of rows int64 [n], which should be distinct: the gradient then has each row once."""
+        vectors = tf.gather(self._embeddings.value, rows)
+        if self._learned is not None:
+            learned = tf.gather(self._learned.value, rows)[:, None] > 0
+            vectors = tf.where(learned, vectors, tf.stop_gradient(vectors))
+        return tf.cast(vectors, self.compute_dtype)
+
+
+class TokenSequences(keras.layers.Layer):
+    """Token ids -> their embeddings, padded to the longest document of the batch.
+
+    Args:
+      vocabulary_size: tokens in the vocabulary.
+      dim: size of an embedding.
+      max_tokens: tokens of a document that are read, from its start; None: all.
+      vectors, freeze, seed: see `EmbeddingTable`.
+    """
+
+    def __init__(self, vocabulary_size: int, dim: int, *, max_tokens: int | None, vectors: PretrainedVectors | None, freeze: bool, seed: int):
+        super().__init__(name="tokens")
+        self._table = EmbeddingTable(NUM_SPECIAL_IDS + vocabulary_size, dim, vectors=vectors, freeze=freeze, seed=seed)
+        self._max_tokens = max_tokens
+        self.built = True
+
+    def call(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(embeddings [batch, longest, dim] with 0 as padding, bool [batch, longest]: where a token stands); longest is at least 1."""
+        if self._max_tokens is not None:
+            tokens = tokens[:, : self._max_tokens]
+        rows, positions = tf.unique(tokens.flat_values, out_idx=tf.int64)
+        vectors = tf.gather(self._table(rows), positions)
+        padded = tokens.with_values(vectors).to_tensor()
+        missing = tf.maximum(1 - tf.shape(padded)[1], 0)  # convolutions and maxima of nothing are not defined
+        padded = tf.pad(padded, [[0, 0], [0, missing], [0, 0]])
+        return padded, tf.sequence_mask(tokens.row_lengths(), tf.shape(padded)[1])
+
+
+def padding_bias(mask: tf.Tensor) -> tf.Tensor:
+    """float32 [batch, longest]: 0 where a token stands, else so low that a softmax gives it 0 and a maximum leaves it out.
+
+    Adding it costs a third of a tf.where and its gradient. float16 can hold it too.
+    """
+    return (tf.cast(mask, tf.float32) - 1) * 30_000
+
+
+# --- bags of terms -------------------------------------------------------------------------
+
+
+def smooth_idf(document_counts: np.ndarray, num_documents: int) -> np.ndarray:
+    """Inverse document frequencies ln((1 + n) / (1 + df)) + 1, float32 [size], as scikit-learn's TfidfTransformer smooths them."""
+    return (np.log((1 + num_documents) / (1 + np.asarray(document_counts, np.float64))) + 1).astype(np.float32)
+
+
+class TermBags(keras.layers.Layer):
+    """Token ids -> each document's terms with their weights.
+
+    A term is a distinct token of a document or, with `bigram_buckets`, a distinct hashed pair of
+    neighbouring tokens. Its weight is (1 + ln(count in the document)) * IDF, and each
+    document's weights have L2 norm 1 (Manning et al. 2008, Introduction to Information Retrieval,
+    section 6.4.1 and table 6.1). A bigram's IDF is the mean of its two tokens'. Tokens out of the
+    vocabulary weigh nothing, nor do bigrams with one.
+
+    Args:
+      idf: float32 [vocabulary], the tokens' IDF; all 1 for no weighting.
+      bigram_buckets: rows that bigrams share; 0: no bigrams.
+    """
+
+    def __init__(self, idf: np.ndarray, *, bigram_buckets: int):
+        super().__init__(name="terms")
+        self._num_token_rows = NUM_SPECIAL_IDS + len(idf)
+        self._num_bigram_rows = bigram_buckets
+        token_idf = np.concatenate([np.zeros(NUM_SPECIAL_IDS, np.float32), idf])
+        # A weight, and not a constant, so that a checkpoint and the SavedModel hold it.
+        self._token_idf = self.add_weight(
+            name="token_idf", shape=token_idf.shape, dtype="float32", trainable=False, initializer=lambda shape, dtype: tf.constant(token_idf, dtype)
+        )
+        self.built = True
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that a table needs: special ids, tokens, bigram buckets."""
+        return self._num_token_rows + self._num_bigram_rows
+
+    def call(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.SparseTensor]:
+        """(rows int64 [n] that the batch uses, weights float32 [batch, n] of them, sparse) of token ids int64 [batch, None]."""
+        documents, rows, weights = self._terms(tokens)
+        # Each row that the batch uses is gathered once, so its gradient is one row of an
+        # IndexedSlices, and no tensor of terms x embedding_dim is ever made.
+        rows, positions = tf.unique(rows, out_idx=tf.int64)
+        return rows, tf.SparseTensor(tf.stack([documents, positions], axis=1), weights, [tokens.nrows(), tf.size(rows, tf.int64)])
+
+    def _terms(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The distinct terms of each document: its number, the embedding's row and the normalised weight, all [terms]."""
+        documents, rows = tokens.value_rowids(), tokens.flat_values
+        idf = tf.gather(self._token_idf.value, rows)
+        if self._num_bigram_rows:
+            rows, documents, idf = self._with_bigrams(rows, documents, idf)
+        known = idf > 0
+        rows, documents, idf = (tf.boolean_mask(x, known) for x in (rows, documents, idf))
+        keys, position, counts = tf.unique_with_counts(documents * self.num_rows + rows, out_idx=tf.int64)
+        documents, rows = keys // self.num_rows, keys % self.num_rows
+        # Bigrams that share a bucket differ in IDF: the rarest counts.
+        idf = tf.math.unsorted_segment_max(idf, position, tf.size(keys))
+        weights = (1 + tf.math.log(tf.cast(counts, tf.float32))) * idf
+        norms = tf.sqrt(tf.math.unsorted_segment_sum(tf.square(weights), documents, tokens.nrows()))
+        return documents, rows, weights / tf.maximum(tf.gather(norms, documents), _TINY)
+
+    def _with_bigrams(self, ids: tf.Tensor, documents: tf.Tensor, idf: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        first, second = ids[:-1], ids[1:]
+        mixed = first * _FIRST_MULTIPLIER + second * _SECOND_MULTIPLIER
+        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, 17))
+        buckets = self._num_token_rows + mixed % self._num_bigram_rows
+        joined = (documents[:-1] == documents[1:]) & (idf[:-1] > 0) & (idf[1:] > 0)
+        joined_idf = tf.where(joined, (idf[:-1] + idf[1:]) / 2, 0.0)
+        return tf.concat([ids, buckets], 0), tf.concat([documents, documents[1:]], 0), tf.concat([idf, joined_idf], 0)
