@@ -12,8 +12,10 @@ from beam_jobs.contract.manifest import dump_json
 from trainer import metrics
 from trainer.experiment import Experiment, assemble, restore_best
 from trainer.files import write_atomically
-from trainer.input_pipeline import Batch, evaluation_batches, num_steps
+from trainer.input_pipeline import Batch, delete_in_background, evaluation_batches
 from trainer.report import format_evaluation
+from trainer.shards import naming_corrupt_shards, plan_split
+from trainer.strategy import is_chief, num_workers, sum_over_workers
 from trainer.thresholds import Thresholds, tune
 
 THRESHOLDS = "thresholds.json"
@@ -67,23 +69,26 @@ class Evaluator:
 
     def _compile(self, count):
         def replica_step(batch: Batch):
-            scores = tf.sigmoid(self._experiment.model(batch["tokens"], training=False))
+            scores = self._experiment.scores(batch["tokens"])
             return count(metrics.multi_hot(batch["labels"], self._num_labels), scores, batch["mask"])
 
         def step(iterator):
-            per_replica = self._strategy.run(replica_step, args=(next(iterator),))
-            return tf.nest.map_structure(lambda value: self._strategy.reduce("SUM", value, axis=None), per_replica)
+            return self._strategy.run(replica_step, args=(next(iterator),))
 
         return step
 
     def _sum(self, step, split: str, total):
-        dataset = self._experiment.dataset
-        batches = evaluation_batches(dataset, split, self._experiment.vectorizer, self._strategy, global_batch_size=self._batch_size)
-        iterator = iter(batches)
-        for _ in range(num_steps(dataset.examples(split), self._batch_size)):
-            result = tf.nest.map_structure(lambda value: value.numpy(), step(iterator))
-            total = result if total is None else tf.nest.map_structure(np.add, total, result)
-        return total
+        """Adds up the counts of all replicas of all workers; what they send each other is one sum at the end."""
+        dataset, strategy = self._experiment.dataset, self._strategy
+        plan = plan_split(dataset, split, num_workers=num_workers(strategy), global_batch_size=self._batch_size)
+        batches = evaluation_batches(dataset, split, self._experiment.vectorizer, strategy, global_batch_size=self._batch_size, plan=plan)
+        iterators = [iter(batches)]
+        with naming_corrupt_shards(dataset, split):
+            for _ in range(plan.steps):
+                result = tf.nest.map_structure(lambda value: sum(v.numpy() for v in strategy.experimental_local_results(value)), step(iterators[0]))
+                total = result if total is None else tf.nest.map_structure(np.add, total, result)
+        delete_in_background(iterators)
+        return sum_over_workers(strategy, total)
 
 
 def evaluate(config: Config) -> None:
@@ -96,9 +101,12 @@ def evaluate(config: Config) -> None:
         raise UserError(f"the dataset {dataset.directory} has neither validation nor test documents; look at `splits`")
     evaluator = Evaluator(experiment)
     thresholds = tune_thresholds(experiment, evaluator)
+    counts = {split: evaluator.counts(split, thresholds) for split in splits}
+    if not is_chief(experiment.strategy):
+        return
     write_atomically(experiment.run_dir / THRESHOLDS, dump_json(thresholds.to_json()))
     for split in splits:
-        evaluation = _describe(experiment, split, thresholds, evaluator.counts(split, thresholds))
+        evaluation = _describe(experiment, split, thresholds, counts[split])
         text = format_evaluation(evaluation)
         write_atomically(experiment.run_dir / f"evaluation-{split}.json", dump_json(evaluation))
         write_atomically(experiment.run_dir / f"evaluation-{split}.txt", text)

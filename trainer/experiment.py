@@ -1,24 +1,33 @@
 """The parts of an experiment, put together from its config: dataset, strategy, vectorizer, model."""
 
 import dataclasses
+import functools
+import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from trainer import losses
 from trainer.checkpoints import Checkpoints, RunState
+from trainer.cluster import with_platform_directories
 from trainer.dataset import Dataset, open_dataset
 from trainer.input_pipeline import make_vectorizer
 from trainer.models import VocabularyStatistics, build_model
-from trainer.strategy import make_strategy
+from trainer.strategy import check_agreement, make_strategy
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that training, evaluation and export share."""
+    """Everything that training, evaluation and export share.
+
+    Its config has the directories that the platform sets, see `trainer.cluster.with_platform_directories`.
+    """
 
     config: Config
     dataset: Dataset
@@ -30,21 +39,64 @@ class Experiment:
     def run_dir(self) -> Path:
         return Path(self.config.train.run_dir)
 
+    @property
+    def label_counts(self) -> dict[str, Any]:
+        """What the loss needs to know of the labels; keyword arguments of the functions of `trainer.losses`."""
+        return {
+            "positives": self.dataset.positives("train"),
+            "num_documents": self.dataset.examples("train"),
+            "label_names": self.dataset.label_names,
+        }
 
-def assemble(config: Config) -> Experiment:
+    @functools.cached_property
+    def _calibration_shift(self) -> np.ndarray:
+        return losses.calibration_shift(self.config.loss, **self.label_counts)
+
+    def scores(self, tokens: tf.RaggedTensor) -> tf.Tensor:
+        """Token ids [batch, None] -> probabilities, float32 [batch, labels], from which what the loss's weighting does is undone."""
+        logits = self.model(tokens, training=False)
+        return tf.sigmoid(losses.calibrated_logits(self.config.loss, logits, shift=tf.constant(self._calibration_shift)))
+
+
+def assemble(config: Config, *, with_pretrained: bool = False) -> Experiment:
     """Opens the dataset and builds the model with its first weights, under the strategy's scope.
+
+    Args:
+      config: the experiment.
+      with_pretrained: read `model.vectors`; needed only where no checkpoint is restored.
 
     Raises:
       UserError: the dataset or the strategy cannot be had.
     """
+    config = with_platform_directories(config, os.environ)
     dataset = open_dataset(config)
     strategy = make_strategy(config.train)
+    check_agreement(strategy, _fingerprint(config.to_yaml()), what="their configs")
+    check_agreement(strategy, _fingerprint(dataset.manifest.model_dump_json()), what="their datasets")
+    if config.train.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.train.seed)
-    statistics = VocabularyStatistics(size=len(dataset.vocabulary), document_counts=dataset.document_counts, num_documents=dataset.examples("train"))
+    statistics = VocabularyStatistics(
+        size=len(dataset.vocabulary),
+        document_counts=dataset.document_counts,
+        num_documents=dataset.examples("train"),
+        tokens=dataset.vocabulary,
+    )
     bias = losses.output_bias(dataset.positives("train"), dataset.examples("train"))
     with strategy.scope():
-        model = build_model(config.model, vocabulary=statistics, num_labels=dataset.num_labels, output_bias=bias, seed=config.train.seed)
+        model = build_model(
+            config.model,
+            vocabulary=statistics,
+            num_labels=dataset.num_labels,
+            output_bias=bias,
+            seed=config.train.seed,
+            with_pretrained=with_pretrained,
+        )
     return Experiment(config, dataset, strategy, make_vectorizer(dataset.vocabulary), model)
+
+
+def _fingerprint(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)
 
 
 def restore_best(experiment: Experiment) -> RunState:
@@ -55,8 +107,7 @@ def restore_best(experiment: Experiment) -> RunState:
     """
     state = None
     if experiment.run_dir.is_dir():
-        with experiment.strategy.scope():
-            state = Checkpoints(experiment.run_dir, experiment.model, optimizer=None).restore_best()
+        state = Checkpoints(experiment.run_dir, experiment.model, optimizer=None, strategy=experiment.strategy).restore_best()
     if state is None:
         raise UserError(f"train.run_dir: {experiment.run_dir} holds no trained model; expected one that `python -m trainer.task train` has written")
     return state

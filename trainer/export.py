@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -26,7 +27,8 @@ class ServingModule(tf.Module):
     Args:
       analyzer: raw strings -> analyzed strings.
       vectorizer: analyzed strings -> token ids.
-      model: token ids -> logits.
+      model: token ids -> logits; its variables are saved with the module.
+      scores: token ids -> probabilities, by the same model.
       label_names: by label id.
       threshold_bins: int [labels], for `trainer.metrics.decide`.
       top_k: labels that `serving_default` answers with.
@@ -38,6 +40,7 @@ class ServingModule(tf.Module):
         analyzer: Analyzer,
         vectorizer: keras.layers.TextVectorization,
         model: keras.Model,
+        scores: Callable[[tf.RaggedTensor], tf.Tensor],
         label_names: list[str],
         threshold_bins: list[int],
         top_k: int,
@@ -46,12 +49,13 @@ class ServingModule(tf.Module):
         self._analyzer = analyzer
         self._vectorizer = vectorizer
         self._model = model
+        self._scores_of = scores
         self._label_names = tf.constant(label_names)
         self._threshold_bins = tf.constant(threshold_bins, tf.int32)
         self._top_k = min(top_k, len(label_names))
 
     def _scores(self, text: tf.Tensor) -> tf.Tensor:
-        scores = tf.sigmoid(self._model(self._vectorizer(self._analyzer(text)), training=False))
+        scores = self._scores_of(self._vectorizer(self._analyzer(text)))
         return tf.ensure_shape(scores, [None, len(self._label_names)])
 
     @tf.function(input_signature=[_TEXT])
@@ -97,6 +101,7 @@ def export(config: Config) -> None:
         analyzer=Analyzer(experiment.dataset.manifest.analyzer),
         vectorizer=experiment.vectorizer,
         model=experiment.model,
+        scores=experiment.scores,
         label_names=experiment.dataset.label_names,
         threshold_bins=list(thresholds.per_label_bins) if per_label else [thresholds.global_bin] * experiment.dataset.num_labels,
         top_k=config.export.top_k,

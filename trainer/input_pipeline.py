@@ -4,6 +4,8 @@ The order of an epoch is a function of the seed and the epoch's number alone, so
 the middle of an epoch by skipping what was consumed.
 """
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,6 +14,8 @@ import tensorflow as tf
 
 from beam_jobs.contract import records
 from trainer.dataset import Dataset
+from trainer.shards import SplitPlan, plan_split
+from trainer.strategy import num_workers, worker_index
 
 SHARDS_AT_ONCE = 8
 READ_BUFFER_BYTES = 4 << 20  # 4 MiB for each open shard
@@ -32,48 +36,70 @@ def make_vectorizer(vocabulary: list[str]) -> keras.layers.TextVectorization:
     return keras.layers.TextVectorization(standardize=None, split="whitespace", output_mode="int", ragged=True, vocabulary=vocabulary)
 
 
-def num_steps(examples: int, global_batch_size: int) -> int:
-    """Steps that see every example once; the last batch is padded."""
-    return -(-examples // global_batch_size)
-
-
 def train_batches(
     dataset: Dataset,
     vectorizer: keras.layers.TextVectorization,
     strategy: tf.distribute.Strategy,
     *,
+    plan: SplitPlan,
     global_batch_size: int,
     shuffle_buffer: int,
     seed: int,
     epoch: int,
     first_step: int = 0,
+    skip_corrupt: bool = False,
 ) -> Any:
     """One epoch of the train split, shuffled, from its `first_step` on.
 
+    Args:
+      dataset: the dataset.
+      vectorizer: analyzed strings -> token ids.
+      strategy: the run's.
+      plan: how the workers share out the split.
+      global_batch_size: documents a step, over all replicas.
+      shuffle_buffer: documents in the shuffle buffer of each worker.
+      seed: the run's.
+      epoch: from 0.
+      first_step: steps of the epoch that are done.
+      skip_corrupt: leave out what follows a corrupt record in its shard; otherwise it raises tf.errors.DataLossError.
+
     Returns:
-      A distributed dataset that yields, for each step, a Batch of global_batch_size / replicas to each replica.
+      A distributed dataset that yields, for each step, a Batch of global_batch_size / replicas to each replica; after the
+      last document it yields padding without end.
     """
     order = np.random.default_rng([seed, epoch])
-    shards = order.permutation(dataset.shards("train")).tolist()
+    shards = plan.by_file[worker_index(strategy)] if plan.by_file else dataset.shards("train")
+    shards = order.permutation(shards).tolist()
     shuffle_seed = int(order.integers(1 << 31))
-    serialized = _read(shards).shuffle(shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
-    serialized = serialized.skip(first_step * global_batch_size)
-    steps = num_steps(dataset.examples("train"), global_batch_size) - first_step
-    return _distribute(serialized, vectorizer, strategy, global_batch_size, steps)
+    serialized = _read(shards, skip_corrupt=skip_corrupt).shuffle(shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
+    return _distribute(serialized, vectorizer, strategy, plan, global_batch_size, first_step=first_step)
 
 
 def evaluation_batches(
-    dataset: Dataset, split: str, vectorizer: keras.layers.TextVectorization, strategy: tf.distribute.Strategy, *, global_batch_size: int
+    dataset: Dataset,
+    split: str,
+    vectorizer: keras.layers.TextVectorization,
+    strategy: tf.distribute.Strategy,
+    *,
+    global_batch_size: int,
+    plan: SplitPlan | None = None,
 ) -> Any:
-    """A split in its own order, each document once; see `train_batches`."""
-    steps = num_steps(dataset.examples(split), global_batch_size)
-    return _distribute(_read(dataset.shards(split)), vectorizer, strategy, global_batch_size, steps)
+    """A split in its own order, each document once over all workers, for `plan.steps` steps; see `train_batches`."""
+    plan = plan or plan_split(dataset, split, num_workers=num_workers(strategy), global_batch_size=global_batch_size)
+    shards = plan.by_file[worker_index(strategy)] if plan.by_file else dataset.shards(split)
+    return _distribute(_read(shards), vectorizer, strategy, plan, global_batch_size, last_step=plan.steps)
 
 
-def _read(shards: list[str]) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices(shards).interleave(
-        lambda shard: tf.data.TFRecordDataset(shard, buffer_size=READ_BUFFER_BYTES),
-        cycle_length=min(SHARDS_AT_ONCE, len(shards)),
+def _read(shards: Sequence[str], *, skip_corrupt: bool = False) -> tf.data.Dataset:
+    compression = "GZIP" if shards and shards[0].endswith(".gz") else ""
+
+    def read_shard(shard: tf.Tensor) -> tf.data.Dataset:
+        serialized = tf.data.TFRecordDataset(shard, compression_type=compression, buffer_size=READ_BUFFER_BYTES)
+        return serialized.ignore_errors() if skip_corrupt else serialized
+
+    return tf.data.Dataset.from_tensor_slices(tf.constant(shards, tf.string, shape=[len(shards)])).interleave(
+        read_shard,
+        cycle_length=max(1, min(SHARDS_AT_ONCE, len(shards))),
         block_length=16,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
@@ -81,17 +107,42 @@ def _read(shards: list[str]) -> tf.data.Dataset:
 
 
 def _distribute(
-    serialized: tf.data.Dataset, vectorizer: keras.layers.TextVectorization, strategy: tf.distribute.Strategy, global_batch_size: int, steps: int
+    serialized: tf.data.Dataset,
+    vectorizer: keras.layers.TextVectorization,
+    strategy: tf.distribute.Strategy,
+    plan: SplitPlan,
+    global_batch_size: int,
+    *,
+    first_step: int = 0,
+    last_step: int | None = None,
 ) -> Any:
     """Pads the records to whole steps and gives each replica its share of every step."""
-    batch_size = global_batch_size // strategy.num_replicas_in_sync
+    workers, worker = num_workers(strategy), worker_index(strategy)
+    replica_batch_size = global_batch_size // strategy.num_replicas_in_sync
+    worker_batch_size = global_batch_size // workers
     padding = records.encode({"id": b"", "text": b"", "labels": [], "weight": 0.0})
-    real = serialized.map(lambda record: (record, 1.0), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    padded = real.concatenate(tf.data.Dataset.from_tensors((padding, 0.0)).repeat()).take(steps * global_batch_size)
 
     def to_batch(record: tf.Tensor, mask: tf.Tensor) -> Batch:
         parsed = records.parse_batch(record, ["text", "labels", "weight"])
         return {"tokens": vectorizer(parsed["text"]), "labels": parsed["labels"], "weights": parsed["weight"], "mask": mask}
 
-    batches = padded.batch(batch_size, drop_remainder=True).map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    real = serialized.skip(first_step * (worker_batch_size if plan.by_file else global_batch_size)).map(lambda record: (record, 1.0))
+    padded = real.concatenate(tf.data.Dataset.from_tensors((padding, 0.0)).repeat())
+    if workers > 1 and not plan.by_file:
+        padded = padded.batch(worker_batch_size, drop_remainder=True).shard(workers, worker).unbatch()
+    batches = padded.batch(replica_batch_size, drop_remainder=True).map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if last_step is not None:
+        batches = batches.take((last_step - first_step) * (strategy.num_replicas_in_sync // workers))
+    else:
+        # Of a data set that may end, several workers would tell each other at every step whether it has.
+        batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return strategy.distribute_datasets_from_function(lambda _: batches.prefetch(tf.data.AUTOTUNE))
+
+
+def delete_in_background(iterators: list[Any]) -> None:
+    """Empties a list that holds the only references to iterators.
+
+    Among several workers TensorFlow 2.21 takes up to a minute to delete the iterator of an epoch (seen in half the epochs, in
+    tf.data's RootDataset::Iterator::~Iterator), and all workers wait for the one that does.
+    """
+    threading.Thread(target=iterators.clear, daemon=True).start()

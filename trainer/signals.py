@@ -4,7 +4,11 @@ import signal
 
 
 class StopRequest:
-    """While open, notes SIGINT and SIGTERM in `requested` instead of ending the process; a second SIGINT interrupts as usual."""
+    """While open, notes SIGINT and SIGTERM in `requested` instead of ending the process; a second SIGINT interrupts as usual.
+
+    Attributes:
+      requested: the signal's name; None: none has come.
+    """
 
     def __init__(self):
         self.requested: str | None = None
@@ -23,3 +27,8 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+
+
+def exit_status(name: str) -> int:
+    """The status of a process that a signal has ended, as shells have it."""
+    return 128 + signal.Signals[name]

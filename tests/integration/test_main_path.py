@@ -28,7 +28,8 @@ sys.meta_path.insert(0, Block())
 import tensorflow as tf, tensorflow_text
 model = tf.saved_model.load(sys.argv[1])
 texts = tf.constant(json.load(sys.stdin))
-out = {name: {key: value.numpy().tolist() for key, value in model.signatures[name](texts).items()} for name in ("serving_default", "scores", "decide")}
+names = "serving_default", "scores", "decide"
+out = {name: {key: value.numpy().tolist() for key, value in model.signatures[name](texts).items()} for name in names}
 out["analyzed"] = model.signatures["analyze"](texts)["analyzed"].numpy().tolist()
 print(json.dumps(out, default=lambda value: value.decode("utf-8")))
 """
@@ -79,7 +80,7 @@ def test_the_saved_model_alone_gives_the_scores_of_the_trainer(trained, document
     shards = experiment.dataset.shards("test")
     ids = [i.decode() for i in records.parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"].numpy()]
     batches = evaluation_batches(experiment.dataset, "test", experiment.vectorizer, experiment.strategy, global_batch_size=64)
-    scores = np.concatenate([tf.sigmoid(experiment.model(batch["tokens"])).numpy() for batch in batches])[: len(ids)]
+    scores = np.concatenate([experiment.scores(batch["tokens"]).numpy() for batch in batches])[: len(ids)]
     # One shard after another here, interleaved there: compared as sets of rows, keyed by the scores of the served model.
     expected = np.array([served["scores"]["scores"][place[key]] for key in ids])
     np.testing.assert_allclose(np.sort(scores, axis=0), np.sort(expected, axis=0), atol=1e-6)
