@@ -35,12 +35,6 @@ setup(
         "gcp": ["apache-beam[gcp]==2.77.0"],
         "test": [
             "pytest>=8.3,<10",
-            "hypothesis>=6.100,<7",
-            "ruff==0.17.5",
-            "tensorflow-datasets>=4.9.7,<5",
-            "scikit-multilearn==0.2.0",
-        ],
-            "pytest>=8.3,<10",
             "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             "ruff==0.17.5",

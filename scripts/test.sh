@@ -9,4 +9,4 @@ say "style"
 ruff check .
 ruff format --check .
 say "tests"
-python -m pytest "$@"
+python -m pytest -n 2 --dist loadfile "$@" # two processes: most tests wait for single-threaded ones of their own
