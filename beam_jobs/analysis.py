@@ -11,7 +11,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from beam_jobs.contract.config import SplitsConfig, TextConfig
+from beam_jobs.contract.dataset_config import SplitsConfig, TextConfig
 from beam_jobs.contract.quiet import load_tensorflow
 from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
 from beam_jobs.splits import NoSplit, given_split

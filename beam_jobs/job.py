@@ -16,7 +16,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs import costs, local_progress, pipeline, readers, runners, tfds
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.config import Config, TextConfig, config_hash
+from beam_jobs.contract.config import Config, config_hash
+from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.quiet import load_tensorflow

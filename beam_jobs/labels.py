@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_jobs.contract.config import LabelsConfig
+from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.manifest import LabelChanges
 
 _CHANGES = tuple(LabelChanges.model_fields)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.analysis import DOCUMENTS, split_keys
-from beam_jobs.contract.config import SplitsConfig
+from beam_jobs.contract.dataset_config import SplitsConfig
 from beam_jobs.contract.manifest import LabelChanges
 from beam_jobs.labels import LabelRules
 from beam_jobs.spill import Segment, from_ipc, read_segments, to_ipc

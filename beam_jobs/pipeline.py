@@ -10,7 +10,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsIter, AsList, AsSingleton
 
 from beam_jobs.analysis import REJECTS_TAG, Analyze, order_keys
-from beam_jobs.contract.config import Config, StratifiedSplits
+from beam_jobs.contract.config import Config
+from beam_jobs.contract.dataset_config import StratifiedSplits
 from beam_jobs.contract.manifest import (
     DOCUMENT_COUNTS,
     LABELS,

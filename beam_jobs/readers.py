@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from beam_jobs.contract.config import CustomData, DataConfig
+from beam_jobs.contract.dataset_config import CustomData, DataConfig
 from beam_jobs.documents import Document, Reject
 from beam_jobs.inputs import InputFile, input_hash, parts
 from beam_jobs.sources import custom

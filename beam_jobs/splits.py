@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beam_jobs.contract.config import ColumnSplits, FileSplits, FoldSplits, HashSplits, SplitsConfig, StratifiedSplits, TimeSplits, parse_time
+from beam_jobs.contract.dataset_config import ColumnSplits, FileSplits, FoldSplits, HashSplits, SplitsConfig, StratifiedSplits, TimeSplits, parse_time
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.documents import Document
 

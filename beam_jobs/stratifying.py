@@ -11,7 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
 from beam_jobs.analysis import split_keys
-from beam_jobs.contract.config import StratifiedSplits
+from beam_jobs.contract.dataset_config import StratifiedSplits
 from beam_jobs.counting import Frequencies
 from beam_jobs.merging import Bucket, read_table, write_table
 from beam_jobs.selection import select

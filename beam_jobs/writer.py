@@ -17,7 +17,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.analysis import order_keys
 from beam_jobs.contract import records
-from beam_jobs.contract.config import OutputConfig
+from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import SPLITS, ShardInfo, shard_name
 from beam_jobs.merging import Bucket, read_table
 from beam_jobs.selection import Tally, select

@@ -16,6 +16,7 @@ from beam_jobs.contract.manifest import MANIFEST, dump_json
 from trainer import metrics
 from trainer.evaluate import load_thresholds
 from trainer.experiment import assemble, restore_best
+from trainer.strategy import is_chief
 
 SIGNATURES = ("serving_default", "scores", "decide", "analyze")
 _TEXT = tf.TensorSpec([None], tf.string, name="text")
@@ -94,6 +95,9 @@ class ServingModule(tf.Module):
 def export(config: Config) -> None:
     """Writes the next version of the SavedModel, `model_dir/1` first, whole or not at all."""
     experiment = assemble(config)
+    if not is_chief(experiment.strategy):  # the model is the same on every worker
+        return
+    config = experiment.config  # with the platform's directories
     state = restore_best(experiment)
     thresholds = load_thresholds(experiment)
     per_label = config.export.threshold == "per_label"

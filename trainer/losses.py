@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.config import (
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import (
     AsymmetricConfig,
     ClassBalancedConfig,
     DistributionBalancedConfig,
@@ -19,7 +20,6 @@ from beam_jobs.contract.config import (
     LossConfig,
     WeightedBceConfig,
 )
-from beam_jobs.contract.errors import UserError
 
 # A label without positives, or without negatives, counts as if it had half a document of them.
 _LEAST_COUNT = 0.5

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.config import OptimizerConfig
+from beam_jobs.contract.training_config import OptimizerConfig
 from trainer import schedules
 
 # Parts of the names of weights that do not decay. Embeddings do not: rows that a batch does not use would.

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from beam_jobs.contract.config import OptimizerConfig
+from beam_jobs.contract.training_config import OptimizerConfig
 
 
 def build(config: OptimizerConfig, *, total_steps: int | None) -> keras.optimizers.schedules.LearningRateSchedule | float:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.config import TrainConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import TrainConfig
 from trainer.cluster import Cluster, find_cluster, wait_for_workers
 
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError)

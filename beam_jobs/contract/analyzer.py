@@ -11,7 +11,7 @@ import re
 import tensorflow as tf
 
 from beam_jobs.contract import english
-from beam_jobs.contract.config import TextConfig
+from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.stop_words import resolve
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pydantic
 
-from beam_jobs.contract.config import TextConfig, differing_keys
+from beam_jobs.contract.config import differing_keys
+from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import Section, validate
 

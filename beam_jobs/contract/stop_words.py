@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from beam_jobs.contract import english
-from beam_jobs.contract.config import TextConfig
+from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 
 

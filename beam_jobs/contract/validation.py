@@ -4,13 +4,18 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
+from pydantic import Field
 
 from beam_jobs.contract.errors import UserError
 
 _UNIONS = (Union, type(int | str))
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Path_ = Annotated[str, Field(min_length=1)]
+LabelName = Annotated[str, Field(min_length=1)]
 
 
 class Section(pydantic.BaseModel):

@@ -2,7 +2,7 @@
 
 import importlib
 
-from beam_jobs.contract.config import CustomData
+from beam_jobs.contract.dataset_config import CustomData
 from beam_jobs.contract.errors import UserError
 
 _METHODS = ("files", "read")

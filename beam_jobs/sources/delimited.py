@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from beam_jobs.contract.config import CsvData
+from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import Document, Reject
 from beam_jobs.inputs import InputFile, match_files

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from beam_jobs.contract.config import PythonDocstringsData
+from beam_jobs.contract.dataset_config import PythonDocstringsData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import UNREADABLE, Document, Reject
 from beam_jobs.inputs import InputFile

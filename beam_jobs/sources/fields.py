@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_jobs.contract.config import CsvData, JsonlData, ParquetData
+from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
 

@@ -5,7 +5,7 @@ import itertools
 import json
 from collections.abc import Iterator
 
-from beam_jobs.contract.config import JsonlData
+from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
 from beam_jobs.inputs import InputFile, match_files

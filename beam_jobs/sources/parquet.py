@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs.contract.config import ParquetData
+from beam_jobs.contract.dataset_config import ParquetData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import Document, Reject
 from beam_jobs.inputs import InputFile, match_files

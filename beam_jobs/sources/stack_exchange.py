@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from beam_jobs.contract.config import StackExchangeData
+from beam_jobs.contract.dataset_config import StackExchangeData
 from beam_jobs.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
 from beam_jobs.inputs import InputFile, match_files
 from beam_jobs.sources import streams

@@ -8,7 +8,8 @@ import pytest
 from beam_jobs import inputs, readers, stratifying
 from beam_jobs.analysis import DOCUMENTS, Analyze
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.config import StratifiedSplits, config_from_dict
+from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.dataset_config import StratifiedSplits
 from beam_jobs.counting import COUNTS
 from beam_jobs.job import preprocess
 from beam_jobs.merging import MergeDuplicates

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.config import LabelsConfig, config_from_dict
+from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.manifest import LabelChanges
 from beam_jobs.job import preprocess, summary
 from beam_jobs.labels import LabelRules

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.analysis import DOCUMENTS, order_keys, split_keys
-from beam_jobs.contract.config import ColumnSplits, HashSplits, LabelsConfig
+from beam_jobs.contract.dataset_config import ColumnSplits, HashSplits, LabelsConfig
 from beam_jobs.labels import LabelRules
 from beam_jobs.merging import MERGED, MergeDuplicates, merge, read_table
 from beam_jobs.spill import Segment, to_ipc

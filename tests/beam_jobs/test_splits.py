@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from beam_jobs import stratifying
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.config import ColumnSplits, FileSplits, FoldSplits, HashSplits, StratifiedSplits, TimeSplits, config_from_dict
+from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.dataset_config import ColumnSplits, FileSplits, FoldSplits, HashSplits, StratifiedSplits, TimeSplits
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.documents import Document
 from beam_jobs.job import preprocess

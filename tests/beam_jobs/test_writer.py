@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract import records
-from beam_jobs.contract.config import OutputConfig
+from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.merging import MERGED, Bucket, write_table
 from beam_jobs.pipeline import _with_bucket

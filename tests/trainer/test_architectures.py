@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
 
-from beam_jobs.contract.config import ModelConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import ModelConfig
 from trainer.models import VocabularyStatistics, build_model
 from trainer.models.transformer import sinusoidal_positions
 from trainer.optimizers import LazyAdam

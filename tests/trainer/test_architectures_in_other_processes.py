@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
 
-from beam_jobs.contract.config import ModelConfig
+from beam_jobs.contract.training_config import ModelConfig
 from trainer.models import VocabularyStatistics, build_model
 
 VOCABULARY = VocabularyStatistics(size=40, document_counts=np.arange(40, 0, -1) + 1, num_documents=100)
@@ -70,7 +70,7 @@ import json, sys
 import keras, numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 from pydantic import TypeAdapter
-from beam_jobs.contract.config import ModelConfig
+from beam_jobs.contract.training_config import ModelConfig
 from trainer.models import VocabularyStatistics, build_model
 from trainer.optimizers import LazyAdam
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from beam_jobs.contract.config import LossConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import LossConfig
 from trainer import losses
 
 POSITIVES = np.array([1, 20, 50, 99, 0])

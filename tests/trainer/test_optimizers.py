@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_jobs.contract.config import OptimizerConfig
+from beam_jobs.contract.training_config import OptimizerConfig
 from trainer import optimizers
 
 NAMES = get_args(OptimizerConfig.model_fields["name"].annotation)
@@ -191,7 +191,7 @@ import os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras, numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from beam_jobs.contract.config import OptimizerConfig
+from beam_jobs.contract.training_config import OptimizerConfig
 from trainer import optimizers
 
 def train(config, strategy, rows_of_replica):

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
 
-from beam_jobs.contract.config import ModelConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import ModelConfig
 from trainer.models import VocabularyStatistics, build_model
 from trainer.optimizers import LazyAdam
 from trainer.vectors import coverage_text, load_vectors

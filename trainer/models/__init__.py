@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.config import CustomConfig, ModelConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import CustomConfig, ModelConfig
 from trainer.models.bow import BagOfEmbeddings
 from trainer.models.cnn import ConvolutionalNetwork
 from trainer.models.cnn_lwan import LabelWiseAttention

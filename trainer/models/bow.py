@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.config import BowConfig
+from beam_jobs.contract.training_config import BowConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, TermBags, logits_layer, smooth_idf
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.config import CnnLwanConfig
+from beam_jobs.contract.training_config import CnnLwanConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import TokenSequences, padding_bias, seeds
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.config import MlpConfig
+from beam_jobs.contract.training_config import MlpConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, TermBags, dense_layer, logits_layer, seeds, smooth_idf
 

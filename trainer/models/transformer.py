@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.config import TransformerConfig
+from beam_jobs.contract.training_config import TransformerConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import TokenSequences, dense_layer, logits_layer, padding_bias, seeds
 

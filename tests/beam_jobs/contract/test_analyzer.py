@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from beam_jobs.contract import english
 from beam_jobs.contract.analyzer import Analyzer, resolve
-from beam_jobs.contract.config import TextConfig
+from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 
 # Every step is off: a test turns on what it is about.

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from beam_jobs import readers
-from beam_jobs.contract.config import CustomData
+from beam_jobs.contract.dataset_config import CustomData
 from beam_jobs.contract.errors import UserError
 
 MODULE = """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.config import CsvData
+from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources.delimited import CsvReader

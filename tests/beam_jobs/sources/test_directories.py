@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import _twenty_newsgroups as reference
 
-from beam_jobs.contract.config import DirectoriesData
+from beam_jobs.contract.dataset_config import DirectoriesData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources import posts

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from beam_jobs.contract.config import PythonDocstringsData
+from beam_jobs.contract.dataset_config import PythonDocstringsData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import Reject
 from beam_jobs.sources import docstrings

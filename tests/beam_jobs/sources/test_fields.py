@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs import readers
-from beam_jobs.contract.config import CsvData, JsonlData, ParquetData
+from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
 from beam_jobs.sources.fields import MAX_LABEL_CHARACTERS
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs import inputs
-from beam_jobs.contract.config import JsonlData
+from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
 from beam_jobs.inputs import InputFile

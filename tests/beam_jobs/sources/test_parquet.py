@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs import inputs
-from beam_jobs.contract.config import ParquetData
+from beam_jobs.contract.dataset_config import ParquetData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import TOO_LONG

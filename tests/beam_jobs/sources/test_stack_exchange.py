@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs import inputs
-from beam_jobs.contract.config import StackExchangeData
+from beam_jobs.contract.dataset_config import StackExchangeData
 from beam_jobs.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import TOO_LONG
 from beam_jobs.sources.stack_exchange import StackExchangeReader

@@ -1,0 +1,295 @@
+"""The sections of the config that the Beam job reads: they decide the dataset's bytes."""
+
+import math
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+from beam_jobs.contract.validation import Fraction, LabelName, Path_, Section
+
+# --- data: where documents come from ---------------------------------------------------
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        "a".encode(encoding)  # refuses codecs that encode no text, which codecs.lookup() knows as well
+    except LookupError:
+        raise ValueError(f"expected an encoding that Python knows, such as utf-8 or latin-1, not {encoding!r}") from None
+
+
+class _Source(Section):
+    max_reject_fraction: Fraction = Field(
+        0.01, description="stop, with the most frequent reasons, when more than this fraction of the documents read is rejected"
+    )
+
+
+class _Files(_Source):
+    inputs: tuple[Path_, ...] = Field(min_length=1, description="files or glob patterns; relative paths start at the working directory")
+    max_row_bytes: int = Field(
+        16 << 20, ge=1, description="a longer row, or file of a directory, is a reject: what bounds the memory that one document takes"
+    )
+
+
+class RowData(_Files):
+    """Rows of named fields."""
+
+    id_field: str | None = Field(None, description="the field with the document's id, which need not be unique; null: the file's name and the row")
+    text_fields: tuple[str, ...] = Field(("text",), min_length=1, description="the fields with text; several are joined by a blank line")
+    labels_field: str = Field("labels", description="the field with the labels: a list of strings, or a string if label_delimiter is set")
+    label_delimiter: str | None = Field(None, min_length=1, description="the string between the labels where labels_field holds one string")
+    label_columns: tuple[str, ...] = Field(
+        (), description="fields that each stand for the label of their name: 0 or 1, true or false, or soft; in the place of labels_field"
+    )
+    label_threshold: float = Field(0.5, gt=0, description="a label of label_columns is there where its field is at least this")
+    weight_field: str | None = Field(None, description="the field with the document's weight in the loss, a number of 0 or more; null: 1")
+    split_field: str | None = Field(None, description="the field that says which split the document is in, for splits.method column")
+    time_field: str | None = Field(None, description="the field with the document's time, for splits.method time")
+
+
+class JsonlData(RowData):
+    """One JSON object a line."""
+
+    source: Literal["jsonl"] = Field(description="the kind of source")
+
+
+class CsvData(RowData):
+    """CSV, TSV and their kin; without label_delimiter, labels_field holds one label."""
+
+    source: Literal["csv"] = Field(description="the kind of source")
+    columns: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of the columns of files without a header; null: the first row has them"
+    )
+    delimiter: str = Field(",", min_length=1, max_length=1, description='between the fields of a row; a tab is "\\t"')
+    quote_character: str | None = Field(
+        '"', min_length=1, max_length=1, description="around fields that hold delimiters or line breaks; null: no quoting"
+    )
+    double_quote: bool = Field(True, description="within quotes, a quote character is written twice; else behind escape_character")
+    escape_character: str | None = Field(
+        None, min_length=1, max_length=1, description="takes the meaning from the character behind it; null: none does"
+    )
+    encoding: str = Field("utf-8", description="how characters are encoded, by Python's name, such as latin-1")
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self):
+        _check_encoding(self.encoding)
+        marks = [mark for mark in (self.delimiter, self.quote_character, self.escape_character) if mark is not None]
+        if len(set(marks)) < len(marks) or set(marks) & {"\n", "\r", "\0"}:
+            raise ValueError(f"expected different characters, no line breaks, as delimiter, quote_character and escape_character, not {marks}")
+        if self.columns is not None and len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"expected columns with different names, not {list(self.columns)}")
+        return self
+
+
+class ParquetData(RowData):
+    """Parquet; only the columns named here are read."""
+
+    source: Literal["parquet"] = Field(description="the kind of source")
+
+
+class DirectoriesData(_Files):
+    """One document a file, labelled with the name of the directory that it stands in; also within tar archives."""
+
+    source: Literal["directories"] = Field(description="the kind of source")
+    encoding: str | None = Field(None, description="how characters are encoded, by Python's name; null: UTF-8, or else what each file looks like")
+    remove: tuple[Literal["headers", "footers", "quotes"], ...] = Field(
+        (), description="parts of posts to leave out, by the rules of scikit-learn's fetch_20newsgroups"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _known_encoding(self):
+        if self.encoding is not None:
+            _check_encoding(self.encoding)
+        return self
+
+
+class StackExchangeData(_Files):
+    """The questions of Stack Exchange's `Posts.xml`, labelled with their tags; other posts are no documents."""
+
+    source: Literal["stack_exchange"] = Field(description="the kind of source")
+    text_fields: tuple[Literal["title", "body"], ...] = Field(
+        ("title", "body"), min_length=1, description="parts of the text, joined by a blank line"
+    )
+
+
+class CustomData(_Source):
+    """A source of your own: a class with the methods of beam_jobs.readers.Reader."""
+
+    source: Literal["custom"] = Field(description="the kind of source")
+    reader: str = Field(pattern=r"^[\w.]+:\w+$", description="the class, as package.module:Class; workers must be able to import it")
+    options: dict[str, str | int | float | bool | tuple[str, ...] | None] = Field({}, description="keyword arguments of the class")
+
+
+class PythonDocstringsData(_Source):
+    """The docstrings of installed Python packages, read with `ast`; nothing is imported.
+
+    A document's labels are its package, its sub-modules down to `label_depth`, and the kind of
+    object (`kind:module`, `kind:class`, `kind:function`).
+    """
+
+    source: Literal["python_docstrings"] = Field(description="the kind of source")
+    packages: tuple[str, ...] = Field((), description="names of importable packages; `stdlib` is the standard library; empty: all that is installed")
+    min_words: int = Field(8, ge=1, description="shorter docstrings are no documents")
+    label_depth: int = Field(2, ge=1, description="2 gives the labels `numpy` and `numpy.linalg`")
+
+
+DataConfig = Annotated[
+    JsonlData | CsvData | ParquetData | DirectoriesData | StackExchangeData | PythonDocstringsData | CustomData, Field(discriminator="source")
+]
+
+
+# --- text: the analyzer's whole specification ------------------------------------------
+
+
+class TextConfig(Section):
+    """How raw text becomes tokens: the specification of the analyzer, step by step in this order."""
+
+    strip_html: bool = Field(True, description="remove comments, scripts, styles and tags, and decode common entities")
+    strip_urls: bool = Field(True, description="remove http://, https://, ftp:// and www. addresses")
+    normalize: Literal["none", "lower", "nfkc", "nfkc_casefold"] = Field(
+        "nfkc_casefold", description="Unicode normalisation; `none` and `lower` need no TensorFlow Text when serving"
+    )
+    expand_contractions: bool = Field(True, description="English contractions: don't -> do not")
+    keep_characters: str | None = Field(
+        r"\p{L}\p{M}\p{N}", min_length=1, description="inside of an RE2 character class; all other characters become spaces; null: keep all"
+    )
+    token_pattern: str | None = Field(None, min_length=1, description="RE2 pattern; only its matches remain, each split at spaces again; null: off")
+    tokenizer: Literal["whitespace", "unicode_script", "character"] = Field("whitespace", description="how text is split into tokens")
+    drop_tokens_with_digits: bool = Field(False, description="drop every token that holds a decimal digit")
+    stop_words: None | tuple[str, ...] | Path_ = Field(
+        None, description="tokens to drop: `english`, a list, or a file with one word a line; null: none"
+    )
+    max_tokens: int | None = Field(512, ge=1, description="tokens kept a document, from its start; null: all")
+
+
+class VocabularyConfig(Section):
+    """Which tokens of the train split the model knows."""
+
+    max_tokens: int = Field(50_000, ge=1, description="the most frequent tokens kept")
+    min_document_count: int = Field(2, ge=1, description="tokens in fewer train documents are left out")
+
+
+# --- labels, splits, output ------------------------------------------------------------
+
+
+class DuplicatesConfig(Section):
+    """Near-duplicates: documents that share most of their shingles, by MinHash. Documents with equal analyzed text are always merged."""
+
+    near: Literal["ignore", "report", "drop"] = Field(
+        "ignore", description="report: count those that stand in several splits, in statistics.json; drop: keep one of each, of the last split"
+    )
+    similarity: float = Field(0.8, ge=0.5, le=1, description="least Jaccard similarity of two near-duplicates' sets of shingles")
+    shingle_tokens: int = Field(3, ge=1, le=16, description="tokens in a row that make a shingle")
+
+
+class LabelsConfig(Section):
+    """Which labels the dataset keeps: names are cleaned first, then counted over all documents after duplicates are merged."""
+
+    fold_case: bool = Field(False, description="fold the case of labels: `Python` and `python` are one; the names below are folded too")
+    aliases: dict[LabelName, LabelName] = Field({}, description="other names of a label, such as `math-ph: math.MP`; applied after fold_case")
+    deny: tuple[LabelName, ...] = Field((), description="labels to leave out")
+    allow: tuple[LabelName, ...] | None = Field(None, min_length=1, description="the only labels to keep; null: all")
+    min_count: int = Field(1, ge=1, description="labels on fewer documents are left out")
+    top_k: int | None = Field(None, ge=1, description="keep only the K most frequent labels; null: no limit")
+    keep_unlabeled: bool = Field(True, description="keep documents that have none of the kept labels")
+
+    @pydantic.model_validator(mode="after")
+    def _aliases_end_at_once(self):
+        fold = str.casefold if self.fold_case else str
+        aliases = {fold(name): fold(target) for name, target in self.aliases.items()}
+        chained = sorted(target for name, target in aliases.items() if aliases.get(target, target) != target)
+        if chained:
+            raise ValueError(f"expected aliases of labels that are no aliases themselves, unlike {chained[0]!r}")
+        return self
+
+
+class _Fractions(Section):
+    train: Fraction = Field(0.8, description="what the model learns from")
+    validation: Fraction = Field(0.1, description="decides thresholds, the best checkpoint and early stopping")
+    test: Fraction = Field(0.1, description="only reported on")
+
+    @pydantic.model_validator(mode="after")
+    def _sum_to_one(self):
+        if not math.isclose(self.train + self.validation + self.test, 1.0, abs_tol=1e-9) or self.train == 0:
+            raise ValueError(f"expected a sum of 1 with train above 0, not {self.train} + {self.validation} + {self.test}")
+        return self
+
+
+class HashSplits(_Fractions):
+    """A fraction of the documents in each split; a document's split is decided by a hash of its analyzed text."""
+
+    method: Literal["hash"] = Field("hash", description="how documents are split")
+
+
+class StratifiedSplits(_Fractions):
+    """A fraction of the documents of every label in each split, rare labels first."""
+
+    method: Literal["stratified"] = Field(description="how documents are split")
+
+
+class FoldSplits(Section):
+    """One of k folds, by a hash of the analyzed text: fold `fold` is the test split, the next one validation, the others train."""
+
+    method: Literal["folds"] = Field(description="how documents are split")
+    folds: int = Field(10, ge=3, description="number of folds")
+    fold: int = Field(0, ge=0, description="the fold that is the test split, from 0")
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_the_folds(self):
+        if self.fold >= self.folds:
+            raise ValueError(f"expected a fold below folds = {self.folds}, not {self.fold}")
+        return self
+
+
+class ColumnSplits(Section):
+    """The split that the source says; of duplicates the last counts: test before validation before train."""
+
+    method: Literal["column"] = Field(description="how documents are split")
+    train: tuple[str, ...] = Field(("train",), min_length=1, description="what the source calls the train split")
+    validation: tuple[str, ...] = Field(("validation", "valid", "val", "dev"), description="what the source calls the validation split")
+    test: tuple[str, ...] = Field(("test",), description="what the source calls the test split")
+
+
+class FileSplits(Section):
+    """The split of the file that a document stands in; of duplicates the last counts: test before validation before train."""
+
+    method: Literal["files"] = Field(description="how documents are split")
+    validation: tuple[str, ...] = Field((), description="glob patterns of files of the validation split, such as `*dev*`")
+    test: tuple[str, ...] = Field((), description="glob patterns of files of the test split; all other files are train")
+
+
+class TimeSplits(Section):
+    """Older documents train, newer ones are validation and test; of duplicates the newest counts."""
+
+    method: Literal["time"] = Field(description="how documents are split")
+    validation_from: str = Field(description="ISO 8601 time, such as 2024-01-01, of the first documents that are no longer train; UTC")
+    test_from: str = Field(description="ISO 8601 time of the first documents of the test split")
+
+    @pydantic.model_validator(mode="after")
+    def _times_in_order(self):
+        try:
+            first, second = parse_time(self.validation_from), parse_time(self.test_from)
+        except ValueError as error:
+            raise ValueError(f"expected times in ISO 8601, such as 2024-01-31: {error}") from None
+        if first > second:
+            raise ValueError(f"expected validation_from before test_from, not {self.validation_from} and {self.test_from}")
+        return self
+
+
+SplitsConfig = HashSplits | StratifiedSplits | FoldSplits | ColumnSplits | FileSplits | TimeSplits
+
+
+class OutputConfig(Section):
+    """Where the dataset goes, and in what shards."""
+
+    dataset_dir: Path_ = Field(description="the dataset directory; default: out/NAME/dataset")
+    shards: int | None = Field(None, ge=1, le=99_999, description="shards a split; null: as many as shard_bytes asks for")
+    shard_bytes: int = Field(128 << 20, ge=1 << 10, description="target size of a shard in bytes (default 128 MiB), where shards is null")
+    compression: Literal["none", "gzip"] = Field("none", description="compression of the shards; TensorFlow Datasets reads only `none`")
+
+
+def parse_time(text: str) -> datetime:
+    """A time in ISO 8601; without an offset it is UTC. Raises ValueError where it is none."""
+    time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 knows no Z
+    return time if time.tzinfo else time.replace(tzinfo=timezone(timedelta(0)))

@@ -1,0 +1,244 @@
+"""The sections of the config that the trainer reads."""
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from beam_jobs.contract.validation import Fraction, Path_, Section
+
+
+class _Model(Section):
+    name: str  # each kind has its own; it stands here to be the first key
+    embedding_dim: int = Field(128, ge=1, description="size of a token's embedding")
+    dropout: float = Field(0.1, ge=0, lt=1, description="fraction of the units dropped while training")
+    vectors: Path_ | None = Field(None, description="GloVe or word2vec text file that the tokens' embeddings start from; its size is embedding_dim")
+    freeze_vectors: bool = Field(False, description="embeddings from the file stay as they are; those of other tokens are learned")
+
+
+class _BagModel(_Model):
+    token_weights: Literal["tfidf", "uniform"] = Field("tfidf", description="a token's weight in the sum; each document's weights have L2 norm 1")
+    bigram_buckets: int = Field(0, ge=0, description="hashed embeddings for pairs of neighbouring tokens; 0: no pairs")
+
+
+class BowConfig(_BagModel):
+    """Bag of embeddings: the sum of the tokens' embeddings, then one dense layer."""
+
+    name: Literal["bow"] = Field("bow", description="the architecture")
+    dropout: float = Field(0.0, ge=0, lt=1, description="fraction of the document vector's units dropped while training")
+    wide: bool = Field(False, description="add a linear model: a weight for each token or pair and each label")
+
+
+class MlpConfig(_BagModel):
+    """Bag of embeddings, then hidden layers."""
+
+    name: Literal["mlp"] = Field(description="the architecture")
+    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field((256,), min_length=1, description="units of each hidden layer")
+
+
+class _SequenceModel(_Model):
+    max_tokens: int | None = Field(512, ge=1, description="tokens of a document that are read, from its start; null: all")
+
+
+class CnnConfig(_SequenceModel):
+    """Convolutions of several widths beside each other, each filter's highest value over the document (Kim 2014)."""
+
+    name: Literal["cnn"] = Field(description="the architecture")
+    filter_widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((3, 4, 5), min_length=1, description="tokens that the filters span")
+    filters: int = Field(128, ge=1, description="filters of each width")
+
+
+class LstmConfig(_SequenceModel):
+    """LSTM layers over the tokens, read forwards or both ways."""
+
+    name: Literal["lstm"] = Field(description="the architecture")
+    units: int = Field(128, ge=1, description="units of each layer and direction")
+    layers: int = Field(1, ge=1, description="layers, one on the other")
+    bidirectional: bool = Field(True, description="read both ways")
+    pooling: Literal["max", "last"] = Field("max", description="the document's vector: each unit's highest state, or its last one")
+    spatial_dropout: float = Field(0.1, ge=0, lt=1, description="fraction of whole channels dropped before each layer while training")
+
+
+class CnnLwanConfig(_SequenceModel):
+    """A convolution, then an attention of each label's own over the document (CAML, Mullenbach et al. 2018)."""
+
+    name: Literal["cnn_lwan"] = Field(description="the architecture")
+    filter_width: int = Field(10, ge=1, description="tokens that a filter spans")
+    filters: int = Field(128, ge=1, description="number of filters")
+
+
+class TransformerConfig(_Model):
+    """Transformer encoder with the norm before each layer (Vaswani et al. 2017, Xiong et al. 2020), and the mean over tokens."""
+
+    name: Literal["transformer"] = Field(description="the architecture")
+    max_tokens: int = Field(256, ge=1, description="tokens of a document that are read, from its start")
+    layers: int = Field(2, ge=1, description="encoder layers")
+    heads: int = Field(4, ge=1, description="attention heads; they divide embedding_dim")
+    feed_forward_dim: int = Field(512, ge=1, description="units between the two dense layers of each encoder layer")
+    positions: Literal["sinusoidal", "learned"] = Field("sinusoidal", description="how a token's place is told")
+
+    @pydantic.model_validator(mode="after")
+    def _heads_share_the_embedding(self):
+        if self.embedding_dim % self.heads:
+            raise ValueError(f"expected heads that divide embedding_dim, not {self.heads} and {self.embedding_dim}")
+        return self
+
+
+class CustomConfig(Section):
+    """A model of your own; every further key is an option that its function receives."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    name: Literal["custom"] = Field(description="the architecture")
+    build: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="the function that builds it, as package.module:function")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys."""
+        return dict(self.model_extra or {})
+
+
+ModelConfig = Annotated[
+    BowConfig | MlpConfig | CnnConfig | LstmConfig | CnnLwanConfig | TransformerConfig | CustomConfig, Field(discriminator="name")
+]
+
+
+class _Loss(Section):
+    name: str  # as in _Model
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="a label's target is drawn to 1/2 by this fraction of the way")
+
+
+class WeightedBceConfig(_Loss):
+    """Binary cross-entropy with weighted positives, summed over labels and averaged over the global batch."""
+
+    name: Literal["weighted_bce"] = Field("weighted_bce", description="the loss")
+    pos_weight: Literal["none", "sqrt", "balanced", "effective_number", "file"] = Field(
+        "sqrt",
+        description="weight of a label's positives, from the train split: 1, sqrt(negatives / positives), negatives / positives, that of their "
+        "effective numbers, or read from pos_weight_file",
+    )
+    max_pos_weight: float = Field(20.0, ge=1, description="positive weights are clipped to [1, this]; those from a file are not")
+    effective_number_beta: float = Field(0.999, ge=0, lt=1, description="n documents count as (1 - beta^n) / (1 - beta) in effective_number")
+    pos_weight_file: Path_ | None = Field(None, description="JSON file, one object with the weight of each label by its name")
+
+    @pydantic.model_validator(mode="after")
+    def _file_where_it_is_read(self):
+        if (self.pos_weight == "file") != (self.pos_weight_file is not None):
+            raise ValueError(f"expected pos_weight_file with `pos_weight: file` only, not {self.pos_weight_file!r} with {self.pos_weight!r}")
+        return self
+
+
+class FocalConfig(_Loss):
+    """Focal loss (Lin et al. 2017): labels that are predicted well weigh less."""
+
+    name: Literal["focal"] = Field(description="the loss")
+    gamma: float = Field(2.0, ge=0, description="focusing; 0: none")
+    alpha: float | None = Field(0.25, gt=0, lt=1, description="weight of positives, and 1 - alpha of negatives; null: 1 for both")
+
+
+class AsymmetricConfig(_Loss):
+    """Asymmetric loss (Ridnik et al. 2021): negatives are focused more than positives, and the easiest are dropped."""
+
+    name: Literal["asymmetric"] = Field(description="the loss")
+    gamma_positive: float = Field(0.0, ge=0, description="focusing of positives")
+    gamma_negative: float = Field(4.0, ge=0, description="focusing of negatives")
+    probability_shift: float = Field(0.05, ge=0, lt=1, description="negatives with a probability up to this have no loss")
+
+
+class ClassBalancedConfig(_Loss):
+    """Class-balanced loss (Cui et al. 2019): a label weighs by the inverse of its effective number of documents."""
+
+    name: Literal["class_balanced"] = Field(description="the loss")
+    beta: float = Field(0.999, ge=0, lt=1, description="n documents count as (1 - beta^n) / (1 - beta)")
+    gamma: float = Field(0.0, ge=0, description="focusing as in focal loss; 0: none")
+
+
+class DistributionBalancedConfig(_Loss):
+    """Distribution-balanced loss (Wu et al. 2020, Huang et al. 2021): weights by co-occurring labels, and tolerance for negatives."""
+
+    name: Literal["distribution_balanced"] = Field(description="the loss")
+    alpha: float = Field(0.1, ge=0, description="the smoothed weight of a label in a document is alpha + sigmoid(beta * (weight - mu))")
+    beta: float = Field(10.0, gt=0, description="slope of the smoothing")
+    mu: float = Field(0.2, ge=0, le=1, description="centre of the smoothing")
+    negative_scale: float = Field(2.0, ge=1, description="negatives' logits are multiplied, and their loss divided, by this; 1: no tolerance")
+    bias_scale: float = Field(0.05, ge=0, description="logits are moved by this times their labels' log-odds in training; 0: not at all")
+    gamma: float = Field(2.0, ge=0, description="focusing as in focal loss; 0: none")
+
+
+LossConfig = Annotated[
+    WeightedBceConfig | FocalConfig | AsymmetricConfig | ClassBalancedConfig | DistributionBalancedConfig, Field(discriminator="name")
+]
+
+
+class OptimizerConfig(Section):
+    """The optimizer."""
+
+    name: Literal["lazy_adam", "row_adagrad", "adam", "adamw", "adagrad", "sgd", "rmsprop", "lion"] = Field(
+        "lazy_adam",
+        description="`lazy_adam` and `row_adagrad` update only the embeddings that a batch used, the latter with one number of state for each; "
+        "the others are those of Keras",
+    )
+    learning_rate: float = Field(1e-2, gt=0, description="step size, at its highest")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="how the learning rate falls until the end of train.epochs")
+    warmup_fraction: Fraction = Field(0.0, description="fraction of the steps of train.epochs in which the learning rate rises first")
+    final_fraction: Fraction = Field(0.0, description="the learning rate that a schedule ends with, as a fraction of learning_rate")
+    clip_norm: float | None = Field(None, gt=0, description="gradients are scaled down to this norm, over all weights and replicas; null: never")
+    weight_decay: float | None = Field(
+        None, ge=0, description="decay of kernels a step, times the learning rate (not of biases, norms and embeddings); null: 0.004 in adamw, else 0"
+    )
+    ema_momentum: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights; null: no average")
+
+
+class TrainConfig(Section):
+    """The training run."""
+
+    run_dir: Path_ = Field(description="checkpoints, logs and reports; default: out/NAME/run")
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = Field(
+        "auto",
+        description="auto: multi_worker where TF_CONFIG, Slurm or Vertex AI name several workers, else mirrored where there are several GPUs, "
+        "else one device",
+    )
+    replicas: int | None = Field(None, ge=1, description="replicas of `mirrored`; null: one a GPU; without GPUs they are logical CPUs")
+    worker_timeout_seconds: int = Field(600, ge=1, description="how long workers wait for each other at the start")
+    shard_by: Literal["auto", "file", "example"] = Field(
+        "auto",
+        description="what workers share out: whole shards, or the documents of each step, whose order is then the same with any number of workers; "
+        "auto: shards, if no worker gets 5% more documents than the mean",
+    )
+    on_corrupt: Literal["error", "skip"] = Field(
+        "error", description="a corrupt record in the train split stops the run, or what follows it in its shard is skipped and counted"
+    )
+    batch_size: int = Field(256, ge=1, description="documents a step, over all replicas")
+    epochs: int = Field(10, ge=1, description="most epochs to train")
+    patience: int | None = Field(2, ge=1, description="stop after this many epochs without a better validation micro-F1; null: never")
+    steps_per_call: int = Field(16, ge=1, description="training steps in one call of the compiled function")
+    shuffle_buffer: int = Field(10_000, ge=1, description="documents in the shuffle buffer; shards are shuffled as well")
+    checkpoint_steps: int | None = Field(None, ge=1, description="also save a checkpoint every so many steps; null: each epoch's end only")
+    keep_checkpoints: int = Field(2, ge=1, description="the newest checkpoints kept; the best is kept besides")
+    seed: int = Field(0, ge=0, description="seed of weights, shuffling and dropout")
+    deterministic: bool = Field(False, description="only operations that give the same bits in every run of the same seed, on GPUs too; slower")
+
+    @pydantic.model_validator(mode="after")
+    def _replicas_share_the_batch(self):
+        if self.replicas is not None:
+            if self.strategy != "mirrored":
+                raise ValueError(f"expected replicas with `strategy: mirrored` only, not with {self.strategy!r}")
+            if self.batch_size % self.replicas:
+                raise ValueError(f"expected a batch_size that replicas divide, not {self.batch_size} and {self.replicas}")
+        return self
+
+
+class EvaluateConfig(Section):
+    """The evaluation."""
+
+    batch_size: int = Field(1024, ge=1, description="documents a step, over all replicas")
+    ranks: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 3, 5), min_length=1, description="the k of precision at k")
+    min_positives: int = Field(10, ge=1, description="validation positives a label needs for a threshold of its own; others take the global one")
+
+
+class ExportConfig(Section):
+    """The SavedModel."""
+
+    model_dir: Path_ = Field(description="parent of the numbered versions; default: out/NAME/model")
+    top_k: int = Field(5, ge=1, description="labels that serving_default answers with")
+    threshold: Literal["global", "per_label"] = Field("per_label", description="which tuned thresholds `decide` applies")
