@@ -36,11 +36,13 @@ class MlpConfig(_BagModel):
     hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field((256,), min_length=1, description="units of each hidden layer")
 
 
-class _SequenceModel(_Model):
+class SequenceModel(_Model):
+    """Models that read tokens in their order."""
+
     max_tokens: int | None = Field(512, ge=1, description="tokens of a document that are read, from its start; null: all")
 
 
-class CnnConfig(_SequenceModel):
+class CnnConfig(SequenceModel):
     """Convolutions of several widths beside each other, each filter's highest value over the document (Kim 2014)."""
 
     name: Literal["cnn"] = Field(description="the architecture")
@@ -48,7 +50,7 @@ class CnnConfig(_SequenceModel):
     filters: int = Field(128, ge=1, description="filters of each width")
 
 
-class LstmConfig(_SequenceModel):
+class LstmConfig(SequenceModel):
     """LSTM layers over the tokens, read forwards or both ways."""
 
     name: Literal["lstm"] = Field(description="the architecture")
@@ -59,7 +61,7 @@ class LstmConfig(_SequenceModel):
     spatial_dropout: float = Field(0.1, ge=0, lt=1, description="fraction of whole channels dropped before each layer while training")
 
 
-class CnnLwanConfig(_SequenceModel):
+class CnnLwanConfig(SequenceModel):
     """A convolution, then an attention of each label's own over the document (CAML, Mullenbach et al. 2018)."""
 
     name: Literal["cnn_lwan"] = Field(description="the architecture")
@@ -67,7 +69,7 @@ class CnnLwanConfig(_SequenceModel):
     filters: int = Field(128, ge=1, description="number of filters")
 
 
-class TransformerConfig(_Model):
+class TransformerConfig(SequenceModel):
     """Transformer encoder with the norm before each layer (Vaswani et al. 2017, Xiong et al. 2020), and the mean over tokens."""
 
     name: Literal["transformer"] = Field(description="the architecture")

@@ -18,14 +18,7 @@ class ConvolutionalNetwork(keras.Model):
     def __init__(self, config: CnnConfig, inputs: ModelInputs):
         super().__init__(name="cnn")
         seed = seeds(inputs.seed)
-        self._sequences = TokenSequences(
-            inputs.vocabulary.size,
-            config.embedding_dim,
-            max_tokens=config.max_tokens,
-            vectors=inputs.vectors,
-            freeze=config.freeze_vectors,
-            seed=next(seed),
-        )
+        self._sequences = TokenSequences(config, inputs, seed=next(seed))
         self._widths = config.filter_widths
         self._convolutions = []
         for width in config.filter_widths:

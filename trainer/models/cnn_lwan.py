@@ -19,14 +19,7 @@ class LabelWiseAttention(keras.Model):
     def __init__(self, config: CnnLwanConfig, inputs: ModelInputs):
         super().__init__(name="cnn_lwan")
         seed = seeds(inputs.seed)
-        self._sequences = TokenSequences(
-            inputs.vocabulary.size,
-            config.embedding_dim,
-            max_tokens=config.max_tokens,
-            vectors=inputs.vectors,
-            freeze=config.freeze_vectors,
-            seed=next(seed),
-        )
+        self._sequences = TokenSequences(config, inputs, seed=next(seed))
         self._convolution = keras.layers.Conv1D(
             config.filters,
             config.filter_width,

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contract.training_config import SequenceModel
+from trainer.models.inputs import ModelInputs
 from trainer.vectors import PretrainedVectors
 
 NUM_SPECIAL_IDS = 2  # TextVectorization's ids before the vocabulary: 0 pads, 1 is out of vocabulary
@@ -87,16 +89,16 @@ class TokenSequences(keras.layers.Layer):
     """Token ids -> their embeddings, padded to the longest document of the batch.
 
     Args:
-      vocabulary_size: tokens in the vocabulary.
-      dim: size of an embedding.
-      max_tokens: tokens of a document that are read, from its start; None: all.
-      vectors, freeze, seed: see `EmbeddingTable`.
+      config: says the size of an embedding, how many tokens of a document are read, and whether pretrained vectors are frozen.
+      inputs: the vocabulary and its pretrained vectors.
+      seed: of the random embeddings.
     """
 
-    def __init__(self, vocabulary_size: int, dim: int, *, max_tokens: int | None, vectors: PretrainedVectors | None, freeze: bool, seed: int):
+    def __init__(self, config: SequenceModel, inputs: ModelInputs, *, seed: int):
         super().__init__(name="tokens")
-        self._table = EmbeddingTable(NUM_SPECIAL_IDS + vocabulary_size, dim, vectors=vectors, freeze=freeze, seed=seed)
-        self._max_tokens = max_tokens
+        num_rows = NUM_SPECIAL_IDS + inputs.vocabulary.size
+        self._table = EmbeddingTable(num_rows, config.embedding_dim, vectors=inputs.vectors, freeze=config.freeze_vectors, seed=seed)
+        self._max_tokens = config.max_tokens
         self.built = True
 
     def call(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -19,14 +19,7 @@ class LstmNetwork(keras.Model):
     def __init__(self, config: LstmConfig, inputs: ModelInputs):
         super().__init__(name="lstm")
         seed = seeds(inputs.seed)
-        self._sequences = TokenSequences(
-            inputs.vocabulary.size,
-            config.embedding_dim,
-            max_tokens=config.max_tokens,
-            vectors=inputs.vectors,
-            freeze=config.freeze_vectors,
-            seed=next(seed),
-        )
+        self._sequences = TokenSequences(config, inputs, seed=next(seed))
         self._units, self._pooling = config.units, config.pooling
         self._forward, self._backward, self._spatial_dropouts = [], [], []
         num_inputs = config.embedding_dim

@@ -21,14 +21,7 @@ class TransformerEncoder(keras.Model):
     def __init__(self, config: TransformerConfig, inputs: ModelInputs):
         super().__init__(name="transformer")
         seed = seeds(inputs.seed)
-        self._sequences = TokenSequences(
-            inputs.vocabulary.size,
-            config.embedding_dim,
-            max_tokens=config.max_tokens,
-            vectors=inputs.vectors,
-            freeze=config.freeze_vectors,
-            seed=next(seed),
-        )
+        self._sequences = TokenSequences(config, inputs, seed=next(seed))
         self._scale = float(config.embedding_dim) ** 0.5
         if config.positions == "learned":
             initializer = keras.initializers.RandomNormal(stddev=0.02, seed=next(seed))
