@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_jobs.contract.dataset_config import SplitsConfig, TextConfig
 from beam_jobs.contract.quiet import load_tensorflow
@@ -18,8 +19,8 @@ from beam_jobs.splits import NoSplit, given_split
 
 BATCH_DOCUMENTS = 512
 
-# An analyzed document. `digest` is BLAKE2b-128 of the analyzed text: its first half orders documents
-# within a split, its second half decides the split, unless its source says it in `given`.
+# An analyzed document. `text` holds the analyzed text of each text field, a line each. `digest` is BLAKE2b-128 of it: its first
+# half orders documents within a split, its second half decides the split, unless its source says it in `given`.
 DOCUMENTS = pa.schema(
     [
         ("digest", pa.binary()),
@@ -27,6 +28,7 @@ DOCUMENTS = pa.schema(
         ("text", pa.large_string()),
         ("labels", pa.large_list(pa.large_string())),
         ("weight", pa.float32()),
+        ("metadata", pa.large_list(pa.large_string())),
         ("given", pa.int8()),
     ]
 )
@@ -39,17 +41,22 @@ class Analyze(beam.DoFn):
     """list[Document] -> pa.Table of DOCUMENTS and, tagged `rejects`, list[Reject]."""
 
     text: TextConfig
+    num_texts: int
     splits: SplitsConfig
 
     def setup(self):
         self._analyzer = process_analyzer(self.text.model_dump_json())
 
     def process(self, documents: Sequence[Document]) -> Iterator[pa.Table]:
-        raw = [document.text.encode("utf-8", "surrogatepass") for document in documents]
-        analyzed = self._analyzer(raw)
+        if any(len(document.texts) != self.num_texts for document in documents):
+            raise ValueError(
+                f"received a document with other than {self.num_texts} texts, expected one for each of data.text_fields that stays apart"
+            )
+        texts = self._analyzer([text.encode("utf-8", "surrogatepass") for document in documents for text in document.texts])
+        analyzed = [b"\n".join(texts[i : i + self.num_texts]) for i in range(0, len(texts), self.num_texts)]
         kept, given, rejects = [], [], []
         for i, (document, text) in enumerate(zip(documents, analyzed, strict=True)):
-            if not text:
+            if not text.strip():
                 rejects.append(_reject(document, "empty text", "no token is left after analysis"))
                 continue
             try:
@@ -66,10 +73,16 @@ class Analyze(beam.DoFn):
                 pa.array([analyzed[i] for i in kept], pa.large_binary()).cast(pa.large_string()),
                 [documents[i].labels for i in kept],
                 [documents[i].weight for i in kept],
+                [documents[i].metadata for i in kept],
                 given,
             ],
             schema=DOCUMENTS,
         )
+
+
+def tokens_of(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column `text` -> lists of tokens, those of all text fields in one row."""
+    return pc.ascii_split_whitespace(pc.ascii_trim_whitespace(texts))
 
 
 def order_keys(digests: pa.ChunkedArray) -> np.ndarray:
@@ -102,4 +115,4 @@ def process_analyzer(text_json: str):
 
 
 def _reject(document: Document, reason: str, detail: str) -> Reject:
-    return Reject(document.source, document.row, reason, detail, document.text[:MAX_REJECT_CONTENT])
+    return Reject(document.source, document.row, reason, detail, "\n".join(document.texts)[:MAX_REJECT_CONTENT])

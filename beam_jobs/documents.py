@@ -13,23 +13,25 @@ class Document:
 
     Attributes:
       id: its name; need not be unique, as documents are told apart by their text.
-      text: raw text; any string, even one that is no valid Unicode.
+      texts: raw text of each text field; any strings, even such as are no valid Unicode.
       labels: label names, in any order.
       weight: its weight in the loss, 0 or more.
       source: the file it stands in.
       row: the line or record of the file, from 1.
       split: the split that the source puts it in, by the source's name; None: it says none.
       time: when it was written, in ISO 8601; None: the source does not say.
+      metadata: the value of each metadata field.
     """
 
     id: str
-    text: str
+    texts: tuple[str, ...]
     labels: tuple[str, ...]
     weight: float
     source: str
     row: int
     split: str | None = None
     time: str | None = None
+    metadata: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,13 +93,14 @@ def show_records(manifest: Manifest, directory: Path, split: str, count: int) ->
     from tensorflow.core.example import example_pb2
 
     names = [row["name"] for row in manifests.load_labels(manifest, directory)]
+    record_spec = manifest.record_spec
     for record in records:
         features = example_pb2.Example.FromString(record).features.feature
-        text = features["text"].bytes_list.value[0].decode()
-        shown = text if len(text) <= TEXT_CHARACTERS else text[:TEXT_CHARACTERS] + "..."
         yield f"{split} {features['id'].bytes_list.value[0].decode('utf-8', 'replace')}"
         yield f"  labels: {', '.join(names[label] for label in features['labels'].int64_list.value) or 'none'}"
-        yield f"  text: {shown}"
+        for name in (*record_spec.metadata_names, *record_spec.text_names):
+            value = features[name].bytes_list.value[0].decode()
+            yield f"  {name}: {value if len(value) <= TEXT_CHARACTERS else value[:TEXT_CHARACTERS] + '...'}"
 
 
 def verify(manifest: Manifest, directory: Path) -> str:

@@ -174,7 +174,7 @@ def _example(rejects: Path, reason: str) -> str:
 def _manifest(config: Config, analyzer_spec: TextConfig, results: pipeline.Results, input_hash: str, staged: Path) -> Manifest:
     if not (staged / manifests.REJECTS).exists():
         (staged / manifests.REJECTS).touch()
-    metadata = tfds.write_metadata(staged, config.name, results.splits, has_weights=results.has_weights)
+    metadata = tfds.write_metadata(staged, config.name, config.data.record_spec, results.splits, has_weights=results.has_weights)
     dataset_config = config.dataset_config()
     return Manifest(
         format_version=manifests.FORMAT_VERSION,
@@ -183,6 +183,8 @@ def _manifest(config: Config, analyzer_spec: TextConfig, results: pipeline.Resul
         config_hash=config_hash(dataset_config),
         input_hash=input_hash,
         analyzer=analyzer_spec,
+        text_fields=config.data.record_spec.text_fields,
+        metadata_fields=config.data.record_spec.metadata_fields,
         splits=results.splits,
         counts=results.counts,
         labels=manifests.file_info(staged, manifests.LABELS),

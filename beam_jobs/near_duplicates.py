@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
+from beam_jobs.analysis import tokens_of
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.merging import Bucket, read_table, write_table
 from beam_jobs.spill import Segment, SpillByKey, read_segments
@@ -36,7 +37,7 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 def minhash(texts: pa.ChunkedArray, shingle_tokens: int) -> np.ndarray:
     """Analyzed texts -> uint32 [documents, NUM_HASHES]; a text with fewer tokens than a shingle is one shingle."""
-    tokens = pc.split_pattern(texts, " ")
+    tokens = tokens_of(texts)
     names = pc.list_flatten(tokens).combine_chunks().dictionary_encode()
     encoded = [name.encode() for name in names.dictionary.to_pylist()]
     hashes = np.array([zlib.crc32(name) | zlib.crc32(name, 1) << 32 for name in encoded], np.uint64)[names.indices.to_numpy()]

@@ -79,16 +79,16 @@ def build(
       work_dir: where spilled data and `results.json` go.
       progress_dir: where finished parts are told of; None: nowhere.
     """
-    keep_unlabeled = config.labels.keep_unlabeled
+    keep_unlabeled, record_spec = config.labels.keep_unlabeled, config.data.record_spec
     read = (
         pipeline
         | "Parts" >> beam.Create(list(enumerate(parts)))  # (number, files)
         | "SpreadParts" >> beam.Reshuffle()
         | "Read" >> beam.ParDo(Timed("read", ReadPart(reader, progress_dir))).with_outputs(REJECTS_TAG, READ_TAG, main="documents")
     )  # list[Document]
-    analyzed = read.documents | "Analyze" >> beam.ParDo(Timed("analyze", Analyze(config.text, config.splits))).with_outputs(
-        REJECTS_TAG, main="documents"
-    )  # tables
+    analyzed = read.documents | "Analyze" >> beam.ParDo(
+        Timed("analyze", Analyze(config.text, len(record_spec.text_names), config.splits))
+    ).with_outputs(REJECTS_TAG, main="documents")  # tables
     reject_counts = (
         (read[REJECTS_TAG], analyzed[REJECTS_TAG])
         | "AllRejects" >> beam.Flatten()
@@ -135,7 +135,9 @@ def build(
         | "PlanShards" >> beam.FlatMap(lambda _, tallies: plan_shards(tallies, config.output, 1 << bucket_bits), AsList(tallied.tallies))
         | "SpreadShards" >> beam.Reshuffle()
         | "WriteShards"
-        >> beam.ParDo(Timed("write", WriteShard(config.name, dataset_dir, keep_unlabeled, config.output.compression)), AsSingleton(label_names))
+        >> beam.ParDo(
+            Timed("write", WriteShard(config.name, dataset_dir, record_spec, keep_unlabeled, config.output.compression)), AsSingleton(label_names)
+        )
     )  # (split, index, ShardInfo)
     _ = start | "Finish" >> beam.Map(
         _finish,

@@ -58,7 +58,7 @@ def _batches(rows: Iterator[Document | Reject]) -> Iterator[list[Document | Reje
     characters = 0
     for row in rows:
         batch.append(row)
-        characters += len(row.text if isinstance(row, Document) else row.content)
+        characters += sum(map(len, row.texts)) if isinstance(row, Document) else len(row.content)
         if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_jobs.analysis import tokens_of
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.counting import NUM_PARTITIONS, count_documents
 from beam_jobs.merging import Bucket, read_table
@@ -70,7 +71,7 @@ class TallyBucket(beam.DoFn):
         table = select(merged, label_names, keep_unlabeled=self.keep_unlabeled)
         splits = table["split"].to_numpy()
         labels_each = pc.list_value_length(table["labels"]).to_numpy()
-        tokens = pc.split_pattern(table["text"], " ")
+        tokens = tokens_of(table["text"])
         tokens_each = pc.list_value_length(tokens).to_numpy()
 
         def by_split(weights=None):

@@ -4,17 +4,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from beam_jobs.contract import records
 from beam_jobs.contract.manifest import SplitInfo
+from beam_jobs.contract.records import Feature, RecordSpec
 
 FEATURES = "features.json"
 DATASET_INFO = "dataset_info.json"
 
 _CLASSES = "tensorflow_datasets.core.features"
+_DICTIONARY = f"{_CLASSES}.features_dict.FeaturesDict"
 _DTYPES = {"bytes": "string", "int64": "int64", "float": "float32"}
 
 
-def write_metadata(directory: Path, name: str, splits: Mapping[str, SplitInfo], *, has_weights: bool) -> list[str]:
+def write_metadata(directory: Path, name: str, record_spec: RecordSpec, splits: Mapping[str, SplitInfo], *, has_weights: bool) -> list[str]:
     """Writes both files and returns their names.
 
     TensorFlow Datasets knows no default of a feature, so the weight is told of only where every record holds it. It knows no
@@ -22,12 +23,15 @@ def write_metadata(directory: Path, name: str, splits: Mapping[str, SplitInfo], 
     """
     if any(shard.file.endswith(".gz") for split in splits.values() for shard in split.shards):
         return []
-    features = {feature.name: _feature(feature) for feature in records.FEATURES if feature.default is None or has_weights}
-    content = {
-        "type": f"{_CLASSES}.features_dict.FeaturesDict",
-        "content": {"features": features},
-        "proto_cls": "tensorflow_datasets.FeaturesDict",
-    }
+    features: dict = {}
+    for feature in record_spec.features:
+        if feature.default is None or has_weights:
+            group, _, name_in_group = feature.name.partition("/")
+            if name_in_group:
+                features.setdefault(group, _group())["featuresDict"]["features"][name_in_group] = _feature(feature)
+            else:
+                features[group] = _feature(feature)
+    content = {"type": _DICTIONARY, "content": {"features": features}, "proto_cls": "tensorflow_datasets.FeaturesDict"}
     info = {
         "name": name,
         "version": "1.0.0",
@@ -39,7 +43,11 @@ def write_metadata(directory: Path, name: str, splits: Mapping[str, SplitInfo], 
     return [FEATURES, DATASET_INFO]
 
 
-def _feature(feature: records.Feature) -> dict:
+def _group() -> dict:
+    return {"pythonClassName": _DICTIONARY, "featuresDict": {"features": {}}}
+
+
+def _feature(feature: Feature) -> dict:
     tensor = {
         "pythonClassName": f"{_CLASSES}.tensor_feature.Tensor",
         "tensor": {"shape": {}, "dtype": _DTYPES[feature.dtype], "encoding": "none"},

@@ -16,9 +16,9 @@ import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.analysis import order_keys
-from beam_jobs.contract import records
 from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import SPLITS, ShardInfo, shard_name
+from beam_jobs.contract.records import RecordSpec
 from beam_jobs.merging import Bucket, read_table
 from beam_jobs.selection import Tally, select
 
@@ -58,6 +58,7 @@ class WriteShard(beam.DoFn):
 
     name: str
     directory: str
+    record_spec: RecordSpec
     keep_unlabeled: bool
     compression: Literal["none", "gzip"]
 
@@ -87,9 +88,12 @@ class WriteShard(beam.DoFn):
         in_split = merged["split"].to_numpy() == SPLITS.index(plan.split)
         merged = merged.filter(pa.array(in_split & (shard_of(order_keys(merged["digest"]), plan.count) == plan.index)))
         columns = select(merged, label_names, keep_unlabeled=self.keep_unlabeled).to_pydict()
-        for name, text, labels, weight in zip(*(columns[key] for key in ("id", "text", "labels", "weight")), strict=True):
-            values = {"id": name, "text": text.encode(), "labels": labels}
-            yield records.encode(values | {"weight": weight} if plan.has_weights else values)
+        names = (*self.record_spec.text_names, *self.record_spec.metadata_names)
+        for name, text, metadata, labels, weight in zip(*(columns[key] for key in ("id", "text", "metadata", "labels", "weight")), strict=True):
+            values = {"id": name, "labels": labels}
+            for feature, value in zip(names, (*text.split("\n"), *metadata), strict=True):
+                values[feature] = value.encode()
+            yield self.record_spec.encode(values | {"weight": weight} if plan.has_weights else values)
 
 
 class _Described:

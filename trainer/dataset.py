@@ -11,6 +11,7 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
+from beam_jobs.contract.records import RecordSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Dataset:
     def shards(self, split: str) -> list[str]:
         """Paths of the split's shards, in order."""
         return [str(self.directory / shard.file) for shard in self.manifest.splits[split].shards]
+
+    @property
+    def record_spec(self) -> RecordSpec:
+        """What the records hold."""
+        return self.manifest.record_spec
 
     @property
     def num_labels(self) -> int:

@@ -1,9 +1,11 @@
 """The parts of an experiment, put together from its config: dataset, strategy, vectorizer, model."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,12 @@ class Experiment:
         return tf.sigmoid(losses.calibrated_logits(self.config.loss, logits, shift=tf.constant(self._calibration_shift)))
 
 
-def assemble(config: Config, *, with_pretrained: bool = False) -> Experiment:
+def assemble(config: Config, *, for_training: bool = False) -> Experiment:
     """Opens the dataset and builds the model with its first weights, under the strategy's scope.
 
     Args:
       config: the experiment.
-      with_pretrained: read `model.vectors`; needed only where no checkpoint is restored.
+      for_training: read `model.vectors`, which a checkpoint would hold, and compute in `train.precision`.
 
     Raises:
       UserError: the dataset or the strategy cannot be had.
@@ -83,16 +85,28 @@ def assemble(config: Config, *, with_pretrained: bool = False) -> Experiment:
         tokens=dataset.vocabulary,
     )
     bias = losses.output_bias(dataset.positives("train"), dataset.examples("train"))
-    with strategy.scope():
+    with strategy.scope(), _computing_in(config.train.precision if for_training else "float32"):
         model = build_model(
             config.model,
             vocabulary=statistics,
             num_labels=dataset.num_labels,
             output_bias=bias,
             seed=config.train.seed,
-            with_pretrained=with_pretrained,
+            num_texts=len(dataset.record_spec.text_names),
+            with_pretrained=for_training,
         )
     return Experiment(config, dataset, strategy, make_vectorizer(dataset.vocabulary), model)
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    """The layers that are made while it is entered have float32 weights and compute in `precision`."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _fingerprint(text: str) -> int:

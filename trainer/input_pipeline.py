@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract import records
+from beam_jobs.contract.records import RecordSpec
 from trainer.dataset import Dataset
 from trainer.shards import SplitPlan, plan_split
 from trainer.strategy import num_workers, worker_index
@@ -21,7 +21,8 @@ SHARDS_AT_ONCE = 8
 READ_BUFFER_BYTES = 4 << 20  # 4 MiB for each open shard
 
 # A batch is a dict:
-#   tokens: tf.RaggedTensor int64 [batch, None], ids of the vectorizer (1 is out of vocabulary, 0 does not occur).
+#   tokens: tf.RaggedTensor int64 [batch, None], ids of the vectorizer (1 is out of vocabulary, 0 does not occur); a tuple of them
+#     where documents have several texts.
 #   labels: tf.RaggedTensor int64 [batch, None], sorted label ids.
 #   weights: float32 [batch], the documents' weights in the loss; 0 for padding.
 #   mask: float32 [batch], 1 for a document and 0 for padding, so that each document counts once.
@@ -34,6 +35,12 @@ def make_vectorizer(vocabulary: list[str]) -> keras.layers.TextVectorization:
     The analyzer has done all cleaning: the layer only splits at spaces and looks tokens up.
     """
     return keras.layers.TextVectorization(standardize=None, split="whitespace", output_mode="int", ragged=True, vocabulary=vocabulary)
+
+
+def token_ids(vectorizer: keras.layers.TextVectorization, texts: Sequence[tf.Tensor]) -> tf.RaggedTensor | tuple[tf.RaggedTensor, ...]:
+    """Analyzed strings [batch] of each text field -> what a model is called with: the token ids, or a tuple where there are several fields."""
+    tokens = tuple(vectorizer(text) for text in texts)
+    return tokens if len(tokens) > 1 else tokens[0]
 
 
 def train_batches(
@@ -72,7 +79,7 @@ def train_batches(
     shards = order.permutation(shards).tolist()
     shuffle_seed = int(order.integers(1 << 31))
     serialized = _read(shards, skip_corrupt=skip_corrupt).shuffle(shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
-    return _distribute(serialized, vectorizer, strategy, plan, global_batch_size, first_step=first_step)
+    return _distribute(serialized, dataset.record_spec, vectorizer, strategy, plan, global_batch_size, first_step=first_step)
 
 
 def evaluation_batches(
@@ -87,7 +94,7 @@ def evaluation_batches(
     """A split in its own order, each document once over all workers, for `plan.steps` steps; see `train_batches`."""
     plan = plan or plan_split(dataset, split, num_workers=num_workers(strategy), global_batch_size=global_batch_size)
     shards = plan.by_file[worker_index(strategy)] if plan.by_file else dataset.shards(split)
-    return _distribute(_read(shards), vectorizer, strategy, plan, global_batch_size, last_step=plan.steps)
+    return _distribute(_read(shards), dataset.record_spec, vectorizer, strategy, plan, global_batch_size, last_step=plan.steps)
 
 
 def _read(shards: Sequence[str], *, skip_corrupt: bool = False) -> tf.data.Dataset:
@@ -108,6 +115,7 @@ def _read(shards: Sequence[str], *, skip_corrupt: bool = False) -> tf.data.Datas
 
 def _distribute(
     serialized: tf.data.Dataset,
+    record_spec: RecordSpec,
     vectorizer: keras.layers.TextVectorization,
     strategy: tf.distribute.Strategy,
     plan: SplitPlan,
@@ -120,11 +128,13 @@ def _distribute(
     workers, worker = num_workers(strategy), worker_index(strategy)
     replica_batch_size = global_batch_size // strategy.num_replicas_in_sync
     worker_batch_size = global_batch_size // workers
-    padding = records.encode({"id": b"", "text": b"", "labels": [], "weight": 0.0})
+    empty = {"id": b"", "labels": [], "weight": 0.0, **dict.fromkeys((*record_spec.text_names, *record_spec.metadata_names), b"")}
+    padding = record_spec.encode(empty)
 
     def to_batch(record: tf.Tensor, mask: tf.Tensor) -> Batch:
-        parsed = records.parse_batch(record, ["text", "labels", "weight"])
-        return {"tokens": vectorizer(parsed["text"]), "labels": parsed["labels"], "weights": parsed["weight"], "mask": mask}
+        parsed = record_spec.parse_batch(record, [*record_spec.text_names, "labels", "weight"])
+        tokens = token_ids(vectorizer, [parsed[name] for name in record_spec.text_names])
+        return {"tokens": tokens, "labels": parsed["labels"], "weights": parsed["weight"], "mask": mask}
 
     real = serialized.skip(first_step * (worker_batch_size if plan.by_file else global_batch_size)).map(lambda record: (record, 1.0))
     padded = real.concatenate(tf.data.Dataset.from_tensors((padding, 0.0)).repeat())

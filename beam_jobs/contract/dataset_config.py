@@ -1,12 +1,15 @@
 """The sections of the config that the Beam job reads: they decide the dataset's bytes."""
 
 import math
+import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
 
+from beam_jobs.contract.records import TEXT_FIELDS, RecordSpec
 from beam_jobs.contract.validation import Fraction, LabelName, Path_, Section
 
 # --- data: where documents come from ---------------------------------------------------
@@ -24,6 +27,11 @@ class _Source(Section):
         0.01, description="stop, with the most frequent reasons, when more than this fraction of the documents read is rejected"
     )
 
+    @property
+    def record_spec(self) -> RecordSpec:
+        """What the records of the documents hold."""
+        return RecordSpec()
+
 
 class _Files(_Source):
     inputs: tuple[Path_, ...] = Field(min_length=1, description="files or glob patterns; relative paths start at the working directory")
@@ -32,11 +40,39 @@ class _Files(_Source):
     )
 
 
-class RowData(_Files):
+def _check_apart(text_fields: tuple[str, ...]) -> None:
+    if len(set(text_fields)) < len(text_fields):
+        raise ValueError(f"expected different text_fields, not {list(text_fields)}")
+    if odd := [name for name in text_fields if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)]:
+        raise ValueError(f"text_fields that stay apart name inputs of the model: expected letters, digits and _, not {odd[0]!r}")
+
+
+class _Fields(_Source):
+    text_fields: tuple[str, ...] = Field(TEXT_FIELDS, min_length=1, description="the fields with text")
+    join_text_fields: bool = Field(
+        True, description="several text fields become one text, joined by blank lines; false: they stay apart, and each has its own part of the model"
+    )
+    metadata_fields: tuple[str, ...] = Field((), description="fields kept beside the text as strings; null and missing are empty")
+
+    @property
+    def record_spec(self) -> RecordSpec:
+        return RecordSpec(TEXT_FIELDS if self.join_text_fields else self.text_fields, self.metadata_fields)
+
+    def texts(self, of_fields: Sequence[str]) -> tuple[str, ...]:
+        """The texts of `text_fields` -> those of a record."""
+        return ("\n\n".join(of_fields),) if self.join_text_fields else tuple(of_fields)
+
+    @pydantic.model_validator(mode="after")
+    def _apart(self):
+        if not self.join_text_fields:
+            _check_apart(self.text_fields)
+        return self
+
+
+class RowData(_Files, _Fields):
     """Rows of named fields."""
 
     id_field: str | None = Field(None, description="the field with the document's id, which need not be unique; null: the file's name and the row")
-    text_fields: tuple[str, ...] = Field(("text",), min_length=1, description="the fields with text; several are joined by a blank line")
     labels_field: str = Field("labels", description="the field with the labels: a list of strings, or a string if label_delimiter is set")
     label_delimiter: str | None = Field(None, min_length=1, description="the string between the labels where labels_field holds one string")
     label_columns: tuple[str, ...] = Field(
@@ -104,13 +140,12 @@ class DirectoriesData(_Files):
         return self
 
 
-class StackExchangeData(_Files):
+class StackExchangeData(_Files, _Fields):
     """The questions of Stack Exchange's `Posts.xml`, labelled with their tags; other posts are no documents."""
 
     source: Literal["stack_exchange"] = Field(description="the kind of source")
-    text_fields: tuple[Literal["title", "body"], ...] = Field(
-        ("title", "body"), min_length=1, description="parts of the text, joined by a blank line"
-    )
+    text_fields: tuple[Literal["title", "body"], ...] = Field(("title", "body"), min_length=1, description="parts of the text")
+    metadata_fields: tuple[str, ...] = Field((), description="attributes of the post kept beside the text, such as Score; missing ones are empty")
 
 
 class CustomData(_Source):
@@ -118,7 +153,19 @@ class CustomData(_Source):
 
     source: Literal["custom"] = Field(description="the kind of source")
     reader: str = Field(pattern=r"^[\w.]+:\w+$", description="the class, as package.module:Class; workers must be able to import it")
+    text_fields: tuple[str, ...] = Field(TEXT_FIELDS, min_length=1, description="names of its documents' texts; several stay apart")
+    metadata_fields: tuple[str, ...] = Field((), description="names of its documents' metadata")
     options: dict[str, str | int | float | bool | tuple[str, ...] | None] = Field({}, description="keyword arguments of the class")
+
+    @property
+    def record_spec(self) -> RecordSpec:
+        return RecordSpec(self.text_fields, self.metadata_fields)
+
+    @pydantic.field_validator("text_fields")
+    @classmethod
+    def _apart(cls, text_fields: tuple[str, ...]) -> tuple[str, ...]:
+        _check_apart(text_fields)
+        return text_fields
 
 
 class PythonDocstringsData(_Source):

@@ -12,6 +12,7 @@ import pydantic
 from beam_jobs.contract.config import differing_keys
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.records import TEXT_FIELDS, RecordSpec
 from beam_jobs.contract.validation import Section, validate
 
 FORMAT_VERSION = 1
@@ -102,6 +103,8 @@ class Manifest(Section):
     config_hash: str
     input_hash: str = pydantic.Field(description="hash of the input files' names and sizes")
     analyzer: TextConfig = pydantic.Field(description="the analyzer's specification, stop words written out")
+    text_fields: tuple[str, ...] = pydantic.Field(TEXT_FIELDS, description="names of the documents' texts, which the model takes apart")
+    metadata_fields: tuple[str, ...] = pydantic.Field((), description="names of what records hold beside")
     splits: dict[str, SplitInfo]
     counts: Counts
     labels: FileInfo
@@ -114,6 +117,11 @@ class Manifest(Section):
     term_counts: FileInfo | None = pydantic.Field(None, description="null in datasets of versions that had none")
     statistics: FileInfo | None = pydantic.Field(None, description="null in datasets of versions that had none")
     tfds: tuple[FileInfo, ...] = pydantic.Field((), description="what TensorFlow Datasets reads")
+
+    @property
+    def record_spec(self) -> RecordSpec:
+        """What the records hold."""
+        return RecordSpec(self.text_fields, self.metadata_fields)
 
     def files(self) -> list[FileInfo]:
         """Every file that the manifest vouches for."""

@@ -68,7 +68,7 @@ class DirectoriesReader:
             text = posts.without(self._decoded(content), self.data.remove)
         except Rejected as error:
             return error.reject(source, 1, content.decode("utf-8", "replace"))
-        return Document(id=name, text=text, labels=labels, weight=1.0, source=source, row=1)
+        return Document(id=name, texts=(text,), labels=labels, weight=1.0, source=source, row=1)
 
     def _decoded(self, content: bytes) -> str:
         try:

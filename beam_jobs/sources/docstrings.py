@@ -63,7 +63,7 @@ class DocstringsReader:
         for qualified_name, row, kind, docstring in docstrings:
             if len(docstring.split()) >= self.data.min_words:
                 name = ".".join(modules) + (f":{qualified_name}" if qualified_name else "")
-                yield Document(id=name, text=docstring, labels=(*parents, kind), weight=1.0, source=file.name, row=row)
+                yield Document(id=name, texts=(docstring,), labels=(*parents, kind), weight=1.0, source=file.name, row=row)
 
     def _tops(self) -> list[tuple[Path, Path]]:
         """(root that names are relative to, file or folder to read), for each package."""

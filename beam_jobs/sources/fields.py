@@ -64,6 +64,8 @@ def _named(data: Rows) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield "label_columns", data.label_columns
     else:
         yield "labels_field", (data.labels_field,)
+    if data.metadata_fields:
+        yield "metadata_fields", data.metadata_fields
     for key in ("id_field", "weight_field", "split_field", "time_field"):
         if getattr(data, key) is not None:
             yield key, (getattr(data, key),)
@@ -85,13 +87,14 @@ class Fields:
         """Raises Rejected where a field is missing or of a wrong type."""
         return Document(
             id=self._id(values, source, row),
-            text=self._text(values),
+            texts=self.data.texts(self._texts(values)),
             labels=self._labels_of_columns(values) if self.data.label_columns else self._labels(values),
             weight=self._weight(values),
             source=source,
             row=row,
             split=self._word(values, self.data.split_field),
             time=self._word(values, self.data.time_field),
+            metadata=tuple(self._word(values, field) or "" for field in self.data.metadata_fields),
         )
 
     def _id(self, values: Mapping[str, Any], source: str, row: int) -> str:
@@ -102,7 +105,7 @@ class Fields:
             raise Rejected("no id", f"{self.data.id_field}: received {_short(value)}, expected a string or an integer")
         return str(value)
 
-    def _text(self, values: Mapping[str, Any]) -> str:
+    def _texts(self, values: Mapping[str, Any]) -> list[str]:
         texts = []
         for field in self.data.text_fields:
             value = values.get(field)
@@ -111,7 +114,7 @@ class Fields:
             if not isinstance(value, str):
                 raise Rejected("text is no string", f"{field}: received {_short(value)}, expected a string")
             texts.append(value)
-        return "\n\n".join(texts)
+        return texts
 
     def _labels(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         field, delimiter = self.data.labels_field, self.data.label_delimiter

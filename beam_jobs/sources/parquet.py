@@ -47,7 +47,7 @@ class ParquetReader:
                         if isinstance(values, Rejected):
                             raise values
                         document = fields.document(values, file.name, row)
-                        if len(document.text) > self.data.max_row_bytes:
+                        if sum(map(len, document.texts)) > self.data.max_row_bytes:
                             raise too_long(self.data.max_row_bytes)
                         yield document
                     except Rejected as error:

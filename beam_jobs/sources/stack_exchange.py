@@ -70,10 +70,11 @@ class StackExchangeReader:
         tags = post.get("Tags", "")
         return Document(
             id=f"{source}:{post.get('Id')}",  # several sites have the same ids
-            text="\n\n".join(post.attrib[_ATTRIBUTES[part]] for part in self.data.text_fields),
+            texts=self.data.texts([post.attrib[_ATTRIBUTES[part]] for part in self.data.text_fields]),
             labels=checked_labels(_TAG.findall(tags), f"Tags: received {tags[:80]!r}"),
             weight=1.0,
             source=source,
             row=row,
             time=post.get("CreationDate"),
+            metadata=tuple(post.get(field, "") for field in self.data.metadata_fields),
         )

@@ -72,7 +72,7 @@ def repeat_a_part(patch):
 LOSSES = {
     "a part": lambda patch: lose_outputs(patch, ReadPart, lambda part: part[0] == 3),
     "a repeated part": repeat_a_part,
-    "a batch of documents": lambda patch: lose_outputs(patch, Analyze, lambda documents: documents[0].text.startswith("word5")),
+    "a batch of documents": lambda patch: lose_outputs(patch, Analyze, lambda documents: documents[0].texts[0].startswith("word5")),
     "a segment of documents": lambda patch: lose_a_segment(patch, DOCUMENTS),
     "a segment of counts": lambda patch: lose_a_segment(patch, COUNTS),
     "a segment of positives": lambda patch: lose_a_segment(patch, POSITIVES),

@@ -24,6 +24,7 @@ documents = st.fixed_dictionaries(
         "labels": st.lists(st.sampled_from(NAMES), max_size=6),
         "weight": st.sampled_from([0.0, 0.5, 1.0, 2.5]),
         "given": st.sampled_from([-1, 0, 1, 2]),
+        "metadata": st.just(["x"]),
     }
 ).map(lambda row: row | {"text": row["digest"].hex()})
 
@@ -46,6 +47,7 @@ def reference(rows: list[dict]) -> list[dict]:
                 "text": digest.hex(),
                 "labels": sorted({label for row in equal for label in row["labels"]}),
                 "weight": max(row["weight"] for row in equal),
+                "metadata": ["x"],
                 "given": max(row["given"] for row in equal),
             }
         )

@@ -26,7 +26,7 @@ class Lengths:
             if length is None:
                 yield Reject(file.name, row, "wrong", "", "")
             else:
-                yield Document(f"{row}", "x" * length, (), 1.0, file.name, row)
+                yield Document(f"{row}", ("x" * length,), (), 1.0, file.name, row)
 
 
 def read(source: Lengths, progress_dir=None) -> tuple[list[list[Document]], list[Reject], list[tuple[int, int]]]:

@@ -85,7 +85,7 @@ def test_over_all_folds_each_document_is_tested_once_and_validated_once(folds):
 
 
 def document(**values) -> Document:
-    return Document(**{"id": "1", "text": "x", "labels": (), "weight": 1.0, "source": "a.jsonl", "row": 1} | values)
+    return Document(**{"id": "1", "texts": ("x",), "labels": (), "weight": 1.0, "source": "a.jsonl", "row": 1} | values)
 
 
 @pytest.mark.parametrize(

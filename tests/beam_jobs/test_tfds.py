@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract import records
 from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.records import RecordSpec
 from beam_jobs.job import preprocess
 from beam_jobs.tfds import DATASET_INFO, FEATURES
 
@@ -43,7 +43,7 @@ def test_tensorflow_datasets_reads_what_our_reader_reads(tmp_path, weights):
     }
     for split in ("train", "validation"):
         files = [str(directory / shard.file) for shard in manifest.splits[split].shards]
-        ours = records.parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
+        ours = RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
         theirs = list(builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator())
         assert sorted((row["id"], row["text"], row["labels"].tolist(), row.get("weight", 1.0)) for row in theirs) == sorted(
             zip(*(ours[key].numpy().tolist() for key in ("id", "text")), ours["labels"].to_list(), ours["weight"].numpy().tolist(), strict=True)

@@ -10,9 +10,9 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract import records
 from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import SPLITS
+from beam_jobs.contract.records import RecordSpec
 from beam_jobs.merging import MERGED, Bucket, write_table
 from beam_jobs.pipeline import _with_bucket
 from beam_jobs.selection import Tally
@@ -95,7 +95,7 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
     rng = np.random.default_rng(0)
     digests = sorted(rng.bytes(16) for _ in range(300))
     rows = [
-        {"digest": digest, "id": b"%d" % i, "text": f"t{i}", "labels": ["a", "z"][: i % 3], "weight": 1.0 + i % 2, "split": i % 2}
+        {"digest": digest, "id": b"%d" % i, "text": f"t{i}", "labels": ["a", "z"][: i % 3], "weight": 1.0 + i % 2, "metadata": [], "split": i % 2}
         for i, digest in enumerate(digests)
     ]
     contents = {}
@@ -109,7 +109,7 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
             write_table(path, pa.Table.from_pylist(inside, schema=MERGED))
             buckets.append(Bucket(index, path, len(inside), 0))
         plans = plan_shards([tally(b.index) for b in buckets], OutputConfig(dataset_dir="x", shards=3), 1 << bits)
-        do_fn = WriteShard("n", str(folder), True, "none")
+        do_fn = WriteShard("n", str(folder), RecordSpec(), True, "none")
         for plan in (plan for plan in plans if plan.split == "train"):
             plan = ShardPlan(plan.split, plan.index, plan.count, tuple(buckets[b.index] for b in plan.buckets), plan.has_weights)
             for _ in range(2):  # a retried bundle writes the same file again
@@ -121,7 +121,7 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
         assert not list(folder.glob("*.tmp"))
     assert contents[1] == contents[5]
     files = [str(tmp_path / "5" / info.file) for info, _ in contents[5]]
-    parsed = records.parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
+    parsed = RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
     expected = [row for row in rows if row["split"] == 0]
     assert parsed["id"].numpy().tolist() == [row["id"] for row in expected]
     assert parsed["text"].numpy().tolist() == [row["text"].encode() for row in expected]
@@ -132,12 +132,13 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
 
 @pytest.mark.parametrize("has_weights", [False, True])
 def test_compressed_shards_hold_the_same_records_and_the_same_bytes_in_every_run(tmp_path, has_weights):
-    rows = [{"digest": bytes([i]) * 16, "id": b"%d" % i, "text": "same " * 50, "labels": [], "weight": 1.0, "split": 0} for i in range(9)]
+    row = {"text": "same " * 50, "labels": [], "weight": 1.0, "metadata": [], "split": 0}
+    rows = [{"digest": bytes([i]) * 16, "id": b"%d" % i} | row for i in range(9)]
     write_table(str(tmp_path / "b"), pa.Table.from_pylist(rows, schema=MERGED))
     plan = ShardPlan("train", 0, 1, (Bucket(0, str(tmp_path / "b"), 9, 0),), has_weights)
     names = pa.array([], pa.large_string())
-    ((_, _, plain),) = WriteShard("n", str(tmp_path), True, "none").process(plan, names)
-    ((_, _, packed),) = WriteShard("n", str(tmp_path), True, "gzip").process(plan, names)
+    ((_, _, plain),) = WriteShard("n", str(tmp_path), RecordSpec(), True, "none").process(plan, names)
+    ((_, _, packed),) = WriteShard("n", str(tmp_path), RecordSpec(), True, "gzip").process(plan, names)
     content = (tmp_path / "n-train.tfrecord-00000-of-00001.gz").read_bytes()
     assert (packed.file, packed.examples) == (plain.file + ".gz", 9)
     assert (packed.bytes, packed.sha256) == (len(content), hashlib.sha256(content).hexdigest())

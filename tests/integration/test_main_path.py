@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract import records
 from beam_jobs.contract.config import load_config
+from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
 from trainer.evaluate import Evaluator, load_thresholds
 from trainer.experiment import assemble, restore_best
@@ -67,7 +67,7 @@ def test_the_model_learns_what_the_labels_follow_from(trained):
 def test_the_saved_model_analyzes_raw_text_to_the_very_bytes_of_the_dataset(trained, documents, served):
     analyzed = dict(zip(documents, served["analyzed"], strict=True))
     shards = sorted(map(str, (trained.root / "out/small/dataset").glob("*.tfrecord-*")))
-    parsed = records.parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))
+    parsed = RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))
     assert len(parsed["id"]) == len(documents)
     for key, text in zip(parsed["id"].numpy(), parsed["text"].numpy(), strict=True):
         assert analyzed[key.decode()].encode() == text
@@ -78,7 +78,7 @@ def test_the_saved_model_alone_gives_the_scores_of_the_trainer(trained, document
     restore_best(experiment)
     place = {key: i for i, key in enumerate(documents)}
     shards = experiment.dataset.shards("test")
-    ids = [i.decode() for i in records.parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"].numpy()]
+    ids = [i.decode() for i in RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"].numpy()]
     batches = evaluation_batches(experiment.dataset, "test", experiment.vectorizer, experiment.strategy, global_batch_size=64)
     scores = np.concatenate([experiment.scores(batch["tokens"]).numpy() for batch in batches])[: len(ids)]
     # One shard after another here, interleaved there: compared as sets of rows, keyed by the scores of the served model.
@@ -108,7 +108,7 @@ def test_thresholds_and_metrics_come_out_the_same_from_the_saved_scores(trained,
     restore_best(experiment)
     counts = Evaluator(experiment).counts("test", load_thresholds(experiment))["model, a threshold per label"]
     shards = experiment.dataset.shards("test")
-    ids = [i.decode() for i in records.parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"].numpy()]
+    ids = [i.decode() for i in RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"].numpy()]
     place = {key: i for i, key in enumerate(documents)}
     tp = sum(len(set(documents[key]["labels"]) & set(served["decide"]["labels"][place[key]])) for key in ids)
     predicted = sum(served["decide"]["counts"][place[key]] for key in ids)

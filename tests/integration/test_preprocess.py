@@ -20,10 +20,10 @@ import tensorflow as tf
 
 from beam_jobs import preprocess
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract import records
 from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.records import RecordSpec
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -196,7 +196,7 @@ def test_every_file_holds_what_an_independent_computation_gives(base):
         assert info.token_length_quantiles["0.5"] == lengths[-(-len(lengths) // 2) - 1]
         for shard, rows in zip(info.shards, shards, strict=True):
             assert hashlib.sha256((dataset / shard.file).read_bytes()).hexdigest() == shard.sha256
-            parsed = records.parse_batch(tf.constant(list(tf.data.TFRecordDataset(str(dataset / shard.file)).as_numpy_iterator())))
+            parsed = RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(str(dataset / shard.file)).as_numpy_iterator())))
             assert parsed["id"].numpy().tolist() == [row[0] for row in rows]
             assert parsed["text"].numpy().tolist() == [row[1] for row in rows]
             assert parsed["labels"].to_list() == [row[2] for row in rows]

@@ -16,9 +16,9 @@ import zstandard
 
 from beam_jobs import job, preprocess, readers
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract import records
 from beam_jobs.contract.config import config_from_dict, load_config
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.records import RecordSpec
 from beam_jobs.documents import Document
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def write_custom(folder: Path) -> dict:
         "    def files(self): return [InputFile('mine', '', 1)]\n"
         "    def read(self, file):\n"
         "        for i in range(120):\n"
-        "            yield Document(f'd{i}', f'document {i} \\u00e9tude\\nsecond line', (self.topics[i % 3],), 1.0, 'mine', i + 1)\n"
+        "            yield Document(f'd{i}', (f'document {i} \\u00e9tude\\nsecond line',), (self.topics[i % 3],), 1.0, 'mine', i + 1)\n"
     )
     return {"source": "custom", "reader": "my_source:Mine", "options": {"topics": list(TOPICS)}}
 
@@ -83,7 +83,7 @@ def dataset(config: dict) -> dict[bytes, tuple]:
     documents = {}
     for split, info in manifest.splits.items():
         for shard in info.shards:
-            parsed = records.parse_batch(tf.constant(list(tf.data.TFRecordDataset(str(directory / shard.file)).as_numpy_iterator()), tf.string))
+            parsed = RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(str(directory / shard.file)).as_numpy_iterator()), tf.string))
             for text, ids in zip(parsed["text"].numpy().tolist(), parsed["labels"].to_list(), strict=True):
                 documents[text] = (split, tuple(names[i] for i in ids))
     return documents

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_jobs.contract import records
+from beam_jobs.contract.records import RecordSpec
 from trainer.input_pipeline import evaluation_batches, make_vectorizer, train_batches
 from trainer.shards import SplitPlan, num_steps, plan_split
 
@@ -39,7 +39,7 @@ def write(directory, sizes) -> Shards:
         path = str(directory / f"shard{i}")
         with tf.io.TFRecordWriter(path) as writer:
             for _ in range(size):
-                writer.write(records.encode({"id": b"%d" % document, "text": f"w{document}".encode(), "labels": [document % 3], "weight": 2.0}))
+                writer.write(RecordSpec().encode({"id": b"%d" % document, "text": f"w{document}".encode(), "labels": [document % 3], "weight": 2.0}))
                 document += 1
         paths.append(path)
     return Shards(paths, sizes)

@@ -1,5 +1,6 @@
 """Model architectures, one file each. All map token ids to logits [batch, labels]."""
 
+import functools
 import importlib
 import os
 import sys
@@ -16,6 +17,7 @@ from trainer.models.cnn_lwan import LabelWiseAttention
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
 from trainer.models.lstm import LstmNetwork
 from trainer.models.mlp import MultilayerPerceptron
+from trainer.models.towers import Towers
 from trainer.models.transformer import TransformerEncoder
 from trainer.vectors import PretrainedVectors, coverage_text, load_vectors
 
@@ -38,6 +40,7 @@ def build_model(
     num_labels: int,
     output_bias: np.ndarray,
     seed: int,
+    num_texts: int = 1,
     with_pretrained: bool = True,
 ) -> keras.Model:
     """Builds the model that `config.name` names, with all its variables created.
@@ -48,13 +51,14 @@ def build_model(
       num_labels: number of labels.
       output_bias: float32 [labels], the logits' first bias, see `losses.output_bias`.
       seed: decides every initial weight and the dropout; equal seeds give equal models.
+      num_texts: texts of a document.
       with_pretrained: read `config.vectors` and print how much of the vocabulary they cover; False where a checkpoint is to be
         restored, which holds them.
 
     Returns:
       A model to be called as `model(tokens, training=bool)`. `tokens` is a tf.RaggedTensor
-      [batch, None] int64 of ids: 1 is out of vocabulary, 2 is the vocabulary's first token.
-      The logits are float32 [batch, labels].
+      [batch, None] int64 of ids: 1 is out of vocabulary, 2 is the vocabulary's first token; a tuple of
+      them where documents have several texts. The logits are float32 [batch, labels].
 
     Raises:
       ValueError: document counts, tokens or bias do not fit the sizes given.
@@ -65,9 +69,11 @@ def build_model(
     if output_bias.shape != (num_labels,):
         raise ValueError(f"received output_bias of shape {output_bias.shape}, expected ({num_labels},), one a label")
     if isinstance(config, CustomConfig):
-        return _build_custom(config, ModelInputs(vocabulary, num_labels, output_bias, seed))
+        return _build_custom(config, ModelInputs(vocabulary, num_labels, output_bias, seed, num_texts=num_texts))
     vectors = None if config.vectors is None else _vectors(config, vocabulary, with_pretrained)
-    return _ARCHITECTURES[config.name](config, ModelInputs(vocabulary, num_labels, output_bias, seed, vectors))
+    inputs = ModelInputs(vocabulary, num_labels, output_bias, seed, vectors, num_texts)
+    architecture = functools.partial(_ARCHITECTURES[config.name], config)
+    return architecture(inputs) if num_texts == 1 else Towers(architecture, inputs)
 
 
 def _vectors(config: ModelConfig, vocabulary: VocabularyStatistics, with_pretrained: bool) -> PretrainedVectors:
@@ -92,7 +98,8 @@ def _build_custom(config: CustomConfig, inputs: ModelInputs) -> keras.Model:
     model = function(config.options, inputs)
     if not isinstance(model, keras.Model):
         raise UserError(f"model.build: {config.build} returned {type(model).__name__}, expected a keras.Model")
-    logits = model(tf.RaggedTensor.from_row_lengths(tf.constant([1, 2], tf.int64), tf.constant([2, 0], tf.int64)), training=False)
+    tokens = tf.RaggedTensor.from_row_lengths(tf.constant([1, 2], tf.int64), tf.constant([2, 0], tf.int64))
+    logits = model(tokens if inputs.num_texts == 1 else (tokens,) * inputs.num_texts, training=False)
     expected = f"tf.float32 [2, {inputs.num_labels}]"
     if not tf.is_tensor(logits) or f"{logits.dtype!r} {logits.shape.as_list()}" != expected:
         received = f"{logits.dtype!r} {logits.shape.as_list()}" if tf.is_tensor(logits) else type(logits).__name__

@@ -35,6 +35,7 @@ class ModelInputs:
       output_bias: float32 [labels], the logits' first bias.
       seed: decides every initial weight and the dropout.
       vectors: pretrained vectors of the vocabulary's tokens, if there are any.
+      num_texts: texts of a document; a model is called with a tuple of as many token ids where there are several.
     """
 
     vocabulary: VocabularyStatistics
@@ -42,3 +43,4 @@ class ModelInputs:
     output_bias: np.ndarray
     seed: int
     vectors: PretrainedVectors | None = None
+    num_texts: int = 1

@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.records import encode, parse_batch, parsing_spec
+from beam_jobs.contract.records import RecordSpec
 
 ROOT = Path(__file__).parents[3]
 RECORD = {"id": b"doc-1", "labels": [0, 3, 300], "text": "caf\u00e9 au lait".encode(), "weight": 0.5}
@@ -24,6 +24,7 @@ GOLDEN = (
     b"\x0a\x12\x0a\x06weight\x12\x08\x12\x06\x0a\x04\x00\x00\x00\x3f"
 )
 
+SPEC = RecordSpec()
 records = st.fixed_dictionaries(
     {
         "id": st.binary(),
@@ -35,7 +36,7 @@ records = st.fixed_dictionaries(
 
 
 def test_encoded_bytes_are_golden_and_read_by_tensorflow():
-    assert encode(RECORD) == GOLDEN
+    assert SPEC.encode(RECORD) == GOLDEN
     feature = tf.train.Example.FromString(GOLDEN).features.feature
     assert set(feature) == set(RECORD)
     assert list(feature["id"].bytes_list.value) == [b"doc-1"]
@@ -47,18 +48,18 @@ def test_encoded_bytes_are_golden_and_read_by_tensorflow():
 def test_encoded_bytes_depend_on_neither_process_nor_hash_seed_nor_insertion_order():
     # This process has a hash seed of its own, so a single fresh one (an import of TensorFlow) is enough.
     script = f"""
-from beam_jobs.contract.records import encode
+from beam_jobs.contract.records import RecordSpec
 record = {dict(reversed(RECORD.items()))!r}
-print(encode(record).hex())
+print(RecordSpec().encode(record).hex())
 """
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     fresh = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=300, check=True)
-    assert fresh.stdout.strip() == encode(RECORD).hex() == encode(dict(reversed(RECORD.items()))).hex() == GOLDEN.hex()
+    assert fresh.stdout.strip() == SPEC.encode(RECORD).hex() == SPEC.encode(dict(reversed(RECORD.items()))).hex() == GOLDEN.hex()
 
 
 @given(batch=st.lists(records, min_size=1, max_size=5))
 def test_parsing_gives_back_what_was_encoded(batch):
-    parsed = parse_batch(tf.constant([encode(record) for record in batch]))
+    parsed = SPEC.parse_batch(tf.constant([SPEC.encode(record) for record in batch]))
     assert parsed["id"].numpy().tolist() == [record["id"] for record in batch]
     assert parsed["text"].numpy().tolist() == [record["text"] for record in batch]
     assert parsed["labels"].to_list() == [record["labels"] for record in batch]
@@ -66,8 +67,8 @@ def test_parsing_gives_back_what_was_encoded(batch):
 
 
 def test_parsed_types_are_those_of_the_spec_also_without_any_label_and_in_a_graph():
-    batch = tf.constant([encode({"id": b"", "text": b"", "labels": []})] * 2)
-    for parse in (parse_batch, tf.function(parse_batch)):
+    batch = tf.constant([SPEC.encode({"id": b"", "text": b"", "labels": []})] * 2)
+    for parse in (SPEC.parse_batch, tf.function(SPEC.parse_batch)):
         parsed = parse(batch)
         assert parsed["labels"].to_list() == [[], []]
         assert (parsed["labels"].dtype, parsed["labels"].row_splits.dtype) == (tf.int64, tf.int64)
@@ -76,20 +77,20 @@ def test_parsed_types_are_those_of_the_spec_also_without_any_label_and_in_a_grap
 
 
 def test_numpy_values_encode_as_python_values_do():
-    assert encode(RECORD | {"labels": np.array([0, 3, 300]), "weight": np.float32(0.5)}) == GOLDEN
+    assert SPEC.encode(RECORD | {"labels": np.array([0, 3, 300]), "weight": np.float32(0.5)}) == GOLDEN
 
 
 def test_weight_is_written_only_when_given():
     without = {name: value for name, value in RECORD.items() if name != "weight"}
-    assert b"weight" not in encode(without)
-    assert len(encode(without)) < len(encode(without | {"weight": 1.0}))
+    assert b"weight" not in SPEC.encode(without)
+    assert len(SPEC.encode(without)) < len(SPEC.encode(without | {"weight": 1.0}))
 
 
 @pytest.mark.parametrize("names", [("text",), ("labels", "weight"), ("weight",)])
 def test_parsing_a_subset_gives_that_subset_only(names):
-    everything = parse_batch(tf.constant([GOLDEN]))
-    parsed = parse_batch(tf.constant([GOLDEN]), names)
-    assert set(parsed) == set(parsing_spec(names)) == set(names)
+    everything = SPEC.parse_batch(tf.constant([GOLDEN]))
+    parsed = SPEC.parse_batch(tf.constant([GOLDEN]), names)
+    assert set(parsed) == set(SPEC.parsing_spec(names)) == set(names)
     for name in names:
         tf.debugging.assert_equal(parsed[name], everything[name])
 
@@ -104,7 +105,7 @@ def test_parsing_a_subset_gives_that_subset_only(names):
 )
 def test_unknown_and_missing_features_are_refused(record, received):
     with pytest.raises(ValueError, match=received + r", expected \['id', 'labels', 'text', 'weight'\]"):
-        encode(record)
+        SPEC.encode(record)
 
 
 @pytest.mark.parametrize(
@@ -112,11 +113,22 @@ def test_unknown_and_missing_features_are_refused(record, received):
 )
 def test_values_of_a_wrong_type_are_refused(name, value):
     with pytest.raises((TypeError, ValueError)):
-        encode(RECORD | {name: value})
+        SPEC.encode(RECORD | {name: value})
 
 
 def test_record_without_a_required_feature_is_refused_when_parsed():
     example = tf.train.Example.FromString(GOLDEN)
     del example.features.feature["text"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="text"):
-        parse_batch(tf.constant([example.SerializeToString()]))
+        SPEC.parse_batch(tf.constant([example.SerializeToString()]))
+
+
+def test_several_texts_and_metadata_stand_in_features_of_their_own():
+    spec = RecordSpec(("title", "body"), ("section",))
+    assert spec.text_names == ("text/title", "text/body") and spec.metadata_names == ("metadata/section",)
+    record = {"id": b"1", "labels": [2], "text/title": b"a", "text/body": b"b c", "metadata/section": b"x"}
+    feature = tf.train.Example.FromString(spec.encode(record)).features.feature
+    assert {name: feature[name].bytes_list.value[0] for name in feature if name != "labels"} == {k: v for k, v in record.items() if k != "labels"}
+    assert SPEC.text_names == ("text",) and RecordSpec(("title",)).text_names == ("text/title",)
+    with pytest.raises(ValueError, match=r"expected \['id', 'labels', 'metadata/section', 'text/body', 'text/title', 'weight'\]"):
+        spec.encode(RECORD)

@@ -23,7 +23,7 @@ class Numbers:
 
     def read(self, file):
         for i in range(self.count):
-            yield Document(f"{i}", f"number {i}", tuple(self.names), 1.0, file.name, i + 1)
+            yield Document(f"{i}", (f"number {i}",), tuple(self.names), 1.0, file.name, i + 1)
 
 class NoReader:
     def files(self):
@@ -44,7 +44,7 @@ def make(reader: str, **options):
 def test_a_class_is_made_with_its_options_and_read_like_any_source():
     reader = pickle.loads(pickle.dumps(make("made_source:Numbers", count=2, names=("y", "z"))))
     (file,) = reader.files()
-    assert [(row.text, row.labels) for row in reader.read(file)] == [("number 0", ("y", "z")), ("number 1", ("y", "z"))]
+    assert [(row.texts[0], row.labels) for row in reader.read(file)] == [("number 0", ("y", "z")), ("number 1", ("y", "z"))]
 
 
 @pytest.mark.parametrize(

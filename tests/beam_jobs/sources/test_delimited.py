@@ -26,7 +26,7 @@ def read(content: bytes | str, folder, **data) -> list[Document | Reject]:
 
 
 def outline(rows) -> list[tuple]:
-    return [(row.row, row.reason) if isinstance(row, Reject) else (row.row, row.text, row.labels) for row in rows]
+    return [(row.row, row.reason) if isinstance(row, Reject) else (row.row, row.texts[0], row.labels) for row in rows]
 
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(

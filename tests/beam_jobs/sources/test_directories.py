@@ -57,7 +57,7 @@ EXPECTED["train/sport/2.txt"] = ("sport", "a team")
 @pytest.mark.parametrize("pattern", ["posts", "./posts/", "posts/*/*/*", "posts/**"])
 def test_each_file_below_a_directory_is_a_document_with_its_directory_as_label(home, pattern):
     rows = read(pattern)
-    assert {row.id: (*row.labels, row.text) for row in rows} == {f"posts/{name}": value for name, value in EXPECTED.items()}
+    assert {row.id: (*row.labels, row.texts[0]) for row in rows} == {f"posts/{name}": value for name, value in EXPECTED.items()}
     assert [row.id for row in rows] == sorted(row.id for row in rows)
 
 
@@ -76,7 +76,7 @@ MODES = {"tar": "w", "tar.gz": "w:gz", "tgz": "w:gz", "tar.bz2": "w:bz2", "tar.x
 def test_an_archive_holds_what_its_directory_holds(home, extension, mode):
     archive(home / f"all.{extension}", FILES | {"./top": b"no class"}, mode)
     rows = read(f"all.{extension}")
-    assert {row.id: (*row.labels, row.text) for row in rows if isinstance(row, Document)} == EXPECTED
+    assert {row.id: (*row.labels, row.texts[0]) for row in rows if isinstance(row, Document)} == EXPECTED
     assert [(row.source, row.row, row.reason) for row in rows if isinstance(row, Reject)] == [(f"all.{extension}/top", 1, "no labels")]
     assert all((row.source, row.row) == (f"all.{extension}/{row.id}", 1) for row in rows if isinstance(row, Document))
 
@@ -84,7 +84,7 @@ def test_an_archive_holds_what_its_directory_holds(home, extension, mode):
 def test_an_archive_may_be_compressed_by_zstandard(home):
     archive(home / "all.tar", FILES, "w")
     (home / "all.tar.zst").write_bytes(zstandard.compress((home / "all.tar").read_bytes()))
-    assert [(row.id, row.text) for row in read("all.tar.zst")] == [(row.id, row.text) for row in read("all.tar")]
+    assert [(row.id, row.texts[0]) for row in read("all.tar.zst")] == [(row.id, row.texts[0]) for row in read("all.tar")]
 
 
 def test_links_and_directories_of_an_archive_are_no_documents(home):
@@ -111,12 +111,12 @@ def test_an_empty_archive_is_a_reject_and_an_empty_file_a_document_without_text(
     (home / "empty.tar").write_bytes(b"")
     assert [row.reason for row in read("empty.tar")] == [UNREADABLE]
     (home / "posts/train/sport/1").write_bytes(b"")
-    assert read("posts/train/sport/1")[0].text == ""
+    assert read("posts/train/sport/1")[0].texts[0] == ""
 
 
 def test_a_declared_encoding_is_used_and_what_it_cannot_decode_is_a_reject(home):
     (home / "posts/train/sport/1").write_bytes("na\u00efve caf\u00e9".encode("latin-1"))
-    assert read("posts/train/sport/1", encoding="latin-1")[0].text == "na\u00efve caf\u00e9"
+    assert read("posts/train/sport/1", encoding="latin-1")[0].texts[0] == "na\u00efve caf\u00e9"
     (reject,) = read("posts/train/sport/1", encoding="utf-8")
     assert (reject.reason, reject.source) == ("wrong encoding", "posts/train/sport/1")
 
@@ -144,7 +144,7 @@ def test_a_declared_encoding_is_used_and_what_it_cannot_decode_is_a_reject(home)
 )
 def test_an_encoding_that_is_not_declared_is_detected(home, encoding, text):
     (home / "posts/train/sport/1").write_bytes(text.encode(encoding))
-    assert read("posts/train/sport/1")[0].text == text
+    assert read("posts/train/sport/1")[0].texts[0] == text
 
 
 def test_bytes_of_no_encoding_are_a_reject(home):
@@ -194,5 +194,5 @@ def test_headers_footers_and_quotes_go_as_in_scikit_learn(post):
 
 def test_remove_takes_parts_of_a_file(home):
     (home / "posts/train/sport/1").write_bytes(b"From: a\nSubject: b\n\n> who\nText.\n\n--\nsignature")
-    assert read("posts/train/sport/1", remove=("headers", "footers", "quotes"))[0].text == "Text.\n"
-    assert read("posts/train/sport/1", remove=("headers",))[0].text == "> who\nText.\n\n--\nsignature"
+    assert read("posts/train/sport/1", remove=("headers", "footers", "quotes"))[0].texts[0] == "Text.\n"
+    assert read("posts/train/sport/1", remove=("headers",))[0].texts[0] == "> who\nText.\n\n--\nsignature"

@@ -115,7 +115,7 @@ def test_every_definition_in_every_kind_of_block_is_found_with_its_kind_and_line
         f"made_package.things{name}": (f"kind:{kind}", line) for name, (kind, line) in expected.items()
     }
     assert list(rows) == [f"made_package.things{name}" for name in expected]  # in the order of the file
-    assert rows["made_package.things:outer"].text == "Function with plain quotes."
+    assert rows["made_package.things:outer"].texts[0] == "Function with plain quotes."
     assert "made_package.things" not in sys.modules and "made_package" not in sys.modules
 
 
@@ -134,7 +134,7 @@ def test_labels_are_the_modules_down_to_label_depth_and_the_kind(made, depth, la
 
 
 def test_min_words_leaves_out_shorter_docstrings(made):
-    texts = {words: {row.text for row in read(packages=("made_package",), min_words=words) if not isinstance(row, Reject)} for words in (1, 3, 6)}
+    texts = {words: {row.texts[0] for row in read(packages=("made_package",), min_words=words) if not isinstance(row, Reject)} for words in (1, 3, 6)}
     assert "Too short." in texts[1] - texts[3]
     assert texts[6] == {"A module that is deep down."}
 
@@ -153,7 +153,7 @@ def test_sources_that_break_the_parser_are_rejects_too(made, source):
 
 
 def test_the_sources_own_encoding_is_used(made):
-    assert "A café is written here." in {row.text for row in read(packages=("made_package",), min_words=3) if not isinstance(row, Reject)}
+    assert "A café is written here." in {row.texts[0] for row in read(packages=("made_package",), min_words=3) if not isinstance(row, Reject)}
 
 
 def test_packages_may_be_one_file_a_namespace_and_named_twice(made):

@@ -35,7 +35,7 @@ ROW = st.fixed_dictionaries(
 def outcome(kind, data: dict, path) -> list[tuple]:
     reader = readers.make_reader(kind(**data | {"inputs": (str(path),)}))
     rows = [row for file in reader.files() for row in reader.read(file)]
-    return [(row.id, row.text, row.labels, row.weight) if hasattr(row, "text") else (row.reason, row.detail) for row in rows]
+    return [(row.id, row.texts[0], row.labels, row.weight) if hasattr(row, "texts") else (row.reason, row.detail) for row in rows]
 
 
 @given(rows=st.lists(ROW, min_size=1, max_size=6), has_label_columns=st.booleans(), threshold=st.sampled_from([0.1, 0.5, 1.0]))

@@ -54,7 +54,7 @@ def read(content: bytes, folder, **data) -> list[Document | Reject]:
 )
 def test_a_wrong_row_is_a_reject_that_tells_file_row_and_reason(tmp_path, line, reason, detail):
     first, rejected, last = read(GOOD + b"\n" + line + b"\r\n" + GOOD, tmp_path)
-    assert (first.text, first.row, last.row) == ("a", 1, 3)
+    assert (first.texts[0], first.row, last.row) == ("a", 1, 3)
     assert isinstance(rejected, Reject)
     assert (rejected.source, rejected.row, rejected.reason) == (str(tmp_path / "in.jsonl"), 2, reason)
     assert detail in rejected.detail
@@ -99,9 +99,15 @@ def test_blank_lines_are_skipped_and_still_count_as_rows(tmp_path):
 
 def test_several_text_fields_are_joined_by_a_blank_line_in_the_configs_order(tmp_path):
     (row,) = read(b'{"body": "b", "title": "t", "labels": []}', tmp_path, text_fields=("title", "body"))
-    assert row.text == "t\n\nb"
+    assert row.texts[0] == "t\n\nb"
     (row,) = read(b'{"title": "t", "labels": []}', tmp_path, text_fields=("title", "body"))
     assert row.reason == "no text" and "'body'" in row.detail
+
+
+def test_text_fields_stay_apart_on_request_and_metadata_comes_with_them(tmp_path):
+    apart = {"text_fields": ("title", "body"), "join_text_fields": False, "metadata_fields": ("section", "year")}
+    rows = read(b'{"body": "b", "title": "", "labels": [], "section": "x", "year": 7}\n{"body": "", "title": "t", "labels": []}', tmp_path, **apart)
+    assert [(row.texts, row.metadata) for row in rows] == [(("", "b"), ("x", "7")), (("t", ""), ("", ""))]
 
 
 def test_labels_are_stripped_and_null_means_none(tmp_path):
@@ -119,19 +125,19 @@ def test_a_label_delimiter_splits_one_string(tmp_path):
 @given(text=st.text(st.characters(codec=None), max_size=40))
 def test_any_text_comes_through_json_as_it_is(tmp_path_factory, text):
     (row,) = read(json.dumps({"text": text, "labels": []}).encode(), tmp_path_factory.getbasetemp())
-    assert row.text == text
+    assert row.texts[0] == text
 
 
 def test_lone_surrogates_and_nul_are_text(tmp_path):
     rows = read(b'{"text": "\\ud83d x \\u0000", "labels": []}', tmp_path)
-    assert [row.text for row in rows] == ["\ud83d x \0"]
+    assert [row.texts[0] for row in rows] == ["\ud83d x \0"]
 
 
 @pytest.mark.parametrize("codec", EXTENSIONS)
 def test_compressed_files_are_opened_by_their_extension(tmp_path, codec):
     lines = [json.dumps({"text": f"t{i}", "labels": []}).encode() for i in range(5000)]
     rows = read_compressed(compressed(codec, b"\n".join(lines)), codec, tmp_path)
-    assert [(row.text, row.row) for row in rows] == [(f"t{i}", i + 1) for i in range(5000)]
+    assert [(row.texts[0], row.row) for row in rows] == [(f"t{i}", i + 1) for i in range(5000)]
 
 
 @pytest.mark.parametrize("codec", EXTENSIONS)
@@ -201,7 +207,7 @@ def test_the_longest_row_is_the_longest_that_max_row_bytes_allows(tmp_path, leng
 
 
 def test_a_byte_order_mark_before_the_first_row_is_no_part_of_it(tmp_path):
-    assert [row.text for row in read(b"\xef\xbb\xbf" + GOOD, tmp_path)] == ["a"]
+    assert [row.texts[0] for row in read(b"\xef\xbb\xbf" + GOOD, tmp_path)] == ["a"]
 
 
 @pytest.mark.parametrize(

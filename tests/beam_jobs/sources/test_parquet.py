@@ -31,7 +31,7 @@ def table_of(count: int) -> pa.Table:
 def test_rows_are_documents_numbered_from_1_over_batches_and_row_groups(tmp_path):
     count = 3 * BATCH_ROWS + 7
     rows = read(table_of(count), tmp_path, data={"id_field": "key"}, row_group_size=BATCH_ROWS + 50)
-    assert [(row.row, row.id, row.text, row.labels) for row in rows] == [(i + 1, f"{i}", f"text {i}", ("x", f"y{i}")) for i in range(count)]
+    assert [(row.row, row.id, row.texts[0], row.labels) for row in rows] == [(i + 1, f"{i}", f"text {i}", ("x", f"y{i}")) for i in range(count)]
 
 
 @pytest.mark.parametrize("range_bytes", [500, 3000, 10_000, 1 << 30])
@@ -48,7 +48,7 @@ def test_ranges_hold_each_row_group_once_with_the_same_row_numbers(tmp_path, ran
 def test_every_type_of_string_and_of_list_is_read(tmp_path, kind, lists):
     strings = pa.array(["a", "b"]).cast(kind)
     (first, second) = read(pa.table({"text": strings, "labels": pa.array([["x", "y"], ["y", "z"]], lists(pa.string()))}), tmp_path)
-    assert (first.text, first.labels, second.text, second.labels) == ("a", ("x", "y"), "b", ("y", "z"))
+    assert (first.texts[0], first.labels, second.texts[0], second.labels) == ("a", ("x", "y"), "b", ("y", "z"))
 
 
 def test_labels_may_be_delimited_or_one_column_each(tmp_path):

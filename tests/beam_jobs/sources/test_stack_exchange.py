@@ -45,18 +45,20 @@ def test_questions_alone_are_documents_with_title_and_body(tmp_path):
     content = HEAD + row(Id="4") + row(Id="5", PostTypeId="2", Title=None, Tags=None) + row(Id="6", PostTypeId="4", Title=None) + row(Id="7") + TAIL
     rows = read(content, tmp_path)
     assert [(r.id, r.row) for r in rows] == [(f"{tmp_path}/Posts.xml:4", 3), (f"{tmp_path}/Posts.xml:7", 6)]
-    assert rows[0].text == "A title\n\n<p>A body</p>"
+    assert rows[0].texts[0] == "A title\n\n<p>A body</p>"
     (dated,) = read(HEAD + row(CreationDate="2014-01-21T20:26:05.383") + TAIL, tmp_path)
     assert (dated.time, rows[0].time) == ("2014-01-21T20:26:05.383", None)
-    assert [r.text for r in read(content, tmp_path, text_fields=("title",))] == ["A title"] * 2
-    assert [r.text for r in read(content, tmp_path, text_fields=("body", "title"))] == ["<p>A body</p>\n\nA title"] * 2
+    assert [r.texts[0] for r in read(content, tmp_path, text_fields=("title",))] == ["A title"] * 2
+    assert [r.texts[0] for r in read(content, tmp_path, text_fields=("body", "title"))] == ["<p>A body</p>\n\nA title"] * 2
+    apart = read(content.replace('Id="7"', 'Id="7" Score="12"'), tmp_path, join_text_fields=False, metadata_fields=("Score",))
+    assert [(r.texts, r.metadata) for r in apart] == [(("A title", "<p>A body</p>"), score) for score in (("",), ("12",))]
 
 
 @given(body=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"]) | st.sampled_from("\n\t<>&\"'")))
 def test_any_body_comes_through_as_an_xml_parser_reads_it(tmp_path_factory, body):
     line = row(Body=body).replace("\n", "&#xA;")[:-5] + "\n"
     (document,) = read(HEAD + line + TAIL, tmp_path_factory.getbasetemp(), text_fields=("body",))
-    assert document.text == ElementTree.fromstring(line).get("Body")
+    assert document.texts[0] == ElementTree.fromstring(line).get("Body")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""Documents with a title and a body that stay apart, from raw rows to a served model, through the command lines."""
+
+import json
+import random
+
+import pytest
+import tensorflow as tf
+import yaml
+
+from beam_jobs.contract import manifest as manifests
+from tests.command_lines import succeed
+
+WORDS = [f"word{i}" for i in range(40)]
+
+
+def write_documents(path) -> list[dict]:
+    """Rows whose label says whether a word stands in the title; in the body it stands as often without a meaning."""
+    generator = random.Random(5)
+    rows = []
+    for i in range(600):
+        title, body = generator.sample(WORDS, 4), generator.sample(WORDS, 12)
+        labels = []
+        for topic in ("rocket", "soup", "piano"):
+            if generator.random() < 0.4:
+                title.append(topic)
+                labels.append(f"about {topic}")
+            if generator.random() < 0.4:
+                body.append(topic)
+        generator.shuffle(title)
+        rows.append({"key": f"d{i}", "title": " ".join(title), "body": f"{' '.join(body)} n{i}", "labels": labels, "section": f"s{i % 3}"})
+    rows[7]["title"] = ""
+    rows[7]["labels"] = []
+    rows.append(rows[3] | {"key": "e0", "labels": ["about soup"]})  # equal in both texts: one document, with the labels of both
+    rows.append(rows[4] | {"key": "e1", "title": rows[4]["title"] + " more"})  # equal in one text only: another document
+    rows.append({"key": "e2", "title": " ", "body": "--", "labels": [], "section": ""})  # empty in both
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    root = tmp_path_factory.mktemp("apart")
+    rows = write_documents(root / "documents.jsonl")
+    config = {
+        "name": "apart",
+        "data": {
+            "source": "jsonl",
+            "inputs": ["documents.jsonl"],
+            "id_field": "key",
+            "text_fields": ["title", "body"],
+            "join_text_fields": False,
+            "metadata_fields": ["section"],
+            "max_reject_fraction": 0.1,
+        },
+        "splits": {"train": 0.6, "validation": 0.2, "test": 0.2},
+        "output": {"dataset_dir": "out/dataset", "shards": 2},
+        "model": {"name": "bow", "embedding_dim": 16},
+        "train": {"run_dir": "out/run", "batch_size": 32, "epochs": 8},
+        "export": {"model_dir": "out/model"},
+    }
+    (root / "apart.yaml").write_text(yaml.safe_dump(config))
+    succeed("beam_jobs.preprocess", "--config", "apart.yaml", cwd=root)
+    succeed("trainer.task", "train", "--config", "apart.yaml", cwd=root)
+    succeed("trainer.task", "evaluate", "--config", "apart.yaml", cwd=root)
+    return root, {row["key"]: row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def records(apart):
+    root, _ = apart
+    manifest = manifests.load(root / "out/dataset")
+    files = [str(root / "out/dataset" / shard.file) for split in manifest.splits.values() for shard in split.shards]
+    parsed = manifest.record_spec.parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
+    columns = (parsed[name].numpy() for name in ("id", "text/title", "text/body", "metadata/section"))
+    return {key.decode(): tuple(value.decode() for value in values) for key, *values in zip(*columns, strict=True)}
+
+
+def test_records_hold_each_text_and_the_metadata(apart, records):
+    _, rows = apart
+    assert records == {key: (row["title"], row["body"], row["section"]) for key, row in rows.items() if key not in ("e0", "e2")}
+
+
+def test_documents_are_duplicates_where_all_texts_are_equal_and_rejects_where_all_are_empty(apart):
+    root, rows = apart
+    manifest = manifests.load(root / "out/dataset")
+    assert (manifest.text_fields, manifest.metadata_fields) == (("title", "body"), ("section",))
+    assert (manifest.counts.duplicates, manifest.counts.rejected, manifest.counts.written) == (1, {"empty text": 1}, 601)
+
+
+def test_the_vocabulary_counts_documents_with_a_token_in_any_text(apart, records):
+    root, _ = apart
+    manifest = manifests.load(root / "out/dataset")
+    counts = dict(
+        zip(
+            manifests.load_vocabulary(manifest, root / "out/dataset"),
+            manifests.load_document_counts(manifest, root / "out/dataset").tolist(),
+            strict=True,
+        )
+    )
+    train = [str(root / "out/dataset" / shard.file) for shard in manifest.splits["train"].shards]
+    parsed = manifest.record_spec.parse_batch(tf.constant(list(tf.data.TFRecordDataset(train).as_numpy_iterator())))
+    ids = [key.decode() for key in parsed["id"].numpy()]
+    assert counts["rocket"] == sum("rocket" in f"{records[key][0]} {records[key][1]}".split() for key in ids) > 50
+
+
+def test_tensorflow_datasets_reads_the_texts_as_a_dictionary(apart, records):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    root, _ = apart
+    for row in tfds.builder_from_directory(str(root / "out/dataset")).as_dataset(split="test", shuffle_files=False).as_numpy_iterator():
+        title, body, section = records[row["id"].decode()]
+        assert {key: value.decode() for key, value in row["text"].items()} == {"title": title, "body": body}
+        assert row["metadata"] == {"section": section.encode()}
+
+
+def test_inspect_shows_every_text(apart):
+    root, _ = apart
+    shown = succeed("beam_jobs.inspect", "out/dataset", cwd=root)
+    assert "  text/title: " in shown and "  text/body: " in shown and "  metadata/section: s" in shown
+
+
+def test_the_model_learns_in_which_text_a_word_stands(apart):
+    root, _ = apart
+    evaluation = json.loads((root / "out/run/evaluation-test.json").read_text())
+    scores = {system["name"]: system["micro_f1"] for system in evaluation["systems"]}
+    assert scores["model, one threshold"] > 0.95

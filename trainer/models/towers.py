@@ -1,0 +1,35 @@
+"""Documents with several texts: a tower for each."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.models.inputs import ModelInputs
+
+
+class Towers(keras.Model):
+    """Logits = sum over the texts of the logits of a model of its own for each.
+
+    The last layer of every architecture is linear in the document's vector, so this is that architecture with one last layer
+    over the vectors of all texts, side by side. The output bias stands in the first tower.
+
+    Args:
+      architecture: `ModelInputs` -> a model of one text.
+      inputs: what the data and the run decide.
+    """
+
+    def __init__(self, architecture: Callable[[ModelInputs], keras.Model], inputs: ModelInputs):
+        super().__init__(name="towers")
+        seeds = np.random.SeedSequence(inputs.seed).generate_state(inputs.num_texts) >> 1
+        self._towers = []
+        for i, seed in enumerate(seeds.tolist()):
+            bias = inputs.output_bias if i == 0 else np.zeros_like(inputs.output_bias)
+            self._towers.append(architecture(dataclasses.replace(inputs, output_bias=bias, seed=seed, num_texts=1)))
+        self.built = True
+
+    def call(self, tokens: tuple[tf.RaggedTensor, ...], training: bool = False) -> tf.Tensor:
+        """Logits float32 [batch, labels] of token ids int64 [batch, None], one a text."""
+        return tf.add_n([tower(text, training=training) for tower, text in zip(self._towers, tokens, strict=True)])
