@@ -13,10 +13,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["beam_jobs", "beam_jobs.*", "trainer", "trainer.*"]),
+    package_data={"trainer": ["*.html", "page/*"]},
     install_requires=[
         # These are known to agree; the SavedModel's ops and the runners' behaviour depend on them.
         "tensorflow==2.21.*",
         "tensorflow-text==2.21.*",
+        "tensorflow-serving-api==2.21.*",  # 27 kB: the messages of TensorFlow Serving's warm-up requests
         "tensorboard==2.21.*",
         "keras>=3.12,<3.16",  # 3.12 is the last for Python 3.10
         "apache-beam==2.77.0",
@@ -25,6 +27,8 @@ setup(
         "zstandard>=0.22,<1",
         "charset-normalizer>=3.3,<4",
         "scikit-learn>=1.5,<2",
+        "scipy>=1.13,<2",
+        "matplotlib>=3.9,<4",
         "google-crc32c>=1.6,<2",
         "pydantic>=2.10,<3",
         "ruamel.yaml>=0.18.6,<0.20",
@@ -32,7 +36,9 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.21.*"],
-        "gcp": ["apache-beam[gcp]==2.77.0"],
+        "gcp": ["apache-beam[gcp]==2.77.0", "setuptools>=69"],  # Dataflow's workers install what Beam builds with it
+        "bench": ["fasttext-wheel==0.9.2; python_version < '3.13'"],
+        "serve": ["starlette>=0.40,<2", "uvicorn>=0.30,<1"],
         "test": [
             "pytest>=8.3,<10",
             "pytest-xdist>=3.6,<4",
@@ -40,16 +46,27 @@ setup(
             "ruff==0.17.5",
             "tensorflow-datasets>=4.9.7,<5",
             "scikit-multilearn==0.2.0",
+            "starlette>=0.40,<2",
+            "uvicorn>=0.30,<1",
+            "httpx>=0.27,<1",
+            "setuptools>=69",
+            "wheel>=0.45,<1",
+            "selenium>=4.25,<5",
         ],
     },
     entry_points={
         "console_scripts": [
             "multihot-preprocess=beam_jobs.preprocess:run",
             "multihot-inspect=beam_jobs.inspect:run",
+            "multihot-bulk-predict=beam_jobs.predict:run",
+            "multihot-worker=beam_jobs.worker:run",
             "multihot-train=trainer.task:run_train",
             "multihot-evaluate=trainer.task:run_evaluate",
             "multihot-export=trainer.task:run_export",
             "multihot-predict=trainer.task:run_predict",
+            "multihot-report=trainer.task:run_report",
+            "multihot-explain=trainer.task:run_explain",
+            "multihot-serve=trainer.task:run_serve",
         ]
     },
 )

@@ -20,7 +20,7 @@ from beam_jobs.splits import NoSplit, given_split
 BATCH_DOCUMENTS = 512
 
 # An analyzed document. `text` holds the analyzed text of each text field, a line each. `digest` is BLAKE2b-128 of it: its first
-# half orders documents within a split, its second half decides the split, unless its source says it in `given`.
+# half orders documents within a split, its second half decides the split, unless its source says it, or the time, in `given`.
 DOCUMENTS = pa.schema(
     [
         ("digest", pa.binary()),
@@ -29,7 +29,7 @@ DOCUMENTS = pa.schema(
         ("labels", pa.large_list(pa.large_string())),
         ("weight", pa.float32()),
         ("metadata", pa.large_list(pa.large_string())),
-        ("given", pa.int8()),
+        ("given", pa.int64()),
     ]
 )
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics, MetricsFilter
+from apache_beam.metrics import Metrics
 from apache_beam.runners.runner import PipelineResult
+
+from beam_jobs import counters
 
 _NAMESPACE = "multihot.cost_us"
 
@@ -66,12 +68,8 @@ _END = object()
 def report(result: PipelineResult) -> str | None:
     """One line with the seconds of each step, the most expensive first; None where the runner keeps no counters."""
     try:
-        counters = result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]
+        seconds = {step: spent / 1e6 for step, spent in counters.values(result, _NAMESPACE).items()}
     except NotImplementedError:
         return None
-    seconds: dict[str, float] = {}
-    for counter in counters:
-        value = counter.committed if counter.committed is not None else counter.attempted
-        seconds[counter.key.metric.name] = seconds.get(counter.key.metric.name, 0.0) + (value or 0) / 1e6
     steps = ", ".join(f"{step} {spent:,.1f} s" for step, spent in sorted(seconds.items(), key=lambda item: -item[1]))
     return f"time in each step, all workers together: {steps}" if steps else None

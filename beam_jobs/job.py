@@ -13,8 +13,9 @@ from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import DirectOptions
 
-from beam_jobs import costs, local_progress, pipeline, readers, runners, tfds
+from beam_jobs import costs, labels, local_progress, pipeline, readers, runners, tfds
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import Config, config_hash
 from beam_jobs.contract.dataset_config import TextConfig
@@ -27,6 +28,7 @@ from beam_jobs.publishing import publish, recover, staging
 
 BUCKET_BYTES = 8 << 20  # about 8 MiB of input a bucket
 MAX_BUCKET_BITS = 12
+UNKNOWN_BYTES = 1 << 30  # what a source is taken to hold that lists no files
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -47,28 +49,29 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
     recover(dataset_dir)
     reader = readers.make_reader(config.data)
     files = reader.files()
-    input_hash = readers.input_hash(files)
+    labels_config = labels.resolve(config.labels)
+    input_hash = readers.input_hash([*files, *labels.files_of(config.labels)])
     if _is_there(dataset_dir, config, input_hash, overwrite=overwrite, force=force):
         print(f"{dataset_dir} is complete: the same config and input made it (--force makes it again)")
         return
-    load_tensorflow()  # takes seconds: not before it is needed
-    from beam_jobs.contract.analyzer import Analyzer
-
-    analyzer_spec = Analyzer(config.text).spec  # a wrong pattern or stop-word file is told before any work
-    input_bytes = sum(file.bytes for file in files)
+    analyzer_spec = _checked(config.text)
+    input_bytes = sum(file.plain_bytes for file in files) if files else UNKNOWN_BYTES
     options = runners.pipeline_options(beam_arguments, input_bytes)
+    if runners.is_local(options) and options.view_as(DirectOptions).direct_running_mode == "in_memory":
+        load_tensorflow()  # this process needs it, and while it loads no progress can be shown
     parts = readers.parts(files)
     bucket_bits = min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length()))
-    print(f"preprocessing {len(files):,} files, {input_bytes / 1e6:,.1f} MB, on {runners.describe(options)}", flush=True)
+    what = f"{len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB," if files else config.data.reader
+    print(f"preprocessing {what} on {runners.describe(options)}", flush=True)
 
     with _writing(dataset_dir, quiet=runners.is_local(options)), staging(dataset_dir) as staged:
         work_dir = staged / "work"
         parts_dir = work_dir / "parts"
         parts_dir.mkdir(parents=True)
-        job = beam.Pipeline(runner=runners.make_runner(options), options=options)
+        job = beam.Pipeline(options=options)
         pipeline.build(
             job,
-            config=config.model_copy(update={"text": analyzer_spec}),
+            config=config.model_copy(update={"text": analyzer_spec, "labels": labels_config}),
             reader=reader,
             parts=parts,
             bucket_bits=bucket_bits,
@@ -77,8 +80,7 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
             progress_dir=str(parts_dir),
         )
         with local_progress.watch(parts_dir=parts_dir, num_parts=len(parts), work_dir=work_dir, num_buckets=1 << bucket_bits, dataset_dir=staged):
-            result = job.run()
-            result.wait_until_finish()
+            result = runners.run(job)
         results = pipeline.Results.model_validate_json((work_dir / pipeline.RESULTS).read_text())
         _check(results, config, num_parts=len(parts), rejects=staged / manifests.REJECTS)
         shutil.rmtree(work_dir)
@@ -90,6 +92,16 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
         print(cost)
     print(summary(manifest))
     print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
+
+
+def _checked(text: TextConfig) -> TextConfig:
+    """The specification with its stop words written out; a wrong pattern or stop-word file is told before any work."""
+    if text.has_own_patterns:
+        load_tensorflow()  # takes seconds, which worker processes take once more
+        from beam_jobs.contract.analyzer import Analyzer
+
+        Analyzer(text)
+    return resolve(text)
 
 
 @contextlib.contextmanager
@@ -175,6 +187,7 @@ def _manifest(config: Config, analyzer_spec: TextConfig, results: pipeline.Resul
     if not (staged / manifests.REJECTS).exists():
         (staged / manifests.REJECTS).touch()
     metadata = tfds.write_metadata(staged, config.name, config.data.record_spec, results.splits, has_weights=results.has_weights)
+    has_ngrams = config.vocabulary.ngrams > 1
     dataset_config = config.dataset_config()
     return Manifest(
         format_version=manifests.FORMAT_VERSION,
@@ -195,6 +208,8 @@ def _manifest(config: Config, analyzer_spec: TextConfig, results: pipeline.Resul
         vocabulary_size=results.vocabulary_size,
         rejects=manifests.file_info(staged, manifests.REJECTS),
         term_counts=manifests.file_info(staged, manifests.TERM_COUNTS),
+        ngrams=manifests.file_info(staged, manifests.NGRAMS) if has_ngrams else None,
+        ngram_document_counts=manifests.file_info(staged, manifests.NGRAM_DOCUMENT_COUNTS) if has_ngrams else None,
         statistics=manifests.file_info(staged, manifests.STATISTICS),
         tfds=tuple(manifests.file_info(staged, file) for file in metadata),
     )

@@ -1,20 +1,50 @@
 """Cleaning label names: one spelling a label, and only the labels that are wanted."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_jobs.contract.dataset_config import LabelsConfig
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import LabelChanges
+from beam_jobs.inputs import InputFile
 
 _CHANGES = tuple(LabelChanges.model_fields)
 
 
+def resolve(config: LabelsConfig) -> LabelsConfig:
+    """The config with the labels of its allow-list file written out, so that workers need no file.
+
+    Raises:
+      UserError: the file cannot be read, or holds no label.
+    """
+    if not isinstance(config.allow, str):
+        return config
+    expected = "expected a list, or a UTF-8 file with one label a line"
+    try:
+        lines = Path(config.allow).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"labels.allow: cannot read {config.allow!r}: {error}; {expected}") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise UserError(f"labels.allow: {config.allow!r} holds no label; {expected}")
+    return config.model_copy(update={"allow": names})
+
+
+def files_of(config: LabelsConfig) -> list[InputFile]:
+    """The allow-list file, where there is one: what is in it decides the dataset, as the documents do."""
+    if not isinstance(config.allow, str):
+        return []
+    path = Path(config.allow)
+    return [InputFile(config.allow, str(path.resolve()), path.stat().st_size)]
+
+
 @dataclasses.dataclass(frozen=True)
 class LabelRules:
-    """The rules of a config, in their order: case folding, aliases, deny-list, allow-list.
+    """The rules of a resolved config, in their order: case folding, aliases, deny-list, allow-list.
 
     Where case is folded, the names that the config gives are folded too.
     """

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.analysis import DOCUMENTS, split_keys
-from beam_jobs.contract.dataset_config import SplitsConfig
+from beam_jobs.contract.dataset_config import SplitsConfig, TimeFractionSplits
 from beam_jobs.contract.manifest import LabelChanges
 from beam_jobs.labels import LabelRules
 from beam_jobs.spill import Segment, from_ipc, read_segments, to_ipc
@@ -58,7 +58,9 @@ class MergeDuplicates(beam.DoFn):
         labels, label_changes = self.labels.clean(received["labels"])
         table = merge(received.set_column(received.column_names.index("labels"), DOCUMENTS.field("labels"), labels))
         splits = assign(split_keys(table["digest"]), table["given"].to_numpy(), self.splits)
-        table = table.drop_columns("given").append_column("split", pa.array(splits))
+        table = table.append_column("split", pa.array(splits))
+        if not isinstance(self.splits, TimeFractionSplits):
+            table = table.drop_columns("given")
         path = FileSystems.join(self.directory, f"bucket-{index:05d}.arrow")
         write_table(path, table)
         yield Bucket(index, path, table.num_rows, received.num_rows - table.num_rows, label_changes)
@@ -77,10 +79,11 @@ def merge(table: pa.Table) -> pa.Table:
         values = merged[name].to_numpy().copy()
         np.maximum.at(values, group, table[name].to_numpy())
         merged = merged.set_column(merged.column_names.index(name), name, pa.array(values))
-    return merged.set_column(merged.column_names.index("labels"), "labels", _merge_labels(table["labels"], group, merged.num_rows))
+    return merged.set_column(merged.column_names.index("labels"), "labels", merge_labels(table["labels"], group, merged.num_rows))
 
 
-def _merge_labels(labels: pa.ChunkedArray, group: np.ndarray, num_groups: int) -> pa.Array:
+def merge_labels(labels: pa.ChunkedArray, group: np.ndarray, num_groups: int) -> pa.Array:
+    """Lists of names and the group of each -> the names of each group, sorted and each once."""
     names = pc.list_flatten(labels)
     codes = names.combine_chunks().dictionary_encode()
     dictionary = codes.dictionary

@@ -1,6 +1,7 @@
 """The preprocessing pipeline: parts of the input -> every file of the dataset but its manifest."""
 
 import json
+from collections.abc import Iterable
 
 import apache_beam as beam
 import numpy as np
@@ -11,10 +12,12 @@ from apache_beam.pvalue import AsIter, AsList, AsSingleton
 
 from beam_jobs.analysis import REJECTS_TAG, Analyze, order_keys
 from beam_jobs.contract.config import Config
-from beam_jobs.contract.dataset_config import StratifiedSplits
+from beam_jobs.contract.dataset_config import StratifiedSplits, TimeFractionSplits
 from beam_jobs.contract.manifest import (
     DOCUMENT_COUNTS,
     LABELS,
+    NGRAM_DOCUMENT_COUNTS,
+    NGRAMS,
     SPLITS,
     STATISTICS,
     TERM_COUNTS,
@@ -28,16 +31,19 @@ from beam_jobs.contract.manifest import (
 )
 from beam_jobs.contract.validation import Section
 from beam_jobs.costs import Timed
+from beam_jobs.counters import count
 from beam_jobs.counting import Frequencies, MostFrequent, count_documents
 from beam_jobs.labels import LabelRules
 from beam_jobs.merging import Bucket, MergeDuplicates, read_table
-from beam_jobs.near_duplicates import CountLeaks, DropNearDuplicates
+from beam_jobs.near_duplicates import CountLeaks, DropNearDuplicates, imbalance
 from beam_jobs.readers import Reader
-from beam_jobs.reading import READ_TAG, ReadPart, reject_table, write_rejects
-from beam_jobs.selection import POSITIVES, POSITIVES_TAG, TOKEN_COUNTS_TAG, Tally, TallyBucket, sum_positives
+from beam_jobs.reading import READ_TAG, BatchDocuments, ReadPart, reject_table, sort_rejects, write_rejects
+from beam_jobs.selection import NGRAM_COUNTS_TAG, POSITIVES, POSITIVES_TAG, TOKEN_COUNTS_TAG, Tally, TallyBucket, sum_positives
+from beam_jobs.sources.custom import TransformSource
 from beam_jobs.spill import SpillByKey, read_segments
 from beam_jobs.statistics import TOP_LABELS, describe, quantiles
 from beam_jobs.stratifying import Stratify
+from beam_jobs.time_splits import SplitByTime
 from beam_jobs.writer import WriteShard, plan_shards
 
 RESULTS = "results.json"
@@ -60,7 +66,7 @@ def build(
     pipeline: beam.Pipeline,
     *,
     config: Config,
-    reader: Reader,
+    reader: Reader | TransformSource,
     parts: list,
     bucket_bits: int,
     dataset_dir: str,
@@ -73,53 +79,59 @@ def build(
       pipeline: an empty pipeline.
       config: the experiment.
       reader: the source.
-      parts: lists of input files, the units of parallel reading.
+      parts: lists of input files, the units of parallel reading; of a transform there are none.
       bucket_bits: documents are merged in 2**bucket_bits buckets; changes memory and parallelism, never the output.
       dataset_dir: where the dataset's files are written.
       work_dir: where spilled data and `results.json` go.
       progress_dir: where finished parts are told of; None: nowhere.
     """
     keep_unlabeled, record_spec = config.labels.keep_unlabeled, config.data.record_spec
-    read = (
-        pipeline
-        | "Parts" >> beam.Create(list(enumerate(parts)))  # (number, files)
-        | "SpreadParts" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(Timed("read", ReadPart(reader, progress_dir))).with_outputs(REJECTS_TAG, READ_TAG, main="documents")
-    )  # list[Document]
+    if isinstance(reader, TransformSource):
+        rows, read_rows = pipeline | "Source" >> reader.transform, BatchDocuments(reader)
+    else:
+        rows = pipeline | "Parts" >> beam.Create(list(enumerate(parts))) | "SpreadParts" >> beam.Reshuffle()  # (number, files)
+        read_rows = ReadPart(reader, progress_dir)
+    read = rows | "Read" >> beam.ParDo(Timed("read", read_rows)).with_outputs(REJECTS_TAG, READ_TAG, main="documents")  # list[Document]
     analyzed = read.documents | "Analyze" >> beam.ParDo(
         Timed("analyze", Analyze(config.text, len(record_spec.text_names), config.splits))
     ).with_outputs(REJECTS_TAG, main="documents")  # tables
+    # Spilled before they are flattened: what a Flatten takes, the local runner holds in memory.
+    spilled_rejects = [
+        rejects | f"RejectTable{stage}" >> beam.Map(reject_table) | f"SpillRejects{stage}" >> beam.ParDo(SpillByKey(work_dir))
+        for stage, rejects in (("Reading", read[REJECTS_TAG]), ("Analysis", analyzed[REJECTS_TAG]))
+    ]
     reject_counts = (
-        (read[REJECTS_TAG], analyzed[REJECTS_TAG])
+        spilled_rejects
         | "AllRejects" >> beam.Flatten()
-        | "RejectTable" >> beam.Map(reject_table)
-        | "SpillRejects" >> beam.ParDo(SpillByKey(work_dir))
         | "GroupRejects" >> beam.GroupByKey()
+        | "SortRejects" >> beam.MapTuple(lambda partition, segments: (None, sort_rejects(partition, segments, work_dir)))
+        | "GroupSortedRejects" >> beam.GroupByKey()
         | "WriteRejects" >> beam.Map(lambda element: write_rejects(element[1], dataset_dir))
     )  # {reason: count}, or nothing
     buckets = (
         analyzed.documents
-        | "Bucket" >> beam.Map(_with_bucket, bits=bucket_bits)
+        | "Bucket" >> beam.Map(with_bucket, bits=bucket_bits)
         | "SpillDocuments" >> beam.ParDo(Timed("spill", SpillByKey(work_dir)))
         | "GroupBucket" >> beam.GroupByKey()
         | "MergeDuplicates" >> beam.ParDo(Timed("merge", MergeDuplicates(work_dir, config.splits, LabelRules(config.labels))))
     )  # Bucket
     near = (work_dir, config.duplicates.similarity, config.duplicates.shingle_tokens)
+    balance = None
     if config.duplicates.near == "drop":
-        buckets = buckets | "NearDuplicates" >> DropNearDuplicates(*near)
+        buckets, balance = buckets | "NearDuplicates" >> DropNearDuplicates(*near)
     kept_labels = (
         buckets | "CountLabels" >> beam.Map(_label_counts) | "KeepLabels" >> MostFrequent(work_dir, config.labels.min_count, config.labels.top_k)
     )  # one Frequencies
-    label_names = kept_labels | "SortLabels" >> beam.Map(_sorted_names)  # one array of names; a label's id is its place
+    label_names = kept_labels | "SortLabels" >> beam.Map(sorted_names)  # one array of names; a label's id is its place
     if isinstance(config.splits, StratifiedSplits):
         buckets = buckets | "Stratify" >> Stratify(work_dir, config.splits, keep_unlabeled, label_names, kept_labels)
+    if isinstance(config.splits, TimeFractionSplits):
+        buckets = buckets | "SplitByTime" >> SplitByTime(work_dir, config.splits, keep_unlabeled, label_names)
     if config.duplicates.near == "report":
-        leaks = AsList(buckets | "Leaks" >> CountLeaks(*near))
-    else:
-        leaks = None
-    top_labels = kept_labels | "TopLabels" >> beam.Map(_top_labels)  # one array of label ids, most frequent first
-    tally = beam.ParDo(Timed("count", TallyBucket(keep_unlabeled)), AsSingleton(label_names), AsSingleton(top_labels))
-    tallied = buckets | "Tally" >> tally.with_outputs(TOKEN_COUNTS_TAG, POSITIVES_TAG, main="tallies")
+        leaks, balance = buckets | "Leaks" >> CountLeaks(*near)
+    top_labels = kept_labels | "TopLabels" >> beam.Map(top_labels_of)  # one array of label ids, most frequent first
+    tally = beam.ParDo(Timed("count", TallyBucket(keep_unlabeled, config.vocabulary.ngrams)), AsSingleton(label_names), AsSingleton(top_labels))
+    tallied = buckets | "Tally" >> tally.with_outputs(TOKEN_COUNTS_TAG, NGRAM_COUNTS_TAG, POSITIVES_TAG, main="tallies")
     positives = (
         tallied[POSITIVES_TAG]
         | "SpillPositives" >> beam.ParDo(SpillByKey(work_dir))
@@ -129,6 +141,10 @@ def build(
     vocabulary = tallied[TOKEN_COUNTS_TAG] | "Vocabulary" >> MostFrequent(
         work_dir, config.vocabulary.min_document_count, config.vocabulary.max_tokens
     )  # one Frequencies
+    ngrams = None
+    if config.vocabulary.ngrams > 1:
+        most = MostFrequent(work_dir, config.vocabulary.min_document_count, config.vocabulary.max_ngrams)
+        ngrams = AsSingleton(tallied[NGRAM_COUNTS_TAG] | "Ngrams" >> most)
     start = pipeline | "Start" >> beam.Create([None])
     shards = (
         start
@@ -139,22 +155,33 @@ def build(
             Timed("write", WriteShard(config.name, dataset_dir, record_spec, keep_unlabeled, config.output.compression)), AsSingleton(label_names)
         )
     )  # (split, index, ShardInfo)
+    _ = read[READ_TAG] | "CountRead" >> beam.MapTuple(lambda _, rows: count(read=rows))
+    for stage, rejects in (("Reading", read[REJECTS_TAG]), ("Analysis", analyzed[REJECTS_TAG])):
+        _ = rejects | f"CountRejected{stage}" >> beam.Map(lambda batch: count(rejected=len(batch)))
+    _ = tallied.tallies | "CountLeftOut" >> beam.Map(_count_left_out)
+    _ = shards | "CountWritten" >> beam.MapTuple(lambda _split, _index, shard: count(written=shard.examples))
     _ = start | "Finish" >> beam.Map(
-        _finish,
+        finish,
         dataset_dir,
         work_dir,
         read=AsList(read[READ_TAG]),
         rejected=AsIter(reject_counts),
         tallies=AsList(tallied.tallies),
         positives=AsList(positives),
-        leaks=leaks,
+        leaks=AsList(leaks) if config.duplicates.near == "report" else None,
+        balance=AsIter(balance) if balance else (),
         shards=AsList(shards),
         kept_labels=AsSingleton(kept_labels),
         vocabulary=AsSingleton(vocabulary),
+        ngrams=ngrams,
     )
 
 
-def _with_bucket(documents: pa.Table, bits: int) -> pa.Table:
+def _count_left_out(tally: Tally) -> None:
+    count(duplicates=tally.duplicates, near_duplicates=tally.bucket.near_duplicates, dropped_without_labels=tally.dropped)
+
+
+def with_bucket(documents: pa.Table, bits: int) -> pa.Table:
     buckets = (order_keys(documents["digest"]) >> np.uint64(32)).astype(np.int64) >> (32 - bits)
     return documents.append_column("key", pa.array(buckets))
 
@@ -163,7 +190,7 @@ def _label_counts(bucket: Bucket) -> pa.Table:
     return count_documents(read_table(bucket.path)["labels"])
 
 
-def _sorted_names(frequencies: Frequencies) -> pa.Array:
+def sorted_names(frequencies: Frequencies) -> pa.Array:
     return pc.take(names := frequencies.counts["name"].combine_chunks(), pc.sort_indices(names))
 
 
@@ -172,12 +199,12 @@ def _name_splits(leaks: np.ndarray) -> dict[str, dict[str, int]]:
     return {split: {f"in {SPLITS[j]}": int(leaks[i, j]) for j in range(i + 1)} for i, split in enumerate(SPLITS)}
 
 
-def _top_labels(frequencies: Frequencies) -> np.ndarray:
+def top_labels_of(frequencies: Frequencies) -> np.ndarray:
     top = frequencies.counts["name"].combine_chunks()[:TOP_LABELS]
-    return pc.index_in(top, value_set=_sorted_names(frequencies)).to_numpy().astype(np.int64)
+    return pc.index_in(top, value_set=sorted_names(frequencies)).to_numpy().astype(np.int64)
 
 
-def _finish(
+def finish(
     _,
     dataset_dir: str,
     work_dir: str,
@@ -187,18 +214,20 @@ def _finish(
     tallies: list[Tally],
     positives: list[pa.Table],
     leaks: list[np.ndarray] | None,
+    balance: Iterable[tuple[str, int]],
     shards,
     kept_labels: Frequencies,
     vocabulary: Frequencies,
+    ngrams: Frequencies | None,
 ) -> None:
     """Writes labels, vocabulary and results."""
-    label_names = _sorted_names(kept_labels)
+    label_names = sorted_names(kept_labels)
     counted = pa.concat_tables([POSITIVES.empty_table(), *positives])
     by_label = np.zeros((len(label_names), len(SPLITS)), np.int64)
     by_label[counted["label"].to_numpy(), counted["split"].to_numpy()] = counted["count"].to_numpy()
     _write_labels(f"{dataset_dir}/{LABELS}", label_names, by_label)
     token_lengths, labels_each = (_add([getattr(tally, key) for tally in tallies]) for key in ("token_lengths", "labels_each"))
-    top_labels = _top_labels(kept_labels)
+    top_labels = top_labels_of(kept_labels)
     statistics = describe(
         label_names=label_names,
         positives=by_label,
@@ -214,12 +243,14 @@ def _finish(
     for file, column in ((DOCUMENT_COUNTS, "count"), (TERM_COUNTS, "occurrences")):
         with FileSystems.create(f"{dataset_dir}/{file}") as stream:
             np.save(stream, vocabulary.counts[column].to_numpy(), allow_pickle=False)
+    if ngrams is not None:
+        _write_ngrams(dataset_dir, ngrams.counts, vocabulary.counts)
     splits = {
         split: _split_info(token_lengths[i], [info for name, _, info in sorted(shards, key=_place) if name == split])
         for i, split in enumerate(SPLITS)
     }
     results = Results(
-        parts=tuple(sorted(number for number, _ in read)),
+        parts=tuple(sorted(number for number, _ in read if number is not None)),
         counts=Counts(
             read=sum(rows for _, rows in read),
             rejected=next(iter(rejected), {}),
@@ -231,7 +262,9 @@ def _finish(
         ),
         uncounted_names=abs(sum(tally.merged_labels for tally in tallies) - kept_labels.total)
         + abs(sum(tally.kept_labels for tally in tallies) - int(by_label.sum()))
-        + abs(sum(tally.train_tokens for tally in tallies) - vocabulary.total),
+        + abs(sum(tally.train_tokens for tally in tallies) - vocabulary.total)
+        + (abs(sum(tally.train_ngrams for tally in tallies) - ngrams.total) if ngrams is not None else 0)
+        + imbalance(balance),
         splits=splits,
         num_labels=len(label_names),
         label_counts=_label_counts_of(tallies, kept_labels),
@@ -251,6 +284,17 @@ def _label_counts_of(tallies: list[Tally], kept: Frequencies) -> LabelCounts:
         occurrences=kept.total,
         occurrences_kept=pc.sum(kept.counts["count"], min_count=0).as_py(),
     )
+
+
+def _write_ngrams(dataset_dir: str, ngrams: pa.Table, vocabulary: pa.Table) -> None:
+    """Those n-grams whose tokens all stand in the vocabulary: a model looks them up by the ids of their tokens."""
+    tokens = pc.split_pattern(ngrams["name"], " ")
+    is_unknown = pc.invert(pc.is_in(pc.list_flatten(tokens), value_set=vocabulary["name"].combine_chunks())).to_numpy()
+    unknown = np.bincount(pc.list_parent_indices(tokens).to_numpy(), is_unknown, minlength=ngrams.num_rows)
+    ngrams = ngrams.filter(pa.array(unknown == 0))
+    _write(f"{dataset_dir}/{NGRAMS}", "".join(f"{ngram}\n" for ngram in ngrams["name"].to_pylist()).encode())
+    with FileSystems.create(f"{dataset_dir}/{NGRAM_DOCUMENT_COUNTS}") as stream:
+        np.save(stream, ngrams["count"].to_numpy(), allow_pickle=False)
 
 
 def _write_labels(path: str, names: pa.Array, positives: np.ndarray) -> None:

@@ -1,10 +1,9 @@
 """The preprocessing job's command line: raw documents -> a dataset directory."""
 
 import argparse
-import contextlib
 import logging
 
-from beam_jobs.contract.command_line import add_config_arguments, config_from, run_main
+from beam_jobs.contract.command_line import add_config_arguments, config_from, run_main, split_at_dashes
 
 DESCRIPTION = """\
 Reads raw documents, cleans and tokenises their text, drops duplicates, splits them and writes a dataset: sharded
@@ -22,7 +21,7 @@ def main(argv: list[str]) -> None:
     add_config_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that was made with another config or input")
     parser.add_argument("--force", action="store_true", help="make the dataset again even if the same config and input made the one there")
-    own, beam_arguments = _split_at_dashes(argv)
+    own, beam_arguments = split_at_dashes(argv)
     arguments = parser.parse_args(own)
     config = config_from(arguments)
 
@@ -32,13 +31,6 @@ def main(argv: list[str]) -> None:
     logging.disable(logging.NOTSET)
 
     preprocess(config, beam_arguments=beam_arguments, overwrite=arguments.overwrite, force=arguments.force)
-
-
-def _split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
-    with contextlib.suppress(ValueError):
-        at = argv.index("--")
-        return argv[:at], argv[at + 1 :]
-    return argv, []
 
 
 def run() -> None:

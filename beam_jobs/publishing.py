@@ -12,9 +12,11 @@ from typing import TextIO
 
 from beam_jobs.contract.errors import UserError
 
+OUTPUT_KEY = "output.dataset_dir"
+
 
 @contextlib.contextmanager
-def staging(dataset_dir: Path) -> Iterator[Path]:
+def staging(dataset_dir: Path, *, what: str = OUTPUT_KEY) -> Iterator[Path]:
     """A new directory beside `dataset_dir` to write in; what killed runs left there is removed first.
 
     The directory is removed at the end unless `publish` has moved it. Its name is new in every run, so that
@@ -23,7 +25,7 @@ def staging(dataset_dir: Path) -> Iterator[Path]:
     Raises:
       UserError: it cannot be written, or a live run is writing it.
     """
-    with _locked(dataset_dir):
+    with _locked(dataset_dir, what):
         try:
             _clean_up(dataset_dir)
             path = _beside(dataset_dir, f"staging-{uuid.uuid4().hex}")
@@ -76,9 +78,9 @@ def _beside(dataset_dir: Path, suffix: str) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(dataset_dir: Path) -> Iterator[None]:
+def _locked(dataset_dir: Path, what: str = OUTPUT_KEY) -> Iterator[None]:
     path = _beside(dataset_dir, "lock")
-    lock = _take_lock(path, dataset_dir)
+    lock = _take_lock(path, dataset_dir, what)
     try:
         yield
     finally:
@@ -86,18 +88,18 @@ def _locked(dataset_dir: Path) -> Iterator[None]:
         lock.close()
 
 
-def _take_lock(path: Path, dataset_dir: Path) -> TextIO:
+def _take_lock(path: Path, dataset_dir: Path, what: str) -> TextIO:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = open(path, "w")
         except OSError as error:
-            raise UserError(f"output.dataset_dir: cannot write in {path.parent}: {error.strerror}; expected a directory you may write") from None
+            raise UserError(f"{what}: cannot write in {path.parent}: {error.strerror}; expected a directory you may write") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise UserError(f"another run is writing {dataset_dir}; wait for it to end, or set output.dataset_dir to another directory") from None
+            raise UserError(f"another run is writing {dataset_dir}; wait for it to end, or set {what} to another directory") from None
         # The run that held the lock may have removed the file since it was opened here: such a lock keeps nobody out.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.fileno()), path.stat()):

@@ -36,6 +36,6 @@ class Reader(Protocol):
         """Everything in one file, or in its range, in its order. Nothing is dropped in silence."""
 
 
-def make_reader(data: DataConfig) -> Reader:
-    """The reader of a config's `data` section."""
+def make_reader(data: DataConfig) -> Reader | custom.TransformSource:
+    """The source of a config's `data` section."""
     return custom.make(data) if isinstance(data, CustomData) else _READERS[data.source](data)

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 
 from beam_jobs.analysis import tokens_of
 from beam_jobs.contract.manifest import SPLITS
-from beam_jobs.counting import NUM_PARTITIONS, count_documents
+from beam_jobs.counting import COUNTS, NUM_PARTITIONS, count_documents, count_ngrams
 from beam_jobs.merging import Bucket, read_table
 
 TOKEN_COUNTS_TAG = "token_counts"
+NGRAM_COUNTS_TAG = "ngram_counts"
 POSITIVES_TAG = "positives"
 TRAIN = SPLITS.index("train")
 
@@ -40,6 +41,7 @@ class Tally:
       kept_labels: sum over the documents kept of their labels that are kept.
       has_weights: whether any document kept has a weight other than 1.
       train_tokens: sum over the train split's documents of their different tokens.
+      train_ngrams: sum over the train split's documents of their different n-grams.
     """
 
     bucket: Bucket
@@ -55,16 +57,19 @@ class Tally:
     kept_labels: int
     has_weights: bool
     train_tokens: int
+    train_ngrams: int = 0
 
 
 @dataclasses.dataclass
 class TallyBucket(beam.DoFn):
     """Tallies a bucket.
 
-    (Bucket, label names, ids of the top labels) -> Tally; tagged `token_counts`, COUNTS of the train split's tokens; tagged `positives`, POSITIVES.
+    (Bucket, label names, ids of the top labels) -> Tally; tagged `token_counts` and `ngram_counts`, COUNTS of the train split; tagged
+    `positives`, POSITIVES.
     """
 
     keep_unlabeled: bool
+    ngrams: int = 1
 
     def process(self, bucket: Bucket, label_names: pa.Array, top_labels: np.ndarray) -> Iterator[Tally]:
         merged = read_table(bucket.path)
@@ -81,6 +86,10 @@ class TallyBucket(beam.DoFn):
             return np.bincount(values[0] * size + values[1], minlength=len(SPLITS) * size).reshape(len(SPLITS), size)
 
         token_counts = count_documents(tokens.filter(pa.array(splits == TRAIN)))
+        ngram_counts = COUNTS.empty_table()
+        if self.ngrams > 1:
+            ngram_counts = count_ngrams(table["text"].filter(pa.array(splits == TRAIN)), self.ngrams)
+            yield beam.pvalue.TaggedOutput(NGRAM_COUNTS_TAG, ngram_counts)
         label_splits = splits[pc.list_parent_indices(table["labels"]).to_numpy()].astype(np.int64)
         yield Tally(
             bucket=bucket,
@@ -96,6 +105,7 @@ class TallyBucket(beam.DoFn):
             kept_labels=len(label_splits),
             has_weights=bool((table["weight"].to_numpy() != 1).any()),
             train_tokens=pc.sum(token_counts["count"], min_count=0).as_py(),
+            train_ngrams=pc.sum(ngram_counts["count"], min_count=0).as_py(),
         )
         yield beam.pvalue.TaggedOutput(TOKEN_COUNTS_TAG, token_counts)
         yield beam.pvalue.TaggedOutput(POSITIVES_TAG, count_positives(pc.list_flatten(table["labels"]).to_numpy(), label_splits, len(label_names)))

@@ -2,14 +2,26 @@
 
 import fnmatch
 from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 
-from beam_jobs.contract.dataset_config import ColumnSplits, FileSplits, FoldSplits, HashSplits, SplitsConfig, StratifiedSplits, TimeSplits, parse_time
+from beam_jobs.contract.dataset_config import (
+    ColumnSplits,
+    FileSplits,
+    FoldSplits,
+    HashSplits,
+    SplitsConfig,
+    StratifiedSplits,
+    TimeFractionSplits,
+    TimeSplits,
+    parse_time,
+)
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.documents import Document
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone(timedelta(0)))
 NOT_GIVEN = -1  # the split of a document whose source says none
 
 
@@ -19,6 +31,8 @@ class NoSplit(ValueError):
 
 def given_split(document: Document, splits: SplitsConfig) -> int:
     """The split that a document's source says, an index into SPLITS; NOT_GIVEN for a method that does not ask.
+
+    Where fractions are split by time it is the document's time, in microseconds since 1970.
 
     Raises:
       NoSplit: it says none.
@@ -34,14 +48,19 @@ def given_split(document: Document, splits: SplitsConfig) -> int:
             if any(fnmatch.fnmatchcase(document.source, pattern) for pattern in getattr(splits, SPLITS[index])):
                 return index
         return TRAIN
+    if isinstance(splits, TimeFractionSplits):
+        return (_time(document) - _EPOCH) // timedelta(microseconds=1)
     if isinstance(splits, TimeSplits):
-        received = document.time
-        try:
-            time = parse_time(received)
-        except (AttributeError, TypeError, ValueError):
-            raise NoSplit(f"received the time {received!r}, expected ISO 8601, such as 2024-01-31 or 2024-01-31T12:00:00Z") from None
+        time = _time(document)
         return int(time >= parse_time(splits.validation_from)) + int(time >= parse_time(splits.test_from))
     return NOT_GIVEN
+
+
+def _time(document: Document) -> datetime:
+    try:
+        return parse_time(document.time)
+    except (AttributeError, TypeError, ValueError):
+        raise NoSplit(f"received the time {document.time!r}, expected ISO 8601, such as 2024-01-31 or 2024-01-31T12:00:00Z") from None
 
 
 def assign(split_keys: np.ndarray, given: np.ndarray, splits: SplitsConfig) -> np.ndarray:
@@ -49,11 +68,11 @@ def assign(split_keys: np.ndarray, given: np.ndarray, splits: SplitsConfig) -> n
 
     Args:
       split_keys: uint64 [documents], uniformly distributed.
-      given: int8 [documents], from `given_split`.
+      given: int64 [documents], from `given_split`.
       splits: the config.
 
     Returns:
-      int8 [documents]: an index into SPLITS; NOT_GIVEN where the labels of other documents decide.
+      int8 [documents]: an index into SPLITS; NOT_GIVEN where the labels or times of other documents decide.
     """
     # The upper 53 bits are exact as a float64 in [0, 1).
     uniform = (split_keys >> np.uint64(11)).astype(np.float64) / float(1 << 53)
@@ -64,6 +83,8 @@ def assign(split_keys: np.ndarray, given: np.ndarray, splits: SplitsConfig) -> n
         fold = (uniform * splits.folds).astype(np.int64)
         is_test, is_validation = fold == splits.fold, fold == (splits.fold + 1) % splits.folds
         return np.where(is_test, TEST, np.where(is_validation, VALIDATION, TRAIN)).astype(np.int8)
+    if isinstance(splits, TimeFractionSplits):
+        return np.full(len(given), NOT_GIVEN, np.int8)
     return np.asarray(given, np.int8)
 
 

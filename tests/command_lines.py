@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,3 +32,10 @@ def fail_cleanly(module: str, *arguments: str, cwd: Path, **kwargs) -> str:
     assert "Traceback" not in result.stderr and "Traceback" not in result.stdout
     assert result.stderr.count("error: ") == 1, result.stderr
     return result.stderr
+
+
+def skip_without(what: str, reason: str) -> NoReturn:
+    """Skips a test for want of `what`, such as "prism"; fails it where MULTIHOT_REQUIRE, a list with commas, names that, as CI does."""
+    if what in os.environ.get("MULTIHOT_REQUIRE", "").split(","):
+        pytest.fail(f"{what} is required by MULTIHOT_REQUIRE: {reason}")
+    pytest.skip(reason)

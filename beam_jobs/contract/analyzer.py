@@ -7,6 +7,7 @@ An analyzed string is its tokens joined by one space. No token is empty or holds
 """
 
 import re
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -32,8 +33,9 @@ _HTML_ENTITIES = (
 )
 _URL = r"(?i)\b(?:(?:https?|ftp)://|www\.)[^\s<>\"]+"
 # C0 and C1 control characters, of which \x01 and \x02 are then free to mark matches of token_pattern, and all that
-# Unicode calls a separator, since RE2's \s and tf.strings.split know ASCII white space only. NFKC adds U+0020 alone.
-_CONTROL_OR_SPACE = r"[\x00-\x1f\x7f\x{80}-\x{9f}\p{Z}]"
+# Unicode calls a separator (\p{Z}), since RE2's \s and tf.strings.split know ASCII white space only; but not U+0020, which most
+# matches would be of. NFKC adds U+0020 alone.
+_CONTROL_OR_SPACE = r"[\x00-\x1f\x7f\x{80}-\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 _MATCH_START, _MATCH_END = "\x01", "\x02"
 
 
@@ -68,16 +70,15 @@ class Analyzer(tf.Module):
 
     def _analyze(self, raw: tf.Tensor) -> tf.Tensor:
         text = self.spec
-        strings = tf.strings.unicode_transcode(raw, "UTF-8", "UTF-8", errors="replace")
+        strings = _where(~tf.strings.regex_full_match(raw, r"[\x00-\x7f]*"), raw, _valid_utf8)
         strings = tf.strings.regex_replace(strings, _CONTROL_OR_SPACE, " ")
         if text.strip_html:
-            strings = _strip_html(strings)
+            strings = _where(_has(strings, "[<&]"), strings, _strip_html)
         if text.strip_urls:
             strings = tf.strings.regex_replace(strings, _URL, " ")
         strings = _normalize(strings, text.normalize)
         if text.expand_contractions:
-            for pattern, replacement in english.CONTRACTIONS:
-                strings = tf.strings.regex_replace(strings, pattern, replacement)
+            strings = _where(_has(strings, english.APOSTROPHE), strings, _expand_contractions)
         if text.keep_characters is not None:
             strings = tf.strings.regex_replace(strings, _all_but(text.keep_characters), " ")
         if text.token_pattern is not None:
@@ -96,6 +97,26 @@ class Analyzer(tf.Module):
         if not keep:
             return tokens
         return tf.ragged.boolean_mask(tokens, tokens.with_flat_values(tf.reduce_all(tf.stack(keep), axis=0)))
+
+
+def _has(strings: tf.Tensor, pattern: str) -> tf.Tensor:
+    return tf.strings.regex_full_match(strings, rf"(?s).*{pattern}.*")
+
+
+def _where(is_wanted: tf.Tensor, strings: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Changes some of the strings: to look for what most have not costs a fraction of replacing it."""
+    rows = tf.where(is_wanted)
+    return tf.tensor_scatter_nd_update(strings, rows, change(tf.gather_nd(strings, rows)))
+
+
+def _valid_utf8(strings: tf.Tensor) -> tf.Tensor:
+    return tf.strings.unicode_transcode(strings, "UTF-8", "UTF-8", errors="replace")
+
+
+def _expand_contractions(strings: tf.Tensor) -> tf.Tensor:
+    for pattern, replacement in english.CONTRACTIONS:
+        strings = tf.strings.regex_replace(strings, pattern, replacement)
+    return strings
 
 
 def _strip_html(strings: tf.Tensor) -> tf.Tensor:

@@ -15,9 +15,9 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Adds `--config`, `--set` and `--list-keys`, which every stage takes."""
-    parser.add_argument("--config", metavar="FILE", required=True, help="the experiment's YAML file, such as configs/docstrings.yaml")
+    parser.add_argument("--config", metavar="FILE", required=required, help="the experiment's YAML file, such as configs/docstrings.yaml")
     parser.add_argument(
         "--set",
         metavar="SECTION.KEY=VALUE",
@@ -41,6 +41,12 @@ class _ListKeys(argparse.Action):
 def config_from(arguments: argparse.Namespace) -> Config:
     """The resolved config that parsed `--config` and `--set` arguments name."""
     return load_config(arguments.config, overrides=arguments.overrides)
+
+
+def split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
+    """(our arguments, those behind `--`, which are Apache Beam's)."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return argv[:at], argv[at + 1 :]
 
 
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:

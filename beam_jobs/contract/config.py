@@ -63,7 +63,7 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _splits_find_their_field(self):
-        field = {"column": "split_field", "time": "time_field"}.get(self.splits.method)
+        field = {"column": "split_field", "time": "time_field", "time_fractions": "time_field"}.get(self.splits.method)
         if field and isinstance(self.data, RowData) and getattr(self.data, field) is None:
             raise ValueError(f"expected data.{field}, which `splits.method: {self.splits.method}` reads")
         return self

@@ -73,7 +73,9 @@ class RowData(_Files, _Fields):
     """Rows of named fields."""
 
     id_field: str | None = Field(None, description="the field with the document's id, which need not be unique; null: the file's name and the row")
-    labels_field: str = Field("labels", description="the field with the labels: a list of strings, or a string if label_delimiter is set")
+    labels_field: str | None = Field(
+        "labels", description="the field with the labels: a list of strings, or a string if label_delimiter is set; null: the documents have none"
+    )
     label_delimiter: str | None = Field(None, min_length=1, description="the string between the labels where labels_field holds one string")
     label_columns: tuple[str, ...] = Field(
         (), description="fields that each stand for the label of their name: 0 or 1, true or false, or soft; in the place of labels_field"
@@ -81,7 +83,7 @@ class RowData(_Files, _Fields):
     label_threshold: float = Field(0.5, gt=0, description="a label of label_columns is there where its field is at least this")
     weight_field: str | None = Field(None, description="the field with the document's weight in the loss, a number of 0 or more; null: 1")
     split_field: str | None = Field(None, description="the field that says which split the document is in, for splits.method column")
-    time_field: str | None = Field(None, description="the field with the document's time, for splits.method time")
+    time_field: str | None = Field(None, description="the field with the document's time, for splits.method time and time_fractions")
 
 
 class JsonlData(RowData):
@@ -149,13 +151,13 @@ class StackExchangeData(_Files, _Fields):
 
 
 class CustomData(_Source):
-    """A source of your own: a class with the methods of beam_jobs.readers.Reader."""
+    """A source of your own: a class with the methods of beam_jobs.readers.Reader, or an Apache Beam transform from the pipeline to documents."""
 
     source: Literal["custom"] = Field(description="the kind of source")
-    reader: str = Field(pattern=r"^[\w.]+:\w+$", description="the class, as package.module:Class; workers must be able to import it")
+    reader: str = Field(pattern=r"^[\w.]+:\w+$", description="the class or the function that makes it, as package.module:name; workers import it too")
     text_fields: tuple[str, ...] = Field(TEXT_FIELDS, min_length=1, description="names of its documents' texts; several stay apart")
     metadata_fields: tuple[str, ...] = Field((), description="names of its documents' metadata")
-    options: dict[str, str | int | float | bool | tuple[str, ...] | None] = Field({}, description="keyword arguments of the class")
+    options: dict[str, str | int | float | bool | tuple[str, ...] | None] = Field({}, description="keyword arguments of the class or function")
 
     @property
     def record_spec(self) -> RecordSpec:
@@ -209,12 +211,19 @@ class TextConfig(Section):
     )
     max_tokens: int | None = Field(512, ge=1, description="tokens kept a document, from its start; null: all")
 
+    @property
+    def has_own_patterns(self) -> bool:
+        """Whether the user wrote a pattern, which may be wrong."""
+        return self.token_pattern is not None or self.keep_characters not in (None, TextConfig.model_fields["keep_characters"].default)
+
 
 class VocabularyConfig(Section):
     """Which tokens of the train split the model knows."""
 
     max_tokens: int = Field(50_000, ge=1, description="the most frequent tokens kept")
-    min_document_count: int = Field(2, ge=1, description="tokens in fewer train documents are left out")
+    min_document_count: int = Field(2, ge=1, description="tokens and n-grams in fewer train documents are left out")
+    ngrams: int = Field(1, ge=1, le=3, description="2: also pairs of neighbouring tokens, which bow and mlp then know; 3: also triples; 1: none")
+    max_ngrams: int = Field(100_000, ge=1, description="the most frequent pairs and triples kept")
 
 
 # --- labels, splits, output ------------------------------------------------------------
@@ -224,7 +233,9 @@ class DuplicatesConfig(Section):
     """Near-duplicates: documents that share most of their shingles, by MinHash. Documents with equal analyzed text are always merged."""
 
     near: Literal["ignore", "report", "drop"] = Field(
-        "ignore", description="report: count those that stand in several splits, in statistics.json; drop: keep one of each, of the last split"
+        "ignore",
+        description="report: count those that stand in several splits, in statistics.json; drop: keep one of each, of the last split, with "
+        "the labels of all",
     )
     similarity: float = Field(0.8, ge=0.5, le=1, description="least Jaccard similarity of two near-duplicates' sets of shingles")
     shingle_tokens: int = Field(3, ge=1, le=16, description="tokens in a row that make a shingle")
@@ -236,7 +247,9 @@ class LabelsConfig(Section):
     fold_case: bool = Field(False, description="fold the case of labels: `Python` and `python` are one; the names below are folded too")
     aliases: dict[LabelName, LabelName] = Field({}, description="other names of a label, such as `math-ph: math.MP`; applied after fold_case")
     deny: tuple[LabelName, ...] = Field((), description="labels to leave out")
-    allow: tuple[LabelName, ...] | None = Field(None, min_length=1, description="the only labels to keep; null: all")
+    allow: None | Annotated[tuple[LabelName, ...], Field(min_length=1)] | Path_ = Field(
+        None, description="the only labels to keep: a list, or a file with one label a line; null: all"
+    )
     min_count: int = Field(1, ge=1, description="labels on fewer documents are left out")
     top_k: int | None = Field(None, ge=1, description="keep only the K most frequent labels; null: no limit")
     keep_unlabeled: bool = Field(True, description="keep documents that have none of the kept labels")
@@ -324,7 +337,13 @@ class TimeSplits(Section):
         return self
 
 
-SplitsConfig = HashSplits | StratifiedSplits | FoldSplits | ColumnSplits | FileSplits | TimeSplits
+class TimeFractionSplits(_Fractions):
+    """A fraction of the documents in each split, the oldest train, the newest test; of duplicates the newest counts."""
+
+    method: Literal["time_fractions"] = Field(description="how documents are split")
+
+
+SplitsConfig = HashSplits | StratifiedSplits | FoldSplits | ColumnSplits | FileSplits | TimeSplits | TimeFractionSplits
 
 
 class OutputConfig(Section):

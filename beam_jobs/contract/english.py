@@ -1,23 +1,23 @@
 """What the analyzer knows of English: contractions and stop words. Both stand in lower case."""
 
-_APOSTROPHE = "['\u2019\u02bc]"
+APOSTROPHE = "['\u2019\u02bc]"
 
 # RE2's \b takes a letter outside ASCII for the end of a word, which would spoil a quoted 'déjà' or 'süß'.
 _END = r"([^\p{L}\p{M}\p{N}_]|$)"
 
 # RE2 patterns and replacements, applied in this order: irregular forms before the suffixes.
 CONTRACTIONS = (
-    (rf"(?i)\b(c)an{_APOSTROPHE}t{_END}", r"\1an not\2"),
-    (rf"(?i)\b(w)on{_APOSTROPHE}t{_END}", r"\1ill not\2"),
-    (rf"(?i)\b(s)han{_APOSTROPHE}t{_END}", r"\1hall not\2"),
-    (rf"(?i)\b(l)et{_APOSTROPHE}s{_END}", r"\1et us\2"),
-    (rf"(?i)n{_APOSTROPHE}t{_END}", r" not\1"),
-    (rf"(?i){_APOSTROPHE}re{_END}", r" are\1"),
-    (rf"(?i){_APOSTROPHE}ve{_END}", r" have\1"),
-    (rf"(?i){_APOSTROPHE}ll{_END}", r" will\1"),
-    (rf"(?i)\bi{_APOSTROPHE}m{_END}", r"i am\1"),
-    (rf"(?i){_APOSTROPHE}d{_END}", r" would\1"),
-    (rf"(?i){_APOSTROPHE}s{_END}", r"\1"),  # possessive, or "is": neither tells a topic
+    (rf"(?i)\b(c)an{APOSTROPHE}t{_END}", r"\1an not\2"),
+    (rf"(?i)\b(w)on{APOSTROPHE}t{_END}", r"\1ill not\2"),
+    (rf"(?i)\b(s)han{APOSTROPHE}t{_END}", r"\1hall not\2"),
+    (rf"(?i)\b(l)et{APOSTROPHE}s{_END}", r"\1et us\2"),
+    (rf"(?i)n{APOSTROPHE}t{_END}", r" not\1"),
+    (rf"(?i){APOSTROPHE}re{_END}", r" are\1"),
+    (rf"(?i){APOSTROPHE}ve{_END}", r" have\1"),
+    (rf"(?i){APOSTROPHE}ll{_END}", r" will\1"),
+    (rf"(?i)\bi{APOSTROPHE}m{_END}", r"i am\1"),
+    (rf"(?i){APOSTROPHE}d{_END}", r" would\1"),
+    (rf"(?i){APOSTROPHE}s{_END}", r"\1"),  # possessive, or "is": neither tells a topic
 )
 
 # Articles, pronouns, prepositions, conjunctions and auxiliary verbs.

@@ -22,11 +22,14 @@ LABELS = "labels.json"
 VOCABULARY = "vocabulary.txt"
 DOCUMENT_COUNTS = "vocabulary_document_counts.npy"
 TERM_COUNTS = "vocabulary_term_counts.npy"
+NGRAMS = "vocabulary_ngrams.txt"
+NGRAM_DOCUMENT_COUNTS = "vocabulary_ngram_document_counts.npy"
 STATISTICS = "statistics.json"
 REJECTS = "rejects-00000-of-00001.jsonl"
 CONFIG = "config.yaml"
 
 SPLITS = ("train", "validation", "test")
+_BLOCK_BYTES = 1 << 20  # 1 MiB
 
 
 def shard_name(name: str, split: str, index: int, count: int, compression: str = "none") -> str:
@@ -101,7 +104,7 @@ class Manifest(Section):
     name: str
     config: dict[str, Any] = pydantic.Field(description="the part of the resolved config that decides the dataset's bytes")
     config_hash: str
-    input_hash: str = pydantic.Field(description="hash of the input files' names and sizes")
+    input_hash: str = pydantic.Field(description="hash of the input files' names, sizes and contents")
     analyzer: TextConfig = pydantic.Field(description="the analyzer's specification, stop words written out")
     text_fields: tuple[str, ...] = pydantic.Field(TEXT_FIELDS, description="names of the documents' texts, which the model takes apart")
     metadata_fields: tuple[str, ...] = pydantic.Field((), description="names of what records hold beside")
@@ -115,6 +118,8 @@ class Manifest(Section):
     vocabulary_size: int
     rejects: FileInfo
     term_counts: FileInfo | None = pydantic.Field(None, description="null in datasets of versions that had none")
+    ngrams: FileInfo | None = pydantic.Field(None, description="null where vocabulary.ngrams is 1")
+    ngram_document_counts: FileInfo | None = pydantic.Field(None, description="null where vocabulary.ngrams is 1")
     statistics: FileInfo | None = pydantic.Field(None, description="null in datasets of versions that had none")
     tfds: tuple[FileInfo, ...] = pydantic.Field((), description="what TensorFlow Datasets reads")
 
@@ -133,7 +138,7 @@ class Manifest(Section):
             self.document_counts,
             self.rejects,
             *self.tfds,
-            *filter(None, [self.term_counts, self.statistics]),
+            *filter(None, [self.term_counts, self.ngrams, self.ngram_document_counts, self.statistics]),
         ]
 
 
@@ -201,6 +206,18 @@ def load_vocabulary(manifest: Manifest, dataset_dir: str | Path) -> list[str]:
     return _read_checked(manifest.vocabulary, dataset_dir).decode("utf-8").split("\n")[:-1]
 
 
+def load_ngrams(manifest: Manifest, dataset_dir: str | Path) -> list[tuple[str, ...]]:
+    """`vocabulary_ngrams.txt`: the tokens of each n-gram, most frequent first; all are tokens of the vocabulary. Empty where there are none."""
+    if manifest.ngrams is None:
+        return []
+    return [tuple(line.split(" ")) for line in _read_checked(manifest.ngrams, dataset_dir).decode("utf-8").split("\n")[:-1]]
+
+
+def load_ngram_document_counts(manifest: Manifest, dataset_dir: str | Path) -> Any:
+    """int64 array [n-grams]: in how many train documents each n-gram stands; None where there are none."""
+    return _load_counts(manifest.ngram_document_counts, dataset_dir) if manifest.ngram_document_counts else None
+
+
 def load_statistics(manifest: Manifest, dataset_dir: str | Path) -> dict[str, Any] | None:
     """`statistics.json`, or None where the dataset has none."""
     return json.loads(_read_checked(manifest.statistics, dataset_dir)) if manifest.statistics else None
@@ -223,8 +240,12 @@ def dump_json(value: Any) -> str:
 
 def file_info(dataset_dir: str | Path, file: str) -> FileInfo:
     """Describes a written file."""
-    content = (Path(dataset_dir) / file).read_bytes()
-    return FileInfo(file=file, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    digest, size = hashlib.sha256(), 0
+    with open(Path(dataset_dir) / file, "rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):  # rejects may be as many as the documents
+            digest.update(block)
+            size += len(block)
+    return FileInfo(file=file, bytes=size, sha256=digest.hexdigest())
 
 
 def _load_counts(info: FileInfo, dataset_dir: str | Path) -> Any:

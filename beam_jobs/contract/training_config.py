@@ -108,6 +108,12 @@ ModelConfig = Annotated[
 class _Loss(Section):
     name: str  # as in _Model
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="a label's target is drawn to 1/2 by this fraction of the way")
+    negatives: Literal["all", "sampled"] = Field(
+        "all",
+        description="the labels whose loss a document has: all, or its own and a sample of the others that stands for all, the frequent ones more "
+        "often; for 10,000 labels and more, whose output layer then trains only the rows drawn",
+    )
+    num_sampled: int = Field(2048, ge=1, description="draws of labels a step, where negatives are `sampled`")
 
 
 class WeightedBceConfig(_Loss):
@@ -181,14 +187,33 @@ class OptimizerConfig(Section):
         "the others are those of Keras",
     )
     learning_rate: float = Field(1e-2, gt=0, description="step size, at its highest")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="how the learning rate falls until the end of train.epochs")
+    schedule: Literal["constant", "linear", "cosine", "plateau"] = Field(
+        "constant",
+        description="how the learning rate falls: until the end of train.epochs, or with `plateau` by plateau_factor after each plateau_patience "
+        "epochs without a better validation micro-F1",
+    )
+    plateau_factor: float = Field(0.3, gt=0, lt=1, description="what `plateau` multiplies the learning rate by")
+    plateau_patience: int = Field(1, ge=1, description="epochs without a better validation micro-F1 before `plateau` lowers the learning rate")
     warmup_fraction: Fraction = Field(0.0, description="fraction of the steps of train.epochs in which the learning rate rises first")
-    final_fraction: Fraction = Field(0.0, description="the learning rate that a schedule ends with, as a fraction of learning_rate")
+    final_fraction: Fraction = Field(0.0, description="the lowest learning rate of a schedule, as a fraction of learning_rate")
     clip_norm: float | None = Field(None, gt=0, description="gradients are scaled down to this norm, over all weights and replicas; null: never")
     weight_decay: float | None = Field(
         None, ge=0, description="decay of kernels a step, times the learning rate (not of biases, norms and embeddings); null: 0.004 in adamw, else 0"
     )
     ema_momentum: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights; null: no average")
+
+
+class CallbackConfig(Section):
+    """A Keras callback; every further key is an argument of its constructor."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    name: str = Field(min_length=1, description="one of keras.callbacks, or a class or function of your own, as package.module:function")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys."""
+        return dict(self.model_extra or {})
 
 
 class TrainConfig(Section):
@@ -211,13 +236,39 @@ class TrainConfig(Section):
         "error", description="a corrupt record in the train split stops the run, or what follows it in its shard is skipped and counted"
     )
     batch_size: int = Field(256, ge=1, description="documents a step, over all replicas")
+    accumulate_steps: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="passes, one after the other, that the documents of a step are shared out to: the same update in less memory",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="what the model computes in while it trains; weights, logits and loss stay float32, and float16 scales the loss. "
+        "Evaluation and export compute in float32",
+    )
     epochs: int = Field(10, ge=1, description="most epochs to train")
     patience: int | None = Field(2, ge=1, description="stop after this many epochs without a better validation micro-F1; null: never")
+    callbacks: tuple[CallbackConfig, ...] = Field(
+        (),
+        description="Keras callbacks, such as {name: CSVLogger, filename: log.csv, append: true}; the metrics are loss, val_micro_f1 and the other "
+        "columns of history.json. What patience and `optimizer.schedule: plateau` do needs none",
+    )
     steps_per_call: int = Field(16, ge=1, description="training steps in one call of the compiled function")
     shuffle_buffer: int = Field(10_000, ge=1, description="documents in the shuffle buffer; shards are shuffled as well")
+    length_window: int | None = Field(
+        None,
+        ge=1,
+        description="steps whose documents are sorted by length together, and then taken in a random order, so that models that pad to the longest "
+        "document pad less; 1: not sorted; null: 16 for the models that pad (cnn, lstm, cnn_lwan, transformer), else 1",
+    )
     checkpoint_steps: int | None = Field(None, ge=1, description="also save a checkpoint every so many steps; null: each epoch's end only")
     keep_checkpoints: int = Field(2, ge=1, description="the newest checkpoints kept; the best is kept besides")
     seed: int = Field(0, ge=0, description="seed of weights, shuffling and dropout")
+    folds: int | None = Field(None, ge=2, description="folds that the train and validation splits are shared out to where `fold` is set")
+    fold: int | None = Field(
+        None, ge=0, description="the fold that the run validates on, from 0, in a run directory of its own; null: the dataset's own splits"
+    )
     deterministic: bool = Field(False, description="only operations that give the same bits in every run of the same seed, on GPUs too; slower")
 
     @pydantic.model_validator(mode="after")
@@ -227,6 +278,10 @@ class TrainConfig(Section):
                 raise ValueError(f"expected replicas with `strategy: mirrored` only, not with {self.strategy!r}")
             if self.batch_size % self.replicas:
                 raise ValueError(f"expected a batch_size that replicas divide, not {self.batch_size} and {self.replicas}")
+        if self.fold is not None and (self.folds is None or self.fold >= self.folds):
+            raise ValueError(f"expected a fold below folds, not {self.fold} of {self.folds}")
+        if self.batch_size % self.accumulate_steps:
+            raise ValueError(f"expected a batch_size that accumulate_steps divides, not {self.batch_size} and {self.accumulate_steps}")
         return self
 
 
@@ -234,8 +289,19 @@ class EvaluateConfig(Section):
     """The evaluation."""
 
     batch_size: int = Field(1024, ge=1, description="documents a step, over all replicas")
-    ranks: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 3, 5), min_length=1, description="the k of precision at k")
-    min_positives: int = Field(10, ge=1, description="validation positives a label needs for a threshold of its own; others take the global one")
+    ranks: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 3, 5), min_length=1, description="the k of precision, recall and nDCG at k")
+    min_positives: int = Field(
+        10,
+        ge=1,
+        description="validation positives a label needs for a threshold and a calibration of its own; others take those of all labels together",
+    )
+    calibration: Literal["none", "temperature", "platt", "isotonic"] = Field(
+        "none",
+        description="how scores are made frequencies, fitted on validation: not, by one scale, by scale and bias a label, or by a curve a label",
+    )
+    bootstrap_replicates: int = Field(200, ge=0, description="replicates of the bootstrap that gives the headline its 95% intervals; 0: none")
+    propensity_a: float = Field(0.55, ge=0, description="A of the labels' propensities in propensity-scored precision (Jain et al. 2016)")
+    propensity_b: float = Field(1.5, ge=0, description="B of them; the paper has 0.55 and 1.5, for Wikipedia 0.5 and 0.4, for Amazon 0.6 and 2.6")
 
 
 class ExportConfig(Section):
@@ -244,3 +310,6 @@ class ExportConfig(Section):
     model_dir: Path_ = Field(description="parent of the numbered versions; default: out/NAME/model")
     top_k: int = Field(5, ge=1, description="labels that serving_default answers with")
     threshold: Literal["global", "per_label"] = Field("per_label", description="which tuned thresholds `decide` applies")
+    weights: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="how matrices of weights are stored; the latter two halve the size, and `export` prints what that costs in F1"
+    )

@@ -147,6 +147,8 @@ def _type_name(annotation: Any) -> str:
     """A type as a person would say it: `list of integer`, `'a' | 'b'`, `string | null`."""
     if hasattr(annotation, "__metadata__"):
         return _type_name(annotation.__origin__)
+    if _is_section(annotation):
+        return "mapping"
     arguments = get_args(annotation)
     if get_origin(annotation) is Literal:
         return " | ".join(repr(a) for a in arguments)

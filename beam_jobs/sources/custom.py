@@ -1,28 +1,104 @@
-"""A user's own source, named by a dotted path."""
+"""A user's own source, named by a dotted path: a reader of files, or a Beam transform."""
 
+import dataclasses
 import importlib
+import math
+import os
+import sys
+from typing import Any
+
+import apache_beam as beam
 
 from beam_jobs.contract.dataset_config import CustomData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.documents import Document, Reject
+from beam_jobs.inputs import InputFile
+from beam_jobs.sources.fields import MAX_WEIGHT, Rejected, checked_labels
 
 _METHODS = ("files", "read")
+NO_DOCUMENT = "no document"
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformSource:
+    """A source that is a Beam transform: it is applied to the pipeline and yields documents and rejects, in any order.
+
+    What it reads is not known before it runs: no files are listed, no time left can be told, and a dataset that stands there is
+    recognised by its config alone.
+
+    Attributes:
+      transform: from the pipeline to documents and rejects.
+      data: what the documents hold.
+    """
+
+    transform: beam.PTransform
+    data: CustomData
+
+    def files(self) -> list[InputFile]:
+        return []
+
+    def checked(self, element: Any) -> Document | Reject:
+        """What the transform yields, or a reject where that is no document of the config."""
+        if isinstance(element, Reject):
+            return element
+        source, row = self.data.reader, 0
+        try:
+            if not isinstance(element, Document):
+                raise Rejected(NO_DOCUMENT, f"received {type(element).__name__}, expected beam_jobs.documents.Document or Reject")
+            source, row = str(element.source), element.row
+            return self._document(element)
+        except Rejected as error:
+            return error.reject(source, row, repr(element))
+
+    def _document(self, document: Document) -> Document:
+        spec = self.data.record_spec
+        for name, expected in (("texts", len(spec.text_names)), ("metadata", len(spec.metadata_names)), ("labels", None)):
+            received = getattr(document, name)
+            if not isinstance(received, tuple) or not all(isinstance(value, str) for value in received):
+                raise Rejected(NO_DOCUMENT, f"{name}: received {received!r:.80}, expected a tuple of strings")
+            if expected is not None and len(received) != expected:
+                raise Rejected(NO_DOCUMENT, f"{name}: received {len(received)}, expected {expected}, as data.text_fields and metadata_fields say")
+        if not isinstance(document.id, str) or not isinstance(document.source, str) or not isinstance(document.row, int):
+            raise Rejected(
+                NO_DOCUMENT, f"received the id {document.id!r:.80} at {document.source!r:.80}, row {document.row!r}, expected strings and an int"
+            )
+        if not isinstance(document.weight, int | float) or not math.isfinite(document.weight) or not 0 <= document.weight <= MAX_WEIGHT:
+            raise Rejected(NO_DOCUMENT, f"weight: received {document.weight!r:.80}, expected a number of 0 or more")
+        return dataclasses.replace(document, labels=checked_labels(document.labels, f"labels: received {document.labels!r:.80}"))
 
 
 def make(data: CustomData):
-    """The reader that `data.reader` names, made with `data.options`; a reader as beam_jobs.readers.Reader describes it.
+    """What `data.reader` names, made with `data.options`: a reader as beam_jobs.readers.Reader describes it, or a TransformSource.
 
     Raises:
-      UserError: the class cannot be imported or made, or lacks a method.
+      UserError: it cannot be imported or made, or is neither.
     """
     module, _, name = data.reader.partition(":")
     try:
-        kind = getattr(importlib.import_module(module), name)
+        imported = importlib.import_module(module)
+        kind = getattr(imported, name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"data.reader: cannot import {data.reader!r}: {error}; expected package.module:Class, on PYTHONPATH or installed") from None
+        raise UserError(f"data.reader: cannot import {data.reader!r}: {error}; expected package.module:name, on PYTHONPATH or installed") from None
+    _let_worker_processes_find(module)
     try:
-        reader = kind(**data.options)
+        source = kind(**data.options)
     except TypeError as error:
         raise UserError(f"data.options: received {sorted(data.options)}, which {data.reader} does not take: {error}") from None
-    if missing := [method for method in _METHODS if not callable(getattr(reader, method, None))]:
-        raise UserError(f"data.reader: {data.reader} has no method {missing[0]}(); expected the methods of beam_jobs.readers.Reader")
-    return reader
+    if isinstance(source, beam.PTransform):
+        return TransformSource(source, data)
+    if missing := [method for method in _METHODS if not callable(getattr(source, method, None))]:
+        raise UserError(
+            f"data.reader: {data.reader} has no method {missing[0]}() and is no apache_beam.PTransform; expected one of them, "
+            "see beam_jobs.readers.Reader"
+        )
+    return source
+
+
+def _let_worker_processes_find(module: str) -> None:
+    """Worker processes of this machine import the module too: they get the places where this process looks for modules."""
+    top = sys.modules[module.partition(".")[0]]
+    for file in filter(None, [getattr(top, "__file__", None), *getattr(top, "__path__", [])]):
+        folder = os.path.dirname(os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file)
+        known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if folder not in known:
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*known, folder]))

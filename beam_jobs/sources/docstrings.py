@@ -16,8 +16,10 @@ from beam_jobs.contract.dataset_config import PythonDocstringsData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import UNREADABLE, Document, Reject
 from beam_jobs.inputs import InputFile
+from beam_jobs.sources.fields import TOO_LONG
 
 STANDARD_LIBRARY = "stdlib"
+MAX_SOURCE_BYTES = 16 << 20  # 16 MiB: what is longer was made by a program, and parsing takes a hundred times its size
 # Parts of the standard library's folder that are not the library: other packages, tests, demonstrations.
 _NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__phello__", "__pycache__"}
 
@@ -42,6 +44,9 @@ class DocstringsReader:
         return [found[name] for name in sorted(found)]
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
+        if file.bytes > MAX_SOURCE_BYTES:
+            yield Reject(file.name, 0, TOO_LONG, f"{file.bytes:,} bytes of Python, expected at most {MAX_SOURCE_BYTES:,}", "")
+            return
         try:
             source = Path(file.path).read_bytes()
         except OSError as error:

@@ -62,7 +62,7 @@ def _named(data: Rows) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "text_fields", data.text_fields
     if data.label_columns:
         yield "label_columns", data.label_columns
-    else:
+    elif data.labels_field is not None:
         yield "labels_field", (data.labels_field,)
     if data.metadata_fields:
         yield "metadata_fields", data.metadata_fields
@@ -118,6 +118,8 @@ class Fields:
 
     def _labels(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         field, delimiter = self.data.labels_field, self.data.label_delimiter
+        if field is None:
+            return ()
         received = values.get(field)
         what = f"{field}: received {_short(received)}"
         if received is None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -27,15 +27,16 @@ class ParquetReader:
     data: ParquetData
 
     def files(self) -> list[InputFile]:
-        files = match_files(self.data.inputs, unit="row group")
-        for file in files:
+        files = []
+        for file in match_files(self.data.inputs, unit="row group"):
             try:
                 with _open(file) as parquet:
-                    schema = parquet.schema_arrow
+                    schema, plain_bytes = parquet.schema_arrow, _plain_bytes(parquet.metadata, columns_read(self.data))
             except _DAMAGE as error:
                 raise UserError(f"data.inputs: {file.name} ({file.bytes:,} bytes) is no whole Parquet file: {error}") from None
             check_columns(self.data, schema.names, file.name)
             self._check_types(schema, file)
+            files.append(dataclasses.replace(file, expansion=plain_bytes / file.bytes))
         return files
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
@@ -70,6 +71,8 @@ class ParquetReader:
         wanted = [(name, _is_string, "a string") for name in self.data.text_fields]
         if self.data.label_columns:
             pass  # numbers, booleans and strings all may do
+        elif self.data.labels_field is None:
+            pass
         elif self.data.label_delimiter is not None:
             wanted.append((self.data.labels_field, _is_string, "a string, as data.label_delimiter is set"))
         else:
@@ -84,6 +87,13 @@ class ParquetReader:
 def _open(file: InputFile) -> Iterator[pq.ParquetFile]:
     with FileSystems.open(file.path, compression_type="uncompressed") as stream, pq.ParquetFile(stream) as parquet:
         yield parquet
+
+
+def _plain_bytes(metadata: pq.FileMetaData, columns: Collection[str]) -> int:
+    """Bytes of the columns when they are decompressed."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    chunks = (group.column(j) for group in groups for j in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns)
 
 
 def _first_byte(group: pq.RowGroupMetaData) -> int:

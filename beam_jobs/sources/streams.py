@@ -6,7 +6,6 @@ import dataclasses
 import gzip
 import io
 import lzma
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
@@ -15,21 +14,16 @@ import zstandard
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.documents import UNREADABLE, Reject
-from beam_jobs.inputs import InputFile
+from beam_jobs.inputs import COMPRESSED, InputFile, extension
 
 # What reading raises where a file has gone, is cut off or is damaged.
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 _BLOCK_BYTES = 1 << 20  # 1 MiB
 
 
-def extension(path: str) -> str:
-    """The extension of a path in lower case, such as `.gz`."""
-    return os.path.splitext(path)[1].lower()
-
-
 def ranges_where_plain(files: Iterable[InputFile]) -> list[InputFile]:
     """The files, of which those that are compressed can only be read as a whole."""
-    return [dataclasses.replace(file, unit=None) if extension(file.path) in _OPENERS else file for file in files]
+    return [dataclasses.replace(file, unit=None) if extension(file.path) in COMPRESSED else file for file in files]
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
 """Which files are found, what recognises them, and how they are shared out."""
 
+import dataclasses
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from beam_jobs import inputs
 from beam_jobs.contract.errors import UserError
 from beam_jobs.inputs import PART_BYTES, RANGE_BYTES, InputFile
+from beam_jobs.sources import streams
 
 GOOD = b'{"text": "a", "labels": ["x"]}'
 
@@ -50,12 +54,47 @@ def test_a_pattern_without_files_is_the_users_error(tmp_path, monkeypatch, patte
         inputs.match_files(["a.jsonl", pattern])
 
 
-def test_the_input_hash_sees_names_and_sizes_and_no_place():
-    a, b = InputFile("a", "/x/a", 1), InputFile("b", "/x/b", 2)
-    assert inputs.input_hash([a, b]) == inputs.input_hash([InputFile("a", "/y/a", 1), InputFile("b", "/y/b", 2)])
-    others = [[a], [b, a], [InputFile("c", "/x/a", 1), b], [InputFile("a", "/x/a", 3), b], [InputFile("a\udcff", "/x/a", 1), b]]
-    hashes = {inputs.input_hash(files) for files in [[a, b], *others]}
-    assert len(hashes) == len(others) + 1
+def made_input(folder, files: dict[str, bytes]) -> list[InputFile]:
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [InputFile(name, str(folder / name), len(content)) for name, content in files.items()]
+
+
+def test_the_input_hash_sees_names_and_contents_and_neither_place_nor_time(tmp_path):
+    files = made_input(tmp_path / "x", {"a": b"1" * 3_000_000, "b": b"22"})
+    copied = made_input(tmp_path / "y", {"a": b"1" * 3_000_000, "b": b"22"})
+    os.utime(copied[0].path, (0, 0))
+    expected = inputs.input_hash(files)
+    assert inputs.input_hash(copied) == expected
+    changed = made_input(tmp_path / "z", {"a": b"1" * 2_999_999 + b"2", "b": b"22"})  # of the same size, in its last byte
+    renamed = dataclasses.replace(files[0], name="c")
+    others = [files[:1], files[::-1], changed, [renamed, files[1]], [dataclasses.replace(files[0], name="a\udcff"), files[1]]]
+    hashes = {inputs.input_hash(other) for other in others}
+    assert len(hashes) == len(others) and expected not in hashes
+
+
+def test_the_input_hash_of_what_is_no_file_is_of_its_name_and_size():
+    hashes = {inputs.input_hash([InputFile(name, "", size)]) for name, size in (("table", 1), ("table", 2), ("other", 1))}
+    assert len(hashes) == 3
+
+
+def test_an_input_file_that_may_not_be_read_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="data.inputs: cannot read gone: No such file"):
+        inputs.input_hash([InputFile("gone", str(tmp_path / "gone"), 1)])
+
+
+@pytest.mark.parametrize(("name", "at_least"), [("a.jsonl", 1), ("a.jsonl.GZ", 2), ("a.bz2", 2), ("a.xz", 2), ("a.zst", 2), ("a.tgz", 2)])
+def test_compressed_files_count_as_the_text_that_is_in_them(tmp_path, name, at_least):
+    (tmp_path / name).write_bytes(bytes(1000))
+    (file,) = inputs.match_files([str(tmp_path / name)])
+    assert file.bytes == 1000 and file.plain_bytes >= at_least * 1000
+    assert file.plain_bytes == 1000 or at_least > 1
+    assert (len(inputs.parts([file] * 8, part_bytes=4000)) > 2) == (at_least > 1)
+
+
+def test_the_extensions_that_count_as_compressed_are_those_that_are_decompressed():
+    assert set(inputs.COMPRESSED) == set(streams._OPENERS)
 
 
 @given(st.lists(st.integers(0, 2 * PART_BYTES)))

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from beam_jobs import inputs, readers, stratifying
+from beam_jobs import inputs, near_duplicates, readers, stratifying
 from beam_jobs.analysis import DOCUMENTS, Analyze
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
-from beam_jobs.contract.dataset_config import StratifiedSplits
+from beam_jobs.contract.dataset_config import DuplicatesConfig, StratifiedSplits
 from beam_jobs.counting import COUNTS
 from beam_jobs.job import preprocess
 from beam_jobs.merging import MergeDuplicates
@@ -95,6 +95,20 @@ def test_nothing_is_published_when_splits_get_lost_on_their_way_back(config, tmp
     lose_a_segment(monkeypatch, stratifying._SPLIT)
     with pytest.raises(RuntimeError, match="the runner lost or repeated data: .* splits for .* documents"):
         run(config.model_copy(update={"splits": StratifiedSplits(method="stratified")}))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("near", "schema"), [*(("drop", schema) for schema in ("_BANDED", "PAIRS", "_MOVES", "_MOVED")), ("report", "_BANDED"), ("report", "PAIRS")]
+)
+def test_nothing_is_published_when_what_finds_near_duplicates_gets_lost(config, tmp_path, monkeypatch, near, schema):
+    with open(tmp_path / "in/0.jsonl", "a") as stream:
+        for i in range(60):
+            stream.write("\n" + json.dumps({"text": f"{'alike ' * 3}of many words that stand here number{i}", "labels": [f"near{i % 3}"]}))
+    duplicates = DuplicatesConfig(near=near, similarity=0.5, shingle_tokens=1)
+    lose_a_segment(monkeypatch, getattr(near_duplicates, schema))
+    with pytest.raises(RuntimeError, match="the runner lost or repeated data"):
+        run(config.model_copy(update={"duplicates": duplicates}))
     assert list((tmp_path / "out").iterdir()) == []
 
 

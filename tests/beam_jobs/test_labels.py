@@ -3,12 +3,14 @@
 import json
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.dataset_config import LabelsConfig
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import LabelChanges
 from beam_jobs.job import preprocess, summary
 from beam_jobs.labels import LabelRules
@@ -89,3 +91,50 @@ def test_cleaned_labels_are_merged_limited_and_counted_in_the_manifest(tmp_path)
     }
     assert "label occurrences renamed by alias: 6\n" in summary(manifest)
     assert "label occurrences of labels below min_count or beyond top_k: 6\n" in summary(manifest)
+
+
+def made(folder, **labels):
+    (folder / "in.jsonl").write_text(
+        "\n".join(json.dumps({"id": i, "text": f"words of number{i}", "labels": ["a b", "é", "c"][: i % 4]}) for i in range(20))
+    )
+    config = config_from_dict(
+        {
+            "name": "tiny",
+            "data": {"source": "jsonl", "inputs": [str(folder / "in.jsonl")], "id_field": "id"},
+            "labels": labels,
+            "output": {"dataset_dir": str(folder / "dataset")},
+        },
+        what="",
+    )
+    preprocess(config, beam_arguments=[], overwrite=False, force=False)
+    manifest = manifests.load(folder / "dataset")
+    return manifest, [label["name"] for label in manifests.load_labels(manifest, folder / "dataset")]
+
+
+def test_an_allow_list_of_a_file_keeps_what_the_same_list_keeps_and_a_change_of_it_is_recognised(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "allow.txt").write_text("\ufeffa b\n\n  é  \nnever\n")
+    manifest, names = made(tmp_path / "one", allow=str(tmp_path / "allow.txt"))
+    other, same_names = made(tmp_path / "two", allow=["a b", "é", "never"])
+    assert names == same_names == ["a b", "é"]
+    assert manifest.label_counts == other.label_counts and manifest.label_counts.not_allowed == 5
+    assert [shard.sha256 for shard in manifest.splits["train"].shards] == [shard.sha256 for shard in other.splits["train"].shards]
+    assert made(tmp_path / "one", allow=str(tmp_path / "allow.txt"))[0] == manifest  # recognised
+    (tmp_path / "allow.txt").write_text("a b\nc\nnever\n")
+    with pytest.raises(UserError, match="was made from other input files"):
+        made(tmp_path / "one", allow=str(tmp_path / "allow.txt"))
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "No such file"), (b"\xff", "invalid start byte"), (b" \n", "holds no label")])
+def test_an_allow_list_that_cannot_be_read_or_is_empty_is_the_users_error(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "allow.txt").write_bytes(content)
+    with pytest.raises(UserError, match=f"labels.allow: .*{message}.*expected a list, or a UTF-8 file with one label a line"):
+        made(tmp_path, allow=str(tmp_path / "allow.txt"))
+
+
+@pytest.mark.parametrize(("keep", "written", "dropped"), [(True, 20, 0), (False, 15, 5)])
+def test_documents_without_kept_labels_are_kept_or_dropped_and_counted(tmp_path, keep, written, dropped):
+    counts = made(tmp_path, keep_unlabeled=keep)[0].counts
+    assert (counts.written, counts.dropped_without_labels, counts.written_without_labels) == (written, dropped, 5 - dropped)

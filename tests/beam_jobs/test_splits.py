@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from beam_jobs import stratifying
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
-from beam_jobs.contract.dataset_config import ColumnSplits, FileSplits, FoldSplits, HashSplits, StratifiedSplits, TimeSplits
+from beam_jobs.contract.dataset_config import ColumnSplits, FileSplits, FoldSplits, HashSplits, StratifiedSplits, TimeFractionSplits, TimeSplits
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.documents import Document
 from beam_jobs.job import preprocess
@@ -102,6 +102,8 @@ def document(**values) -> Document:
         ({"time": "2024-02-01T00:30:00+01:00"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 1),
         ({"time": "2024-02-01 00:00:00"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 2),
         ({"split": "test"}, HashSplits(), NOT_GIVEN),
+        ({"time": "1969-12-31T23:59:59.999999Z"}, TimeFractionSplits(method="time_fractions"), -1),
+        ({"time": "1970-01-02T01:00:00+01:00"}, TimeFractionSplits(method="time_fractions"), 86_400_000_000),
     ],
 )
 def test_given_split(values, splits, expected):
@@ -115,6 +117,7 @@ def test_given_split(values, splits, expected):
         ({}, ColumnSplits(method="column"), "received the split None"),
         ({"time": "yesterday"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), "'yesterday', expected ISO 8601"),
         ({}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), "received the time None"),
+        ({"time": "soon"}, TimeFractionSplits(method="time_fractions"), "received the time 'soon', expected ISO 8601"),
     ],
 )
 def test_a_source_that_says_no_split_is_told(values, splits, message):

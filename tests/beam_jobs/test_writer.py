@@ -14,7 +14,7 @@ from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.contract.records import RecordSpec
 from beam_jobs.merging import MERGED, Bucket, write_table
-from beam_jobs.pipeline import _with_bucket
+from beam_jobs.pipeline import with_bucket
 from beam_jobs.selection import Tally
 from beam_jobs.writer import ShardPlan, WriteShard, frame, plan_shards, shard_of
 
@@ -52,7 +52,7 @@ def tally(index: int, split_bytes=(0, 0, 0)) -> Tally:
 def buckets_of(keys: list[int], bits: int) -> list[int]:
     """The bucket that the pipeline puts documents with these order keys in."""
     digests = pa.chunked_array([pa.array([key.to_bytes(8, "big") + bytes(8) for key in keys], pa.binary())])
-    return _with_bucket(pa.table({"digest": digests}), bits)["key"].to_pylist()
+    return with_bucket(pa.table({"digest": digests}), bits)["key"].to_pylist()
 
 
 @given(keys=keys_strategy, bits=st.integers(1, 12), count=st.integers(1, 300) | st.sampled_from([1000, 4096]))

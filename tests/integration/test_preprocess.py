@@ -203,6 +203,24 @@ def test_every_file_holds_what_an_independent_computation_gives(base):
             assert parsed["weight"].numpy().tolist() == [row[3] for row in rows]
 
 
+def test_ngrams_of_the_train_split_are_counted_and_their_tokens_are_in_the_vocabulary(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(make_home(tmp_path / "home", {"all.jsonl": corpus_lines()}))
+    preprocess.main(["--config", "config.yaml", "--set", "vocabulary.ngrams=2", "--set", "vocabulary.max_ngrams=300"])
+    manifest = manifests.load(DATASET)
+    assert manifest.splits == manifests.load(base / DATASET).splits and manifest.vocabulary.sha256 == manifests.load(base / DATASET).vocabulary.sha256
+    counts = collections.Counter()
+    for shard in reference(base)["splits"]["train"]:
+        for _, text, _, _ in shard:
+            tokens = text.decode().split(" ")
+            counts.update(set(zip(tokens, tokens[1:], strict=False)))
+    most = sorted(((-count, pair) for pair, count in counts.items() if count >= 3), key=lambda item: (item[0], " ".join(item[1])))[:300]
+    known = set(manifests.load_vocabulary(manifest, DATASET))
+    expected = [(pair, -count) for count, pair in most if known.issuperset(pair)]
+    found = zip(manifests.load_ngrams(manifest, DATASET), manifests.load_ngram_document_counts(manifest, DATASET).tolist(), strict=True)
+    assert list(found) == expected and len(expected) > 200
+    assert {manifests.NGRAMS, manifests.NGRAM_DOCUMENT_COUNTS} <= {info.file for info in manifest.files()}
+
+
 def test_the_directory_holds_the_manifests_files_and_nothing_else(base):
     manifest = manifests.load(base / DATASET)
     named = {info.file for info in manifest.files()} | {manifests.MANIFEST, manifests.CONFIG}
@@ -374,6 +392,40 @@ def test_a_disk_that_takes_no_more_ends_the_command_with_one_message_and_publish
     assert error.startswith("error: output.dataset_dir: cannot write out/tiny/dataset: File too large; nothing is published.")
     assert error.count("\n") == 1
     assert list((home / "out/tiny").iterdir()) == []
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts a small file system of its own as the output directory of a home, until the test ends."""
+    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
+    place = home / "out/tiny"
+    place.mkdir(parents=True)
+
+    def mount(options: str) -> Path:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, check=False).returncode:
+            pytest.skip("mounting is not permitted here")
+        return home
+
+    yield mount
+    subprocess.run(["umount", str(place)], capture_output=True, check=False)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount command here")
+def test_a_full_disk_ends_the_command_with_one_message_and_publishes_nothing(mounted):
+    home = mounted("size=300k")
+    error = run(home, status=2)
+    assert error.startswith("error: output.dataset_dir: cannot write out/tiny/dataset: No space left on device; nothing is published.")
+    assert error.count("\n") == 1
+    assert list((home / "out/tiny").iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount command here")
+def test_a_place_that_may_not_be_written_is_told_before_any_work(mounted):
+    home = mounted("ro")
+    error = run(home, status=2)
+    assert error == "error: output.dataset_dir: cannot write in out/tiny: Read-only file system; expected a directory you may write\n".replace(
+        "out/tiny", str(home / "out/tiny")
+    )
 
 
 def test_a_run_tells_what_each_step_costs(tmp_path):

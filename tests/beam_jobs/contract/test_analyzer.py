@@ -9,9 +9,10 @@ import unicodedata
 
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beam_jobs.contract import analyzer as analyzer_module
 from beam_jobs.contract import english
 from beam_jobs.contract.analyzer import Analyzer, resolve
 from beam_jobs.contract.dataset_config import TextConfig
@@ -281,6 +282,27 @@ def test_every_code_point_inside_of_a_word_keeps_the_invariants(spec):
     chunks = [code_points[i : i + 1000] for i in range(0, len(code_points), 1000)]
     for output in analyze_bytes([" ".join(f"a{c}b" for c in chunk).encode() for chunk in chunks], **SPECS[spec] | {"max_tokens": None}):
         check_invariants(output, None)
+
+
+@functools.cache
+def _on_all_texts() -> Analyzer:
+    return Analyzer(TextConfig())  # traced at its first call
+
+
+@settings(max_examples=50)
+@given(batch=st.lists(documents, min_size=1, max_size=20))
+def test_steps_that_pass_over_texts_that_do_not_need_them_give_the_bytes_of_steps_on_all_texts(batch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analyzer_module, "_where", lambda is_wanted, strings, change: change(strings))
+        expected = _on_all_texts()(tf.constant(batch)).numpy().tolist()
+    assert analyze_bytes(batch) == expected
+
+
+def test_what_becomes_a_space_is_every_control_character_and_separator_but_the_space_itself():
+    code_points = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
+    matched = tf.strings.regex_full_match(code_points, analyzer_module._CONTROL_OR_SPACE).numpy()
+    expected = [(c != " ") and unicodedata.category(c) in ("Cc", "Zs", "Zl", "Zp") for c in code_points]
+    assert matched.tolist() == expected
 
 
 def test_empty_batch_gives_an_empty_batch():

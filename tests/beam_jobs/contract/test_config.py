@@ -48,7 +48,7 @@ FULL = {
         "stop_words": ["no", "null", "1e-4", "~"],
         "max_tokens": 7,
     },
-    "vocabulary": {"max_tokens": 100, "min_document_count": 1},
+    "vocabulary": {"max_tokens": 100, "min_document_count": 1, "ngrams": 2, "max_ngrams": 9},
     "duplicates": {"near": "drop", "similarity": 0.9, "shingle_tokens": 5},
     "labels": {
         "fold_case": True,
@@ -78,11 +78,15 @@ FULL = {
         "effective_number_beta": 0.9,
         "pos_weight_file": "weights.json",
         "label_smoothing": 0.1,
+        "negatives": "sampled",
+        "num_sampled": 64,
     },
     "optimizer": {
         "name": "adagrad",
         "learning_rate": 1e-05,
-        "schedule": "cosine",
+        "schedule": "plateau",
+        "plateau_factor": 0.2,
+        "plateau_patience": 3,
         "warmup_fraction": 0.1,
         "final_fraction": 0.2,
         "clip_norm": 1.5,
@@ -97,6 +101,12 @@ FULL = {
         "shard_by": "file",
         "on_corrupt": "skip",
         "batch_size": 64,
+        "accumulate_steps": 4,
+        "precision": "bfloat16",
+        "callbacks": [{"name": "CSVLogger", "filename": "log.csv"}],
+        "length_window": 4,
+        "folds": 5,
+        "fold": 2,
         "epochs": 3,
         "patience": 1,
         "steps_per_call": 4,
@@ -106,11 +116,20 @@ FULL = {
         "seed": 5,
         "deterministic": True,
     },
-    "evaluate": {"batch_size": 32, "ranks": [1, 2], "min_positives": 2},
-    "export": {"model_dir": "elsewhere/model", "top_k": 9, "threshold": "global"},
+    "evaluate": {
+        "batch_size": 32,
+        "ranks": [1, 2],
+        "min_positives": 2,
+        "calibration": "isotonic",
+        "bootstrap_replicates": 50,
+        "propensity_a": 0.5,
+        "propensity_b": 0.4,
+    },
+    "export": {"model_dir": "elsewhere/model", "top_k": 9, "threshold": "global", "weights": "float16"},
 }
 # The other kinds of sections that come in kinds; no value is the default of its key either.
 _EMBEDDINGS = {"embedding_dim": 16, "dropout": 0.25, "vectors": "vectors.txt", "freeze_vectors": True}
+_SAMPLED = {"negatives": "sampled", "num_sampled": 64}
 OTHER_KINDS = [
     ("model", {"name": "mlp", "token_weights": "uniform", "bigram_buckets": 64, "hidden_units": [8, 4]} | _EMBEDDINGS),
     ("model", {"name": "cnn", "max_tokens": None, "filter_widths": [1, 2], "filters": 8} | _EMBEDDINGS),
@@ -126,9 +145,10 @@ OTHER_KINDS = [
     ("splits", {"method": "column", "train": ["tr"], "validation": ["va"], "test": ["te"]}),
     ("splits", {"method": "files", "validation": ["*dev*"], "test": ["*test*"]}),
     ("splits", {"method": "time", "validation_from": "2024-01-01", "test_from": "2024-06-01T12:00:00+02:00"}),
-    ("loss", {"name": "focal", "gamma": 1.0, "alpha": None, "label_smoothing": 0.1}),
-    ("loss", {"name": "asymmetric", "gamma_positive": 1.0, "gamma_negative": 2.0, "probability_shift": 0.0, "label_smoothing": 0.1}),
-    ("loss", {"name": "class_balanced", "beta": 0.9, "gamma": 2.0, "label_smoothing": 0.1}),
+    ("splits", {"method": "time_fractions", "train": 0.5, "validation": 0.25, "test": 0.25}),
+    ("loss", {"name": "focal", "gamma": 1.0, "alpha": None, "label_smoothing": 0.1} | _SAMPLED),
+    ("loss", {"name": "asymmetric", "gamma_positive": 1.0, "gamma_negative": 2.0, "probability_shift": 0.0, "label_smoothing": 0.1} | _SAMPLED),
+    ("loss", {"name": "class_balanced", "beta": 0.9, "gamma": 2.0, "label_smoothing": 0.1} | _SAMPLED),
     (
         "loss",
         {
@@ -140,7 +160,8 @@ OTHER_KINDS = [
             "bias_scale": 0.1,
             "gamma": 0.0,
             "label_smoothing": 0.1,
-        },
+        }
+        | _SAMPLED,
     ),
 ]
 DATASET_SECTIONS = {"name", "data", "text", "vocabulary", "duplicates", "labels", "splits", "output"}
@@ -550,10 +571,10 @@ def test_long_values_are_cut_in_errors():
 )
 def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key):
     default = config_from_dict(MINIMAL, what="").model_dump(mode="json")
-    # Splits sum to 1 together, replicas need their strategy, and a file the wish for it.
+    # Splits sum to 1 together, replicas need their strategy, a fold the number of folds, and a file the wish for it.
     companions = {
         "splits": FULL["splits"],
-        "train": {"strategy": "mirrored"} if key == "replicas" else {},
+        "train": {"replicas": {"strategy": "mirrored"}, "fold": {"folds": 5}}.get(key, {}),
         "loss": {k: FULL["loss"][k] for k in ("pos_weight", "pos_weight_file")} if key in ("pos_weight", "pos_weight_file") else {},
     }.get(section, {})
     changed = copy.deepcopy(default)
@@ -634,7 +655,11 @@ def test_sections_cannot_be_changed_after_validation():
 
 @pytest.mark.parametrize(
     ("splits", "field"),
-    [({"method": "column"}, "split_field"), ({"method": "time", "validation_from": "2020-01-01", "test_from": "2021-01-01"}, "time_field")],
+    [
+        ({"method": "column"}, "split_field"),
+        ({"method": "time", "validation_from": "2020-01-01", "test_from": "2021-01-01"}, "time_field"),
+        ({"method": "time_fractions"}, "time_field"),
+    ],
 )
 def test_splits_that_read_a_field_say_so_where_it_is_not_named(splits, field):
     raw = {"name": "x", "data": {"source": "jsonl", "inputs": ["a"]}, "splits": splits}

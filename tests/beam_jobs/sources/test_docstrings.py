@@ -12,6 +12,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.documents import Reject
 from beam_jobs.sources import docstrings
 from beam_jobs.sources.docstrings import DocstringsReader
+from beam_jobs.sources.fields import TOO_LONG
 
 MODULE = '''
 """Module of the made package."""
@@ -150,6 +151,12 @@ def test_sources_that_break_the_parser_are_rejects_too(made, source):
     (made / "made_package/deep/down/broken.py").write_bytes(source)
     rejects = [row for row in read(packages=("made_package",), min_words=3) if isinstance(row, Reject)]
     assert [(row.source, row.reason) for row in rejects] == [("made_package/deep/down/broken.py", "not Python")]
+
+
+def test_a_very_long_file_is_a_reject_and_is_not_parsed(made):
+    (made / "made_package/deep/down/broken.py").write_bytes(b"x = 1\n" * 3_000_000)
+    (reject,) = [row for row in read(packages=("made_package",)) if isinstance(row, Reject)]
+    assert (reject.source, reject.reason, reject.content) == ("made_package/deep/down/broken.py", TOO_LONG, "")
 
 
 def test_the_sources_own_encoding_is_used(made):

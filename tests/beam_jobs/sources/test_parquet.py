@@ -131,3 +131,13 @@ def test_a_damaged_row_group_ends_the_file_in_a_reject(tmp_path):
     rows = [row for file in reader.files() for row in reader.read(file)]
     last = rows.pop()
     assert (len(rows), last.reason, last.row) == (1000, UNREADABLE, 1001)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_file_counts_as_what_is_read_of_it(tmp_path, compression):
+    texts = [f"number {i} " + "again and " * 200 for i in range(500)]
+    table = pa.table({"text": texts, "labels": [["x"]] * 500, "unread": [text * 3 for text in texts]})
+    pq.write_table(table, tmp_path / "a.parquet", compression=compression, use_dictionary=False)
+    (file,) = ParquetReader(ParquetData(source="parquet", inputs=(str(tmp_path / "a.parquet"),))).files()
+    assert file.bytes == (tmp_path / "a.parquet").stat().st_size
+    assert file.plain_bytes == pytest.approx(sum(map(len, texts)), rel=0.02)

@@ -1,0 +1,80 @@
+"""The bulk prediction job's command line: files of documents -> files of labels with scores."""
+
+import argparse
+import logging
+
+from beam_jobs.contract.command_line import add_config_arguments, config_from, run_main, split_at_dashes
+from beam_jobs.contract.errors import UserError
+
+DESCRIPTION = """\
+Scores the documents of JSONL, CSV, Parquet or text files with an exported model and writes a file of predictions for each part
+of the input, in its order: id, labels and scores. The output appears whole or not at all; the same input gives the same bytes."""
+
+EPILOG = """\
+Everything after `--` goes to Apache Beam, such as
+  python -m beam_jobs.predict --model out/docstrings/model --input new.jsonl.gz --output out/predicted -- --direct_num_workers=4"""
+
+_SIGNATURES = {"assigned": "decide", "best": "serving_default"}
+
+
+def main(argv: list[str]) -> None:
+    own, beam_arguments = split_at_dashes(argv)
+    arguments = _parser().parse_args(own)
+    if not arguments.config and arguments.overrides:
+        raise UserError("--set: received without --config, whose keys it overrides")
+    if arguments.config and (arguments.source or arguments.text_field or arguments.id_field):
+        raise UserError("--source, --text-field, --id-field: received with --config, whose section `data` says all of it; expected one or the other")
+    config = config_from(arguments) if arguments.config else None
+
+    logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
+    from beam_jobs import scoring  # Beam takes seconds to load, and --help and wrong arguments need none of it
+
+    logging.disable(logging.NOTSET)
+
+    def data_for(text_fields):
+        if config is not None:
+            return scoring.data_of_config(config, arguments.input)
+        return scoring.data_of_flags(
+            arguments.input,
+            source=arguments.source,
+            text_fields=arguments.text_field or text_fields,
+            id_field=arguments.id_field,
+            join=len(text_fields) == 1,
+        )
+
+    scoring.score_files(
+        data_for,
+        model=arguments.model,
+        output=arguments.output,
+        output_format=arguments.format,
+        signature=_SIGNATURES[arguments.labels],
+        overwrite=arguments.overwrite,
+        beam_arguments=beam_arguments,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="multihot-bulk-predict", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", metavar="DIR", required=True, help="what `multihot-export` has written; every worker must reach it")
+    parser.add_argument("--input", metavar="PATTERN", nargs="+", default=[], help="files or glob patterns; default: those of the config")
+    parser.add_argument("--output", metavar="DIR", required=True, help="a new directory for the predictions")
+    parser.add_argument("--format", choices=("jsonl", "parquet"), default="jsonl", help="of the predictions (default: %(default)s)")
+    parser.add_argument(
+        "--labels", choices=tuple(_SIGNATURES), default="assigned", help="those that reach their thresholds, or the best few (default: %(default)s)"
+    )
+    parser.add_argument("--source", choices=("jsonl", "csv", "tsv", "parquet", "text"), help="what the files are; default: what their names tell")
+    parser.add_argument("--text-field", metavar="NAME", action="append", help="a field with text, may be repeated; default: those of the model")
+    parser.add_argument("--id-field", metavar="NAME", help="the field with the document's id; default: the file's name and the row")
+    parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
+    add_config_arguments(parser, required=False)
+    return parser
+
+
+def run() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,411 @@
+#!/usr/bin/env python3
+"""The preprocessing job against the same work without Beam and against naive Beam: documents a second, time by stage, memory.
+
+Three programs make the same dataset:
+  job    python -m beam_jobs.preprocess, on worker processes
+  plain  a pool of processes with files between the stages, without Beam; every file must equal the job's, byte for byte
+  naive  Beam with one Python object an element, on the in-memory runner; its records must be the job's. It is slow, so it runs on
+         two samples: their difference gives its speed without its start, from which its time for all documents follows
+
+Memory is the largest sum, over a program's whole process tree, of proportional set sizes (PSS), seen twice a second.
+
+  python scripts/benchmark_preprocessing.py                         # made documents of 150 words
+  python scripts/benchmark_preprocessing.py --arxiv ../shared/data/arxiv  # JSONL with title, abstract and categories
+"""
+
+import argparse
+import contextlib
+import filecmp
+import gzip
+import hashlib
+import itertools
+import json
+import logging
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
+import apache_beam as beam  # noqa: E402
+import numpy as np  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.compute as pc  # noqa: E402
+from apache_beam.io.tfrecordio import WriteToTFRecord  # noqa: E402
+from apache_beam.pvalue import AsSingleton  # noqa: E402
+
+from beam_jobs import pipeline, readers, tfds  # noqa: E402
+from beam_jobs.analysis import Analyze, process_analyzer, split_keys  # noqa: E402
+from beam_jobs.contract import manifest as manifests  # noqa: E402
+from beam_jobs.contract.config import Config, load_config  # noqa: E402
+from beam_jobs.contract.quiet import load_tensorflow  # noqa: E402
+from beam_jobs.contract.records import RecordSpec  # noqa: E402
+from beam_jobs.counting import COUNTS, Frequencies, count_documents  # noqa: E402
+from beam_jobs.labels import LabelRules  # noqa: E402
+from beam_jobs.merging import MergeDuplicates, read_table  # noqa: E402
+from beam_jobs.reading import READ_TAG, ReadPart, reject_table, sort_rejects, write_rejects  # noqa: E402
+from beam_jobs.selection import POSITIVES, POSITIVES_TAG, TOKEN_COUNTS_TAG, TallyBucket, sum_positives  # noqa: E402
+from beam_jobs.spill import SpillByKey  # noqa: E402
+from beam_jobs.splits import assign  # noqa: E402
+from beam_jobs.writer import WriteShard, plan_shards  # noqa: E402
+
+FILES = 8
+BUCKET_BITS = 5
+NOT_COMPARED = {manifests.MANIFEST, manifests.CONFIG}  # what the job says of itself
+MEMORY_SECONDS = 0.5
+
+CONFIG = """\
+name: made
+data:
+  source: jsonl
+  inputs: [documents-*.jsonl.gz]
+  id_field: id
+  text_fields: [title, abstract]
+  labels_field: categories
+labels: {min_count: 2}
+output: {shards: 8}
+"""
+
+
+# --- input -----------------------------------------------------------------------------
+
+
+def write_documents(folder: Path, count: int, arxiv: Path | None) -> None:
+    """`count` documents in as many files as the benchmark reads, and a config."""
+    folder.mkdir()
+    (folder / "made.yaml").write_text(CONFIG, encoding="utf-8")
+    lines = _lines_of(arxiv, count) if arxiv else _made_lines(count)
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(gzip.open(folder / f"documents-{i}.jsonl.gz", "wb", compresslevel=1)) for i in range(FILES)]
+        written = 0
+        for line in lines:
+            streams[written % FILES].write(line)
+            written += 1
+    if written < count:
+        sys.exit(f"error: {arxiv} holds {written:,} documents, expected --documents {count:,} or more")
+
+
+def _lines_of(arxiv: Path, count: int) -> Iterator[bytes]:
+    files = sorted(arxiv.glob("*.jsonl.gz"))
+    return itertools.islice(itertools.chain.from_iterable(map(gzip.open, files)), count)
+
+
+def _made_lines(count: int) -> Iterator[bytes]:
+    random = np.random.default_rng(0)
+    for i in range(count):
+        words = [f"w{token}" for token in random.zipf(1.2, 150) % 50_000]
+        labels = sorted({f"label{label}" for label in random.zipf(1.5, 2) % 100})
+        row = {"id": str(i), "title": " ".join(words[:10]).title(), "abstract": " ".join(words[10:]) + ".", "categories": labels}
+        yield json.dumps(row).encode() + b"\n"
+
+
+# --- the same work without Beam --------------------------------------------------------
+
+
+class Plain:
+    """The stages of the job, each over a pool of processes. The columnar work in each is the job's own; what is compared is Beam."""
+
+    def __init__(self, config: Config, work_dir: str, dataset_dir: str):
+        self.config, self.work_dir, self.dataset_dir = config, work_dir, dataset_dir
+        self.reader = readers.make_reader(config.data)
+        self.spec = config.data.record_spec
+
+    def read(self, part):
+        """(number, files) -> (number, rows), and references to spilled documents and rejects by key."""
+        analyze = Analyze(self.config.text, len(self.spec.text_names), self.config.splits)
+        analyze.setup()
+        spill, spill_rejects = SpillByKey(self.work_dir), SpillByKey(self.work_dir)
+        spill.start_bundle()
+        spill_rejects.start_bundle()
+        segments, rejected, read = [], [], None
+        for output in ReadPart(self.reader, None).process(part):
+            if isinstance(output, beam.pvalue.TaggedOutput) and output.tag == READ_TAG:
+                read = output.value
+            elif isinstance(output, beam.pvalue.TaggedOutput):
+                rejected += spill_rejects.process(reject_table(output.value))
+            else:
+                for table in analyze.process(output):
+                    if isinstance(table, beam.pvalue.TaggedOutput):
+                        rejected += spill_rejects.process(reject_table(table.value))
+                    else:
+                        segments += spill.process(pipeline.with_bucket(table, BUCKET_BITS))
+        segments += [windowed.value for windowed in spill.finish_bundle()]
+        rejected += [windowed.value for windowed in spill_rejects.finish_bundle()]
+        return read, segments, rejected
+
+    def merge(self, element):
+        (bucket,) = MergeDuplicates(self.work_dir, self.config.splits, LabelRules(self.config.labels)).process(element)
+        return bucket, count_documents(read_table(bucket.path)["labels"])
+
+    def tally(self, arguments):
+        outputs = list(TallyBucket(self.config.labels.keep_unlabeled).process(*arguments))  # the tally, then what is tagged
+        tagged = {output.tag: output.value for output in outputs if isinstance(output, beam.pvalue.TaggedOutput)}
+        return outputs[0], tagged[TOKEN_COUNTS_TAG], tagged[POSITIVES_TAG].drop_columns("key")
+
+    def write(self, arguments):
+        labels = self.config.labels
+        writer = WriteShard(self.config.name, self.dataset_dir, self.spec, labels.keep_unlabeled, self.config.output.compression)
+        return list(writer.process(*arguments))
+
+    def run(self, workers: int) -> None:
+        labels, vocabulary = self.config.labels, self.config.vocabulary
+        with multiprocessing.get_context("fork").Pool(workers) as pool:
+            parts = list(enumerate(readers.parts(self.reader.files())))
+            read, segments, rejected = zip(*pool.imap_unordered(self.read, parts), strict=True)
+            by_bucket: dict[int, list] = {}
+            for bucket, segment in itertools.chain.from_iterable(segments):
+                by_bucket.setdefault(bucket, []).append(segment)
+            rejects = [sort_rejects(key, [segment], self.work_dir) for key, segment in itertools.chain.from_iterable(rejected)]
+            reject_counts = [write_rejects(rejects, self.dataset_dir)]
+            buckets, label_counts = zip(*pool.imap_unordered(self.merge, by_bucket.items()), strict=True)
+            kept = most_frequent(label_counts, labels.min_count, labels.top_k)
+            names, top = pipeline.sorted_names(kept), pipeline.top_labels_of(kept)
+            tallies, token_counts, positives = zip(*pool.imap_unordered(self.tally, [(bucket, names, top) for bucket in buckets]), strict=True)
+            plans = plan_shards(tallies, self.config.output, 1 << BUCKET_BITS)
+            shards = list(itertools.chain.from_iterable(pool.imap_unordered(self.write, [(plan, names) for plan in plans])))
+        pipeline.finish(
+            None,
+            self.dataset_dir,
+            self.work_dir,
+            read=read,
+            rejected=reject_counts,
+            tallies=tallies,
+            positives=[sum_positives(pa.concat_tables([POSITIVES.empty_table(), *positives]))],
+            leaks=None,
+            balance=(),
+            ngrams=None,
+            shards=shards,
+            kept_labels=kept,
+            vocabulary=most_frequent(token_counts, vocabulary.min_document_count, vocabulary.max_tokens),
+        )
+        results = pipeline.Results.model_validate_json(Path(self.work_dir, pipeline.RESULTS).read_text(encoding="utf-8"))
+        tfds.write_metadata(Path(self.dataset_dir), self.config.name, self.spec, results.splits, has_weights=results.has_weights)
+
+
+def most_frequent(counts: Sequence[pa.Table], min_count: int, top_k: int | None) -> Frequencies:
+    """Partial COUNTS -> the most frequent names, as the job's MostFrequent gives them."""
+    partial = pa.concat_tables(counts)
+    sums = partial.group_by("name").aggregate([("count", "sum"), ("occurrences", "sum")]).rename_columns(COUNTS.names)
+    frequent = sums.filter(pc.greater_equal(sums["count"], min_count))
+    order = pc.sort_indices(frequent, sort_keys=[("count", "descending"), ("name", "ascending")])
+    return Frequencies(frequent.take(order[:top_k]), pc.sum(partial["count"]).as_py(), sums.num_rows, frequent.num_rows)
+
+
+def run_plain(workers: int) -> None:
+    import tensorflow  # noqa: F401  # once, for all processes of the pool
+
+    config = load_config("made.yaml")
+    Path("plain/work").mkdir(parents=True)
+    Path("plain/dataset").mkdir()
+    Plain(config, "plain/work", "plain/dataset").run(workers)
+
+
+# --- naive Beam ------------------------------------------------------------------------
+
+
+class AnalyzeOne(beam.DoFn):
+    def __init__(self, config: Config):
+        self._text = config.text.model_dump_json()
+
+    def setup(self):
+        self._analyzer = process_analyzer(self._text)
+
+    def process(self, document):
+        yield self._analyzer([document.texts[0].encode()])[0], document
+
+
+def run_naive() -> None:
+    config = load_config("made.yaml")
+    reader, spec = readers.make_reader(config.data), RecordSpec()
+
+    def merge(element):
+        text, documents = element[0], list(element[1])
+        digest = hashlib.blake2b(text, digest_size=16).digest()
+        given = np.full(1, -1, np.int8)
+        split = int(assign(split_keys(pa.chunked_array([[digest]], pa.binary())), given, config.splits)[0])
+        return split, min(document.id for document in documents), text, sorted({label for document in documents for label in document.labels})
+
+    def encode(document, label_names):
+        _, name, text, labels = document
+        return spec.encode({"id": name.encode(), "text": text, "labels": [label_names[label] for label in labels if label in label_names]})
+
+    with beam.Pipeline(runner="FnApiRunner") as job:
+        documents = (
+            job
+            | beam.Create(reader.files())
+            | beam.FlatMap(reader.read)
+            | "Analyze" >> beam.ParDo(AnalyzeOne(config))
+            | beam.GroupByKey()
+            | "Merge" >> beam.Map(merge)
+        )
+        label_names = (
+            documents
+            | "Labels" >> beam.FlatMap(lambda document: document[3])
+            | "CountLabels" >> beam.combiners.Count.PerElement()
+            | "Frequent" >> beam.Filter(lambda counted: counted[1] >= config.labels.min_count)
+            | "Names" >> beam.Keys()
+            | beam.combiners.ToList()
+            | "Ids" >> beam.Map(lambda names: {name: i for i, name in enumerate(sorted(names))})
+        )
+        _ = (
+            documents
+            | "Train" >> beam.Filter(lambda document: document[0] == 0)
+            | "Tokens" >> beam.FlatMap(lambda document: set(document[2].split()))
+            | "CountTokens" >> beam.combiners.Count.PerElement()
+            | "Known" >> beam.Filter(lambda counted: counted[1] >= config.vocabulary.min_document_count)
+            | beam.combiners.Top.Of(config.vocabulary.max_tokens, key=lambda counted: (counted[1], [*(-byte for byte in counted[0]), 1]))
+            | "Lines" >> beam.FlatMap(lambda counted: [token.decode() for token, _ in counted])
+            | beam.io.WriteToText("naive/vocabulary", num_shards=1, shard_name_template="")
+        )
+        for i, split in enumerate(manifests.SPLITS):
+            _ = (
+                documents
+                | f"Only {split}" >> beam.Filter(lambda document, i=i: document[0] == i)
+                | f"Encode {split}" >> beam.Map(encode, AsSingleton(label_names))
+                | f"Write {split}" >> WriteToTFRecord(f"naive/{split}", num_shards=FILES)
+            )
+
+
+# --- measuring -------------------------------------------------------------------------
+
+
+def measure(arguments: list[str], cwd: Path) -> tuple[float, float, str]:
+    """(seconds, peak MB of the process tree, what it printed) of a Python command."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        peaks: list[float] = []
+        watcher = threading.Thread(target=_watch_memory, args=(process, peaks))
+        watcher.start()
+        process.wait()
+        seconds = time.monotonic() - started
+        watcher.join()
+        output.seek(0)
+        printed = output.read()
+    if process.returncode:
+        sys.exit(f"error: {arguments} ended with status {process.returncode}:\n{printed}")
+    return seconds, max(peaks, default=0.0), printed
+
+
+def _watch_memory(process: subprocess.Popen, peaks: list[float]) -> None:
+    while process.poll() is None:
+        peaks.append(sum(map(_proportional_set_mb, _process_tree(process.pid))))
+        time.sleep(MEMORY_SECONDS)
+
+
+def _process_tree(root: int) -> set[int]:
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    tree = {root}
+    while found := {child for child, parent in parents.items() if parent in tree} - tree:
+        tree |= found
+    return tree
+
+
+def _proportional_set_mb(pid: int) -> float:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as lines:
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+    return 0.0
+
+
+def run_job(folder: Path, workers: int) -> tuple[float, float, str]:
+    beam_arguments = ["--", "--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+    return measure(["-m", "beam_jobs.preprocess", "--config", "made.yaml", *beam_arguments], folder)
+
+
+def run_other(folder: Path, what: str, workers: int) -> tuple[float, float, str]:
+    return measure([str(Path(__file__).resolve()), "--workers", str(workers), "--run", what], folder)
+
+
+def check_same_files(job: Path, plain: Path) -> int:
+    """Ends the program unless both directories hold the same files; returns their number."""
+    files = {path.name for path in job.iterdir()} - NOT_COMPARED
+    _, differing, missing = filecmp.cmpfiles(job, plain, files, shallow=False)
+    if differing or missing or {path.name for path in plain.iterdir()} != files:
+        sys.exit(f"error: the plain script's dataset differs from the job's: {sorted([*differing, *missing])}")
+    return len(files)
+
+
+def check_same_records(job: Path, naive: Path) -> int:
+    """Ends the program unless both hold the same records and vocabulary; returns the number of records."""
+    load_tensorflow()
+    import tensorflow as tf
+
+    total = 0
+    for split in manifests.SPLITS:
+        ours, theirs = (sorted(tf.data.TFRecordDataset(sorted(map(str, paths))).as_numpy_iterator()) for paths in _shards(job, naive, split))
+        if ours != theirs:
+            sys.exit(f"error: the naive job's {split} split differs from the job's")
+        total += len(ours)
+    if (job / manifests.VOCABULARY).read_bytes() != (naive / "vocabulary").read_bytes():
+        sys.exit("error: the naive job's vocabulary differs from the job's")
+    return total
+
+
+def _shards(job: Path, naive: Path, split: str) -> tuple[list[Path], list[Path]]:
+    return list(job.glob(f"*-{split}.tfrecord-*")), list(naive.glob(f"{split}-*"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=200_000, help="documents (default %(default)s); memory also at a half and a quarter")
+    parser.add_argument("--naive-documents", type=int, default=8_000, help="documents of the naive job's larger sample (default %(default)s)")
+    parser.add_argument("--arxiv", type=Path, help="a folder of *.jsonl.gz with id, title, abstract and categories; without it documents are made")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="worker processes (default: one a core)")
+    parser.add_argument("--run", choices=["plain", "naive"], help=argparse.SUPPRESS)  # what the benchmark starts itself with
+    arguments = parser.parse_args()
+    if arguments.run == "plain":
+        return run_plain(arguments.workers)
+    if arguments.run == "naive":
+        return run_naive()
+
+    sizes = [arguments.documents // 4, arguments.documents // 2, arguments.documents]
+    samples = [arguments.naive_documents // 4, arguments.naive_documents]
+    with tempfile.TemporaryDirectory() as place:
+        print(f"{'program':8} {'documents':>10} {'seconds':>8} {'documents/s':>12} {'peak MB':>8}", flush=True)
+
+        def show(what: str, documents: int, seconds: float, peak: float) -> None:
+            print(f"{what:8} {documents:>10,} {seconds:>8.1f} {documents / seconds:>12,.0f} {peak:>8,.0f}", flush=True)
+
+        for size in sizes:
+            folder = Path(place, str(size))
+            write_documents(folder, size, arguments.arxiv)
+            job_seconds, peak, printed = run_job(folder, arguments.workers)
+            show("job", size, job_seconds, peak)
+        stages = next(line for line in printed.splitlines() if line.startswith("time in each step"))
+        plain_seconds, peak, _ = run_other(folder, "plain", arguments.workers)
+        show("plain", size, plain_seconds, peak)
+        same_files = check_same_files(folder / "out/made/dataset", folder / "plain/dataset")
+        naive_seconds = []
+        for sample in samples:
+            folder = Path(place, f"sample-{sample}")
+            write_documents(folder, sample, arguments.arxiv)
+            seconds, peak, _ = run_other(folder, "naive", arguments.workers)
+            show("naive", sample, seconds, peak)
+            naive_seconds.append(seconds)
+        run_job(folder, arguments.workers)
+        same_records = check_same_records(folder / "out/made/dataset", folder / "naive")
+
+    per_document = (naive_seconds[1] - naive_seconds[0]) / (samples[1] - samples[0])
+    if per_document <= 0:
+        sys.exit("error: the naive job took no longer for more documents: the machine is too busy, or --naive-documents too few")
+    naive_all = naive_seconds[1] + per_document * (arguments.documents - samples[1])
+    print(f"job, {stages}")
+    print(f"job / plain: {plain_seconds / job_seconds:.2f} x the documents/s; {same_files} files with the same bytes")
+    print(f"job / naive: {naive_all / job_seconds:.1f} x the documents/s, naive at {1 / per_document:,.0f} documents/s without its start; ", end="")
+    print(f"{same_records:,} records the same on its sample")
+
+
+if __name__ == "__main__":
+    main()
