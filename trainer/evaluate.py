@@ -1,6 +1,8 @@
-"""The evaluation of a trained model: thresholds from the validation split, numbers beside baselines."""
+"""The evaluation of a trained model: thresholds and calibration from the validation split, numbers beside baselines."""
 
 import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,16 +11,32 @@ import tensorflow as tf
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import dump_json
-from trainer import metrics
+from trainer import bootstrap, curves, losses, metrics, mistakes, ranking, slices
+from trainer.baselines import check_fits, linear_baseline
+from trainer.calibration import Calibration, fit
 from trainer.experiment import Experiment, assemble, restore_best
 from trainer.files import write_atomically
 from trainer.input_pipeline import Batch, delete_in_background, evaluation_batches
-from trainer.report import format_evaluation
+from trainer.report import classification_report, format_evaluation
 from trainer.shards import naming_corrupt_shards, plan_split
-from trainer.strategy import is_chief, num_workers, sum_over_workers
-from trainer.thresholds import Thresholds, tune
+from trainer.strategy import is_chief, num_workers, sum_over_workers, worker_index
+from trainer.thresholds import MOST_LABELS, Thresholds, expected_f1_decisions, label_errors, tune
 
+# What an evaluation leaves in the run directory. Calibration and thresholds belong together: thresholds are those of calibrated scores.
 THRESHOLDS = "thresholds.json"
+CALIBRATION = "calibration.npz"
+
+ONE_THRESHOLD = "model, one threshold"
+LABEL_THRESHOLDS = "model, a threshold per label"
+TOP_K = "model, k best labels"
+EXPECTED_F1 = "model, best expected F1"
+NO_LABELS = "baseline: no labels"
+FREQUENT_LABELS = "baseline: most frequent labels"
+
+_CURVE_POINTS = 128
+
+# A nested dict of tensors or of NumPy arrays.
+Counts = dict[str, Any]
 
 
 class Evaluator:
@@ -35,92 +53,227 @@ class Evaluator:
         replicas = self._strategy.num_replicas_in_sync
         # Rounded up to a share for each replica; padding is masked, so the numbers do not change.
         self._batch_size = -(-experiment.config.evaluate.batch_size // replicas) * replicas
-        self._histogram_step = tf.function(self._compile(lambda labels, scores, mask: {"histogram": metrics.score_histogram(labels, scores, mask)}))
+        self._num_bins = metrics.histogram_bins(self._num_labels)
+        self._log_odds_bins = curves.log_odds_bins(self._num_labels)
+        # Training calls it after every epoch, so it is traced once.
+        self._histogram_step = self._compile(lambda labels, scores, mask, _: {"histogram": self._histogram(labels, scores, mask)})
 
     def histogram(self, split: str) -> np.ndarray:
-        """int64 [2, labels, bins]: `trainer.metrics.score_histogram` of the whole split."""
-        empty = np.zeros((2, self._num_labels, metrics.NUM_BINS + 1), np.int64)
+        """int64 [2, labels, bins + 1]: `trainer.metrics.score_histogram` of the whole split, before calibration."""
+        empty = np.zeros((2, self._num_labels, self._num_bins + 1), np.int64)
         return self._sum(self._histogram_step, split, {"histogram": empty})["histogram"]
 
-    def counts(self, split: str, thresholds: Thresholds) -> dict[str, dict[str, np.ndarray]]:
-        """Decision and ranking counts of the model and of the baselines over the whole split, by name of the system."""
-        ranks = self._experiment.config.evaluate.ranks
-        train_positives = self._experiment.dataset.positives("train")
-        frequent, frequency = _most_frequent(train_positives, self._experiment.dataset.examples("train"))
+    def log_odds_histogram(self, split: str) -> np.ndarray:
+        """int64 [2, labels, bins]: `trainer.curves.log_odds_histogram` of the whole split, before calibration."""
 
-        def systems(labels, scores, mask):
+        def count(batch: Batch) -> Counts:
+            log_odds = self._experiment.log_odds(self._experiment.model(batch["tokens"], training=False))
+            return {"histogram": self._log_odds_histogram(metrics.multi_hot(batch["labels"], self._num_labels), log_odds, batch["mask"])}
+
+        empty = np.zeros((2, self._num_labels, self._log_odds_bins), np.int64)
+        return self._sum(self._distribute(count), split, {"histogram": empty})["histogram"]
+
+    def tuning_counts(self, split: str, calibration: Calibration) -> Counts:
+        """What thresholds are tuned on: histogram, as above but of calibrated scores, and hits, see `trainer.thresholds.tune`."""
+        ranks, even = tuple(range(1, MOST_LABELS + 1)), np.ones(self._num_labels)
+
+        def count(labels, scores, mask, _):
+            best = ranking.ranking_counts(labels, scores, mask, ranks=ranks, label_propensities=even)
+            return {"histogram": self._histogram(labels, scores, mask), "hits": best["hits"]}
+
+        empty = {"histogram": np.zeros((2, self._num_labels, self._num_bins + 1), np.int64), "hits": np.zeros(MOST_LABELS, np.int64)}
+        return self._sum(self._compile(count, calibration), split, empty)
+
+    def measure(self, split: str, thresholds: Thresholds, calibration: Calibration, *, chosen: np.ndarray) -> Counts:
+        """Everything that an evaluation tells of a split; its documents are read once.
+
+        Args:
+          split: the split.
+          thresholds: of the calibrated scores.
+          calibration: what calibrates the model's log-odds.
+          chosen: the labels whose confusions are counted, see `trainer.mistakes.confusion_labels`.
+
+        Returns:
+          systems: by name of the system, `trainer.metrics.decision_counts`; rankings: by name, the counts of `trainer.ranking`; histogram;
+          log_odds: [2, labels, bins] of calibrated log-odds; uncalibrated and raw: [2, bins], all labels together, before the calibration
+          and before what the loss's weighting does is undone; slices; bootstrap: by name; confusions; errors: `trainer.mistakes.surest`.
+        """
+        experiment, config = self._experiment, self._experiment.config.evaluate
+        train_positives = experiment.dataset.positives("train")
+        frequent, frequency = _most_frequent(train_positives, experiment.dataset.examples("train"))
+        propensities = ranking.propensities(train_positives, experiment.dataset.examples("train"), a=config.propensity_a, b=config.propensity_b)
+        slicing, replicates = slices.slicing_of(experiment.dataset, split), config.bootstrap_replicates
+        with_labels = bootstrap.has_macro(self._num_labels, replicates=2 * replicates)
+
+        def annotate(parsed):
+            keys = bootstrap.document_key(parsed["id"])
+            weights = bootstrap.resample(keys, replicates=replicates, seed=experiment.config.train.seed) if replicates else None
+            return {"keys": keys, "slices": slicing.metadata_slices(parsed)} | ({"resampled": weights} if replicates else {})
+
+        def count(batch: Batch) -> Counts:
+            labels, mask = metrics.multi_hot(batch["labels"], self._num_labels), batch["mask"]
+            logits = experiment.model(batch["tokens"], training=False)
+            uncalibrated = experiment.log_odds(logits)
+            log_odds = calibration.log_odds(uncalibrated)
+            scores = tf.sigmoid(log_odds)
+
             def constant(row):
                 return tf.broadcast_to(row, tf.shape(scores))
 
-            ranking = metrics.ranking_counts(labels, scores, mask, ranks=ranks)
+            def ranked(of):
+                return ranking.ranking_counts(labels, of, mask, ranks=config.ranks, label_propensities=propensities)
+
             decisions = {
-                "model, one threshold": metrics.decide(scores, thresholds.global_bin),
-                "model, a threshold per label": metrics.decide(scores, thresholds.per_label_bins),
-                "baseline: no labels": constant(np.zeros(self._num_labels, bool)),
-                "baseline: most frequent labels": constant(frequent),
+                ONE_THRESHOLD: metrics.decide(scores, thresholds.global_bin),
+                LABEL_THRESHOLDS: metrics.decide(scores, thresholds.per_label_bins),
+                TOP_K: ranking.top_k_decisions(scores, thresholds.top_k),
+                EXPECTED_F1: expected_f1_decisions(scores),
+                NO_LABELS: constant(np.zeros(self._num_labels, bool)),
+                FREQUENT_LABELS: constant(frequent),
             }
-            rankings = {
-                "baseline: no labels": tf.nest.map_structure(tf.zeros_like, ranking),
-                "baseline: most frequent labels": metrics.ranking_counts(labels, constant(frequency), mask, ranks=ranks),
+            members = slicing.members(batch["tokens"], batch["slices"])
+            sums = {
+                "systems": {name: metrics.decision_counts(labels, decided, mask) for name, decided in decisions.items()},
+                "rankings": {
+                    "model": ranked(scores) | ranking.full_ranking_counts(labels, scores, mask),
+                    FREQUENT_LABELS: ranked(constant(frequency)),
+                },
+                "histogram": self._histogram(labels, scores, mask),
+                "log_odds": self._log_odds_histogram(labels, log_odds, mask),
+                "uncalibrated": tf.reduce_sum(self._log_odds_histogram(labels, uncalibrated, mask), axis=1),
+                "raw": tf.reduce_sum(self._log_odds_histogram(labels, logits, mask), axis=1),
+                "slices": slices.slice_counts(labels, decisions[LABEL_THRESHOLDS], members, mask),
+                "confusions": mistakes.confusion_counts(labels, scores, decisions[LABEL_THRESHOLDS], mask, chosen=chosen),
             }
-            return {name: metrics.decision_counts(labels, decided, mask) | rankings.get(name, ranking) for name, decided in decisions.items()}
+            if replicates:
+                sums["bootstrap"] = {
+                    name: bootstrap.resampled_counts(labels, decisions[name], batch["resampled"], mask, with_labels=with_labels)
+                    for name in (ONE_THRESHOLD, LABEL_THRESHOLDS)
+                }
+            errors = mistakes.confident_errors(labels, scores, decisions[LABEL_THRESHOLDS], mask, batch["keys"])
+            return {"sums": sums, "errors": errors}
 
-        return self._sum(tf.function(self._compile(systems)), split, None)
+        total, errors = None, []
+        for part in self._results(self._distribute(count), split, annotate):
+            total = part["sums"] if total is None else tf.nest.map_structure(np.add, total, part["sums"])
+            errors = [mistakes.surest([*errors, part["errors"]])]
+        workers, worker = num_workers(self._strategy), worker_index(self._strategy)
+        # Each worker's errors in a place of its own: the sum then holds those of all.
+        apart = {name: np.stack([values * (i == worker) for i in range(workers)]) for name, values in errors[0].items()}
+        gathered = sum_over_workers(self._strategy, apart)
+        every = mistakes.surest([{name: values[i] for name, values in gathered.items()} for i in range(workers)])
+        return sum_over_workers(self._strategy, total) | {"errors": every, "slicing": slicing}
 
-    def _compile(self, count):
-        def replica_step(batch: Batch):
-            scores = self._experiment.scores(batch["tokens"])
-            return count(metrics.multi_hot(batch["labels"], self._num_labels), scores, batch["mask"])
+    def _histogram(self, labels, scores, mask) -> tf.Tensor:
+        return metrics.score_histogram(labels, scores, mask, num_bins=self._num_bins)
 
-        def step(iterator):
-            return self._strategy.run(replica_step, args=(next(iterator),))
+    def _log_odds_histogram(self, labels, log_odds, mask) -> tf.Tensor:
+        return curves.log_odds_histogram(labels, log_odds, mask, num_bins=self._log_odds_bins)
 
-        return step
+    def _compile(self, count: Callable[..., Counts], calibration: Calibration | None = None):
+        """A step that counts (labels, calibrated scores, mask, batch) of each replica."""
 
-    def _sum(self, step, split: str, total):
-        """Adds up the counts of all replicas of all workers; what they send each other is one sum at the end."""
+        def of_batch(batch: Batch) -> Counts:
+            log_odds = self._experiment.log_odds(self._experiment.model(batch["tokens"], training=False))
+            scores = tf.sigmoid(calibration.log_odds(log_odds) if calibration else log_odds)
+            return count(metrics.multi_hot(batch["labels"], self._num_labels), scores, batch["mask"], batch)
+
+        return self._distribute(of_batch)
+
+    def _distribute(self, count: Callable[[Batch], Counts]):
+        return tf.function(lambda iterator: self._strategy.run(count, args=(next(iterator),)))
+
+    def _results(self, step, split: str, annotate=None) -> Iterator[Counts]:
+        """What every step counts on every replica of this worker, as NumPy arrays."""
         dataset, strategy = self._experiment.dataset, self._strategy
         plan = plan_split(dataset, split, num_workers=num_workers(strategy), global_batch_size=self._batch_size)
-        batches = evaluation_batches(dataset, split, self._experiment.vectorizer, strategy, global_batch_size=self._batch_size, plan=plan)
+        batches = evaluation_batches(
+            dataset, split, self._experiment.vectorizer, strategy, global_batch_size=self._batch_size, plan=plan, annotate=annotate
+        )
         iterators = [iter(batches)]
         with naming_corrupt_shards(dataset, split):
             for _ in range(plan.steps):
-                result = tf.nest.map_structure(lambda value: sum(v.numpy() for v in strategy.experimental_local_results(value)), step(iterators[0]))
-                total = result if total is None else tf.nest.map_structure(np.add, total, result)
+                result = tf.nest.map_structure(strategy.experimental_local_results, step(iterators[0]))
+                flat = [[value.numpy() for value in replicas] for replicas in _leaves(result)]
+                for values in zip(*flat, strict=True):
+                    yield _with_leaves(result, iter(values))
         delete_in_background(iterators)
-        return sum_over_workers(strategy, total)
+
+    def _sum(self, step, split: str, total: Counts) -> Counts:
+        """Adds up the counts of all replicas of all workers; what they send each other is one sum at the end."""
+        for part in self._results(step, split):
+            total = tf.nest.map_structure(np.add, total, part)
+        return sum_over_workers(self._strategy, total)
 
 
-def evaluate(config: Config) -> None:
-    """Tunes thresholds on the validation split, evaluates every other split beside baselines, writes and prints both."""
+def _leaves(counts: Counts) -> Iterator[Any]:
+    for value in counts.values():
+        yield from _leaves(value) if isinstance(value, dict) else (value,)
+
+
+def _with_leaves(counts: Counts, values: Iterator[Any]) -> Counts:
+    return {name: _with_leaves(value, values) if isinstance(value, dict) else next(values) for name, value in counts.items()}
+
+
+# --- what is saved ---------------------------------------------------------------------
+
+
+def evaluate(config: Config, *, baseline: str | None = None) -> None:
+    """Tunes on the validation split, evaluates it and the test split beside baselines, writes what it finds and prints the last.
+
+    Args:
+      config: the experiment.
+      baseline: "linear" to fit `trainer.baselines.linear_baseline` too.
+
+    Raises:
+      UserError: there is no trained model, no document to evaluate on, or too many for the baseline.
+    """
     experiment = assemble(config)
     restore_best(experiment)
     dataset = experiment.dataset
     splits = [split for split in ("validation", "test") if dataset.examples(split)]
     if not splits:
         raise UserError(f"the dataset {dataset.directory} has neither validation nor test documents; look at `splits`")
+    if baseline:
+        check_fits(dataset)
     evaluator = Evaluator(experiment)
-    thresholds = tune_thresholds(experiment, evaluator)
-    counts = {split: evaluator.counts(split, thresholds) for split in splits}
+    thresholds, calibration, errors = _tune(experiment, evaluator)
+    chosen = mistakes.confusion_labels(errors, dataset.positives("train"))
+    counts = {split: evaluator.measure(split, thresholds, calibration, chosen=chosen) for split in splits}
     if not is_chief(experiment.strategy):
         return
+    more_systems = linear_baseline(dataset, splits, config=experiment.config.evaluate) if baseline else {}
+    calibration.save(experiment.run_dir / CALIBRATION)
     write_atomically(experiment.run_dir / THRESHOLDS, dump_json(thresholds.to_json()))
     for split in splits:
-        evaluation = _describe(experiment, split, thresholds, counts[split])
+        evaluation = _describe(experiment, split, thresholds, calibration, counts[split], chosen=chosen, more_systems=more_systems.get(split, {}))
         text = format_evaluation(evaluation)
-        write_atomically(experiment.run_dir / f"evaluation-{split}.json", dump_json(evaluation))
+        write_atomically(evaluation_path(experiment.run_dir, split), dump_json(evaluation))
         write_atomically(experiment.run_dir / f"evaluation-{split}.txt", text)
+        write_atomically(experiment.run_dir / f"evaluation-{split}-labels.txt", classification_report(evaluation))
     print(text)
-    print(f"evaluations of {' and '.join(splits)} in {experiment.run_dir}")
+    print(f"evaluations of {' and '.join(splits)} in {experiment.run_dir}; a page of them: python -m trainer.task report --run {experiment.run_dir}")
 
 
-def tune_thresholds(experiment: Experiment, evaluator: Evaluator) -> Thresholds:
-    """The thresholds that are best on the validation split."""
-    return tune(evaluator.histogram("validation"), min_positives=experiment.config.evaluate.min_positives)
+def evaluation_path(run_dir: Path, split: str) -> Path:
+    """Where `evaluate` writes the evaluation of a split, as JSON."""
+    return run_dir / f"evaluation-{split}.json"
+
+
+def _tune(experiment: Experiment, evaluator: Evaluator) -> tuple[Thresholds, Calibration, np.ndarray]:
+    """The thresholds and the calibration that are best on the validation split, and each label's errors there."""
+    config = experiment.config.evaluate
+    if config.calibration == "none":
+        calibration = Calibration.none(experiment.dataset.num_labels)
+    else:
+        calibration = fit(config.calibration, evaluator.log_odds_histogram("validation"), min_positives=config.min_positives)
+    counts = evaluator.tuning_counts("validation", calibration)
+    thresholds = tune(counts["histogram"], min_positives=config.min_positives, hits=counts["hits"])
+    return thresholds, calibration, label_errors(counts["histogram"], thresholds)
 
 
 def load_thresholds(experiment: Experiment) -> Thresholds:
-    """The thresholds that `evaluate` has written.
+    """The thresholds that `evaluate` has written; they are those of scores calibrated by `load_calibration`.
 
     Raises:
       UserError: there are none, or they are not of this dataset.
@@ -133,6 +286,15 @@ def load_thresholds(experiment: Experiment) -> Thresholds:
     return Thresholds.from_json(raw, num_labels=experiment.dataset.num_labels, what=str(path))
 
 
+def load_calibration(experiment: Experiment) -> Calibration:
+    """The calibration that `evaluate` has written. Scores are sigmoid(calibration.log_odds(experiment.log_odds(logits))).
+
+    Raises:
+      UserError: there is none, or it is not of this dataset.
+    """
+    return Calibration.load(experiment.run_dir / CALIBRATION, num_labels=experiment.dataset.num_labels)
+
+
 def _most_frequent(positives: np.ndarray, documents: int) -> tuple[np.ndarray, np.ndarray]:
     """(bool [labels]: as many of the most frequent labels as a document has on average; float32 [labels]: frequencies)."""
     count = max(1, round(positives.sum() / documents))
@@ -141,22 +303,156 @@ def _most_frequent(positives: np.ndarray, documents: int) -> tuple[np.ndarray, n
     return chosen, (positives / documents).astype(np.float32)
 
 
-def _describe(experiment: Experiment, split: str, thresholds: Thresholds, counts: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
-    ranks = experiment.config.evaluate.ranks
-    dataset = experiment.dataset
-    own = zip(dataset.labels, thresholds.per_label_thresholds, metrics.per_label(counts["model, a threshold per label"]), strict=True)
+# --- counts -> plain JSON values, see `trainer.report` ----------------------------------
+
+
+def _describe(
+    experiment: Experiment,
+    split: str,
+    thresholds: Thresholds,
+    calibration: Calibration,
+    counts: Counts,
+    *,
+    chosen: np.ndarray,
+    more_systems: Mapping[str, Counts],
+) -> dict[str, Any]:
+    config, dataset = experiment.config, experiment.dataset
+    documents, train_positives = dataset.examples(split), dataset.positives("train")
+    auc, auc_error = curves.roc_auc(counts["log_odds"])
+    precision, precision_error = curves.average_precision(counts["log_odds"])
+    groups = losses.label_groups(train_positives)
+    per_label = _per_label(experiment, thresholds, counts, groups=groups, roc_auc=auc, average_precision=precision)
     return {
         "split": split,
-        "documents": dataset.examples(split),
+        "documents": documents,
         "labels": dataset.num_labels,
         "thresholds": {
             "tuned_on": "validation",
             "documents": dataset.examples("validation"),
-            "min_positives": experiment.config.evaluate.min_positives,
+            "min_positives": config.evaluate.min_positives,
             "global": thresholds.global_threshold,
+            "top_k": thresholds.top_k,
         },
-        "systems": [{"name": name} | metrics.summarize(system, ranks=ranks) for name, system in counts.items()],
-        "per_label": [
-            {"name": label["name"], "train_positives": label["positives"]["train"], "threshold": threshold} | row for label, threshold, row in own
-        ],
+        "systems": _systems(experiment, documents, counts, more_systems),
+        "areas": {
+            "macro_roc_auc": _mean_defined(auc),
+            "macro_roc_auc_error": _mean_defined(auc_error),
+            "mean_average_precision": _mean_defined(precision),
+            "mean_average_precision_error": _mean_defined(precision_error),
+        },
+        "calibration": {
+            "method": calibration.method,
+            "stages": [
+                {"name": name} | curves.calibration(histogram)
+                for name, histogram in (
+                    ("the model's logits", counts["raw"]),
+                    ("the loss's weighting undone", counts["uncalibrated"]),
+                    *([(f"calibrated: {calibration.method}", counts["log_odds"].sum(axis=1))] if calibration.method != "none" else []),
+                )
+            ],
+        },
+        "sweep": _sweep(counts["histogram"]),
+        "precision_recall": _precision_recall(counts["histogram"], groups),
+        "groups": _groups(per_label, groups),
+        "slices": slices.describe_slices(counts["slicing"], counts["slices"]),
+        "confusions": mistakes.describe_confusions(counts["confusions"], chosen=chosen, names=dataset.label_names, documents=documents),
+        "errors": mistakes.describe_errors(counts["errors"], dataset, split),
+        "per_label": per_label,
     }
+
+
+def _systems(experiment: Experiment, documents: int, counts: Counts, more_systems: Mapping[str, Counts]) -> list[dict[str, Any]]:
+    ranks, rows = experiment.config.evaluate.ranks, []
+    rankings = dict.fromkeys((ONE_THRESHOLD, LABEL_THRESHOLDS, TOP_K, EXPECTED_F1), counts["rankings"]["model"]) | {
+        FREQUENT_LABELS: counts["rankings"][FREQUENT_LABELS]
+    }
+    for name, system in (counts["systems"] | more_systems).items():
+        row = {"name": name} | metrics.summarize(system)
+        found = rankings.get(name, system if "hits" in system else None)
+        if found is not None:
+            row |= ranking.summarize_ranking(found, documents=documents, ranks=ranks)
+        if name in counts.get("bootstrap", {}):
+            row["intervals"] = bootstrap.intervals(counts["bootstrap"][name], num_labels=experiment.dataset.num_labels)
+        rows.append(row)
+    return rows
+
+
+def _per_label(experiment: Experiment, thresholds: Thresholds, counts: Counts, *, groups, roc_auc, average_precision) -> list[dict[str, Any]]:
+    dataset = experiment.dataset
+    group_of = np.empty(dataset.num_labels, object)
+    for name, ids in groups.items():
+        group_of[ids] = name
+    weights, _ = losses.label_weights(experiment.config.loss, **experiment.label_counts)
+    columns = {
+        "name": dataset.label_names,
+        "group": group_of.tolist(),
+        "train_positives": dataset.positives("train").tolist(),
+        "loss_weight": weights.tolist(),
+        "threshold": thresholds.per_label_thresholds,
+        "roc_auc": _none_for_nan(roc_auc),
+        "average_precision": _none_for_nan(average_precision),
+        "ece": curves.label_calibration_error(counts["log_odds"]).tolist(),
+    }
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [row | more for row, more in zip(rows, metrics.per_label(counts["systems"][LABEL_THRESHOLDS]), strict=True)]
+
+
+def _none_for_nan(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values.tolist()]
+
+
+def _mean_defined(values: np.ndarray) -> float | None:
+    """The mean of the values that are numbers; None of none."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else None
+
+
+def _sweep(histogram: np.ndarray) -> dict[str, list[float]]:
+    """Micro precision, recall and F1, and macro-F1, at even thresholds."""
+    bins = histogram.shape[-1] - 1
+    at = np.arange(0, bins + 1, max(1, bins // _CURVE_POINTS))
+    micro = metrics.sweep(histogram.sum(axis=1))
+    macro = np.zeros(len(at))
+    for label in range(histogram.shape[1]):
+        macro += metrics.sweep(histogram[:, label])["f1"][at] / histogram.shape[1]
+    columns = {"threshold": at / bins} | {f"micro_{name}": values[at] for name, values in micro.items()} | {"macro_f1": macro}
+    return {name: values.tolist() for name, values in columns.items()}
+
+
+def _precision_recall(histogram: np.ndarray, groups: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[float]]]:
+    """Precision against recall of all labels together and of head, mid and tail labels together, at points of different recall."""
+    found = {}
+    for name, ids in {"all": np.arange(histogram.shape[1]), **groups}.items():
+        part = histogram[:, ids].sum(axis=1)
+        if part[1].sum():
+            swept = metrics.sweep(part)
+            _, at = np.unique(np.floor(swept["recall"] * _CURVE_POINTS), return_index=True)
+            # Where nothing is assigned any more there is no precision.
+            at = at[(swept["recall"][at] > 0)]
+            found[name] = {key: swept[key][at].tolist() for key in ("recall", "precision")}
+    return found
+
+
+def _groups(per_label: list[dict[str, Any]], groups: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Head, mid and tail labels: [{"name", "labels", "least", "most" (train positives), "positives", "micro_f1", "macro_f1", "without_hits"}]."""
+    rows = []
+    for name, ids in groups.items():
+        own = [per_label[i] for i in ids]
+        if not own:
+            continue
+        train, positives, predicted = (np.array([row[key] for row in own]) for key in ("train_positives", "positives", "predicted"))
+        f1 = np.array([row["f1"] for row in own])
+        tp = np.rint(f1 * (positives + predicted) / 2)
+        rows.append(
+            {
+                "name": name,
+                "labels": len(own),
+                "least": int(train.min()),
+                "most": int(train.max()),
+                "positives": int(positives.sum()),
+                "micro_f1": float(metrics.ratio(2 * tp.sum(), (positives + predicted).sum())),
+                "macro_f1": float(f1.mean()),
+                "without_hits": int((f1 == 0).sum()),
+            }
+        )
+    return rows

@@ -5,6 +5,8 @@ The graph functions take one batch and return sums. The sums of batches and repl
 the three float64 sums over documents depend on the order of addition, in their last bits. No
 state is larger than labels x bins.
 
+The ranking of labels is counted in `trainer.ranking`, curves over scores in `trainer.curves`.
+
 Arguments that recur:
   labels: float32 or bool [batch, labels], multi-hot (`multi_hot`).
   scores: float [batch, labels], probabilities in [0, 1].
@@ -16,7 +18,7 @@ label without positives and predictions is 0, and so is the sample F1 of a docum
 and decisions, although nothing about it is wrong.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ import tensorflow as tf
 NUM_BINS = 1024
 # The threshold bin that no score reaches.
 NEVER = NUM_BINS + 1
+# A histogram of more labels than this holds at NUM_BINS has fewer bins, see `histogram_bins`.
+HISTOGRAM_BYTES = 256 << 20  # 256 MiB
 
 
 # --- in the graph: one batch -> sums ---------------------------------------------------
@@ -49,14 +53,25 @@ def multi_hot(label_ids: tf.RaggedTensor, num_labels: int) -> tf.Tensor:
     return tf.tensor_scatter_nd_update(tf.zeros([label_ids.nrows(), num_labels]), cells, tf.ones_like(label_ids.values, tf.float32))
 
 
-def score_bins(scores: tf.Tensor) -> tf.Tensor:
-    """The bin of each score: floor(score * NUM_BINS), clipped to [0, NUM_BINS]; NaN falls in bin 0.
+def histogram_bins(num_labels: int) -> int:
+    """How many bins the score histograms of so many labels have: NUM_BINS, or the power of two that keeps them within HISTOGRAM_BYTES.
+
+    1024 up to 16,368 labels, 512 up to 32,704, 64 at 200,000; never below 16. Thresholds are then multiples of 1 / bins.
+    """
+    bins = NUM_BINS
+    while bins > 16 and 16 * num_labels * (bins + 1) > HISTOGRAM_BYTES:
+        bins //= 2
+    return bins
+
+
+def score_bins(scores: tf.Tensor, num_bins: int = NUM_BINS) -> tf.Tensor:
+    """The bin of each score: floor(score * num_bins), clipped to [0, num_bins]; NaN falls in bin 0. `num_bins` is a power of two.
 
     Returns:
       int32, in the shape of `scores`.
     """
-    # Clipped as integers: NaN casts to an integer that depends on the device, but never to one in (0, NUM_BINS].
-    return tf.clip_by_value(tf.cast(tf.floor(tf.cast(scores, tf.float32) * NUM_BINS), tf.int32), 0, NUM_BINS)
+    # Clipped as integers: NaN casts to an integer that depends on the device, but never to one in (0, num_bins].
+    return tf.clip_by_value(tf.cast(tf.floor(tf.cast(scores, tf.float32) * num_bins), tf.int32), 0, num_bins)
 
 
 def decide(scores: tf.Tensor, threshold_bins: Any) -> tf.Tensor:
@@ -72,24 +87,41 @@ def decide(scores: tf.Tensor, threshold_bins: Any) -> tf.Tensor:
     return score_bins(scores) >= tf.cast(threshold_bins, tf.int32)
 
 
-def score_histogram(labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def score_histogram(labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, num_bins: int = NUM_BINS) -> tf.Tensor:
     """How many scores of each label fall in each bin, apart for negatives and positives.
 
-    Memory: the result takes 16 bytes x labels x (NUM_BINS + 1), which is 82 MB at 5,000 labels; while it is
-    made, as much again, and 12 bytes x batch x labels. One batch must hold fewer than 2^31 documents.
+    Memory: see `histogram_of_bins`; 82 MB at 5,000 labels. `histogram_bins` bounds it.
 
     Returns:
-      int64 [2, labels, NUM_BINS + 1]: [0] counts negatives, [1] positives.
+      int64 [2, labels, num_bins + 1]: [0] counts negatives, [1] positives.
     """
-    row = 2 * (NUM_BINS + 1)  # a label's row: its bins for negatives, then those for positives
+    return histogram_of_bins(labels, score_bins(tf.transpose(scores), num_bins), mask, num_bins=num_bins + 1)
+
+
+def histogram_of_bins(labels: tf.Tensor, bins: tf.Tensor, mask: tf.Tensor, *, num_bins: int) -> tf.Tensor:
+    """How often each label falls in each bin, apart for negatives and positives.
+
+    Memory: the result takes 16 bytes x labels x num_bins; while it is made, as much again, and 12 bytes x batch x labels. One
+    batch must hold fewer than 2^31 documents.
+
+    Args:
+      labels: [batch, labels].
+      bins: int32 [labels, batch], in [0, num_bins). The other way round than `labels`, because a label's row is counted at a time.
+      mask: [batch].
+      num_bins: the number of bins.
+
+    Returns:
+      int64 [2, labels, num_bins].
+    """
+    row = 2 * num_bins  # a label's row: its bins for negatives, then those for positives
     # Transposed as floats, and not below: oneDNN complains of int32 on many CPUs.
     positive = tf.transpose(tf.cast(labels, tf.float32)) > 0
-    cells = score_bins(tf.transpose(scores)) + tf.where(positive, NUM_BINS + 1, 0)
+    cells = bins + tf.where(positive, num_bins, 0)
     cells = tf.where(tf.cast(mask, tf.bool)[tf.newaxis, :], cells, row)  # the op ignores cells past the end
     # A row a label counts in parallel without private copies: 2.5 times as fast at 5,000 labels as a flat bincount or
     # unsorted_segment_sum, 7 times as scatter_nd. int32, because on a GPU the op has no int64 kernel.
     counts = tf.raw_ops.DenseBincount(input=cells, size=row, weights=tf.zeros([0], tf.int32))
-    return tf.cast(tf.stack([counts[:, : NUM_BINS + 1], counts[:, NUM_BINS + 1 :]]), tf.int64)
+    return tf.cast(tf.stack([counts[:, :num_bins], counts[:, num_bins:]]), tf.int64)
 
 
 def decision_counts(labels: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -129,24 +161,6 @@ def decision_counts(labels: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor) ->
     }
 
 
-def ranking_counts(labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, ranks: Sequence[int]) -> dict[str, tf.Tensor]:
-    """What `summarize` needs to know of the ranking: how many of the k best-scored labels are right.
-
-    Of equal scores the lower label id ranks first. Where k exceeds the number of labels, all labels are taken.
-
-    Args:
-      ranks: the k, each 1 or more.
-
-    Returns:
-      hits: int64 [len(ranks)], positives among the k best, summed over documents.
-    """
-    num_labels = tf.shape(scores)[1]
-    best = tf.math.top_k(scores, tf.minimum(max(ranks), num_labels)).indices
-    right = tf.gather(tf.cast(labels, tf.float32), best, batch_dims=1) * tf.cast(mask, tf.float32)[:, tf.newaxis]
-    hits = tf.cumsum(tf.cast(tf.reduce_sum(right, axis=0), tf.int64))
-    return {"hits": tf.gather(hits, tf.minimum(tf.constant(ranks), num_labels) - 1)}
-
-
 # --- on the host: sums -> numbers to read ----------------------------------------------
 
 
@@ -161,17 +175,15 @@ def add(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> dict
     return {key: left[key] + right[key] for key in left}
 
 
-def summarize(counts: Mapping[str, np.ndarray], *, ranks: Sequence[int] = ()) -> dict[str, Any]:
-    """The metrics of one system, as plain JSON values.
+def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The metrics of one system's decisions, as plain JSON values; those of its ranking are `trainer.ranking.summarize_ranking`.
 
     Args:
-      counts: summed `decision_counts`, with `ranking_counts` of the same documents where ranks are given.
-      ranks: the k that `ranking_counts` was given.
+      counts: summed `decision_counts`.
 
     Returns:
       micro_, macro_, weighted_ and sample_ precision, recall and f1 as scikit-learn defines them (macro over all
       labels); macro_*_present, the same over the labels with a positive; subset_accuracy; hamming_loss;
-      precision_at {str(k): hits / (k * documents)}, divided by k also where k exceeds the number of labels;
       documents; labels; labels_present.
     """
     tp, fp, fn = (np.asarray(counts[key]) for key in ("tp", "fp", "fn"))
@@ -181,14 +193,12 @@ def summarize(counts: Mapping[str, np.ndarray], *, ranks: Sequence[int] = ()) ->
     summary: dict[str, Any] = {"documents": documents, "labels": len(tp), "labels_present": int((positives > 0).sum())}
     for name, values in each.items():
         summary[f"micro_{name}"] = float(micro[name])
-        summary[f"macro_{name}"] = float(_ratio(values.sum(), len(tp)))
-        summary[f"macro_{name}_present"] = float(_ratio(values[positives > 0].sum(), (positives > 0).sum()))
-        summary[f"weighted_{name}"] = float(_ratio((values * positives).sum(), positives.sum()))
-        summary[f"sample_{name}"] = float(_ratio(counts[f"sample_{name}"], documents))
-    summary["subset_accuracy"] = float(_ratio(counts["subset_accurate"], documents))
-    summary["hamming_loss"] = float(_ratio((fp + fn).sum(), documents * len(tp)))
-    if ranks:
-        summary["precision_at"] = {str(k): float(_ratio(hits, k * documents)) for k, hits in zip(ranks, counts["hits"], strict=True)}
+        summary[f"macro_{name}"] = float(ratio(values.sum(), len(tp)))
+        summary[f"macro_{name}_present"] = float(ratio(values[positives > 0].sum(), (positives > 0).sum()))
+        summary[f"weighted_{name}"] = float(ratio((values * positives).sum(), positives.sum()))
+        summary[f"sample_{name}"] = float(ratio(counts[f"sample_{name}"], documents))
+    summary["subset_accuracy"] = float(ratio(counts["subset_accurate"], documents))
+    summary["hamming_loss"] = float(ratio((fp + fn).sum(), documents * len(tp)))
     return summary
 
 
@@ -203,10 +213,10 @@ def sweep(histogram: np.ndarray) -> dict[str, np.ndarray]:
     """Precision, recall and F1 at every threshold, exactly.
 
     Args:
-      histogram: [2, ..., NUM_BINS + 1], of `score_histogram`. Summed over labels (`histogram.sum(axis=1)`) it gives micro metrics.
+      histogram: [2, ..., bins + 1], of `score_histogram`. Summed over labels (`histogram.sum(axis=1)`) it gives micro metrics.
 
     Returns:
-      precision, recall, f1: float64 [..., NUM_BINS + 1]; index k is the threshold k / NUM_BINS.
+      precision, recall, f1: float64 [..., bins + 1]; index k is the threshold k / bins.
     """
     reached = np.cumsum(histogram[..., ::-1], axis=-1)[..., ::-1]
     return _precision_recall_f1(reached[1], reached[0] + reached[1], reached[1, ..., :1])
@@ -214,9 +224,10 @@ def sweep(histogram: np.ndarray) -> dict[str, np.ndarray]:
 
 def _precision_recall_f1(tp: Any, predicted: Any, positives: Any) -> dict[str, np.ndarray]:
     # F1 is divided once, from integers: equal F1s are then equal floats, which the tie rule of thresholds relies on.
-    return {"precision": _ratio(tp, predicted), "recall": _ratio(tp, positives), "f1": _ratio(2 * tp, predicted + positives)}
+    return {"precision": ratio(tp, predicted), "recall": ratio(tp, positives), "f1": ratio(2 * tp, predicted + positives)}
 
 
-def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
+def ratio(numerator: Any, denominator: Any) -> np.ndarray:
+    """float64 numerator / denominator, 0 where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
     return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)

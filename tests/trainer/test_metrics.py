@@ -13,7 +13,6 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from trainer import metrics
 
-RANKS = (1, 3, 5)
 properties = settings(max_examples=40)
 
 
@@ -24,7 +23,6 @@ def _traced(function):
 
 
 _decision_counts = _traced(lambda y, d, m: metrics.decision_counts(y, d, m))
-_ranking_counts = _traced(lambda y, s, m: metrics.ranking_counts(y, s, m, ranks=RANKS))
 _score_histogram = _traced(metrics.score_histogram)
 _multi_hot_of_7 = tf.function(lambda ids: metrics.multi_hot(ids, 7), input_signature=[tf.RaggedTensorSpec([None, None], tf.int64)])
 
@@ -121,7 +119,7 @@ def test_counts_of_two_batches_add_up_to_those_of_one(batch, data):
 
     def count(rows):
         decisions = (scores[rows] >= 0.5).astype(np.float32)
-        counts = numpy(_decision_counts(y[rows], decisions, mask[rows])) | numpy(_ranking_counts(y[rows], scores[rows], mask[rows]))
+        counts = numpy(_decision_counts(y[rows], decisions, mask[rows]))
         return counts | {"histogram": _score_histogram(y[rows], scores[rows], mask[rows]).numpy()}
 
     whole, parts = count(slice(None)), metrics.add(count(slice(0, cut)), count(slice(cut, None)))
@@ -137,7 +135,7 @@ def test_add_refuses_different_counts():
 
 def _counts(labels, scores, mask):
     counts = metrics.decision_counts(labels, metrics.decide(scores, 400), mask)
-    return counts | {"histogram": metrics.score_histogram(labels, scores, mask)} | metrics.ranking_counts(labels, scores, mask, ranks=(2,))
+    return counts | {"histogram": metrics.score_histogram(labels, scores, mask)}
 
 
 def _counts_of_two_replicas(batch):
@@ -208,44 +206,35 @@ def test_nan_and_scores_out_of_range_stay_in_the_outer_bins():
     assert histogram[0, :, metrics.NUM_BINS].tolist() == [0, 0, 0, 1, 1]
 
 
-# --- ranking ---------------------------------------------------------------------------
-
-
-@properties
-@given(batches())
-def test_precision_at_k_equals_a_direct_sort_with_ties_by_label_id(batch):
-    y, scores, mask = batch
-    counts = numpy(_decision_counts(y, np.zeros_like(y), mask)) | numpy(_ranking_counts(y, scores, mask))
-    precision_at = metrics.summarize(counts, ranks=RANKS)["precision_at"]
-    order = [sorted(range(y.shape[1]), key=lambda label, row=row: (-row[label], label)) for row in scores]
-    for k in RANKS:
-        each = [int(y[i, order[i][:k]].sum()) / k for i in range(len(y)) if mask[i]]
-        assert precision_at[str(k)] == pytest.approx(np.mean(each) if each else 0, rel=1e-12)
-
-
-def test_precision_divides_by_k_where_k_exceeds_the_labels():
-    labels, scores, mask = tf.ones([1, 2]), tf.constant([[0.1, 0.9]]), tf.ones([1])
-    counts = numpy(metrics.decision_counts(labels, labels, mask)) | numpy(metrics.ranking_counts(labels, scores, mask, ranks=(5, 1)))
-    assert metrics.summarize(counts, ranks=(5, 1))["precision_at"] == {"5": 2 / 5, "1": 1.0}
-
-
 def test_summary_and_rows_are_plain_json():
     y = tf.constant([[1.0, 0.0], [0.0, 1.0]])
-    counts = numpy(metrics.decision_counts(y, y, tf.ones([2]))) | numpy(metrics.ranking_counts(y, y, tf.ones([2]), ranks=(1,)))
-    for value in (metrics.summarize(counts, ranks=(1,)), metrics.per_label(counts)):
+    counts = numpy(metrics.decision_counts(y, y, tf.ones([2])))
+    for value in (metrics.summarize(counts), metrics.per_label(counts)):
         assert json.loads(json.dumps(value)) == value
 
 
 def test_no_warning_where_everything_is_zero():
     nothing = tf.zeros([0, 3])
-    counts = numpy(metrics.decision_counts(nothing, nothing, tf.zeros([0]))) | numpy(
-        metrics.ranking_counts(nothing, nothing, tf.zeros([0]), ranks=(1,))
-    )
+    counts = numpy(metrics.decision_counts(nothing, nothing, tf.zeros([0])))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        summary = metrics.summarize(counts, ranks=(1,))
-    assert summary["precision_at"] == {"1": 0.0}
+        summary = metrics.summarize(counts)
     assert summary["micro_f1"] == summary["sample_f1"] == summary["subset_accuracy"] == summary["hamming_loss"] == 0
+
+
+@pytest.mark.parametrize(("labels", "bins"), [(1, 1024), (16_368, 1024), (16_369, 512), (200_000, 64), (10**9, 16)])
+def test_histograms_of_many_labels_have_fewer_bins_and_stay_within_their_memory(labels, bins):
+    assert metrics.histogram_bins(labels) == bins
+    assert bins == 16 or 16 * labels * (bins + 1) <= metrics.HISTOGRAM_BYTES
+
+
+@properties
+@given(batches())
+def test_a_coarser_histogram_is_the_finer_one_with_bins_put_together(batch):
+    fine = _score_histogram(*batch).numpy()
+    coarse = metrics.score_histogram(*map(tf.constant, batch), num_bins=64).numpy()
+    together = fine[..., :-1].reshape(*fine.shape[:2], 64, 16).sum(axis=-1)
+    np.testing.assert_array_equal(coarse, np.concatenate([together, fine[..., -1:]], axis=-1))
 
 
 # --- multi-hot -------------------------------------------------------------------------
