@@ -1,47 +1,31 @@
 """Prediction with an exported SavedModel; of this project it needs nothing but the model's directory."""
 
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_text  # noqa: F401  (registers the analyzer's ops)
 
+from beam_jobs.contract import saved_model
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.saved_model import SavedModel
 
 BATCH_DOCUMENTS = 256
 
 
-def load_model(model_dir: str) -> Any:
-    """Loads a SavedModel: a version's directory, or the newest version in a directory of versions.
+def predict(model_dir: str, texts: Sequence[str], *, as_json: bool) -> None:
+    """Prints the labels of each text, or of each line of stdin where no texts are given.
+
+    For a model of several text fields each is a JSON object with a string for every field.
 
     Raises:
-      UserError: there is no SavedModel of this project's.
+      UserError: there is no model, or a text is no such object.
     """
-    advice = "expected a directory that `python -m trainer.task export` has written, such as out/docstrings/model"
-    path = Path(model_dir)
-    if not path.is_dir():
-        raise UserError(f"--model: {model_dir} is no directory; {advice}")
-    if not (path / "saved_model.pb").exists():
-        numbers = [int(p.name) for p in path.iterdir() if p.name.isdigit() and (p / "saved_model.pb").exists()]
-        if not numbers:
-            raise UserError(f"--model: {model_dir} holds no SavedModel; {advice}")
-        path = path / str(max(numbers))
-    try:
-        model = tf.saved_model.load(str(path))
-    except (OSError, tf.errors.OpError, ValueError) as error:
-        raise UserError(f"--model: {path} cannot be loaded: {str(error).splitlines()[0]}; {advice}") from None
-    missing = {"serving_default", "decide"} - set(model.signatures)
-    if missing:
-        raise UserError(f"--model: {path} has the signatures {sorted(model.signatures)} and lacks {sorted(missing)}; {advice}")
-    return model
-
-
-def predict(model_dir: str, texts: Sequence[str], *, as_json: bool) -> None:
-    """Prints the labels of each text, or of each line of stdin where no texts are given."""
-    model = load_model(model_dir)
+    model = saved_model.load(model_dir)
+    for stream in (sys.stdin, sys.stdout):
+        stream.reconfigure(errors="replace")
     lines = texts or (line.rstrip("\r\n") for line in sys.stdin)
     for prediction in predictions(model, lines):
         if as_json:
@@ -54,11 +38,13 @@ def predict(model_dir: str, texts: Sequence[str], *, as_json: bool) -> None:
         print("(* the score reaches the label's threshold)")
 
 
-def predictions(model: Any, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
+def predictions(model: SavedModel, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
     """{"text", "labels", "scores", "assigned"} of each text: the best labels with scores, and the labels at or above their thresholds."""
-    for batch in _batches(texts):
-        raw = tf.constant([text.encode("utf-8", "surrogateescape") for text in batch])
-        best, decided = model.signatures["serving_default"](raw), model.signatures["decide"](raw)
+    texts = iter(texts)
+    while batch := list(itertools.islice(texts, BATCH_DOCUMENTS)):
+        documents = [document_of(model, text) for text in batch]
+        raw = {field: tf.constant([_bytes(document[field]) for document in documents]) for field in model.text_fields}
+        best, decided = model.module.signatures["serving_default"](**raw), model.module.signatures["decide"](**raw)
         columns = best["labels"].numpy(), best["scores"].numpy(), decided["labels"].numpy(), decided["counts"].numpy()
         for text, labels, scores, assigned, count in zip(batch, *columns, strict=True):
             yield {
@@ -69,12 +55,25 @@ def predictions(model: Any, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == BATCH_DOCUMENTS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def document_of(model: SavedModel, text: str) -> dict[str, str]:
+    """The text of each of the model's fields.
+
+    Raises:
+      UserError: the model has several, and `text` is no JSON object of them.
+    """
+    if len(model.text_fields) == 1:
+        return {model.text_fields[0]: text}
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not all(isinstance(document.get(field), str) for field in model.text_fields):
+        raise UserError(
+            f"received the text {text[:80]!r}; the model takes documents of several texts: expected a JSON object with strings for "
+            f"{' and '.join(model.text_fields)}"
+        )
+    return document
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # what is no valid Unicode is the analyzer's to replace, as in the Beam job
