@@ -30,6 +30,9 @@ class RunState:
       data_order: `SplitPlan.order` of that epoch: it must be the same where the epoch goes on.
       best_epoch: the epoch with the best validation micro-F1, from 1; 0: none yet.
       best_micro_f1: that micro-F1.
+      rate_epoch: the epoch after which `optimizer.schedule: plateau` last lowered the learning rate; 0: none.
+      stopped: whether a callback has stopped the run.
+      callbacks: of each of `train.callbacks` its numbers, see `trainer.callbacks.Callbacks.counts`.
       history: a row an epoch.
       config: the resolved config, as YAML.
     """
@@ -42,6 +45,9 @@ class RunState:
     data_order: str = ""
     best_epoch: int = 0
     best_micro_f1: float = -1.0
+    rate_epoch: int = 0
+    stopped: bool = False
+    callbacks: list[dict[str, float]] = dataclasses.field(default_factory=list)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     config: str = ""
 

@@ -67,6 +67,18 @@ class Dataset:
         """int64 [vocabulary]: train documents with each token."""
         return manifests.load_document_counts(self.manifest, self.directory)
 
+    @functools.cached_property
+    def ngrams(self) -> list[tuple[int, ...]]:
+        """Places in the vocabulary of the tokens of each n-gram, most frequent first; empty where there are none."""
+        places = {token: place for place, token in enumerate(self.vocabulary)}
+        return [tuple(places[token] for token in ngram) for ngram in manifests.load_ngrams(self.manifest, self.directory)]
+
+    @functools.cached_property
+    def ngram_document_counts(self) -> np.ndarray:
+        """int64 [n-grams]: train documents with each n-gram."""
+        counts = manifests.load_ngram_document_counts(self.manifest, self.directory)
+        return np.zeros(0, np.int64) if counts is None else counts
+
 
 def open_dataset(config: Config) -> Dataset:
     """The dataset of an experiment.

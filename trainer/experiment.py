@@ -19,6 +19,7 @@ from trainer import losses
 from trainer.checkpoints import Checkpoints, RunState
 from trainer.cluster import with_platform_directories
 from trainer.dataset import Dataset, open_dataset
+from trainer.folds import take_fold, with_fold_directories
 from trainer.input_pipeline import make_vectorizer
 from trainer.models import VocabularyStatistics, build_model
 from trainer.strategy import check_agreement, make_strategy
@@ -54,10 +55,13 @@ class Experiment:
     def _calibration_shift(self) -> np.ndarray:
         return losses.calibration_shift(self.config.loss, **self.label_counts)
 
+    def log_odds(self, logits: tf.Tensor) -> tf.Tensor:
+        """The model's logits [batch, labels] -> log-odds, float32 [batch, labels], from which what the loss's weighting does is undone."""
+        return losses.calibrated_logits(self.config.loss, logits, shift=tf.constant(self._calibration_shift))
+
     def scores(self, tokens: tf.RaggedTensor) -> tf.Tensor:
-        """Token ids [batch, None] -> probabilities, float32 [batch, labels], from which what the loss's weighting does is undone."""
-        logits = self.model(tokens, training=False)
-        return tf.sigmoid(losses.calibrated_logits(self.config.loss, logits, shift=tf.constant(self._calibration_shift)))
+        """Token ids [batch, None] -> probabilities, float32 [batch, labels], before `trainer.calibration`."""
+        return tf.sigmoid(self.log_odds(self.model(tokens, training=False)))
 
 
 def assemble(config: Config, *, for_training: bool = False) -> Experiment:
@@ -70,8 +74,10 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
     Raises:
       UserError: the dataset or the strategy cannot be had.
     """
-    config = with_platform_directories(config, os.environ)
+    config = with_fold_directories(with_platform_directories(config, os.environ))
     dataset = open_dataset(config)
+    if config.train.fold is not None:
+        dataset = take_fold(dataset, fold=config.train.fold, folds=config.train.folds)
     strategy = make_strategy(config.train)
     check_agreement(strategy, _fingerprint(config.to_yaml()), what="their configs")
     check_agreement(strategy, _fingerprint(dataset.manifest.model_dump_json()), what="their datasets")
@@ -83,6 +89,8 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
         document_counts=dataset.document_counts,
         num_documents=dataset.examples("train"),
         tokens=dataset.vocabulary,
+        ngrams=dataset.ngrams,
+        ngram_document_counts=dataset.ngram_document_counts,
     )
     bias = losses.output_bias(dataset.positives("train"), dataset.examples("train"))
     with strategy.scope(), _computing_in(config.train.precision if for_training else "float32"):

@@ -5,7 +5,7 @@ the middle of an epoch by skipping what was consumed.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.records import RecordSpec
 from trainer.dataset import Dataset
+from trainer.length_windows import group_by_length
 from trainer.shards import SplitPlan, plan_split
 from trainer.strategy import num_workers, worker_index
 
@@ -55,6 +56,7 @@ def train_batches(
     epoch: int,
     first_step: int = 0,
     skip_corrupt: bool = False,
+    length_window: int = 1,
 ) -> Any:
     """One epoch of the train split, shuffled, from its `first_step` on.
 
@@ -69,6 +71,7 @@ def train_batches(
       epoch: from 0.
       first_step: steps of the epoch that are done.
       skip_corrupt: leave out what follows a corrupt record in its shard; otherwise it raises tf.errors.DataLossError.
+      length_window: steps whose documents are sorted by length together, see `trainer.length_windows`.
 
     Returns:
       A distributed dataset that yields, for each step, a Batch of global_batch_size / replicas to each replica; after the
@@ -79,7 +82,8 @@ def train_batches(
     shards = order.permutation(shards).tolist()
     shuffle_seed = int(order.integers(1 << 31))
     serialized = _read(shards, skip_corrupt=skip_corrupt).shuffle(shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
-    return _distribute(serialized, dataset.record_spec, vectorizer, strategy, plan, global_batch_size, first_step=first_step)
+    options = {"first_step": first_step, "length_window": length_window, "seed": shuffle_seed}
+    return _distribute(serialized, dataset.record_spec, vectorizer, strategy, plan, global_batch_size, **options)
 
 
 def evaluation_batches(
@@ -90,11 +94,15 @@ def evaluation_batches(
     *,
     global_batch_size: int,
     plan: SplitPlan | None = None,
+    annotate: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
 ) -> Any:
-    """A split in its own order, each document once over all workers, for `plan.steps` steps; see `train_batches`."""
+    """A split in its own order, each document once over all workers, for `plan.steps` steps; see `train_batches`.
+
+    `annotate`: parsed records -> further entries of a Batch, numbers only, because no string goes to a GPU; it runs on the CPU.
+    """
     plan = plan or plan_split(dataset, split, num_workers=num_workers(strategy), global_batch_size=global_batch_size)
     shards = plan.by_file[worker_index(strategy)] if plan.by_file else dataset.shards(split)
-    return _distribute(_read(shards), dataset.record_spec, vectorizer, strategy, plan, global_batch_size, last_step=plan.steps)
+    return _distribute(_read(shards), dataset.record_spec, vectorizer, strategy, plan, global_batch_size, last_step=plan.steps, annotate=annotate)
 
 
 def _read(shards: Sequence[str], *, skip_corrupt: bool = False) -> tf.data.Dataset:
@@ -123,6 +131,9 @@ def _distribute(
     *,
     first_step: int = 0,
     last_step: int | None = None,
+    length_window: int = 1,
+    seed: int = 0,
+    annotate: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
 ) -> Any:
     """Pads the records to whole steps and gives each replica its share of every step."""
     workers, worker = num_workers(strategy), worker_index(strategy)
@@ -132,12 +143,20 @@ def _distribute(
     padding = record_spec.encode(empty)
 
     def to_batch(record: tf.Tensor, mask: tf.Tensor) -> Batch:
-        parsed = record_spec.parse_batch(record, [*record_spec.text_names, "labels", "weight"])
+        parsed = record_spec.parse_batch(record, None if annotate else [*record_spec.text_names, "labels", "weight"])
         tokens = token_ids(vectorizer, [parsed[name] for name in record_spec.text_names])
-        return {"tokens": tokens, "labels": parsed["labels"], "weights": parsed["weight"], "mask": mask}
+        batch = {"tokens": tokens, "labels": parsed["labels"], "weights": parsed["weight"], "mask": mask}
+        return batch | (annotate(parsed) if annotate else {})
 
-    real = serialized.skip(first_step * (worker_batch_size if plan.by_file else global_batch_size)).map(lambda record: (record, 1.0))
-    padded = real.concatenate(tf.data.Dataset.from_tensors((padding, 0.0)).repeat())
+    step_size = worker_batch_size if plan.by_file else global_batch_size
+    real = serialized.skip(first_step // length_window * length_window * step_size)
+    # Zipped, not mapped: a function called for each record takes 37 us of a core, more than everything else together (3 us zipped, TensorFlow 2.21).
+    real = tf.data.Dataset.zip((real, tf.data.Dataset.from_tensors(1.0).repeat()))
+    endless_padding = tf.data.Dataset.from_tensors((padding, 0.0)).repeat()
+    padded = real.concatenate(endless_padding)
+    if length_window > 1:
+        sizes = {"batch_size": step_size, "batches": plan.steps, "first_batch": first_step, "window": length_window}
+        padded = group_by_length(padded, seed=seed, **sizes).concatenate(endless_padding)
     if workers > 1 and not plan.by_file:
         padded = padded.batch(worker_batch_size, drop_remainder=True).shard(workers, worker).unbatch()
     batches = padded.batch(replica_batch_size, drop_remainder=True).map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

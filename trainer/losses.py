@@ -20,13 +20,14 @@ from beam_jobs.contract.training_config import (
     LossConfig,
     WeightedBceConfig,
 )
+from trainer.negatives import Candidates
 
 # A label without positives, or without negatives, counts as if it had half a document of them.
 _LEAST_COUNT = 0.5
 _LOG_TINY = -80.0  # exp of it is still a normal float32
 
-# (labels [batch, labels], logits float32 [batch, labels], document weights float32 [batch]) -> float32 [batch]
-Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# (labels [batch, labels], logits float32 [batch, labels], document weights float32 [batch], candidates or None) -> float32 [batch]
+Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, Candidates | None], tf.Tensor]
 
 
 def build_loss(config: LossConfig, *, positives: np.ndarray, num_documents: int, label_names: Sequence[str] = ()) -> Loss:
@@ -39,9 +40,10 @@ def build_loss(config: LossConfig, *, positives: np.ndarray, num_documents: int,
       label_names: by label id; only `pos_weight: file` needs them.
 
     Returns:
-      (labels, logits, document_weights) -> float32 [batch]: each document's loss, summed over labels and multiplied by its weight, of
-      which 0 masks padding. The caller divides the sum over documents by the global batch size. `labels` is [batch, labels] of
-      0 and 1, any number or bool; `logits` is [batch, labels]; all finite logits give finite losses and gradients.
+      (labels, logits, document_weights, candidates=None) -> float32 [batch]: each document's loss, summed over labels and multiplied by
+      its weight, of which 0 masks padding. The caller divides the sum over documents by the global batch size. `labels` is [batch, labels] of
+      0 and 1, any number or bool; `logits` is [batch, labels]; all finite logits give finite losses and gradients. With candidates,
+      both are [batch, candidates] and hold every label that a document has; the expected loss is then that over all labels.
 
     Raises:
       UserError: the file with positive weights does not fit the labels.
@@ -50,22 +52,29 @@ def build_loss(config: LossConfig, *, positives: np.ndarray, num_documents: int,
         tf.constant(w) for w in label_weights(config, positives=positives, num_documents=num_documents, label_names=label_names)
     )
 
-    def document_losses(labels: tf.Tensor, logits: tf.Tensor, document_weights: tf.Tensor) -> tf.Tensor:
+    def document_losses(labels: tf.Tensor, logits: tf.Tensor, document_weights: tf.Tensor, candidates: Candidates | None = None) -> tf.Tensor:
+        def of_label(values: tf.Tensor) -> tf.Tensor:
+            return values if candidates is None else tf.gather(values, candidates.labels)
+
         labels, logits = tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
+        w_positive, w_negative = of_label(positive_weight), of_label(negative_weight)
         targets = labels * (1 - config.label_smoothing) + config.label_smoothing / 2
         # AutoGraph (2.21) cannot read `match`.
         if isinstance(config, WeightedBceConfig):
-            return weighted_bce(targets, logits, pos_weight=positive_weight, document_weights=document_weights)
-        if isinstance(config, AsymmetricConfig):
+            positive, negative = tf.math.softplus(-logits), tf.math.softplus(logits)
+        elif isinstance(config, AsymmetricConfig):
             positive, negative = _focused(logits, config.gamma_positive, config.gamma_negative, config.probability_shift)
         elif isinstance(config, DistributionBalancedConfig):
-            positive, _ = _focused(logits + bias, config.gamma, config.gamma)
-            _, negative = _focused(config.negative_scale * (logits + bias), config.gamma, config.gamma)
-            weights = _rebalanced_weights(config, labels, inverse_counts)
+            moved = logits + of_label(bias)
+            positive, _ = _focused(moved, config.gamma, config.gamma)
+            _, negative = _focused(config.negative_scale * moved, config.gamma, config.gamma)
+            weights = _rebalanced_weights(config, labels, of_label(inverse_counts))
             positive, negative = weights * positive, weights * negative / config.negative_scale
         else:  # focal and class-balanced
             positive, negative = _focused(logits, config.gamma, config.gamma)
-        losses = targets * positive_weight * positive + (1 - targets) * negative_weight * negative
+        losses = targets * w_positive * positive + (1 - targets) * w_negative * negative
+        if candidates is not None:
+            losses *= tf.where(labels > 0, 1.0, candidates.negative_weights)
         return tf.reduce_sum(losses, axis=-1) * document_weights
 
     if isinstance(config, DistributionBalancedConfig):
@@ -168,22 +177,6 @@ def output_bias(positives: np.ndarray, num_documents: int) -> np.ndarray:
 
 
 # --- per label and document --------------------------------------------------------------
-
-
-def weighted_bce(labels: tf.Tensor, logits: tf.Tensor, *, pos_weight: tf.Tensor, document_weights: tf.Tensor) -> tf.Tensor:
-    """Weighted binary cross-entropy, summed over labels: -(w * y * log(s) + (1 - y) * log(1 - s)) with s = sigmoid(logit).
-
-    Args:
-      labels: [batch, labels] of 0 to 1, any number or bool.
-      logits: float32 [batch, labels].
-      pos_weight: float32 [labels], see `positive_weights`.
-      document_weights: float32 [batch], which multiply the documents' losses; 0 masks padding.
-
-    Returns:
-      float32 [batch], finite for all finite logits.
-    """
-    losses = tf.nn.weighted_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits, pos_weight)
-    return tf.reduce_sum(losses, axis=-1) * document_weights
 
 
 def _focused(logits: tf.Tensor, gamma_positive: float, gamma_negative: float, shift: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
@@ -290,7 +283,8 @@ def plan_text(config: LossConfig, *, positives: np.ndarray, num_documents: int, 
     positives = np.asarray(positives)
     weights = label_weights(config, positives=positives, num_documents=num_documents, label_names=label_names)
     shift = calibration_shift(config, positives=positives, num_documents=num_documents, label_names=label_names)
-    options = ", ".join(f"{key} {value}" for key, value in config.model_dump().items() if key != "name" and value is not None)
+    hidden = {"name"} if config.negatives == "sampled" else {"name", "negatives", "num_sampled"}
+    options = ", ".join(f"{key} {value}" for key, value in config.model_dump().items() if key not in hidden and value is not None)
     rows = [f"loss {config.name} ({options})"]
     for group, ids in label_groups(positives).items():
         if not len(ids):

@@ -18,7 +18,9 @@ def build(config: OptimizerConfig, *, total_steps: int | None) -> keras.optimize
     Raises:
       ValueError: total_steps is missing.
     """
-    if config.schedule == "constant" and config.warmup_fraction == 0:
+    # The falls of `plateau` are not known beforehand: the optimizer has a variable for them.
+    shape = "constant" if config.schedule == "plateau" else config.schedule
+    if shape == "constant" and config.warmup_fraction == 0:
         return config.learning_rate
     if total_steps is None:
         raise ValueError(f"received no total_steps, expected a number: schedule is {config.schedule!r}, warmup_fraction {config.warmup_fraction}")
@@ -26,7 +28,7 @@ def build(config: OptimizerConfig, *, total_steps: int | None) -> keras.optimize
         config.learning_rate,
         total_steps=total_steps,
         warmup_steps=round(config.warmup_fraction * total_steps),
-        shape=config.schedule,
+        shape=shape,
         final_fraction=config.final_fraction,
     )
 

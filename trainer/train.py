@@ -1,6 +1,7 @@
 """The training run: epochs, validation, checkpoints, early stopping, logs."""
 
 import contextlib
+import inspect
 import math
 import os
 import shutil
@@ -16,7 +17,9 @@ from beam_jobs.contract.config import Config, differing_keys, load_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.progress import ProgressLine
+from beam_jobs.contract.training_config import OptimizerConfig, SequenceModel
 from trainer import losses, optimizers, thresholds
+from trainer.callbacks import Callbacks, epoch_logs, make_callbacks
 from trainer.checkpoints import Checkpoints, RunState
 from trainer.cluster import log_dir
 from trainer.evaluate import Evaluator
@@ -24,7 +27,7 @@ from trainer.experiment import Experiment, assemble
 from trainer.files import write_atomically
 from trainer.input_pipeline import delete_in_background, train_batches
 from trainer.loop import make_train_steps
-from trainer.metrics import sweep
+from trainer.negatives import LabelSampler
 from trainer.shards import describe_corruption, naming_corrupt_shards, plan_split
 from trainer.signals import StopRequest, exit_status
 from trainer.strategy import check_agreement, describe, is_chief, naming_lost_workers, num_workers, sum_over_workers
@@ -38,6 +41,7 @@ _MAY_CHANGE = tuple(
     )
 )
 _RUN_SECTIONS = ("model", "loss", "optimizer", "train")
+_PADDED_LENGTH_WINDOW = 16  # steps sorted by length together, where the model pads
 CONFIG = "config.yaml"
 DATASET_MANIFEST = "dataset_manifest.json"
 HISTORY = "history.json"
@@ -55,7 +59,7 @@ def train(config: Config, *, fresh: bool = False) -> None:
     Raises:
       UserError: dataset, strategy or run directory do not fit the config, a shard is corrupt, or the loss is no number any more.
     """
-    experiment = assemble(config, with_pretrained=True)
+    experiment = assemble(config, for_training=True)
     with naming_lost_workers(experiment.strategy):
         _train(experiment, fresh=fresh)
 
@@ -63,13 +67,15 @@ def train(config: Config, *, fresh: bool = False) -> None:
 def _train(experiment: Experiment, *, fresh: bool) -> None:
     config, dataset, strategy, run_dir = experiment.config, experiment.dataset, experiment.strategy, experiment.run_dir
     chief = is_chief(strategy)
+    _check_config(experiment)
+    sampler, made_callbacks = _label_sampler(experiment), make_callbacks(config.train.callbacks)
     _open_run_together(experiment, fresh=fresh)
 
     # --- what is trained -----------------------------------------------------------
     examples = dataset.examples("train")
     plan = plan_split(dataset, "train", num_workers=num_workers(strategy), global_batch_size=config.train.batch_size, shard_by=config.train.shard_by)
     with strategy.scope():
-        optimizer = optimizers.build(config.optimizer, total_steps=config.train.epochs * plan.steps)
+        optimizer = optimizers.build(config.optimizer, total_steps=config.train.epochs * plan.steps, scales_loss=config.train.precision == "float16")
         optimizer.build(experiment.model.trainable_variables)
     checkpoints = Checkpoints(run_dir, experiment.model, optimizer, strategy=strategy, keep=config.train.keep_checkpoints)
     train_steps = make_train_steps(
@@ -79,9 +85,14 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
         loss=losses.build_loss(config.loss, **experiment.label_counts),
         num_labels=dataset.num_labels,
         global_batch_size=config.train.batch_size,
+        accumulate_steps=config.train.accumulate_steps,
+        sampler=sampler,
     )
     evaluator = Evaluator(experiment)
     variables = [*experiment.model.trainable_variables, *optimizer.variables]
+    callbacks = Callbacks(
+        made_callbacks, model=experiment.model, optimizer=optimizer, strategy=strategy, epochs=config.train.epochs, steps=plan.steps
+    )
 
     # --- where it stands -----------------------------------------------------------
     state = checkpoints.restore_latest() or RunState()
@@ -104,6 +115,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
     with contextlib.ExitStack() as stack:
         stop, writer, _ = (stack.enter_context(entered) for entered in (StopRequest(), _log_writer(experiment).as_default(), checkpoints))
         stopped_by = None
+        callbacks.begin(state.callbacks)
         while not _is_finished(state, config) and not stopped_by:
             started, first_step = time.monotonic(), state.step_in_epoch
             state.data_order = plan.order
@@ -118,11 +130,14 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
                 epoch=state.epoch,
                 first_step=first_step,
                 skip_corrupt=config.train.on_corrupt == "skip",
+                length_window=_length_window(config),
             )
             iterators = [iter(batches)]
+            callbacks("on_epoch_begin", state.epoch)
             with _progress(state, config, chief) as line, naming_corrupt_shards(dataset, "train"):
                 while state.step_in_epoch < plan.steps and not stopped_by:
                     steps = _steps_to_next_stop(state, config, plan.steps)
+                    callbacks("on_train_batch_begin", state.step_in_epoch + steps - 1)
                     sums = train_steps(iterators[0], tf.constant(steps)).numpy().astype(np.float64)
                     _check_losses(sums[:, 0], state.step)
                     for loss, documents in sums.tolist():  # one by one, so that the sum is the same wherever a run was cut
@@ -132,6 +147,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
                     state.step_in_epoch += steps
                     loss = sums[:, 0].sum() / max(sums[:, 1].sum(), 1)
                     tf.summary.scalar("loss", loss, step=state.step)
+                    callbacks("on_train_batch_end", state.step_in_epoch - 1, logs={"loss": loss})
                     rate = (state.step_in_epoch - first_step) * config.train.batch_size / (time.monotonic() - started)
                     if line:
                         line.update(
@@ -139,6 +155,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
                         )
                     if config.train.checkpoint_steps and state.step % config.train.checkpoint_steps == 0 and state.step_in_epoch < plan.steps:
                         _check_variables(variables, state.step)
+                        state.callbacks = callbacks.counts()
                         checkpoints.save(state)
                     stopped_by = _agreed(stop, strategy)
             delete_in_background(iterators)
@@ -146,17 +163,24 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
                 break
             train_seconds = time.monotonic() - started
             _check_variables(variables, state.step)
+            callbacks("on_test_begin")
             with optimizers.averaged_weights(optimizer, experiment.model.trainable_variables):
                 is_best = _end_epoch(state, config, evaluator, examples=examples)
                 row = state.history[-1]
+                row["learning_rate"] = float(optimizer.learning_rate.numpy())
                 row |= {"documents_per_second": round(rate), "seconds": round(time.monotonic() - started, 3)}
                 if is_best:
                     checkpoints.save_best(state)
+            callbacks("on_test_end", logs=epoch_logs(row))
+            state.stopped = callbacks("on_epoch_end", state.epoch - 1, logs=epoch_logs(row))
+            state.callbacks = callbacks.counts()
+            if config.optimizer.schedule == "plateau":
+                _lower_rate_on_plateau(state, config.optimizer, optimizer)
             if chief:
                 print(_epoch_line(state, train_seconds), flush=True)
                 if row["skipped"]:
                     print("\n  ".join(["warning: train.on_corrupt is `skip`:", *describe_corruption(dataset, "train")]), flush=True)
-            for key in ("loss", "validation_micro_f1", "threshold", "documents_per_second"):
+            for key in ("loss", "learning_rate", "validation_micro_f1", "threshold", "documents_per_second"):
                 if row[key] is not None:
                     tf.summary.scalar(f"epoch_{key}", row[key], step=state.step)
             checkpoints.save(state)
@@ -165,7 +189,9 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
             stopped_by = stopped_by or _agreed(stop, strategy)
         if stopped_by and state.step_in_epoch:
             _check_variables(variables, state.step)
+            state.callbacks = callbacks.counts()
             checkpoints.save(state)
+        callbacks("on_train_end")
 
     if stopped_by and not _is_finished(state, config):
         if chief:
@@ -174,6 +200,30 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
     if chief:
         best = f"; best: epoch {state.best_epoch}, validation micro-F1 {state.best_micro_f1:.4f}" if dataset.examples("validation") else ""
         print(f"trained {state.epoch} epochs, {state.step:,} steps{best}; checkpoints in {run_dir}", flush=True)
+
+
+def _label_sampler(experiment: Experiment) -> LabelSampler | None:
+    config, model = experiment.config, experiment.model
+    if config.loss.negatives == "all":
+        return None
+    if "labels" not in inspect.signature(model.call).parameters:
+        raise UserError(
+            f"loss.negatives: received 'sampled', and the model {config.model.name} cannot give the logits of some labels alone; "
+            "expected `call(tokens, training=False, labels=None)`, labels being the int64 ids of those whose logits it returns"
+        )
+    return LabelSampler(experiment.dataset.positives("train"), num_sampled=config.loss.num_sampled, seed=config.train.seed)
+
+
+def _check_config(experiment: Experiment) -> None:
+    """Raises UserError where the config does not fit the dataset or the replicas."""
+    config, replicas = experiment.config, experiment.strategy.num_replicas_in_sync
+    if config.train.batch_size % (replicas * config.train.accumulate_steps):
+        raise UserError(
+            f"train.batch_size: received {config.train.batch_size}, expected a multiple of train.accumulate_steps x replicas = "
+            f"{config.train.accumulate_steps} x {replicas}"
+        )
+    if config.optimizer.schedule == "plateau" and not experiment.dataset.examples("validation"):
+        raise UserError("optimizer.schedule: received 'plateau', and the dataset has no validation split; expected another schedule, or the split")
 
 
 # --- the run directory -----------------------------------------------------------------
@@ -218,7 +268,7 @@ def _open_run(experiment: Experiment, *, fresh: bool) -> None:
 
 def _may_change(config: Config) -> tuple[str, ...]:
     # The learning rate of every step follows from the number of epochs, unless it is constant.
-    constant = config.optimizer.schedule == "constant" and config.optimizer.warmup_fraction == 0
+    constant = config.optimizer.schedule in ("constant", "plateau") and config.optimizer.warmup_fraction == 0
     return (*_MAY_CHANGE, "train.epochs") if constant else _MAY_CHANGE
 
 
@@ -256,7 +306,13 @@ def _progress(state: RunState, config: Config, chief: bool) -> contextlib.Abstra
 def _is_finished(state: RunState, config: Config) -> bool:
     patience = config.train.patience
     out_of_patience = patience is not None and state.best_epoch and state.epoch - state.best_epoch >= patience
-    return state.epoch >= config.train.epochs or bool(out_of_patience)
+    return state.stopped or state.epoch >= config.train.epochs or bool(out_of_patience)
+
+
+def _length_window(config: Config) -> int:
+    if config.train.length_window is not None:
+        return config.train.length_window
+    return _PADDED_LENGTH_WINDOW if isinstance(config.model, SequenceModel) else 1
 
 
 def _steps_to_next_stop(state: RunState, config: Config, steps_per_epoch: int) -> int:
@@ -296,8 +352,7 @@ def _end_epoch(state: RunState, config: Config, evaluator: Evaluator, *, example
     histogram = evaluator.histogram("validation")
     if histogram.any():
         tuned = thresholds.tune(histogram, min_positives=config.evaluate.min_positives)
-        micro = sweep(histogram.sum(axis=1))["f1"][tuned.global_bin]
-        row |= {"validation_micro_f1": float(micro), "threshold": tuned.global_threshold}
+        row |= {"validation_micro_f1": thresholds.micro_f1(histogram, tuned), "threshold": tuned.global_threshold}
     state.epoch, state.step_in_epoch, state.loss_sum, state.documents = state.epoch + 1, 0, 0.0, 0
     state.history.append(row)
     # Without a validation split the newest epoch is taken for the best, and nothing stops early.
@@ -305,6 +360,13 @@ def _end_epoch(state: RunState, config: Config, evaluator: Evaluator, *, example
     if is_best and row["validation_micro_f1"] is not None:
         state.best_epoch, state.best_micro_f1 = state.epoch, row["validation_micro_f1"]
     return is_best
+
+
+def _lower_rate_on_plateau(state: RunState, config: OptimizerConfig, optimizer: keras.optimizers.Optimizer) -> None:
+    if state.epoch - max(state.best_epoch, state.rate_epoch) >= config.plateau_patience:
+        state.rate_epoch = state.epoch
+        factor = max(optimizer.rate_factor.numpy() * config.plateau_factor, config.final_fraction)
+        optimizer.rate_factor.assign(factor)
 
 
 def _epoch_line(state: RunState, train_seconds: float) -> str:

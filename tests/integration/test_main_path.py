@@ -13,7 +13,7 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
-from trainer.evaluate import Evaluator, load_thresholds
+from trainer.evaluate import Evaluator, load_calibration, load_thresholds
 from trainer.experiment import assemble, restore_best
 from trainer.input_pipeline import evaluation_batches
 
@@ -106,7 +106,9 @@ def test_decide_applies_the_thresholds_of_the_evaluation(trained, served):
 def test_thresholds_and_metrics_come_out_the_same_from_the_saved_scores(trained, documents, served, monkeypatch):
     experiment = assemble(in_root(trained, monkeypatch))
     restore_best(experiment)
-    counts = Evaluator(experiment).counts("test", load_thresholds(experiment))["model, a threshold per label"]
+    tuned = load_thresholds(experiment), load_calibration(experiment)
+    measured = Evaluator(experiment).measure("test", *tuned, chosen=np.arange(experiment.dataset.num_labels))
+    counts = measured["systems"]["model, a threshold per label"]
     shards = experiment.dataset.shards("test")
     ids = [i.decode() for i in RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"].numpy()]
     place = {key: i for i, key in enumerate(documents)}

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -123,3 +125,45 @@ def test_the_model_learns_in_which_text_a_word_stands(apart):
     evaluation = json.loads((root / "out/run/evaluation-test.json").read_text())
     scores = {system["name"]: system["micro_f1"] for system in evaluation["systems"]}
     assert scores["model, one threshold"] > 0.95
+
+
+SERVE = """
+import json, sys, tensorflow as tf, tensorflow_text
+model = tf.saved_model.load(sys.argv[1])
+rows = json.load(sys.stdin)
+texts = {name: tf.constant([row[name] for row in rows]) for name in ("title", "body")}
+decided = model.signatures["decide"](**texts)
+analyzed = {name: value.numpy().tolist() for name, value in model.signatures["analyze"](**texts).items()}
+labels = [sorted(row[:count]) for row, count in zip(decided["labels"].numpy().tolist(), decided["counts"].numpy(), strict=True)]
+print(json.dumps({"labels": labels, "analyzed": analyzed}, default=bytes.decode))
+"""
+
+
+def test_the_served_model_takes_each_text_by_its_name(apart, records):
+    root, rows = apart
+    succeed("trainer.task", "export", "--config", "apart.yaml", cwd=root)
+    command = [sys.executable, "-c", SERVE, str(root / "out/model/1")]
+    keys = list(records)
+    sent = json.dumps([{name: rows[key][name] for name in ("title", "body")} for key in keys])
+    result = subprocess.run(command, input=sent, capture_output=True, text=True, check=False, cwd=root)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["analyzed"] == {"analyzed/title": [records[key][0] for key in keys], "analyzed/body": [records[key][1] for key in keys]}
+    right = sum(labels == sorted(rows[key]["labels"]) for key, labels in zip(keys, answer["labels"], strict=True))
+    assert right > 0.9 * len(keys)
+    swapped = json.dumps([{"title": rows[key]["body"], "body": rows[key]["title"]} for key in keys])
+    result = subprocess.run(command, input=swapped, capture_output=True, text=True, check=True, cwd=root)
+    assert sum(labels == sorted(rows[key]["labels"]) for key, labels in zip(keys, json.loads(result.stdout)["labels"], strict=True)) < 0.6 * len(keys)
+
+
+def test_predict_takes_a_json_object_a_line(apart):
+    root, _ = apart
+    lines = [{"title": "word1 rocket word2", "body": "word3 soup"}, {"title": "word1", "body": "rocket"}]
+    printed = succeed("trainer.task", "predict", "--model", "out/model", "--json", cwd=root, stdin="".join(json.dumps(x) + "\n" for x in lines))
+    assert [json.loads(line)["assigned"] for line in printed.splitlines()] == [["about rocket"], []]
+
+
+def test_evaluation_slices_by_metadata(apart):
+    root, _ = apart
+    evaluation = json.loads((root / "out/run/evaluation-test.json").read_text())
+    assert "section" in json.dumps(evaluation["slices"])

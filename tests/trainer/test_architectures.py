@@ -50,7 +50,9 @@ def _weights(model):
     generator = np.random.default_rng(0)
     for variable in model.trainable_variables:
         variable.assign(generator.normal(0, 0.5, variable.shape))
-    return {v.path.removeprefix(f"{model.name}/"): np.float64(v.numpy()) for v in model.variables}
+    values = {v.path.removeprefix(f"{model.name}/"): np.float64(v.numpy()) for v in model.variables}
+    by_label = ("logits/kernel", "queries_kernel", "outputs_kernel")  # [labels, inputs]; the formulas have them the other way
+    return {name: value.T if name in by_label else value for name, value in values.items()}
 
 
 def _sigmoid(x):
@@ -200,10 +202,10 @@ def test_mlp_is_dense_layers_on_the_vector_of_bow():
     bow = _build("bow", bigram_buckets=0, wide=False)
     table, dense = (next(v for v in bow.trainable_variables if v.path.endswith(end)) for end in ("embeddings", "logits/kernel"))
     table.assign(w["table/embeddings"])
-    dense.assign(np.eye(8, 3))
+    dense.assign(np.eye(8, 3).T)
     x = np.zeros((len(DOCUMENTS), 8))
     for start in (0, 3, 5):  # the bag's vector, three of its units at a time
-        dense.assign(np.eye(8, 3, -start))
+        dense.assign(np.eye(8, 3, -start).T)
         x[:, start : start + 3] = _logits(bow, DOCUMENTS) - BIAS
     for layer in ("hidden_0", "hidden_1"):
         x = np.maximum(x @ w[f"{layer}/kernel"] + w[f"{layer}/bias"], 0)

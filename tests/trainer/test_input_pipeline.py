@@ -21,6 +21,7 @@ class Shards:
 
     paths: list[str]
     sizes: list[int]
+    record_spec: RecordSpec = RecordSpec()
 
     @property
     def manifest(self):

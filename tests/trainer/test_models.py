@@ -37,7 +37,7 @@ def _reference_logits(model, documents, idf_of_token):
     transformer = TfidfTransformer(sublinear_tf=True, use_idf=False, norm=None)
     weights = transformer.fit_transform(counts).toarray() * idf_of_token
     weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
-    return weights @ _variable(model, "embeddings")[: len(idf_of_token)] @ _variable(model, "kernel") + _variable(model, "bias")
+    return weights @ _variable(model, "embeddings")[: len(idf_of_token)] @ _variable(model, "kernel").T + _variable(model, "bias")
 
 
 def test_smooth_idf_equals_scikit_learns():
@@ -80,6 +80,26 @@ def test_a_documents_logits_do_not_depend_on_its_batch(bigram_buckets):
         np.testing.assert_allclose(model(_ragged([document]), training=False)[0], together[row], rtol=1e-5, atol=1e-6)
 
 
+NGRAMS = [(0, 1), (4, 0), (0, 4, 4), (3, 3)]
+WITH_NGRAMS = VocabularyStatistics(size=5, document_counts=COUNTS, num_documents=100, ngrams=NGRAMS, ngram_document_counts=np.array([30, 9, 4, 2]))
+
+
+@settings(max_examples=25)
+@given(documents=st.lists(st.lists(st.integers(0, 6), max_size=12), min_size=1, max_size=6))
+def test_ngrams_of_the_vocabulary_are_terms_with_their_own_idf(documents):
+    model = _build(vocabulary=WITH_NGRAMS)
+    idf = np.concatenate([[0, 0], smooth_idf(COUNTS, 100), smooth_idf(WITH_NGRAMS.ngram_document_counts, 100)])
+    ids = [tuple(place + 2 for place in ngram) for ngram in NGRAMS]
+    # The rows of n-grams stand in the order of their codes.
+    order = sorted(ids, key=lambda ngram: sum(token * 7 ** (len(ngram) - 1 - i) for i, token in enumerate(ngram)))
+    idf = np.concatenate([idf[:7], idf[7:][[ids.index(ngram) for ngram in order]]])
+    rows = []
+    for document in documents:
+        runs = [tuple(document[i : i + n]) for n in (2, 3) for i in range(len(document) - n + 1)]
+        rows.append([*document, *(7 + order.index(run) for run in runs if run in order)])
+    np.testing.assert_allclose(model(_ragged(documents), training=False), _reference_logits(model, rows, idf), rtol=1e-4, atol=1e-5)
+
+
 def test_word_order_matters_with_bigrams_only():
     forward, backward = _ragged([[2, 3, 4, 5]]), _ragged([[5, 4, 3, 2]])
     unigrams, bigrams = _build(), _build(bigram_buckets=1 << 16)
@@ -110,8 +130,8 @@ def test_bigram_hash_spreads_over_its_buckets():
     pairs = [[a, b] for a in range(2, 102) for b in range(2, 102)]
     ids = tf.constant([token for pair in pairs for token in pair], tf.int64)
     documents = tf.repeat(tf.range(len(pairs), dtype=tf.int64), 2)
-    rows, _, idf = model._terms._with_bigrams(ids, documents, tf.ones_like(ids, tf.float32))
-    used = tf.boolean_mask(rows, idf > 0)[len(ids) :].numpy() - model._terms._num_token_rows
+    rows, _, idf = model._terms._bigrams(ids, documents, tf.ones_like(ids, tf.float32))
+    used = tf.boolean_mask(rows, idf > 0).numpy() - model._terms._num_token_rows
     loads = np.bincount(used, minlength=1024)
     # Mean 9.8 a bucket; a random hash stays within this at all but a chance of one in a million.
     assert len(loads) == 1024

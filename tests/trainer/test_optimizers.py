@@ -66,6 +66,33 @@ def test_lazy_adam_sums_the_gradients_of_a_repeated_row():
     np.testing.assert_allclose(_descend(optimizers.LazyAdam(0.1), 2, repeated), _descend(optimizers.LazyAdam(0.1), 2, summed), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_takes_a_row_that_occurs_twice_for_the_sum_of_both(name):
+    def slices(rows, values):
+        return tf.IndexedSlices(tf.constant(values), tf.constant(rows, tf.int64), dense_shape=tf.constant([3, 2]))
+
+    repeated, summed = slices([1, 0, 1], [[1.0, 2.0], [3.0, 3.0], [5.0, -4.0]]), slices([1, 0], [[6.0, -2.0], [3.0, 3.0]])
+    results = [_descend(optimizers.build(OptimizerConfig(name=name, learning_rate=0.1)), 2, [g] * 2) for g in (repeated, summed)]
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kinds", ["dense dense", "sparse sparse", "dense sparse", "none sparse", "dense none", "none none"])
+def test_gradients_of_every_kind_add_up(kinds):
+    made = {
+        "dense": tf.reshape(tf.range(6.0), [3, 2]),
+        "sparse": tf.IndexedSlices(tf.constant([[1.0, 2.0], [3.0, 4.0]]), tf.constant([2, 2], tf.int64), tf.constant([3, 2], tf.int64)),
+        "none": None,
+    }
+    left, right = (made[kind] for kind in kinds.split())
+    total = optimizers.add_gradients(left, right)
+    if left is right is None:
+        assert total is None
+        return
+    expected = sum(tf.convert_to_tensor(g).numpy() for g in (left, right) if g is not None)
+    np.testing.assert_array_equal(tf.convert_to_tensor(total), expected)
+    assert isinstance(total, tf.IndexedSlices) == ("dense" not in kinds)
+
+
 # --- row-wise Adagrad --------------------------------------------------------------------
 
 
@@ -180,6 +207,72 @@ def test_without_averages_the_weights_stay():
     optimizer.apply([tf.ones(1)], [weights])
     with optimizers.averaged_weights(optimizer, [weights]):
         assert weights.numpy()[0] == np.float32(-0.01)
+
+
+# --- loss scaling, plateaus ------------------------------------------------------------------
+
+
+def _scaled(**config):
+    table, bias = _embeddings(np.ones((3, 2))), keras.Variable(np.ones(2, np.float32), name="bias")
+    optimizer = optimizers.build(OptimizerConfig(name="sgd", learning_rate=0.5, **config), scales_loss=True)
+    optimizer.build([table, bias])
+
+    def step(table_gradient, bias_gradient):
+        values = tf.constant([table_gradient], tf.float32) * optimizer.scale_loss(1.0)
+        slices = tf.IndexedSlices(values, tf.constant([1], tf.int64), tf.constant([3, 2], tf.int64))
+        optimizer.apply([slices, tf.constant(bias_gradient, tf.float32) * optimizer.scale_loss(1.0)], [table, bias])
+        return table.numpy()[1].tolist(), bias.numpy().tolist()
+
+    return optimizer, step
+
+
+@pytest.mark.parametrize("config", [{}, {"clip_norm": 100.0}])
+def test_scaled_gradients_give_the_steps_of_plain_ones(config):
+    _, step = _scaled(**config)
+    assert step([1.0, -1.0], [0.5, 0.0]) == ([0.5, 1.5], [0.75, 1.0])
+
+
+@pytest.mark.parametrize("wrong", [np.inf, np.nan])
+@pytest.mark.parametrize("config", [{}, {"clip_norm": 1.0}])
+def test_an_update_with_a_gradient_that_overflows_is_left_out_and_the_scale_halved(wrong, config):
+    optimizer, step = _scaled(**config)
+    before = float(optimizer.scale_loss(1.0))
+    assert step([wrong, 0.0], [1.0, 1.0]) == ([1.0, 1.0], [1.0, 1.0])
+    assert step([0.0, 0.0], [1.0, wrong]) == ([1.0, 1.0], [1.0, 1.0])
+    assert float(optimizer.scale_loss(1.0)) == before / 4
+    assert step([0.5, 0.0], [0.0, 0.5]) == ([0.75, 1.0], [1.0, 0.75])
+
+
+def test_the_scale_doubles_after_many_finite_updates_in_a_row(monkeypatch):
+    monkeypatch.setattr(optimizers, "_LOSS_SCALE_GROWTH_STEPS", 3)
+    optimizer, step = _scaled()
+    before, scales = float(optimizer.scale_loss(1.0)), []
+    for gradient in (0.0, 0.0, np.inf, 0.0, 0.0, 0.0, 0.0):
+        step([0.0, 0.0], [gradient, 0.0])
+        scales.append(float(optimizer.scale_loss(1.0)) / before)
+    assert scales == [1, 1, 0.5, 0.5, 0.5, 1, 1]
+
+
+def test_at_the_least_scale_a_run_that_diverges_shows_in_its_weights():
+    optimizer, step = _scaled()
+    for _ in range(15):  # from 2**15 to 1
+        assert step([0.0, 0.0], [np.inf, 0.0])[1] == [1.0, 1.0]
+    assert float(optimizer.scale_loss(1.0)) == 1.0
+    assert not np.isfinite(step([0.0, 0.0], [np.inf, 0.0])[1]).all()
+
+
+def test_the_rate_factor_of_a_plateau_scales_the_step_and_the_warm_up():
+    config = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="plateau", warmup_fraction=0.5)
+    optimizer, weights = optimizers.build(config, total_steps=4), keras.Variable(np.zeros(1, np.float32))
+    optimizer.build([weights])
+    moves = []
+    for factor in (1.0, 0.5, 0.5, 0.25):
+        optimizer.rate_factor.assign(factor)
+        before = weights.numpy()[0]
+        optimizer.apply([tf.ones(1)], [weights])
+        moves.append(before - weights.numpy()[0])
+    np.testing.assert_allclose(moves, [0.5, 0.5, 0.5, 0.25], rtol=1e-5)
+    assert sum(variable is optimizer.rate_factor for variable in optimizer.variables) == 1
 
 
 # --- several replicas ----------------------------------------------------------------------

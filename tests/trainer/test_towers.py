@@ -49,8 +49,8 @@ def test_towers_of_bow_are_one_dense_layer_over_both_vectors_side_by_side():
     for tower, tokens in ((title, TITLES), (body, BODIES)):
         rows, bags = tower._terms(tokens)
         vectors.append(tf.sparse.sparse_dense_matmul(bags, tower._table(rows)))
-    kernel = np.concatenate([tower._dense.kernel.numpy() for tower in (title, body)])
-    np.testing.assert_array_equal(body._dense.bias, np.zeros(3))
+    kernel = np.concatenate([tower._dense._kernel.numpy().T for tower in (title, body)])
+    np.testing.assert_array_equal(body._dense._bias, np.zeros(3))
     np.testing.assert_allclose(model((TITLES, BODIES)), np.concatenate(vectors, axis=1) @ kernel + BIAS, rtol=1e-5, atol=1e-6)
     assert not np.allclose(title._table.trainable_variables[0], body._table.trainable_variables[0])
 

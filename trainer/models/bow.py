@@ -1,11 +1,11 @@
-"""Bag of embeddings: a TF-IDF weighted sum of the embeddings of tokens and bigrams, then one dense layer."""
+"""Bag of embeddings: a TF-IDF weighted sum of the embeddings of tokens and n-grams, then one dense layer."""
 
 import keras
 import tensorflow as tf
 
 from beam_jobs.contract.training_config import BowConfig
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import EmbeddingTable, TermBags, logits_layer, smooth_idf
+from trainer.models.layers import EmbeddingTable, LogitsLayer, term_bags
 
 
 class BagOfEmbeddings(keras.Model):
@@ -18,23 +18,33 @@ class BagOfEmbeddings(keras.Model):
 
     def __init__(self, config: BowConfig, inputs: ModelInputs):
         super().__init__(name="bow")
-        idf = smooth_idf(inputs.vocabulary.document_counts, inputs.vocabulary.num_documents)
-        self._terms = TermBags(idf if config.token_weights == "tfidf" else idf * 0 + 1, bigram_buckets=config.bigram_buckets)
+        self._terms = term_bags(inputs.vocabulary, token_weights=config.token_weights, bigram_buckets=config.bigram_buckets)
         self._table = EmbeddingTable(
             self._terms.num_rows, config.embedding_dim, vectors=inputs.vectors, freeze=config.freeze_vectors, seed=inputs.seed
         )
         self._wide = None
         if config.wide:
-            self._wide = self.add_weight(name="wide_embeddings", shape=(self._terms.num_rows, inputs.num_labels), initializer="zeros")
+            self._wide = self.add_weight(name="wide_embeddings", shape=(self._terms.num_rows, inputs.num_labels), initializer="zeros", autocast=False)
         self._dropout = keras.layers.Dropout(config.dropout, seed=inputs.seed)
-        self._dense = logits_layer(config.embedding_dim, inputs.output_bias, seed=inputs.seed + 1)
+        self._dense = LogitsLayer(config.embedding_dim, inputs.output_bias, seed=inputs.seed + 1)
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None]."""
+    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         rows, bags = self._terms(tokens)
         vectors = tf.sparse.sparse_dense_matmul(bags, tf.cast(self._table(rows), tf.float32))
-        logits = self._dense(self._dropout(vectors, training=training))
+        logits = self._dense(self._dropout(vectors, training=training), labels)
         if self._wide is not None:
-            logits += tf.sparse.sparse_dense_matmul(bags, tf.gather(self._wide.value, rows))
+            wide = tf.gather(self._wide.value, rows)
+            logits += tf.sparse.sparse_dense_matmul(bags, wide if labels is None else tf.gather(wide, labels, axis=1))
         return logits
+
+    def contributions(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(float32 [tokens, labels], float32 [labels]): what each token of one document adds to the logits, and the bias; their sum is the logits."""
+        rows, shares = self._terms.shares(tokens)
+        vectors = tf.cast(self._table(rows), tf.float32)
+        bias = self._dense(tf.zeros([1, tf.shape(vectors)[1]]))
+        of_terms = self._dense(vectors) - bias
+        if self._wide is not None:
+            of_terms += tf.gather(self._wide.value, rows)
+        return tf.sparse.sparse_dense_matmul(shares, of_terms), bias[0]

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import CnnConfig
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import TokenSequences, logits_layer, seeds
+from trainer.models.layers import LogitsLayer, TokenSequences, seeds
 
 
 class ConvolutionalNetwork(keras.Model):
@@ -27,14 +27,14 @@ class ConvolutionalNetwork(keras.Model):
             layer.build((None, None, config.embedding_dim))
             self._convolutions.append(layer)
         self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
-        self._dense = logits_layer(config.filters * len(config.filter_widths), inputs.output_bias, seed=next(seed))
+        self._dense = LogitsLayer(config.filters * len(config.filter_widths), inputs.output_bias, seed=next(seed))
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None]."""
+    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         vectors, mask = self._sequences(tokens)
         highest = []
         for width, convolution in zip(self._widths, self._convolutions, strict=True):
             values = convolution(tf.pad(vectors, [[0, 0], [0, width - 1], [0, 0]]))
             highest.append(tf.reduce_max(values * tf.cast(mask, values.dtype)[:, :, None], axis=1))  # ReLU's values are 0 or more
-        return self._dense(self._dropout(tf.concat(highest, axis=1), training=training))
+        return self._dense(self._dropout(tf.concat(highest, axis=1), training=training), labels)

@@ -17,12 +17,16 @@ class VocabularyStatistics:
       document_counts: int64 [size], in how many train documents each token stands.
       num_documents: number of train documents.
       tokens: the vocabulary itself; only pretrained vectors need it.
+      ngrams: the n-grams of the vocabulary: places of their tokens in it.
+      ngram_document_counts: int64 [n-grams], in how many train documents each stands.
     """
 
     size: int
     document_counts: np.ndarray
     num_documents: int
     tokens: Sequence[str] = ()
+    ngrams: Sequence[tuple[int, ...]] = ()
+    ngram_document_counts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """What the architectures share: tables of embeddings, bags of terms, padded sequences, the last layer."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.training_config import SequenceModel
-from trainer.models.inputs import ModelInputs
+from trainer.models.inputs import ModelInputs, VocabularyStatistics
 from trainer.vectors import PretrainedVectors
 
 NUM_SPECIAL_IDS = 2  # TextVectorization's ids before the vocabulary: 0 pads, 1 is out of vocabulary
@@ -21,17 +22,33 @@ def seeds(seed: int) -> Iterator[int]:
     return iter((np.random.SeedSequence(seed).generate_state(1024) >> 1).tolist())
 
 
-def logits_layer(num_inputs: int, output_bias: np.ndarray, *, seed: int) -> keras.layers.Dense:
-    """The built last layer: float32 logits, also under mixed precision."""
-    layer = keras.layers.Dense(
-        len(output_bias),
-        kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
-        bias_initializer=lambda shape, dtype: tf.constant(output_bias, dtype),
-        dtype="float32",
-        name="logits",
-    )
-    layer.build((None, num_inputs))
-    return layer
+class LogitsLayer(keras.layers.Layer):
+    """The last layer: float32 logits, also under mixed precision.
+
+    Its kernel is [labels, inputs], so that the gradient of some labels' logits touches their rows alone.
+
+    Args:
+      num_inputs: size of a document's vector.
+      output_bias: float32 [labels], the first bias.
+      seed: of the kernel.
+    """
+
+    def __init__(self, num_inputs: int, output_bias: np.ndarray, *, seed: int):
+        super().__init__(name="logits", dtype="float32")
+        shape = (len(output_bias), num_inputs)
+        self._kernel = self.add_weight(name="kernel", shape=shape, initializer=keras.initializers.GlorotUniform(seed=seed))
+        self._bias = self.add_weight(name="bias", shape=shape[:1], initializer=lambda shape, dtype: tf.constant(output_bias, dtype))
+        self.built = True
+
+    def call(self, vectors: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Logits float32 [batch, labels] of vectors [batch, inputs]; with label ids int64 [n], distinct, only theirs, [batch, n]."""
+        kernel, bias = rows_of(self._kernel, labels), rows_of(self._bias, labels)
+        return tf.matmul(tf.cast(vectors, tf.float32), kernel, transpose_b=True) + bias
+
+
+def rows_of(variable: keras.Variable, rows: tf.Tensor | None) -> tf.Tensor:
+    """The rows of a variable, or all of it."""
+    return tf.convert_to_tensor(variable.value) if rows is None else tf.gather(variable.value, rows)
 
 
 def dense_layer(num_inputs: int, units: int, *, activation: str | None, seed: int, name: str) -> keras.layers.Dense:
@@ -66,7 +83,8 @@ class EmbeddingTable(keras.layers.Layer):
             rows = NUM_SPECIAL_IDS + np.flatnonzero(vectors.found)[:, None]
             return tf.tensor_scatter_nd_update(values, rows, tf.cast(vectors.values[vectors.found], dtype))
 
-        self._embeddings = self.add_weight(name="embeddings", shape=(num_rows, dim), initializer=initial_values)
+        # Mixed precision would cast the whole table at every step, and make its gradient dense.
+        self._embeddings = self.add_weight(name="embeddings", shape=(num_rows, dim), initializer=initial_values, autocast=False)
         self._learned = None
         if vectors is not None and freeze:
             learned = np.ones(num_rows, np.float32)
@@ -129,11 +147,19 @@ def smooth_idf(document_counts: np.ndarray, num_documents: int) -> np.ndarray:
     return (np.log((1 + num_documents) / (1 + np.asarray(document_counts, np.float64))) + 1).astype(np.float32)
 
 
+def term_bags(vocabulary: VocabularyStatistics, *, token_weights: str, bigram_buckets: int) -> "TermBags":
+    """The terms of a vocabulary, with their IDF where `token_weights` is `tfidf`, else with equal weights."""
+    idf, ngram_idf = (smooth_idf(counts, vocabulary.num_documents) for counts in (vocabulary.document_counts, vocabulary.ngram_document_counts))
+    if token_weights != "tfidf":
+        idf, ngram_idf = np.ones_like(idf), np.ones_like(ngram_idf)
+    return TermBags(idf, bigram_buckets=bigram_buckets, ngrams=vocabulary.ngrams, ngram_idf=ngram_idf)
+
+
 class TermBags(keras.layers.Layer):
     """Token ids -> each document's terms with their weights.
 
-    A term is a distinct token of a document or, with `bigram_buckets`, a distinct hashed pair of
-    neighbouring tokens. Its weight is (1 + ln(count in the document)) * IDF, and each
+    A term is a distinct token of a document, a distinct n-gram of the vocabulary or, with `bigram_buckets`, a
+    distinct hashed pair of neighbouring tokens. Its weight is (1 + ln(count in the document)) * IDF, and each
     document's weights have L2 norm 1 (Manning et al. 2008, Introduction to Information Retrieval,
     section 6.4.1 and table 6.1). A bigram's IDF is the mean of its two tokens'. Tokens out of the
     vocabulary weigh nothing, nor do bigrams with one.
@@ -141,10 +167,12 @@ class TermBags(keras.layers.Layer):
     Args:
       idf: float32 [vocabulary], the tokens' IDF; all 1 for no weighting.
       bigram_buckets: rows that bigrams share; 0: no bigrams.
+      ngrams: places in the vocabulary of each n-gram's tokens.
+      ngram_idf: float32 [n-grams], their IDF.
     """
 
-    def __init__(self, idf: np.ndarray, *, bigram_buckets: int):
-        super().__init__(name="terms")
+    def __init__(self, idf: np.ndarray, *, bigram_buckets: int, ngrams: Sequence[tuple[int, ...]] = (), ngram_idf: np.ndarray | None = None):
+        super().__init__(name="terms", dtype="float32")
         self._num_token_rows = NUM_SPECIAL_IDS + len(idf)
         self._num_bigram_rows = bigram_buckets
         token_idf = np.concatenate([np.zeros(NUM_SPECIAL_IDS, np.float32), idf])
@@ -152,12 +180,31 @@ class TermBags(keras.layers.Layer):
         self._token_idf = self.add_weight(
             name="token_idf", shape=token_idf.shape, dtype="float32", trainable=False, initializer=lambda shape, dtype: tf.constant(token_idf, dtype)
         )
+        self._longest_ngram, self._num_ngrams = max(map(len, ngrams), default=1), len(ngrams)
+        if self._num_token_rows**self._longest_ngram > np.iinfo(np.int64).max:
+            raise ValueError(
+                f"received n-grams of {self._longest_ngram} tokens over {len(idf):,} tokens, expected fewer: their codes do not fit int64"
+            )
+        if ngrams:
+            codes = np.array([functools.reduce(self._code, (NUM_SPECIAL_IDS + place for place in ngram)) for ngram in ngrams], np.int64)
+            order = np.argsort(codes)
+            self._ngram_codes = self._fixed("ngram_codes", codes[order], "int64")
+            self._ngram_idf = self._fixed("ngram_idf", ngram_idf[order], "float32")
         self.built = True
+
+    def _fixed(self, name: str, values: np.ndarray, dtype: str) -> keras.Variable:
+        return self.add_weight(
+            name=name, shape=values.shape, dtype=dtype, trainable=False, initializer=lambda shape, dtype: tf.constant(values, dtype)
+        )
+
+    def _code(self, ngram, token):
+        """The number of an n-gram with one token more; different n-grams have different ones, as tokens' ids begin at NUM_SPECIAL_IDS."""
+        return ngram * self._num_token_rows + token
 
     @property
     def num_rows(self) -> int:
-        """Rows that a table needs: special ids, tokens, bigram buckets."""
-        return self._num_token_rows + self._num_bigram_rows
+        """Rows that a table needs: special ids, tokens, bigram buckets, n-grams."""
+        return self._num_token_rows + self._num_bigram_rows + self._num_ngrams
 
     def call(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.SparseTensor]:
         """(rows int64 [n] that the batch uses, weights float32 [batch, n] of them, sparse) of token ids int64 [batch, None]."""
@@ -169,10 +216,7 @@ class TermBags(keras.layers.Layer):
 
     def _terms(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The distinct terms of each document: its number, the embedding's row and the normalised weight, all [terms]."""
-        documents, rows = tokens.value_rowids(), tokens.flat_values
-        idf = tf.gather(self._token_idf.value, rows)
-        if self._num_bigram_rows:
-            rows, documents, idf = self._with_bigrams(rows, documents, idf)
+        rows, documents, idf = (tf.concat(parts, axis=0) for parts in zip(*(terms for _, terms in self._occurrences(tokens)), strict=True))
         known = idf > 0
         rows, documents, idf = (tf.boolean_mask(x, known) for x in (rows, documents, idf))
         keys, position, counts = tf.unique_with_counts(documents * self.num_rows + rows, out_idx=tf.int64)
@@ -183,11 +227,53 @@ class TermBags(keras.layers.Layer):
         norms = tf.sqrt(tf.math.unsorted_segment_sum(tf.square(weights), documents, tokens.nrows()))
         return documents, rows, weights / tf.maximum(tf.gather(norms, documents), _TINY)
 
-    def _with_bigrams(self, ids: tf.Tensor, documents: tf.Tensor, idf: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _occurrences(self, tokens: tf.RaggedTensor) -> list[tuple[int, tuple[tf.Tensor, tf.Tensor, tf.Tensor]]]:
+        """Of each kind of term: how many tokens it spans, and the row, document and IDF of the term at each token; IDF 0: there is none."""
+        documents, ids = tokens.value_rowids(), tokens.flat_values
+        idf = tf.gather(self._token_idf.value, ids)
+        found = [(1, (ids, documents, idf))]
+        if self._num_bigram_rows:
+            found.append((2, self._bigrams(ids, documents, idf)))
+        return found + [(size, self._ngrams(ids, documents, size)) for size in range(2, self._longest_ngram + 1)]
+
+    def shares(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.SparseTensor]:
+        """What each token of one document has of the weights of its terms.
+
+        A term's weight is shared out evenly to its occurrences, and there to the tokens that it spans.
+
+        Returns:
+          (rows int64 [n] of the terms, float32 [tokens, n], sparse; cells may stand twice): summed over the tokens, the weights of `call`.
+        """
+        rows, bags = self(tokens)
+        weights, order = tf.sparse.to_dense(bags)[0], tf.argsort(rows)
+        cells, sizes = [], []
+        for size, (occurring, _, idf) in self._occurrences(tokens):
+            starts = tf.where(idf > 0)[:, 0]
+            places = tf.gather(order, tf.searchsorted(tf.gather(rows, order), tf.gather(occurring, starts)))
+            for offset in range(size):
+                cells.append(tf.stack([starts + offset, tf.cast(places, tf.int64)], axis=1))
+                sizes.append(tf.fill(tf.shape(places), float(size)))
+        cells, sizes = tf.concat(cells, axis=0), tf.concat(sizes, axis=0)
+        counts = tf.math.unsorted_segment_sum(1 / sizes, cells[:, 1], tf.size(rows))  # occurrences of each term
+        shares = tf.gather(weights / tf.maximum(counts, _TINY), cells[:, 1]) / sizes
+        return rows, tf.SparseTensor(cells, shares, [tf.size(tokens.flat_values, tf.int64), tf.size(rows, tf.int64)])
+
+    def _ngrams(self, ids: tf.Tensor, documents: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Row, document and IDF of every run of `size` tokens; the IDF is 0 where it is no n-gram of the vocabulary."""
+        runs = tf.maximum(tf.size(ids) - size + 1, 0)
+        codes = functools.reduce(self._code, [ids[start : start + runs] for start in range(size)])
+        places = tf.minimum(tf.searchsorted(self._ngram_codes.value, codes), self._num_ngrams - 1)
+        last = documents[size - 1 :]
+        # A code with an id below NUM_SPECIAL_IDS may be that of a shorter n-gram.
+        is_known = (tf.gather(self._ngram_codes.value, places) == codes) & (documents[:runs] == last) & (ids[:runs] >= NUM_SPECIAL_IDS)
+        rows = self._num_token_rows + self._num_bigram_rows + tf.cast(places, tf.int64)
+        return rows, last, tf.where(is_known, tf.gather(self._ngram_idf.value, places), 0.0)
+
+    def _bigrams(self, ids: tf.Tensor, documents: tf.Tensor, idf: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         first, second = ids[:-1], ids[1:]
         mixed = first * _FIRST_MULTIPLIER + second * _SECOND_MULTIPLIER
         mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, 17))
         buckets = self._num_token_rows + mixed % self._num_bigram_rows
         joined = (documents[:-1] == documents[1:]) & (idf[:-1] > 0) & (idf[1:] > 0)
         joined_idf = tf.where(joined, (idf[:-1] + idf[1:]) / 2, 0.0)
-        return tf.concat([ids, buckets], 0), tf.concat([documents, documents[1:]], 0), tf.concat([idf, joined_idf], 0)
+        return buckets, documents[1:], joined_idf

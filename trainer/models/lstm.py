@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import LstmConfig
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import TokenSequences, logits_layer, padding_bias, seeds
+from trainer.models.layers import LogitsLayer, TokenSequences, padding_bias, seeds
 
 
 class LstmNetwork(keras.Model):
@@ -30,11 +30,11 @@ class LstmNetwork(keras.Model):
                 self._backward.append(_lstm(num_inputs, config.units, seed=seed, name=f"backward_{i}"))
             num_inputs = config.units * (2 if config.bidirectional else 1)
         self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
-        self._dense = logits_layer(num_inputs, inputs.output_bias, seed=next(seed))
+        self._dense = LogitsLayer(num_inputs, inputs.output_bias, seed=next(seed))
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None]."""
+    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         x, mask = self._sequences(tokens)
         lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
         # Padding stands behind the tokens, in a document and in its reverse, so it changes no state of a token and needs no mask.
@@ -52,7 +52,7 @@ class LstmNetwork(keras.Model):
             last = tf.gather(x[:, :, : self._units], tf.maximum(lengths - 1, 0), batch_dims=1)
             vectors = tf.concat([last, x[:, 0, self._units :]], axis=1)
         vectors = tf.where(has_tokens, vectors, tf.zeros_like(vectors))
-        return self._dense(self._dropout(vectors, training=training))
+        return self._dense(self._dropout(vectors, training=training), labels)
 
 
 def _lstm(num_inputs: int, units: int, *, seed: Iterator[int], name: str) -> keras.layers.LSTM:

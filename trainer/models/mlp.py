@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import MlpConfig
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import EmbeddingTable, TermBags, dense_layer, logits_layer, seeds, smooth_idf
+from trainer.models.layers import EmbeddingTable, LogitsLayer, dense_layer, seeds, term_bags
 
 
 class MultilayerPerceptron(keras.Model):
@@ -14,8 +14,7 @@ class MultilayerPerceptron(keras.Model):
     def __init__(self, config: MlpConfig, inputs: ModelInputs):
         super().__init__(name="mlp")
         seed = seeds(inputs.seed)
-        idf = smooth_idf(inputs.vocabulary.document_counts, inputs.vocabulary.num_documents)
-        self._terms = TermBags(idf if config.token_weights == "tfidf" else idf * 0 + 1, bigram_buckets=config.bigram_buckets)
+        self._terms = term_bags(inputs.vocabulary, token_weights=config.token_weights, bigram_buckets=config.bigram_buckets)
         self._table = EmbeddingTable(
             self._terms.num_rows, config.embedding_dim, vectors=inputs.vectors, freeze=config.freeze_vectors, seed=next(seed)
         )
@@ -25,13 +24,13 @@ class MultilayerPerceptron(keras.Model):
             for i, (before, units) in enumerate(zip(sizes, sizes[1:], strict=False))
         ]
         self._dropouts = [keras.layers.Dropout(config.dropout, seed=next(seed)) for _ in sizes]
-        self._dense = logits_layer(sizes[-1], inputs.output_bias, seed=next(seed))
+        self._dense = LogitsLayer(sizes[-1], inputs.output_bias, seed=next(seed))
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None]."""
+    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         rows, bags = self._terms(tokens)
         x = tf.sparse.sparse_dense_matmul(bags, tf.cast(self._table(rows), tf.float32))
         for dropout, hidden in zip(self._dropouts, self._hidden, strict=False):
             x = hidden(dropout(x, training=training))
-        return self._dense(self._dropouts[-1](x, training=training))
+        return self._dense(self._dropouts[-1](x, training=training), labels)

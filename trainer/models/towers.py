@@ -30,6 +30,6 @@ class Towers(keras.Model):
             self._towers.append(architecture(dataclasses.replace(inputs, output_bias=bias, seed=seed, num_texts=1)))
         self.built = True
 
-    def call(self, tokens: tuple[tf.RaggedTensor, ...], training: bool = False) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None], one a text."""
-        return tf.add_n([tower(text, training=training) for tower, text in zip(self._towers, tokens, strict=True)])
+    def call(self, tokens: tuple[tf.RaggedTensor, ...], training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Logits float32 [batch, labels] of token ids int64 [batch, None], one a text; with label ids, only theirs."""
+        return tf.add_n([tower(text, training=training, labels=labels) for tower, text in zip(self._towers, tokens, strict=True)])

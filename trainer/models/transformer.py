@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import TransformerConfig
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import TokenSequences, dense_layer, logits_layer, padding_bias, seeds
+from trainer.models.layers import LogitsLayer, TokenSequences, dense_layer, padding_bias, seeds
 
 
 class TransformerEncoder(keras.Model):
@@ -32,11 +32,11 @@ class TransformerEncoder(keras.Model):
         self._norm = _norm(config.embedding_dim, "norm")
         self._first_dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
         self._last_dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
-        self._dense = logits_layer(config.embedding_dim, inputs.output_bias, seed=next(seed))
+        self._dense = LogitsLayer(config.embedding_dim, inputs.output_bias, seed=next(seed))
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None]."""
+    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         vectors, mask = self._sequences(tokens)
         positions = tf.convert_to_tensor(self._positions)[: tf.shape(vectors)[1]]
         x = self._first_dropout(vectors * self._scale + tf.cast(positions, vectors.dtype), training=training)
@@ -44,7 +44,7 @@ class TransformerEncoder(keras.Model):
             x = encoder(x, mask, training=training)
         weights = tf.cast(mask, tf.float32)[:, :, None]
         means = tf.reduce_sum(tf.cast(self._norm(x), tf.float32) * weights, axis=1) / tf.maximum(tf.reduce_sum(weights, axis=1), 1.0)
-        return self._dense(self._last_dropout(means, training=training))
+        return self._dense(self._last_dropout(means, training=training), labels)
 
 
 class EncoderLayer(keras.layers.Layer):
