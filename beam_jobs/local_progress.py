@@ -5,7 +5,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from beam_jobs.contract.progress import ProgressLine
@@ -16,8 +16,15 @@ POLL_SECONDS = 0.5
 @contextlib.contextmanager
 def watch(*, parts_dir: Path, num_parts: int, work_dir: Path, num_buckets: int, dataset_dir: Path) -> Iterator[None]:
     """Shows, until the block ends, how much is read, merged and written. Beam's local runner itself tells only at the end."""
+    with beside(lambda done: _watch(done, parts_dir, num_parts, work_dir, num_buckets, dataset_dir)):
+        yield
+
+
+@contextlib.contextmanager
+def beside(watch: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs `watch` in a thread while the block runs; the event it receives is set at the block's end, and it must then return."""
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(done, parts_dir, num_parts, work_dir, num_buckets, dataset_dir), daemon=True)
+    watcher = threading.Thread(target=watch, args=(done,), daemon=True)
     watcher.start()
     try:
         yield

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs import readers, runners
+from beam_jobs import local_progress, readers, runners
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.dataset_config import CsvData, DataConfig, JsonlData, ParquetData, RowData
@@ -222,12 +222,11 @@ def _summary(results: Sequence[PartResult], data: DataConfig, model: SavedModel,
     }
 
 
-@contextlib.contextmanager
-def _progress(work_dir: Path, num_parts: int) -> Iterator[None]:
-    """Shows, until the block ends, how much is scored."""
-    done, started = threading.Event(), time.monotonic()
+def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManager[None]:
+    """Shows, while it is entered, how much is scored."""
+    started = time.monotonic()
 
-    def watch() -> None:
+    def watch(done: threading.Event) -> None:
         seen: dict[Path, int] = {}
         with ProgressLine("scoring") as line:
             while not done.wait(_POLL_SECONDS):
@@ -238,13 +237,7 @@ def _progress(work_dir: Path, num_parts: int) -> Iterator[None]:
                 rate = read / (time.monotonic() - started)
                 line.update(len(seen), num_parts, f"{len(seen)}/{num_parts} parts, {read:,} documents, {rate:,.0f} documents/s")
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
+    return local_progress.beside(watch)
 
 
 # --- on the workers ------------------------------------------------------------------------

@@ -172,6 +172,7 @@ def delete_in_background(iterators: list[Any]) -> None:
     """Empties a list that holds the only references to iterators.
 
     Among several workers TensorFlow 2.21 takes up to a minute to delete the iterator of an epoch (seen in half the epochs, in
-    tf.data's RootDataset::Iterator::~Iterator), and all workers wait for the one that does.
+    tf.data's RootDataset::Iterator::~Iterator), and all workers wait for the one that does. The process waits for it at its end: a
+    thread that Python ends within TensorFlow's code aborts the process ("exception not rethrown").
     """
-    threading.Thread(target=iterators.clear, daemon=True).start()
+    threading.Thread(target=iterators.clear).start()

@@ -6,7 +6,7 @@ from typing import Any
 
 _NAME_COLUMNS = 40
 _LABELS_SHOWN = 10
-_HEADLINE = {
+HEADLINE = {
     "micro-F1": "micro_f1",
     "macro-F1": "macro_f1",
     "macro-F1*": "macro_f1_present",
@@ -76,7 +76,7 @@ def classification_report(evaluation: Mapping[str, Any]) -> str:
 def _headline(evaluation: Mapping[str, Any]) -> str:
     systems, labels = evaluation["systems"], evaluation["labels"]
     present = min((system["labels_present"] for system in systems), default=labels)
-    columns = {title: key for title, key in _HEADLINE.items() if title != "macro-F1*" or present < labels}
+    columns = {title: key for title, key in HEADLINE.items() if title != "macro-F1*" or present < labels}
     ranks = sorted({int(k) for system in systems for k in system.get("precision_at", {})})
     rows = [
         [system["name"], *(_number(system[key]) for key in columns.values()), *(_number(system.get("precision_at", {}).get(str(k))) for k in ranks)]

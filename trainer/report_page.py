@@ -14,6 +14,7 @@ from beam_jobs.contract.manifest import Manifest
 from trainer.evaluate import evaluation_path
 from trainer.files import write_atomically
 from trainer.plots import draw_all
+from trainer.report import HEADLINE
 from trainer.train import CONFIG, DATASET_MANIFEST, HISTORY
 
 PAGE = "index.html"
@@ -23,14 +24,6 @@ _PAIRS = 20
 _ERRORS = 10
 _CHANGES = 8
 
-_SYSTEM_COLUMNS = {
-    "micro-F1": "micro_f1",
-    "macro-F1": "macro_f1",
-    "macro-F1*": "macro_f1_present",
-    "sample-F1": "sample_f1",
-    "micro-P": "micro_precision",
-    "micro-R": "micro_recall",
-}
 # Key, title, digits (None: text).
 _LABEL_COLUMNS = (
     ("name", "label", None),
@@ -255,7 +248,7 @@ def _tiles(run: Run) -> str:
 def _results(run: Run) -> str:
     systems, labels = run.evaluation["systems"], run.evaluation["labels"]
     ranks = sorted({int(k) for system in systems for k in system.get("precision_at", {})})
-    best = {key: max(system[key] for system in systems) for key in _SYSTEM_COLUMNS.values()}
+    best = {key: max(system[key] for system in systems) for key in HEADLINE.values()}
 
     def cell(system, key):
         value = _number(system[key])
@@ -264,9 +257,9 @@ def _results(run: Run) -> str:
     rows, classes = [], []
     for system in systems:
         at = [_number(system.get("precision_at", {}).get(str(k))) for k in ranks]
-        rows.append([_text(system["name"]), *(cell(system, key) for key in _SYSTEM_COLUMNS.values()), *at])
+        rows.append([_text(system["name"]), *(cell(system, key) for key in HEADLINE.values()), *at])
         classes.append("baseline" if system["name"].startswith("baseline") else "")
-    table = _table(["system", *_SYSTEM_COLUMNS, *(f"P@{k}" for k in ranks)], rows, classes=classes)
+    table = _table(["system", *HEADLINE, *(f"P@{k}" for k in ranks)], rows, classes=classes)
     present = systems[0]["labels_present"]
     note = (
         f"<p class='note below'>macro-F1* is over the {present:,} labels that occur in this split; the other {labels - present:,} count as 0 "

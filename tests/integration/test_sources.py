@@ -217,11 +217,11 @@ def test_the_configs_of_the_shared_data_read_what_is_there(monkeypatch, name):
         rows = list(itertools.islice(reader.read(file), 500))
         assert len(rows) >= 200 and all(isinstance(row, Document) for row in rows)
         assert sum(bool(row.labels) for row in rows) > 0.95 * len(rows)
-        assert all(row.text.strip() for row in rows) or name == "newsgroups"
-        assert sum(bool(row.text.strip()) for row in rows) > 0.9 * len(rows)
+        assert all("".join(row.texts).strip() for row in rows) or name == "newsgroups"
+        assert sum(bool("".join(row.texts).strip()) for row in rows) > 0.9 * len(rows)
         if i == 0:
             assert (rows[0].id, rows[0].labels[: len(first_labels)]) == (first_id, first_labels)
-            assert rows[0].text.startswith(first_text)
+            assert rows[0].texts[0].startswith(first_text)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")

@@ -46,6 +46,7 @@ FULL = {
         "tokenizer": "character",
         "drop_tokens_with_digits": True,
         "stop_words": ["no", "null", "1e-4", "~"],
+        "wordpiece": ["[UNK]", "no", "##s", "~"],
         "max_tokens": 7,
     },
     "vocabulary": {"max_tokens": 100, "min_document_count": 1, "ngrams": 2, "max_ngrams": 9},
@@ -337,6 +338,7 @@ OVERRIDES = st.one_of(
     st.tuples(st.just("optimizer.learning_rate"), st.floats(min_value=1e-300, max_value=1e300)),
     st.tuples(st.just("text.strip_html"), st.booleans()),
     st.tuples(st.just("text.stop_words"), st.none() | printable | st.lists(printable).map(tuple)),
+    st.tuples(st.just("text.wordpiece"), st.none() | st.just("train") | printable | st.lists(printable).map(tuple)),
     st.tuples(st.just("data.labels_field"), printable),
     st.tuples(st.just("evaluate.ranks"), st.lists(st.integers(1, 50), min_size=1).map(tuple)),
 )
@@ -460,6 +462,7 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ({"optimizer": {"learning_rate": "1e-4"}}, "optimizer.learning_rate: received '1e-4' (str); expected a valid number"),
         ({"data": {"source": "jsonl", "inputs": "a.jsonl"}}, "data.inputs: received 'a.jsonl' (str); expected a list"),
         ({"text": {"stop_words": 5}}, "x.yaml: text.stop_words: received 5 (int); expected a list or a valid string"),
+        ({"text": {"wordpiece": 5}}, "x.yaml: text.wordpiece: received 5 (int); expected 'train' or a list or a valid string"),
         ({"evaluate": {"ranks": [1, "x"]}}, "evaluate.ranks.1: received 'x' (str); expected a valid integer"),
         ({"train": [1]}, "train: received [1] (list); expected a mapping"),
         ({"name": 5}, "name: received 5 (int); expected a valid string"),
@@ -640,6 +643,7 @@ def test_describe_keys_tells_every_key_of_every_section_with_type_default_and_me
 def test_describe_keys_says_types_and_defaults_as_yaml_has_them():
     text = describe_keys(Config)
     assert "  stop_words: null | list of string | string, default null -- tokens to drop" in text
+    assert "  wordpiece: null | 'train' | list of string | string, default null -- split words into pieces: `train`: " in text
     assert "  normalize: 'none' | 'lower' | 'nfkc' | 'nfkc_casefold', default \"nfkc_casefold\" -- " in text
     assert "  ranks: list of integer, default [1, 3, 5] -- " in text
     assert "  inputs: list of string, required -- " in text
