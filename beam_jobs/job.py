@@ -22,7 +22,7 @@ from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.quiet import load_tensorflow
-from beam_jobs.contract.stop_words import resolve
+from beam_jobs.contract.word_lists import resolve
 from beam_jobs.documents import UNREADABLE
 from beam_jobs.publishing import publish, recover, staging
 
@@ -79,11 +79,19 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
             work_dir=str(work_dir),
             progress_dir=str(parts_dir),
         )
-        with local_progress.watch(parts_dir=parts_dir, num_parts=len(parts), work_dir=work_dir, num_buckets=1 << bucket_bits, dataset_dir=staged):
+        with local_progress.watch(
+            parts_dir=parts_dir,
+            num_parts=len(parts),
+            work_dir=work_dir,
+            num_buckets=1 << bucket_bits,
+            has_pieces=analyzer_spec.wordpiece is not None,
+            dataset_dir=staged,
+        ):
             result = runners.run(job)
         results = pipeline.Results.model_validate_json((work_dir / pipeline.RESULTS).read_text())
         _check(results, config, num_parts=len(parts), rejects=staged / manifests.REJECTS)
         shutil.rmtree(work_dir)
+        analyzer_spec = analyzer_spec.model_copy(update={"wordpiece": results.wordpiece})
         manifest = _manifest(config, analyzer_spec, results, input_hash, staged)
         (staged / manifests.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
         manifests.write(manifest, staged)
@@ -95,12 +103,12 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
 
 
 def _checked(text: TextConfig) -> TextConfig:
-    """The specification with its stop words written out; a wrong pattern or stop-word file is told before any work."""
+    """The specification with its word lists written out; a wrong pattern or list is told before any work."""
     if text.has_own_patterns:
         load_tensorflow()  # takes seconds, which worker processes take once more
         from beam_jobs.contract.analyzer import Analyzer
 
-        Analyzer(text)
+        Analyzer(text.up_to_words)
     return resolve(text)
 
 
@@ -142,8 +150,12 @@ def _is_there(dataset_dir: Path, config: Config, input_hash: str, *, overwrite: 
         manifests.check_same_dataset(manifest, config.dataset_config(), dataset_dir)
         if manifest.input_hash != input_hash:
             raise UserError(f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again")
-        if manifest.analyzer != resolve(config.text):
-            raise UserError(f"the dataset {dataset_dir} was made with other words in {config.text.stop_words}; --overwrite makes it again")
+        spec = resolve(config.text)
+        if spec.wordpiece == "train":
+            spec = spec.model_copy(update={"wordpiece": manifest.analyzer.wordpiece})  # the config and the input decide what is learned
+        if manifest.analyzer != spec:
+            files = [file for file in (config.text.stop_words, config.text.wordpiece) if isinstance(file, str) and file != "train"]
+            raise UserError(f"the dataset {dataset_dir} was made with other words in {' or '.join(files)}; --overwrite makes it again")
     except UserError:
         if overwrite:
             return False
@@ -233,5 +245,7 @@ def summary(manifest: Manifest) -> str:
     }
     lines += [f"  label occurrences {what}: {count:,}" for what, count in left_out.items() if count]
     splits = ", ".join(f"{name} {split.examples:,} in {len(split.shards)} shards" for name, split in manifest.splits.items())
-    lines.append(f"{splits}; {manifest.num_labels:,} labels, {manifest.vocabulary_size:,} tokens")
+    pieces = manifest.analyzer.wordpiece
+    of_pieces = "" if pieces is None else f" of {len(pieces):,} pieces"
+    lines.append(f"{splits}; {manifest.num_labels:,} labels, {manifest.vocabulary_size:,} tokens{of_pieces}")
     return "\n".join(lines)

@@ -14,9 +14,9 @@ POLL_SECONDS = 0.5
 
 
 @contextlib.contextmanager
-def watch(*, parts_dir: Path, num_parts: int, work_dir: Path, num_buckets: int, dataset_dir: Path) -> Iterator[None]:
-    """Shows, until the block ends, how much is read, merged and written. Beam's local runner itself tells only at the end."""
-    with beside(lambda done: _watch(done, parts_dir, num_parts, work_dir, num_buckets, dataset_dir)):
+def watch(*, parts_dir: Path, num_parts: int, work_dir: Path, num_buckets: int, has_pieces: bool, dataset_dir: Path) -> Iterator[None]:
+    """Shows, until the block ends, how much is read, merged, split into pieces and written. Beam's local runner itself tells only at the end."""
+    with beside(lambda done: _watch(done, parts_dir, num_parts, work_dir, num_buckets, has_pieces, dataset_dir)):
         yield
 
 
@@ -33,7 +33,7 @@ def beside(watch: Callable[[threading.Event], None]) -> Iterator[None]:
         watcher.join()
 
 
-def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Path, num_buckets: int, dataset_dir: Path) -> None:
+def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Path, num_buckets: int, has_pieces: bool, dataset_dir: Path) -> None:
     started = time.monotonic()
     seen: dict[Path, dict[str, int]] = {}
 
@@ -49,12 +49,19 @@ def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Pat
         count = len(list(work_dir.glob("bucket-*.arrow")))
         return count, f"{count}/{num_buckets} buckets"
 
+    def pieces_status() -> tuple[int, str]:
+        count = len(list(work_dir.glob("pieces-*.arrow")))
+        return count, f"{count}/{num_buckets} buckets"
+
     def write_status() -> tuple[int, str]:
         shards = [path for path in dataset_dir.glob("*.tfrecord-*") if path.suffix != ".tmp"]
         total = sum(path.stat().st_size for path in shards)
         return len(shards), f"{len(shards)} shards, {total / 1e6:,.1f} MB"
 
-    stages = [("reading", read_status, num_parts), ("merging", merge_status, num_buckets), ("writing", write_status, None)]
+    stages = [("reading", read_status, num_parts), ("merging", merge_status, num_buckets)]
+    if has_pieces:
+        stages.append(("splitting words into pieces", pieces_status, num_buckets))
+    stages.append(("writing", write_status, None))
     for (what, status, total), following in itertools.zip_longest(stages, stages[1:]):
         with ProgressLine(what) as line:
             while not done.is_set():

@@ -44,6 +44,7 @@ from beam_jobs.spill import SpillByKey, read_segments
 from beam_jobs.statistics import TOP_LABELS, describe, quantiles
 from beam_jobs.stratifying import Stratify
 from beam_jobs.time_splits import SplitByTime
+from beam_jobs.wordpiece import WordsToPieces
 from beam_jobs.writer import WriteShard, plan_shards
 
 RESULTS = "results.json"
@@ -60,6 +61,7 @@ class Results(Section):
     label_counts: LabelCounts
     vocabulary_size: int
     has_weights: bool
+    wordpiece: tuple[str, ...] | None
 
 
 def build(
@@ -93,7 +95,7 @@ def build(
         read_rows = ReadPart(reader, progress_dir)
     read = rows | "Read" >> beam.ParDo(Timed("read", read_rows)).with_outputs(REJECTS_TAG, READ_TAG, main="documents")  # list[Document]
     analyzed = read.documents | "Analyze" >> beam.ParDo(
-        Timed("analyze", Analyze(config.text, len(record_spec.text_names), config.splits))
+        Timed("analyze", Analyze(config.text.up_to_words, len(record_spec.text_names), config.splits))
     ).with_outputs(REJECTS_TAG, main="documents")  # tables
     # Spilled before they are flattened: what a Flatten takes, the local runner holds in memory.
     spilled_rejects = [
@@ -116,9 +118,10 @@ def build(
         | "MergeDuplicates" >> beam.ParDo(Timed("merge", MergeDuplicates(work_dir, config.splits, LabelRules(config.labels))))
     )  # Bucket
     near = (work_dir, config.duplicates.similarity, config.duplicates.shingle_tokens)
-    balance = None
+    balances, pieces = [], None
     if config.duplicates.near == "drop":
         buckets, balance = buckets | "NearDuplicates" >> DropNearDuplicates(*near)
+        balances.append(balance)
     kept_labels = (
         buckets | "CountLabels" >> beam.Map(_label_counts) | "KeepLabels" >> MostFrequent(work_dir, config.labels.min_count, config.labels.top_k)
     )  # one Frequencies
@@ -129,6 +132,11 @@ def build(
         buckets = buckets | "SplitByTime" >> SplitByTime(work_dir, config.splits, keep_unlabeled, label_names)
     if config.duplicates.near == "report":
         leaks, balance = buckets | "Leaks" >> CountLeaks(*near)
+        balances.append(balance)
+    if config.text.wordpiece is not None:
+        to_pieces = WordsToPieces(work_dir, config.text, config.vocabulary, keep_unlabeled, label_names)
+        buckets, pieces, balance = buckets | "WordsToPieces" >> to_pieces
+        balances.append(balance)
     top_labels = kept_labels | "TopLabels" >> beam.Map(top_labels_of)  # one array of label ids, most frequent first
     tally = beam.ParDo(Timed("count", TallyBucket(keep_unlabeled, config.vocabulary.ngrams)), AsSingleton(label_names), AsSingleton(top_labels))
     tallied = buckets | "Tally" >> tally.with_outputs(TOKEN_COUNTS_TAG, NGRAM_COUNTS_TAG, POSITIVES_TAG, main="tallies")
@@ -169,11 +177,12 @@ def build(
         tallies=AsList(tallied.tallies),
         positives=AsList(positives),
         leaks=AsList(leaks) if config.duplicates.near == "report" else None,
-        balance=AsIter(balance) if balance else (),
+        balance=AsIter(balances | "Balances" >> beam.Flatten()) if balances else (),
         shards=AsList(shards),
         kept_labels=AsSingleton(kept_labels),
         vocabulary=AsSingleton(vocabulary),
         ngrams=ngrams,
+        pieces=AsSingleton(pieces) if pieces else None,
     )
 
 
@@ -219,6 +228,7 @@ def finish(
     kept_labels: Frequencies,
     vocabulary: Frequencies,
     ngrams: Frequencies | None,
+    pieces: tuple[str, ...] | None,
 ) -> None:
     """Writes labels, vocabulary and results."""
     label_names = sorted_names(kept_labels)
@@ -270,6 +280,7 @@ def finish(
         label_counts=_label_counts_of(tallies, kept_labels),
         vocabulary_size=vocabulary.counts.num_rows,
         has_weights=any(tally.has_weights for tally in tallies),
+        wordpiece=pieces,
     )
     _write(f"{work_dir}/{RESULTS}", json.dumps(results.model_dump(mode="json")).encode())
 

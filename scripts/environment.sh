@@ -2,15 +2,15 @@
 
 say() { printf '\n== %s\n' "$*"; }
 
-find_python() { # the newest Python that all dependencies support
+find_python() { # one that all dependencies support
   local candidate
-  for candidate in "${PYTHON:-}" python3.12 python3.11 python3.10 python3 python; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+  for candidate in "${PYTHON:-}" python3.12 python3.11 python3.10 python3.13 python3 python; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
       command -v "$candidate"
       return
     fi
   done
-  echo "error: no Python 3.10 to 3.12 found; install one, or name it: PYTHON=/path/to/python3.12 $0" >&2
+  echo "error: no Python 3.10 to 3.13 found; install one, or name it: PYTHON=/path/to/python3.12 $0" >&2
   exit 2
 }
 

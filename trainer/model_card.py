@@ -88,9 +88,10 @@ def _thresholds(config: Config, dataset: Dataset, thresholds: Thresholds) -> str
 def _limits(config: Config, dataset: Dataset) -> str:
     positives = dataset.positives("train")
     few = int((positives < _FEW_DOCUMENTS).sum())
+    unknown = "are not in its vocabulary" if dataset.manifest.analyzer.wordpiece is None else "its pieces cannot spell"
     lines = [
         f"- {few:,} of {dataset.num_labels:,} labels stand on fewer than {_FEW_DOCUMENTS} train documents, too few to trust them.",
-        "- It knows the labels of its dataset only, and text like that one's. Words that are not in its vocabulary tell it nothing.",
+        f"- It knows the labels of its dataset only, and text like that one's. Words that {unknown} tell it nothing.",
         "- A text of which no token is left after analysis still gets scores: those of a document about which nothing is known.",
     ]
     if (most := dataset.manifest.analyzer.max_tokens) is not None:

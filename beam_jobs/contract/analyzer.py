@@ -3,7 +3,8 @@
 It is the only definition of how text is cleaned and tokenised. The Beam job runs it on batches of
 documents and the exported SavedModel runs it on requests.
 
-An analyzed string is its tokens joined by one space. No token is empty or holds white space.
+An analyzed string is its tokens joined by one space. No token is empty or holds white space. Tokens are words, or, where
+`text.wordpiece` says so, pieces of them.
 """
 
 import re
@@ -14,7 +15,7 @@ import tensorflow as tf
 from beam_jobs.contract import english
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.stop_words import resolve
+from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE, resolve
 
 # Only tags that close are removed: in "a <b and c" nothing is known to be a tag.
 _HTML_TAG = r"</?[A-Za-z][^<>]*>|<![A-Za-z\[][^<>]*>|<\?[^<>]*\?>"
@@ -37,6 +38,7 @@ _URL = r"(?i)\b(?:(?:https?|ftp)://|www\.)[^\s<>\"]+"
 # matches would be of. NFKC adds U+0020 alone.
 _CONTROL_OR_SPACE = r"[\x00-\x1f\x7f\x{80}-\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 _MATCH_START, _MATCH_END = "\x01", "\x02"
+_MAX_WORD_BYTES = 600  # a longer word is unknown: BERT's own tokenizer takes 200 characters, which have three bytes in most scripts
 
 
 class Analyzer(tf.Module):
@@ -44,7 +46,7 @@ class Analyzer(tf.Module):
 
     Calling it maps a string tensor [batch] to a string tensor [batch] of analyzed strings. Invalid
     UTF-8 becomes U+FFFD and control characters become spaces, whatever the specification. `spec` is
-    the specification with its stop words written out.
+    the specification with its stop words and pieces written out.
 
     Raises:
       UserError: a pattern of the specification is no valid RE2 pattern.
@@ -63,6 +65,7 @@ class Analyzer(tf.Module):
         if self.spec.stop_words:
             words = tf.constant(self.spec.stop_words)
             self._stop_words = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, tf.ones_like(words, tf.int64)), default_value=0)
+        self._to_pieces = None if self.spec.wordpiece is None else PieceTokenizer(self.spec)
         self._function = tf.function(self._analyze, input_signature=[tf.TensorSpec([None], tf.string)])
 
     def __call__(self, raw: tf.Tensor) -> tf.Tensor:
@@ -83,10 +86,8 @@ class Analyzer(tf.Module):
             strings = tf.strings.regex_replace(strings, _all_but(text.keep_characters), " ")
         if text.token_pattern is not None:
             strings = _keep_matches(strings, text.token_pattern)
-        tokens = self._drop(_tokenize(strings, text.tokenizer))
-        if text.max_tokens is not None:
-            tokens = tokens[:, : text.max_tokens]
-        return tf.strings.reduce_join(tokens, axis=-1, separator=" ")
+        tokens = _first(self._drop(_tokenize(strings, text.tokenizer)), text.max_tokens)
+        return _join(tokens) if self._to_pieces is None else self._to_pieces(tokens)
 
     def _drop(self, tokens: tf.RaggedTensor) -> tf.RaggedTensor:
         keep = []
@@ -97,6 +98,44 @@ class Analyzer(tf.Module):
         if not keep:
             return tokens
         return tf.ragged.boolean_mask(tokens, tokens.with_flat_values(tf.reduce_all(tf.stack(keep), axis=0)))
+
+
+class PieceTokenizer(tf.Module):
+    """The analyzer's last step: words, a ragged string tensor [batch, None], -> analyzed strings [batch] of their pieces.
+
+    A word becomes the longest piece that it begins with, then the longest one with `##` before it that it goes on with, and so
+    on; a word that cannot be spelled so becomes `[UNK]` (WordPiece; the algorithm is that of Song et al. 2021).
+
+    Args:
+      text: a specification whose pieces are written out; of it, `wordpiece` and `max_tokens` count.
+    """
+
+    def __init__(self, text: TextConfig):
+        super().__init__(name="piece_tokenizer")
+        if text.wordpiece == "train":
+            raise ValueError("received text.wordpiece `train`, expected pieces: the preprocessing job learns them and writes them in the manifest")
+        import tensorflow_text as tf_text
+
+        self._max_tokens = text.max_tokens
+        self._tokenizer = tf_text.FastWordpieceTokenizer(
+            list(text.wordpiece),
+            suffix_indicator=SUFFIX_MARK,
+            unknown_token=UNKNOWN_PIECE,
+            max_bytes_per_word=_MAX_WORD_BYTES,
+            token_out_type=tf.string,
+            no_pretokenization=True,
+        )
+
+    def __call__(self, words: tf.RaggedTensor) -> tf.Tensor:
+        return _join(_first(self._tokenizer.tokenize(words).merge_dims(1, 2), self._max_tokens))
+
+
+def _first(tokens: tf.RaggedTensor, count: int | None) -> tf.RaggedTensor:
+    return tokens if count is None else tokens[:, :count]
+
+
+def _join(tokens: tf.RaggedTensor) -> tf.Tensor:
+    return tf.strings.reduce_join(tokens, axis=-1, separator=" ")
 
 
 def _has(strings: tf.Tensor, pattern: str) -> tf.Tensor:

@@ -209,7 +209,17 @@ class TextConfig(Section):
     stop_words: None | tuple[str, ...] | Path_ = Field(
         None, description="tokens to drop: `english`, a list, or a file with one word a line; null: none"
     )
-    max_tokens: int | None = Field(512, ge=1, description="tokens kept a document, from its start; null: all")
+    wordpiece: None | Literal["train"] | tuple[str, ...] | Path_ = Field(
+        None,
+        description="split words into pieces: `train`: at most vocabulary.max_tokens, learned from the train split; or a list, or a file with one "
+        "piece a line, such as BERT's vocab.txt; null: tokens are words. Serving then needs TensorFlow Text",
+    )
+    max_tokens: int | None = Field(512, ge=1, description="tokens kept a document, from its start: words, and then their pieces; null: all")
+
+    @property
+    def up_to_words(self) -> "TextConfig":
+        """The same specification without its last step, from words to pieces."""
+        return self.model_copy(update={"wordpiece": None})
 
     @property
     def has_own_patterns(self) -> bool:

@@ -105,7 +105,7 @@ class Manifest(Section):
     config: dict[str, Any] = pydantic.Field(description="the part of the resolved config that decides the dataset's bytes")
     config_hash: str
     input_hash: str = pydantic.Field(description="hash of the input files' names, sizes and contents")
-    analyzer: TextConfig = pydantic.Field(description="the analyzer's specification, stop words written out")
+    analyzer: TextConfig = pydantic.Field(description="the analyzer's specification, stop words and pieces written out")
     text_fields: tuple[str, ...] = pydantic.Field(TEXT_FIELDS, description="names of the documents' texts, which the model takes apart")
     metadata_fields: tuple[str, ...] = pydantic.Field((), description="names of what records hold beside")
     splits: dict[str, SplitInfo]

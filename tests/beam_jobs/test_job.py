@@ -9,13 +9,14 @@ from beam_jobs import inputs, near_duplicates, readers, stratifying
 from beam_jobs.analysis import DOCUMENTS, Analyze
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
-from beam_jobs.contract.dataset_config import DuplicatesConfig, StratifiedSplits
+from beam_jobs.contract.dataset_config import DuplicatesConfig, StratifiedSplits, TextConfig
 from beam_jobs.counting import COUNTS
 from beam_jobs.job import preprocess
 from beam_jobs.merging import MergeDuplicates
 from beam_jobs.reading import REJECT_ROWS, ReadPart
 from beam_jobs.selection import POSITIVES, TallyBucket
 from beam_jobs.spill import SpillByKey
+from beam_jobs.wordpiece import _CountWords, _ToPieces
 from beam_jobs.writer import WriteShard
 
 
@@ -109,6 +110,31 @@ def test_nothing_is_published_when_what_finds_near_duplicates_gets_lost(config, 
     lose_a_segment(monkeypatch, getattr(near_duplicates, schema))
     with pytest.raises(RuntimeError, match="the runner lost or repeated data"):
         run(config.model_copy(update={"duplicates": duplicates}))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def lose_counts(patch):
+    """From now on, the words of bucket 1 are counted and the counts are lost."""
+    process = _CountWords.process
+
+    def lossy(self, bucket, names):
+        return (item for item in process(self, bucket, names) if bucket.index != 1 or getattr(item, "tag", "") != "counts")
+
+    patch.setattr(_CountWords, "process", lossy)
+
+
+PIECE_LOSSES = {
+    "a bucket that is counted": lambda patch: lose_outputs(patch, _CountWords, lambda bucket: bucket.index == 1),
+    "the words of a bucket": lose_counts,
+    "a bucket in pieces": lambda patch: lose_outputs(patch, _ToPieces, lambda bucket: bucket.index == 1),
+}
+
+
+@pytest.mark.parametrize("what", PIECE_LOSSES)
+def test_nothing_is_published_when_what_makes_pieces_gets_lost(config, tmp_path, monkeypatch, what):
+    PIECE_LOSSES[what](monkeypatch)
+    with pytest.raises(RuntimeError, match="the runner lost or repeated data, so nothing is published"):
+        run(config.model_copy(update={"text": TextConfig(wordpiece="train")}))
     assert list((tmp_path / "out").iterdir()) == []
 
 

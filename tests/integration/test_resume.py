@@ -85,7 +85,7 @@ def test_killed_while_saving_at_every_step_a_run_can_always_be_resumed(place):
     settings = ("train.run_dir=saving", "train.epochs=1000", "train.patience=null", "train.checkpoint_steps=1", "model.embedding_dim=512")
     rng = random.Random(1)
     step = 0
-    for _ in range(8):
+    for _ in range(5):
         process = start(place, *settings)
         wait_for(lambda step=step: newest_step(place / "saving") > step, process)
         time.sleep(rng.random())

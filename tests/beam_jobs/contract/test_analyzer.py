@@ -36,6 +36,12 @@ SPECS = {
     "scripts": {"tokenizer": "unicode_script", "keep_characters": None, "stop_words": "english", "drop_tokens_with_digits": True},
     "characters": {"tokenizer": "character", "normalize": "lower", "keep_characters": None, "max_tokens": 30},
     "matches": {"token_pattern": r"\p{L}(\p{L}|\d)*|\W", "keep_characters": None},
+    "pieces": {
+        "normalize": "lower",
+        "keep_characters": None,
+        "wordpiece": ("[UNK]", *"aetx<", "the", "##e", "##x", "##he", "##<", "##d"),
+        "max_tokens": 40,
+    },
 }
 
 
@@ -64,6 +70,7 @@ EFFECTS = {  # key: (value, text that it changes)
     "tokenizer": ("character", "ab"),
     "drop_tokens_with_digits": (True, "a1 b"),
     "stop_words": ("english", "the cat"),
+    "wordpiece": (["[UNK]", "cat", "##s"], "cats"),
     "max_tokens": (1, "a b"),
 }
 
@@ -83,6 +90,7 @@ def test_every_choice_of_a_key_differs_from_every_other():
 
 # --- golden outputs --------------------------------------------------------------------
 
+PIECES = {"wordpiece": ("[UNK]", "un", "##aff", "##able", "ab", "abc", "##abc", "##d", "##dx", "##ce", "##c", "\u00e9", "##\u6771")}
 HTML, URLS, CONTRACTIONS = (OFF | {key: True} for key in ("strip_html", "strip_urls", "expand_contractions"))
 
 
@@ -158,6 +166,22 @@ HTML, URLS, CONTRACTIONS = (OFF | {key: True} for key in ("strip_html", "strip_u
         (OFF | {"drop_tokens_with_digits": True, "stop_words": ("b",), "max_tokens": 2}, "1 b c d e", "c d"),
         (OFF | {"max_tokens": 2}, "a b c", "a b"),
         (OFF | {"max_tokens": 2}, "a", "a"),
+        # pieces
+        (OFF | PIECES, "unaffable", "un ##aff ##able"),
+        (OFF | PIECES, "un able affable unable", "un [UNK] [UNK] un ##able"),  # `able` only goes on with a word
+        (OFF | PIECES, "unaff unaffx affunable", "un ##aff [UNK] [UNK]"),  # a word is spelled whole or not at all
+        (OFF | PIECES, "Unable", "[UNK]"),
+        (OFF | PIECES, "ab abc abcd abcdx", "ab abc abc ##d abc ##dx"),  # the longest piece first ...
+        (OFF | PIECES, "abce", "[UNK]"),  # ... though another way would spell this one
+        (OFF | PIECES, "\u00e9\u6771 \u6771", "\u00e9 ##\u6771 [UNK]"),
+        (OFF | PIECES, "[UNK] ##able", "[UNK] ##able"),
+        (OFF | PIECES, "abc" * 200, "abc" + " ##abc" * 199),
+        (OFF | PIECES, "abc" * 200 + "d", "[UNK]"),  # more than 600 bytes
+        (OFF | PIECES, "", ""),
+        (OFF | PIECES | {"stop_words": ("unable",)}, "unable un able", "un [UNK]"),
+        (OFF | PIECES | {"max_tokens": 4}, "un unaffable un un", "un un ##aff ##able"),  # so many pieces ...
+        (OFF | PIECES | {"max_tokens": 2}, "un un un unable", "un un"),  # ... of so many words
+        (PIECES, "Un<b>able</b>, UNAFFABLE!", "un [UNK] un ##aff ##able"),
     ],
 )
 def test_output_is_golden(text, raw, expected):
@@ -228,6 +252,86 @@ def test_bad_pattern_is_a_user_error_that_names_its_key_and_the_reason(key, valu
         Analyzer(TextConfig(**{key: value}))
     assert str(raised.value).startswith(f"text.{key}: received {value!r}, expected a")
     assert reason in str(raised.value)
+
+
+# --- pieces ----------------------------------------------------------------------------
+
+
+def test_pieces_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_path):
+    file = tmp_path / "vocab.txt"
+    file.write_bytes("\ufeff[PAD]\n[UNK]\nb\n##\u00e9\na\n".encode())
+    resolved = resolve(TextConfig(wordpiece=str(file)))
+    assert resolved == TextConfig(wordpiece=("[PAD]", "[UNK]", "b", "##\u00e9", "a"))  # in their order: a piece's number may be known elsewhere
+    file.write_bytes(b"[PAD]\r\n[UNK]\r\nb\r\n##\xc3\xa9\r\na")
+    assert resolve(TextConfig(wordpiece=str(file))) == resolved
+    file.unlink()
+    assert resolve(resolved) == resolved
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason"),
+    [
+        ((), "received 0 pieces in the list without [UNK], expected it among them"),
+        (("a", "[unk]"), "received 2 pieces in the list without [UNK], expected it among them"),
+        (("[UNK]", "a", "a"), "received 'a' a second time as piece 3 in the list, expected each piece once"),
+        (("[UNK]", ""), "received '' as piece 2 in the list, expected pieces without white space, and no empty one"),
+        (("[UNK]", "a b"), "received 'a b' as piece 2 in the list, expected pieces without white space"),
+        (("[UNK]", "a\u3000"), "received 'a\\u3000' as piece 2 in the list, expected pieces without white space"),
+    ],
+)
+def test_pieces_that_cannot_be_a_tokenizers_are_a_user_error(tmp_path, pieces, reason):
+    with pytest.raises(UserError) as raised:
+        Analyzer(TextConfig(wordpiece=pieces))
+    assert str(raised.value).startswith(f"text.wordpiece: {reason}")
+    file = tmp_path / "vocab.txt"
+    file.write_text("".join(f"{piece}\n" for piece in pieces))
+    if pieces:
+        with pytest.raises(UserError) as raised:
+            resolve(TextConfig(wordpiece=str(file)))
+        assert str(raised.value).startswith(f"text.wordpiece: {reason.replace('in the list', f'in {file}')}")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        (b"caf\xe9\n", "codec can't decode"),
+        (b"", "received '' as piece 1 in"),
+        (b"[UNK]\n\na\n", "received '' as piece 2 in"),
+    ],
+)
+def test_a_bad_file_of_pieces_is_a_user_error(tmp_path, content, reason):
+    file = tmp_path / "vocab.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"text\.wordpiece: (?s:.*){reason}"):
+        Analyzer(TextConfig(wordpiece=str(file)))
+
+
+def test_pieces_that_are_yet_to_be_learned_make_no_analyzer():
+    with pytest.raises(ValueError, match="received text.wordpiece `train`, expected pieces"):
+        Analyzer(TextConfig(wordpiece="train"))
+
+
+@given(
+    words=st.lists(st.text("abc#", min_size=1, max_size=9), min_size=1, max_size=8),
+    pieces=st.sets(st.text("abc#", min_size=1, max_size=4), min_size=1, max_size=12),
+)
+@settings(max_examples=40)
+def test_pieces_are_those_of_the_definition(words, pieces):
+    def spell(word: str) -> list[str]:
+        found, start = [], 0
+        while start < len(word):
+            marked = [(end, ("##" if start else "") + word[start:end]) for end in range(len(word), start, -1)]
+            end, piece = next(((end, piece) for end, piece in marked if piece in pieces), (None, None))
+            if piece is None:
+                return ["[UNK]"]
+            found, start = [*found, piece], end
+        return found
+
+    text = TextConfig(**OFF, wordpiece=("[UNK]", *sorted(pieces)))
+    expected = " ".join(piece for word in words for piece in spell(word))
+    assert analyzer_module.PieceTokenizer(text)(tf.ragged.constant([words])).numpy()[0].decode() == expected
 
 
 # --- invariants ------------------------------------------------------------------------
@@ -364,7 +468,7 @@ class _Served(tf.Module):
 
 
 def needs_tensorflow_text(text: TextConfig) -> bool:
-    return text.normalize.startswith("nfkc") or text.tokenizer == "unicode_script"
+    return text.normalize.startswith("nfkc") or text.tokenizer == "unicode_script" or text.wordpiece is not None
 
 
 @pytest.fixture(scope="module")
@@ -408,7 +512,9 @@ def test_core_analyzer_is_built_without_tensorflow_text(monkeypatch, normalize, 
     assert Analyzer(text)(tf.constant(["a, B"])).numpy() == [b"a b" if normalize == "lower" else b"a B"]
 
 
-@pytest.mark.parametrize("text", [{"normalize": "nfkc"}, {"normalize": "none", "tokenizer": "unicode_script"}])
+@pytest.mark.parametrize(
+    "text", [{"normalize": "nfkc"}, {"normalize": "none", "tokenizer": "unicode_script"}, {"normalize": "none", "wordpiece": ("[UNK]", "a")}]
+)
 def test_other_analyzers_do_need_tensorflow_text(monkeypatch, text):
     monkeypatch.setitem(sys.modules, "tensorflow_text", None)
     with pytest.raises(Exception, match="import of tensorflow_text halted"):  # TensorFlow wraps the ImportError
