@@ -173,7 +173,9 @@ def _with_distinct_rows(gradient):
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     rows, positions = tf.unique(gradient.indices)
-    return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, positions, tf.size(rows)), rows, gradient.dense_shape)
+    are_distinct = tf.size(rows) == tf.size(gradient.indices)
+    values = tf.cond(are_distinct, lambda: gradient.values, lambda: tf.math.unsorted_segment_sum(gradient.values, positions, tf.size(rows)))
+    return tf.IndexedSlices(tf.ensure_shape(values, [None, *gradient.values.shape[1:]]), rows, gradient.dense_shape)
 
 
 def _scaled(gradient, scale: tf.Tensor):

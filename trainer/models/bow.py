@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import BowConfig
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import EmbeddingTable, LogitsLayer, term_bags
+from trainer.models.layers import EmbeddingTable, LogitsLayer, sum_bags, term_bags
 
 
 class BagOfEmbeddings(keras.Model):
@@ -32,11 +32,11 @@ class BagOfEmbeddings(keras.Model):
     def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         rows, bags = self._terms(tokens)
-        vectors = tf.sparse.sparse_dense_matmul(bags, tf.cast(self._table(rows), tf.float32))
+        vectors = sum_bags(bags, tf.cast(self._table(rows), tf.float32))
         logits = self._dense(self._dropout(vectors, training=training), labels)
         if self._wide is not None:
             wide = tf.gather(self._wide.value, rows)
-            logits += tf.sparse.sparse_dense_matmul(bags, wide if labels is None else tf.gather(wide, labels, axis=1))
+            logits += sum_bags(bags, wide if labels is None else tf.gather(wide, labels, axis=1))
         return logits
 
     def contributions(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import MlpConfig
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import EmbeddingTable, LogitsLayer, dense_layer, seeds, term_bags
+from trainer.models.layers import EmbeddingTable, LogitsLayer, dense_layer, seeds, sum_bags, term_bags
 
 
 class MultilayerPerceptron(keras.Model):
@@ -30,7 +30,7 @@ class MultilayerPerceptron(keras.Model):
     def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         rows, bags = self._terms(tokens)
-        x = tf.sparse.sparse_dense_matmul(bags, tf.cast(self._table(rows), tf.float32))
+        x = sum_bags(bags, tf.cast(self._table(rows), tf.float32))
         for dropout, hidden in zip(self._dropouts, self._hidden, strict=False):
             x = hidden(dropout(x, training=training))
         return self._dense(self._dropouts[-1](x, training=training), labels)
