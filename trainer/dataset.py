@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,8 @@ def open_dataset(config: Config) -> Dataset:
     if not manifest.vocabulary_size:
         raise UserError(f"the dataset {directory} has an empty vocabulary; look at vocabulary.min_document_count")
     return Dataset(directory, manifest)
+
+
+def compression_of(shards: Sequence[str]) -> str:
+    """What tf.data.TFRecordDataset is to be told of shards, whose names say it: "GZIP" or "" (not compressed)."""
+    return "GZIP" if shards and shards[0].endswith(".gz") else ""

@@ -22,7 +22,7 @@ from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.saved_model import EXTRA, ORIGIN, SavedModel
 from trainer import metrics, model_card, speed, warmup
 from trainer.cluster import with_platform_directories
-from trainer.dataset import Dataset, open_dataset
+from trainer.dataset import Dataset, compression_of, open_dataset
 from trainer.evaluate import load_calibration, load_thresholds
 from trainer.experiment import assemble, restore_best
 from trainer.serving_module import AverageScorer, ModelScorer, ServingModule, is_halved
@@ -163,9 +163,8 @@ def _over_validation(dataset: Dataset, score: Callable[..., tf.Tensor], count: C
         return count(labels, score(*(parsed[name] for name in spec.text_names)), tf.ones(tf.shape(records)))
 
     shards = dataset.shards("validation")
-    compression = "GZIP" if shards[0].endswith(".gz") else None
     total = None
-    for records in tf.data.TFRecordDataset(shards, compression).batch(_BATCH_DOCUMENTS):
+    for records in tf.data.TFRecordDataset(shards, compression_of(shards)).batch(_BATCH_DOCUMENTS):
         counts = {key: value.numpy() for key, value in step(records).items()}
         total = counts if total is None else metrics.add(total, counts)
     return total

@@ -11,7 +11,7 @@ import tensorflow as tf
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import ShardInfo, SplitInfo
-from trainer.dataset import Dataset
+from trainer.dataset import Dataset, compression_of
 from trainer.shards import naming_corrupt_shards, share_out
 
 
@@ -35,9 +35,8 @@ class FoldDataset(Dataset):
 
     def _count_labels(self, shards: Sequence[str]) -> np.ndarray:
         counts = np.zeros(self.num_labels, np.int64)
-        compression = "GZIP" if shards[0].endswith(".gz") else ""
         with naming_corrupt_shards(self, "validation"):
-            for records in tf.data.TFRecordDataset(list(shards), compression_type=compression).batch(4096):
+            for records in tf.data.TFRecordDataset(list(shards), compression_type=compression_of(shards)).batch(4096):
                 ids = self.record_spec.parse_batch(records, ["labels"])["labels"].values.numpy()
                 counts += np.bincount(ids, minlength=self.num_labels)
         return counts

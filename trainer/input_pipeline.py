@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.records import RecordSpec
-from trainer.dataset import Dataset
+from trainer.dataset import Dataset, compression_of
 from trainer.length_windows import group_by_length
 from trainer.shards import SplitPlan, plan_split
 from trainer.strategy import num_workers, worker_index
@@ -106,7 +106,7 @@ def evaluation_batches(
 
 
 def _read(shards: Sequence[str], *, skip_corrupt: bool = False) -> tf.data.Dataset:
-    compression = "GZIP" if shards and shards[0].endswith(".gz") else ""
+    compression = compression_of(shards)
 
     def read_shard(shard: tf.Tensor) -> tf.data.Dataset:
         serialized = tf.data.TFRecordDataset(shard, compression_type=compression, buffer_size=READ_BUFFER_BYTES)

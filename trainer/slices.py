@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer.dataset import Dataset
+from trainer.dataset import Dataset, compression_of
 from trainer.metrics import ratio
 
 MOST_VALUES = 10  # of a metadata field, the most frequent; the documents of all others are one slice
@@ -92,8 +92,7 @@ def _frequent_values(dataset: Dataset, split: str) -> list[tuple[bytes, ...]]:
 def read_records(dataset: Dataset, split: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yields batches of a split's records, in order: NumPy arrays by feature name, or a tf.RaggedTensor where the feature is ragged."""
     shards = dataset.shards(split)
-    compression = "GZIP" if shards and shards[0].endswith(".gz") else ""
-    records = tf.data.TFRecordDataset(shards, compression_type=compression).batch(_BATCH_RECORDS)
+    records = tf.data.TFRecordDataset(shards, compression_type=compression_of(shards)).batch(_BATCH_RECORDS)
     for parsed in records.map(lambda serialized: dataset.record_spec.parse_batch(serialized, names)):
         yield {name: value if isinstance(value, tf.RaggedTensor) else value.numpy() for name, value in parsed.items()}
 
