@@ -309,9 +309,9 @@ def sum_bags(bags: tf.SparseTensor, vectors: tf.Tensor) -> tf.Tensor:
 
     def product(left: Callable[[], tf.Tensor], right: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         # The multiplication of a matrix without cells divides by zero, and ends the process.
-        dim = right.shape[1]
-        result = tf.cond(tf.size(bags.values) > 0, lambda: tf.raw_ops.SparseMatrixMatMul(a=left(), b=right), lambda: tf.zeros(tf.stack([rows, dim])))
-        return tf.ensure_shape(result, [None, dim])
+        nothing = tf.stack([rows, tf.shape(right, tf.int64)[1]])
+        result = tf.cond(tf.size(bags.values) > 0, lambda: tf.raw_ops.SparseMatrixMatMul(a=left(), b=right), lambda: tf.zeros(nothing))
+        return tf.ensure_shape(result, [None, right.shape[1]])
 
     @tf.custom_gradient
     def multiply(vectors):
