@@ -182,6 +182,7 @@ class Plain:
             leaks=None,
             balance=(),
             ngrams=None,
+            pieces=None,
             shards=shards,
             kept_labels=kept,
             vocabulary=most_frequent(token_counts, vocabulary.min_document_count, vocabulary.max_tokens),
