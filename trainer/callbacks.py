@@ -1,8 +1,5 @@
 """Keras callbacks in the step loop: made from the config, called on the chief, heeded by all workers."""
 
-import importlib
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +9,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import CallbackConfig
+from trainer.dotted_paths import import_named
 from trainer.strategy import is_chief, sum_over_workers
 
 _TURNED_BY_KERAS = "min_delta"  # monitors turn its sign when they are first called: restored, it would be turned twice
@@ -125,14 +123,8 @@ def make_callbacks(configs: Sequence[CallbackConfig]) -> list[tuple[str, keras.c
 
 
 def _make(config: CallbackConfig) -> keras.callbacks.Callback:
-    module_name, separator, function_name = config.name.partition(":")
-    if separator:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # installed commands do not look for modules where they are called
-        try:
-            make = getattr(importlib.import_module(module_name), function_name)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"train.callbacks: received {config.name!r}: {error}; expected package.module:function that Python can import") from None
+    if ":" in config.name:
+        make = import_named(config.name, key="train.callbacks")
     else:
         known = {name: kind for name, kind in vars(keras.callbacks).items() if isinstance(kind, type) and name not in ("Callback", "CallbackList")}
         if config.name in _REFUSED or config.name not in known:

@@ -86,18 +86,20 @@ class TransformerConfig(SequenceModel):
         return self
 
 
-class CustomConfig(Section):
-    """A model of your own; every further key is an option that its function receives."""
-
+class _WithOptions(Section):
     model_config = pydantic.ConfigDict(extra="allow")
-
-    name: Literal["custom"] = Field(description="the architecture")
-    build: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="the function that builds it, as package.module:function")
 
     @property
     def options(self) -> dict[str, Any]:
         """The further keys."""
         return dict(self.model_extra or {})
+
+
+class CustomConfig(_WithOptions):
+    """A model of your own; every further key is an option that its function receives."""
+
+    name: Literal["custom"] = Field(description="the architecture")
+    build: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="the function that builds it, as package.module:function")
 
 
 ModelConfig = Annotated[
@@ -203,17 +205,10 @@ class OptimizerConfig(Section):
     ema_momentum: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights; null: no average")
 
 
-class CallbackConfig(Section):
+class CallbackConfig(_WithOptions):
     """A Keras callback; every further key is an argument of its constructor."""
 
-    model_config = pydantic.ConfigDict(extra="allow")
-
     name: str = Field(min_length=1, description="one of keras.callbacks, or a class or function of your own, as package.module:function")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The further keys."""
-        return dict(self.model_extra or {})
 
 
 class TrainConfig(Section):

@@ -1,9 +1,6 @@
 """Model architectures, one file each. All map token ids to logits [batch, labels]."""
 
 import functools
-import importlib
-import os
-import sys
 
 import keras
 import numpy as np
@@ -11,6 +8,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import CustomConfig, ModelConfig
+from trainer.dotted_paths import import_named
 from trainer.models.bow import BagOfEmbeddings
 from trainer.models.cnn import ConvolutionalNetwork
 from trainer.models.cnn_lwan import LabelWiseAttention
@@ -88,14 +86,7 @@ def _vectors(config: ModelConfig, vocabulary: VocabularyStatistics, with_pretrai
 
 def _build_custom(config: CustomConfig, inputs: ModelInputs) -> keras.Model:
     """Calls `function(options, inputs)` and tries the model on two documents, of which one is empty."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # installed commands do not look for modules where they are called
-    module_name, _, function_name = config.build.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"model.build: received {config.build!r}: {error}; expected package.module:function that Python can import") from None
-    model = function(config.options, inputs)
+    model = import_named(config.build, key="model.build")(config.options, inputs)
     if not isinstance(model, keras.Model):
         raise UserError(f"model.build: {config.build} returned {type(model).__name__}, expected a keras.Model")
     tokens = tf.RaggedTensor.from_row_lengths(tf.constant([1, 2], tf.int64), tf.constant([2, 0], tf.int64))
