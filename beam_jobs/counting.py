@@ -100,9 +100,7 @@ def count_ngrams(texts: pa.ChunkedArray, size: int) -> pa.Table:
             break
         first, last = np.divmod(found, len(token_names))
         names = pc.binary_join_element_wise(names.take(pa.array(first)), token_names.take(pa.array(last)), space)
-        pairs = np.sort(documents[starts] * len(found) + numbers)
-        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-        counts = np.bincount(pairs % len(found), minlength=len(found))
+        counts = _documents_with(numbers, documents[starts], len(found))
         tables.append(pa.table([names, counts, np.bincount(numbers, minlength=len(found))], schema=COUNTS))
         codes = np.full(len(field), -1)
         codes[starts] = numbers
@@ -112,13 +110,16 @@ def count_ngrams(texts: pa.ChunkedArray, size: int) -> pa.Table:
 def count_documents(lists: pa.ChunkedArray) -> pa.Table:
     """Lists of names, one a document -> COUNTS."""
     names = pc.list_flatten(lists).combine_chunks().dictionary_encode()
-    size = max(len(names.dictionary), 1)
-    parents = pc.list_parent_indices(lists).to_numpy()
-    pairs = np.sort(parents.astype(np.int64) * size + names.indices.to_numpy())
+    codes, size = names.indices.to_numpy(), len(names.dictionary)
+    counts = _documents_with(codes, pc.list_parent_indices(lists).to_numpy(), size)
+    return pa.table([names.dictionary, counts, np.bincount(codes, minlength=size)], schema=COUNTS)
+
+
+def _documents_with(codes: np.ndarray, documents: np.ndarray, num_codes: int) -> np.ndarray:
+    """The code and the document of each occurrence -> int64 [num_codes]: in how many documents each code stands."""
+    pairs = np.sort(documents.astype(np.int64) * num_codes + codes)
     pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # np.unique hashes since NumPy 2.3, which takes 20 times as long here
-    counts = np.bincount(pairs % size, minlength=len(names.dictionary))
-    occurrences = np.bincount(names.indices.to_numpy(), minlength=len(names.dictionary))
-    return pa.table([names.dictionary, counts[: len(names.dictionary)], occurrences], schema=COUNTS)
+    return np.bincount(pairs % max(num_codes, 1), minlength=num_codes)
 
 
 def _with_partition(counts: pa.Table) -> pa.Table:

@@ -45,12 +45,8 @@ def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Pat
         rate = read / (time.monotonic() - started)
         return len(seen), f"{len(seen)}/{num_parts} parts, {read:,} documents, {rejected:,} rejected, {rate:,.0f} documents/s"
 
-    def merge_status() -> tuple[int, str]:
-        count = len(list(work_dir.glob("bucket-*.arrow")))
-        return count, f"{count}/{num_buckets} buckets"
-
-    def pieces_status() -> tuple[int, str]:
-        count = len(list(work_dir.glob("pieces-*.arrow")))
+    def bucket_status(prefix: str) -> tuple[int, str]:
+        count = len(list(work_dir.glob(f"{prefix}-*.arrow")))
         return count, f"{count}/{num_buckets} buckets"
 
     def write_status() -> tuple[int, str]:
@@ -58,9 +54,9 @@ def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Pat
         total = sum(path.stat().st_size for path in shards)
         return len(shards), f"{len(shards)} shards, {total / 1e6:,.1f} MB"
 
-    stages = [("reading", read_status, num_parts), ("merging", merge_status, num_buckets)]
+    stages = [("reading", read_status, num_parts), ("merging", lambda: bucket_status("bucket"), num_buckets)]
     if has_pieces:
-        stages.append(("splitting words into pieces", pieces_status, num_buckets))
+        stages.append(("splitting words into pieces", lambda: bucket_status("pieces"), num_buckets))
     stages.append(("writing", write_status, None))
     for (what, status, total), following in itertools.zip_longest(stages, stages[1:]):
         with ProgressLine(what) as line:

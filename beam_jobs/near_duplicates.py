@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.analysis import tokens_of
+from beam_jobs.balance import BALANCE_TAG, entry
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.merging import MERGED, Bucket, merge_labels, read_table, write_table
 from beam_jobs.spill import Segment, SpillByKey, read_segments
@@ -39,7 +40,6 @@ _MOVES = pa.schema([("digest", pa.binary()), ("bucket", pa.int64()), ("other_dig
 # What goes to the document that stays.
 _MOVED = pa.schema([("other_digest", pa.binary()), ("labels", MERGED.field("labels").type), ("weight", pa.float32())])
 _MOVED_TAG = "moved"
-BALANCE_TAG = "balance"  # (what, rows): rows sent, and with a minus rows received; together 0 of each
 
 _RANDOM = np.random.default_rng(20_240_131)  # fixed: the same documents meet in every run
 _FACTORS = _RANDOM.integers(0, 1 << 63, NUM_HASHES, np.uint64) * np.uint64(2) + np.uint64(1)
@@ -135,14 +135,14 @@ class FindPairs(beam.PTransform):
             columns = [band, table["digest"], np.full(len(rows), bucket.index), table["split"], kept]
             key = pa.array((band % np.uint64(NUM_PARTITIONS)).astype(np.int64))
             tables.append(pa.table(columns, schema=_BANDED).append_column("key", key))
-        yield _balance("banded", BANDS * table.num_rows)
+        yield entry("banded", BANDS * table.num_rows)
         yield pa.concat_tables(tables)
 
     def _pairs(self, element: tuple[int, Iterable[Segment]]) -> Iterator[pa.Table]:
         banded = read_segments(element[1], _BANDED)
         pairs = find_pairs(banded, self.similarity, last_split_first=self.last_split_first)
-        yield _balance("banded", -banded.num_rows)
-        yield _balance("pairs", pairs.num_rows)
+        yield entry("banded", -banded.num_rows)
+        yield entry("pairs", pairs.num_rows)
         yield pairs.append_column("key", pa.array(np.zeros(pairs.num_rows, np.int64)) if self.together else pairs["bucket"])
 
 
@@ -186,8 +186,8 @@ class DropNearDuplicates(beam.PTransform):
     def _moves(self, element: tuple[int, Iterable[Segment]]) -> Iterator[pa.Table]:
         pairs = read_segments(element[1], PAIRS)
         moves = find_moves(pairs)
-        yield _balance("pairs", -pairs.num_rows)
-        yield _balance("moves", moves.num_rows)
+        yield entry("pairs", -pairs.num_rows)
+        yield entry("moves", moves.num_rows)
         yield moves.append_column("key", moves["bucket"])
 
     def _drop(self, element: tuple[int, Iterable[Bucket | Segment]]) -> Iterator[Bucket]:
@@ -197,8 +197,8 @@ class DropNearDuplicates(beam.PTransform):
             goes = table.filter(places.is_valid())
             to = moves.take(places.drop_null())
             columns = [to["other_digest"], goes["labels"], goes["weight"]]
-            yield _balance("moves", -goes.num_rows)
-            yield _balance("moved", goes.num_rows)
+            yield entry("moves", -goes.num_rows)
+            yield entry("moved", goes.num_rows)
             yield beam.pvalue.TaggedOutput(_MOVED_TAG, pa.table(columns, schema=_MOVED).append_column("key", to["other_bucket"]))
             path = FileSystems.join(self.directory, f"apart-{bucket.index:05d}.arrow")
             write_table(path, table.filter(places.is_null()))
@@ -208,7 +208,7 @@ class DropNearDuplicates(beam.PTransform):
         for bucket, moved in _received(element, _MOVED):
             path = FileSystems.join(self.directory, f"distinct-{bucket.index:05d}.arrow")
             write_table(path, merge_into(read_table(bucket.path), moved))
-            yield _balance("moved", -moved.num_rows)
+            yield entry("moved", -moved.num_rows)
             yield dataclasses.replace(bucket, path=path)
 
 
@@ -262,7 +262,7 @@ class CountLeaks(beam.PTransform):
 
 def _count_leaks(element: tuple[int, Iterable[Segment]]) -> Iterator[np.ndarray]:
     received = read_segments(element[1], PAIRS)
-    yield _balance("pairs", -received.num_rows)
+    yield entry("pairs", -received.num_rows)
     pairs = received.group_by(["digest", "split", "other_split"]).aggregate([])
     leaks = np.zeros((len(SPLITS), len(SPLITS)), np.int64)
     np.add.at(leaks, (pairs["split"].to_numpy(), pairs["other_split"].to_numpy()), 1)
@@ -275,18 +275,6 @@ def _received(element: tuple[int, Iterable[Bucket | Segment]], schema: pa.Schema
     rows = read_segments((item for item in received if isinstance(item, Segment)), schema)
     for bucket in (item for item in received if isinstance(item, Bucket)):
         yield bucket, rows
-
-
-def _balance(what: str, rows: int) -> beam.pvalue.TaggedOutput:
-    return beam.pvalue.TaggedOutput(BALANCE_TAG, (what, rows))
-
-
-def imbalance(balance: Iterable[tuple[str, int]]) -> int:
-    """Rows that were sent and not received, or received and not sent: not 0 means that the runner lost or repeated some."""
-    sums: dict[str, int] = {}
-    for what, rows in balance:
-        sums[what] = sums.get(what, 0) + rows
-    return sum(map(abs, sums.values()))
 
 
 def _mix(values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsIter, AsList, AsSingleton
 
 from beam_jobs.analysis import REJECTS_TAG, Analyze, order_keys
+from beam_jobs.balance import imbalance
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.dataset_config import StratifiedSplits, TimeFractionSplits
 from beam_jobs.contract.manifest import (
@@ -35,7 +36,7 @@ from beam_jobs.counters import count
 from beam_jobs.counting import Frequencies, MostFrequent, count_documents
 from beam_jobs.labels import LabelRules
 from beam_jobs.merging import Bucket, MergeDuplicates, read_table
-from beam_jobs.near_duplicates import CountLeaks, DropNearDuplicates, imbalance
+from beam_jobs.near_duplicates import CountLeaks, DropNearDuplicates
 from beam_jobs.readers import Reader
 from beam_jobs.reading import READ_TAG, BatchDocuments, ReadPart, reject_table, sort_rejects, write_rejects
 from beam_jobs.selection import NGRAM_COUNTS_TAG, POSITIVES, POSITIVES_TAG, TOKEN_COUNTS_TAG, Tally, TallyBucket, sum_positives

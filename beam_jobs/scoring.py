@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import os
@@ -38,6 +37,7 @@ from beam_jobs.inputs import InputFile
 from beam_jobs.publishing import publish, recover, staging
 from beam_jobs.readers import Reader
 from beam_jobs.reading import batches
+from beam_jobs.writer import Described
 
 SUMMARY = "predictions.json"  # written last: its presence means that the predictions are complete
 SCORE_DIGITS = 6
@@ -46,7 +46,6 @@ PREDICTIONS = pa.schema([("id", pa.string()), ("labels", pa.list_(pa.string())),
 
 _EXTENSIONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
 _COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
-_POLL_SECONDS = 0.5
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 Source = Literal["jsonl", "csv", "tsv", "parquet", "text"]
@@ -229,7 +228,7 @@ def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManag
     def watch(done: threading.Event) -> None:
         seen: dict[Path, int] = {}
         with ProgressLine("scoring") as line:
-            while not done.wait(_POLL_SECONDS):
+            while not done.wait(local_progress.POLL_SECONDS):
                 for path in work_dir.glob("part-*.json"):
                     if path not in seen:
                         seen[path] = json.loads(path.read_text())["read"]
@@ -350,17 +349,17 @@ def _overlapping(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterat
             yield before.result()
 
 
-class _OutputFile:
-    """A file under a temporary name, with the size and the SHA-256 of what is written; a context manager."""
+class _OutputFile(Described):
+    """A file that is written under a temporary name; a context manager."""
 
     def __init__(self, path: Path):
         self._path = path
         # Its name is new in every attempt at a part: one that was given up may still be writing.
         self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        self._digest, self._size, self.examples = hashlib.sha256(), 0, 0
+        super().__init__(open(self._temporary, "wb"))
+        self.examples = 0
 
     def __enter__(self) -> "_OutputFile":
-        self._stream = open(self._temporary, "wb")
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -370,18 +369,10 @@ class _OutputFile:
     def closed(self) -> bool:
         return self._stream.closed
 
-    def write(self, content: bytes) -> int:
-        self._digest.update(content)
-        self._size += len(content)
-        return self._stream.write(content)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
     def publish(self) -> ShardInfo:
         """Gives the closed file its name."""
         os.replace(self._temporary, self._path)
-        return ShardInfo(file=self._path.name, bytes=self._size, sha256=self._digest.hexdigest(), examples=self.examples)
+        return ShardInfo(file=self._path.name, bytes=self.size, sha256=self.digest.hexdigest(), examples=self.examples)
 
     def delete(self) -> None:
         self._temporary.unlink()

@@ -14,13 +14,13 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
 from beam_jobs.analysis import BATCH_DOCUMENTS, tokens_of
+from beam_jobs.balance import BALANCE_TAG, entry
 from beam_jobs.contract.dataset_config import TextConfig, VocabularyConfig
 from beam_jobs.contract.quiet import load_tensorflow
 from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE
 from beam_jobs.costs import Timed
 from beam_jobs.counting import Frequencies, MostFrequent, count_documents
 from beam_jobs.merging import Bucket, read_table, write_table
-from beam_jobs.near_duplicates import BALANCE_TAG
 from beam_jobs.selection import TRAIN, select
 
 LEARN_WORDS = 100_000  # pieces are learned from so many words, those in the most documents
@@ -30,7 +30,7 @@ _COUNTS_TAG = "counts"
 
 @dataclasses.dataclass
 class WordsToPieces(beam.PTransform):
-    """Buckets of words -> buckets of pieces; the pieces, one tuple; and the balance of the words counted, see `near_duplicates.imbalance`.
+    """Buckets of words -> buckets of pieces; the pieces, one tuple; and the balance of the words counted, see `beam_jobs.balance`.
 
     Attributes:
       directory: for spill files and the buckets.
@@ -73,7 +73,7 @@ class _CountWords(beam.DoFn):
         table = select(read_table(bucket.path), label_names, keep_unlabeled=self.keep_unlabeled)
         counts = count_documents(tokens_of(table["text"].filter(pc.equal(table["split"], TRAIN))))
         yield beam.pvalue.TaggedOutput(_COUNTS_TAG, counts)
-        yield beam.pvalue.TaggedOutput(BALANCE_TAG, ("words", pc.sum(counts["count"], min_count=0).as_py()))
+        yield entry("words", pc.sum(counts["count"], min_count=0).as_py())
         yield bucket
 
 

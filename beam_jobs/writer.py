@@ -67,7 +67,7 @@ class WriteShard(beam.DoFn):
         examples = 0
         path = FileSystems.join(self.directory, file)
         with FileSystems.create(f"{path}.tmp", mime_type="application/octet-stream") as stream:
-            described = _Described(stream)
+            described = Described(stream)
             with self._compressed(described) as target:
                 for bucket in plan.buckets:
                     for record in self._records(plan, bucket, label_names):
@@ -78,7 +78,7 @@ class WriteShard(beam.DoFn):
         FileSystems.rename([f"{path}.tmp"], [path])
         yield plan.split, plan.index, ShardInfo(file=file, bytes=described.size, sha256=described.digest.hexdigest(), examples=examples)
 
-    def _compressed(self, stream: "_Described") -> contextlib.AbstractContextManager:
+    def _compressed(self, stream: "Described") -> contextlib.AbstractContextManager:
         if self.compression == "none":
             return contextlib.nullcontext(stream)
         return gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=6, mtime=0)  # no name and no time: the same bytes
@@ -96,7 +96,7 @@ class WriteShard(beam.DoFn):
             yield self.record_spec.encode(values | {"weight": weight} if plan.has_weights else values)
 
 
-class _Described:
+class Described:
     """A file being written, with the size and the SHA-256 of what is in it."""
 
     def __init__(self, stream: BinaryIO):
