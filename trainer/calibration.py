@@ -7,7 +7,6 @@ the same function.
 import dataclasses
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -176,11 +175,3 @@ def _fit_rising(histogram: np.ndarray) -> np.ndarray:
     smoothed = np.maximum.accumulate(smoothed)[block]  # smoothing may turn two small levels round
     limit = np.log(smoothed) - np.log1p(-smoothed)
     return np.interp(np.arange(KNOTS), filled, limit).astype(np.float32)
-
-
-def describe(calibration: Calibration) -> dict[str, Any]:
-    """What was fitted, in plain JSON values: method, and the quartiles of scale and bias over labels."""
-    quartiles = {
-        name: np.quantile(getattr(calibration, name), (0.25, 0.5, 0.75)).tolist() if len(calibration.scale) else [] for name in ("scale", "bias")
-    }
-    return {"method": calibration.method} | (quartiles if calibration.method in ("temperature", "platt") else {})

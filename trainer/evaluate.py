@@ -353,7 +353,7 @@ def _describe(
         },
         "sweep": _sweep(counts["histogram"]),
         "precision_recall": _precision_recall(counts["histogram"], groups),
-        "groups": _groups(per_label, groups),
+        "groups": _groups(per_label, groups, tp=counts["systems"][LABEL_THRESHOLDS]["tp"]),
         "slices": slices.describe_slices(counts["slicing"], counts["slices"]),
         "confusions": mistakes.describe_confusions(counts["confusions"], chosen=chosen, names=dataset.label_names, documents=documents),
         "errors": mistakes.describe_errors(counts["errors"], dataset, split),
@@ -433,7 +433,7 @@ def _precision_recall(histogram: np.ndarray, groups: Mapping[str, np.ndarray]) -
     return found
 
 
-def _groups(per_label: list[dict[str, Any]], groups: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def _groups(per_label: list[dict[str, Any]], groups: Mapping[str, np.ndarray], *, tp: np.ndarray) -> list[dict[str, Any]]:
     """Head, mid and tail labels: [{"name", "labels", "least", "most" (train positives), "positives", "micro_f1", "macro_f1", "without_hits"}]."""
     rows = []
     for name, ids in groups.items():
@@ -442,7 +442,6 @@ def _groups(per_label: list[dict[str, Any]], groups: Mapping[str, np.ndarray]) -
             continue
         train, positives, predicted = (np.array([row[key] for row in own]) for key in ("train_positives", "positives", "predicted"))
         f1 = np.array([row["f1"] for row in own])
-        tp = np.rint(f1 * (positives + predicted) / 2)
         rows.append(
             {
                 "name": name,
@@ -450,7 +449,7 @@ def _groups(per_label: list[dict[str, Any]], groups: Mapping[str, np.ndarray]) -
                 "least": int(train.min()),
                 "most": int(train.max()),
                 "positives": int(positives.sum()),
-                "micro_f1": float(metrics.ratio(2 * tp.sum(), (positives + predicted).sum())),
+                "micro_f1": float(metrics.ratio(2 * tp[ids].sum(), (positives + predicted).sum())),
                 "macro_f1": float(f1.mean()),
                 "without_hits": int((f1 == 0).sum()),
             }

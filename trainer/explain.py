@@ -42,6 +42,12 @@ class Explanation:
     effects: tuple[np.ndarray, ...]
     bias: float | None
 
+    @property
+    def summary(self) -> str:
+        """Score, whether it is assigned, and bias, in words."""
+        state = "assigned" if self.is_assigned else "below its threshold"
+        return f"{self.score:.3f}, {state}" + ("" if self.bias is None else f", bias {self.bias:+.2f}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Explanations:
@@ -121,9 +127,7 @@ def as_text(found: Explanations) -> str:
     """The words with the largest effects on each label, a line each."""
     lines = [_HOW[found.method]]
     for label in found.labels:
-        state = "assigned" if label.is_assigned else "below its threshold"
-        bias = "" if label.bias is None else f", bias {label.bias:+.2f}"
-        lines.append(f"\n{label.label}: {label.score:.3f}, {state}{bias}")
+        lines.append(f"\n{label.label}: {label.summary}")
         for effect, word in _ranked(found, label)[:_WORDS_PRINTED]:
             lines.append(f"  {effect:+8.3f}  {word}")
     if not any(found.tokens.values()):
@@ -185,8 +189,6 @@ def as_page(found: Explanations) -> str:
 
 
 def _section(found: Explanations, label: Explanation) -> str:
-    state = "assigned" if label.is_assigned else "below its threshold"
-    bias = "" if label.bias is None else f", bias {label.bias:+.2f}"
     largest = max((float(np.abs(effects).max(initial=0)) for effects in label.effects), default=0) or 1.0
     texts = []
     for (field, tokens), effects in zip(found.tokens.items(), label.effects, strict=True):
@@ -194,7 +196,7 @@ def _section(found: Explanations, label: Explanation) -> str:
         name = f"<strong>{html.escape(field)}</strong> " if len(found.tokens) > 1 else ""
         texts.append(f'<div class="text">{name}{spans}</div>')
     words = "".join(f"<li>{html.escape(word)} <b>{effect:+.3f}</b></li>" for effect, word in _ranked(found, label)[:_WORDS_PRINTED])
-    heading = f"<h2>{html.escape(label.label)} <small>{label.score:.3f}, {state}{bias}</small></h2>"
+    heading = f"<h2>{html.escape(label.label)} <small>{label.summary}</small></h2>"
     return "\n".join([heading, *texts, f"<ol>{words}</ol>"])
 
 

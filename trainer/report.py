@@ -14,7 +14,7 @@ HEADLINE = {
     "micro-P": "micro_precision",
     "micro-R": "micro_recall",
 }
-_RANKED = {"R": "recall_at", "nDCG": "ndcg_at", "PSP": "propensity_scored_precision_at"}
+RANKED = {"R": "recall_at", "nDCG": "ndcg_at", "PSP": "propensity_scored_precision_at"}
 _INTERVAL_NAMES = {"micro_f1": "micro-F1", "macro_f1_present": "macro-F1 of the labels that occur"}
 _LABEL_COLUMNS = {
     "train": "train_positives",
@@ -107,7 +107,7 @@ def _more_numbers(evaluation: Mapping[str, Any]) -> str:
     ranked = next((system for system in evaluation["systems"] if "coverage_error" in system), None)
     if ranked:
         k = max(ranked["recall_at"], key=int)
-        at = [f"{shown}@{k} {ranked[key][k]:.3f}" for shown, key in _RANKED.items()]
+        at = [f"{shown}@{k} {ranked[key][k]:.3f}" for shown, key in RANKED.items()]
         lines.append(f"{', '.join(at)}, coverage error {ranked['coverage_error']:.1f}, ranking loss {ranked['ranking_loss']:.4f}")
     stages = [f"{stage['ece']:.4f} ({stage['name']})" for stage in evaluation["calibration"]["stages"]]
     lines.append(f"expected calibration error {' -> '.join(stages)}")

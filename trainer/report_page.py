@@ -11,10 +11,11 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import Config, differing_keys, load_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
-from trainer.evaluate import evaluation_path
+from beam_jobs.contract.saved_model import EXTRA
+from trainer.evaluate import LABEL_THRESHOLDS, ONE_THRESHOLD, evaluation_path
 from trainer.files import write_atomically
 from trainer.plots import draw_all
-from trainer.report import HEADLINE
+from trainer.report import HEADLINE, RANKED
 from trainer.train import CONFIG, DATASET_MANIFEST, HISTORY
 
 PAGE = "index.html"
@@ -113,7 +114,7 @@ def report(*, run_dir: str | None, model_dir: str | None, compare: Sequence[str]
 
 def _run_of_model(model_dir: Path) -> Path:
     numbers = [int(path.name) for path in model_dir.iterdir() if path.name.isdigit()] if model_dir.is_dir() else []
-    saved = (model_dir / str(max(numbers)) if numbers else model_dir) / "assets.extra" / "config.yaml"
+    saved = (model_dir / str(max(numbers)) if numbers else model_dir) / EXTRA / "config.yaml"
     if not saved.is_file():
         raise UserError(f"--model: {model_dir} holds no exported model; expected a directory that `python -m trainer.task export` has written")
     run_dir = Path(load_config(saved).train.run_dir)
@@ -227,7 +228,7 @@ _TITLES = {
 
 def _tiles(run: Run) -> str:
     evaluation = run.evaluation
-    one, own = run.system("model, one threshold"), run.system("model, a threshold per label")
+    one, own = run.system(ONE_THRESHOLD), run.system(LABEL_THRESHOLDS)
 
     def interval(system, key):
         ends = system.get("intervals", {}).get(key)
@@ -267,18 +268,18 @@ def _results(run: Run) -> str:
         if present < labels
         else ""
     )
-    areas, ranked = run.evaluation["areas"], run.system("model, one threshold")
+    areas, ranked = run.evaluation["areas"], run.system(ONE_THRESHOLD)
     more = [
         ("mean average precision", f"{_number(areas['mean_average_precision'])} ± {_number(areas['mean_average_precision_error'])}"),
         ("macro ROC AUC", f"{_number(areas['macro_roc_auc'])} ± {_number(areas['macro_roc_auc_error'])}"),
         ("coverage error", _number(ranked["coverage_error"], 1)),
         ("ranking loss", _number(ranked["ranking_loss"], 4)),
         ("label ranking average precision", _number(ranked["label_ranking_average_precision"])),
-        ("weighted F1", _number(run.system("model, a threshold per label")["weighted_f1"])),
+        ("weighted F1", _number(run.system(LABEL_THRESHOLDS)["weighted_f1"])),
         ("subset accuracy", _number(ranked["subset_accuracy"])),
         ("Hamming loss", _number(ranked["hamming_loss"], 5)),
     ]
-    keys = {"P": "precision_at", "R": "recall_at", "nDCG": "ndcg_at", "PSP": "propensity_scored_precision_at"}
+    keys = {"P": "precision_at"} | RANKED
     at_k = _table(["at k", *map(str, ranks)], [[name, *(_number(ranked[key][str(k)]) for k in ranks)] for name, key in keys.items()])
     return (
         table
@@ -291,10 +292,10 @@ def _results(run: Run) -> str:
 
 def _compare(run: Run, others: Sequence[Run]) -> str:
     columns = {
-        "micro-F1": lambda r: r.system("model, one threshold")["micro_f1"],
-        "macro-F1*": lambda r: r.system("model, a threshold per label")["macro_f1_present"],
-        "sample-F1": lambda r: r.system("model, one threshold")["sample_f1"],
-        "P@1": lambda r: next(iter(sorted(r.system("model, one threshold")["precision_at"].items(), key=lambda item: int(item[0]))))[1],
+        "micro-F1": lambda r: r.system(ONE_THRESHOLD)["micro_f1"],
+        "macro-F1*": lambda r: r.system(LABEL_THRESHOLDS)["macro_f1_present"],
+        "sample-F1": lambda r: r.system(ONE_THRESHOLD)["sample_f1"],
+        "P@1": lambda r: next(iter(sorted(r.system(ONE_THRESHOLD)["precision_at"].items(), key=lambda item: int(item[0]))))[1],
         "mAP": lambda r: r.evaluation["areas"]["mean_average_precision"],
         "ECE": lambda r: r.evaluation["calibration"]["stages"][-1]["ece"],
         "epochs": lambda r: len(r.history),

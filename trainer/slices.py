@@ -84,9 +84,13 @@ def _frequent_values(dataset: Dataset, split: str) -> list[tuple[bytes, ...]]:
         for counter, name in zip(counters, spec.metadata_names, strict=True):
             counter.update(parsed[name].tolist())
             if len(counter) > 2 * _MOST_COUNTED:  # a field that tells documents apart has no frequent values anyway
-                for value, _ in sorted(counter.items(), key=lambda item: (-item[1], item[0]))[_MOST_COUNTED:]:
+                for value in _by_frequency(counter)[_MOST_COUNTED:]:
                     del counter[value]
-    return [tuple(v for v, _ in sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:MOST_VALUES]) for counter in counters]
+    return [tuple(_by_frequency(counter)[:MOST_VALUES]) for counter in counters]
+
+
+def _by_frequency(counter: collections.Counter[bytes]) -> list[bytes]:
+    return sorted(counter, key=lambda value: (-counter[value], value))
 
 
 def read_records(dataset: Dataset, split: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
