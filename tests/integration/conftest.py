@@ -51,13 +51,18 @@ evaluate: {batch_size: 64}
 """
 
 
+def make_dataset(root: Path, documents: int, config: str = CONFIG) -> str:
+    """Writes `documents.jsonl` and `small.yaml` under `root` and preprocesses them; what that printed."""
+    write_documents(root / "documents.jsonl", documents)
+    (root / "small.yaml").write_text(config, encoding="utf-8")
+    return succeed("beam_jobs.preprocess", "--config", "small.yaml", cwd=root)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Trained:
     """A small experiment, from raw text to the exported model."""
     root = tmp_path_factory.mktemp("trained")
-    write_documents(root / "documents.jsonl", 1200)
-    (root / "small.yaml").write_text(CONFIG, encoding="utf-8")
-    output = {"preprocess": succeed("beam_jobs.preprocess", "--config", "small.yaml", cwd=root)}
+    output = {"preprocess": make_dataset(root, 1200)}
     for command in ("train", "evaluate", "export"):
         output[command] = succeed("trainer.task", command, "--config", "small.yaml", cwd=root)
     return Trained(root, "small.yaml", output)

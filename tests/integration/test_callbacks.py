@@ -8,8 +8,8 @@ import signal
 import numpy as np
 import pytest
 
-from tests.command_lines import fail_cleanly, run_module, succeed
-from tests.integration.conftest import CONFIG, write_documents
+from tests.command_lines import fail_cleanly, run_module
+from tests.integration.conftest import make_dataset
 from tests.integration.workers import assert_same_bits, history, newest_step, start, train, wait_for
 
 pytestmark = pytest.mark.slow
@@ -56,10 +56,8 @@ def say(**_):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("callbacks")
-    write_documents(root / "documents.jsonl", 300)
-    (root / "small.yaml").write_text(CONFIG, encoding="utf-8")
     (root / "own.py").write_text(OWN, encoding="utf-8")
-    succeed("beam_jobs.preprocess", "--config", "small.yaml", cwd=root)
+    make_dataset(root, 300)
     return root
 
 

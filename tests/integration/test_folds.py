@@ -9,7 +9,7 @@ import tensorflow as tf
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.errors import UserError
 from tests.command_lines import fail_cleanly, succeed
-from tests.integration.conftest import CONFIG, write_documents
+from tests.integration.conftest import CONFIG, make_dataset
 from trainer.dataset import open_dataset
 from trainer.folds import take_fold
 
@@ -21,9 +21,7 @@ FOLDS = 4
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("folds")
-    write_documents(root / "documents.jsonl", 400)
-    (root / "small.yaml").write_text(CONFIG.replace("shards: 3", "shards: 8").replace("train: {", f"train: {{folds: {FOLDS}, "), encoding="utf-8")
-    succeed("beam_jobs.preprocess", "--config", "small.yaml", cwd=root)
+    make_dataset(root, 400, CONFIG.replace("shards: 3", "shards: 8").replace("train: {", f"train: {{folds: {FOLDS}, "))
     return root
 
 

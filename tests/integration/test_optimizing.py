@@ -6,8 +6,8 @@ import signal
 import numpy as np
 import pytest
 
-from tests.command_lines import fail_cleanly, succeed
-from tests.integration.conftest import CONFIG, write_documents
+from tests.command_lines import fail_cleanly
+from tests.integration.conftest import CONFIG, make_dataset
 from tests.integration.workers import assert_same_bits, history, newest_step, start, train, variables, wait_for
 
 pytestmark = pytest.mark.slow
@@ -23,9 +23,7 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("optimizing")
-    write_documents(root / "documents.jsonl", 500)
-    (root / "small.yaml").write_text(CONFIG.replace("model: {", "model: {name: mlp, hidden_units: [8], "), encoding="utf-8")
-    succeed("beam_jobs.preprocess", "--config", "small.yaml", cwd=root)
+    make_dataset(root, 500, CONFIG.replace("model: {", "model: {name: mlp, hidden_units: [8], "))
     return root
 
 
@@ -80,8 +78,5 @@ def test_values_that_do_not_fit_are_refused(place, settings, expected):
 
 
 def test_a_plateau_without_a_validation_split_is_refused(place, tmp_path):
-    write_documents(tmp_path / "documents.jsonl", 40)
-    splits = "splits: {train: 1, validation: 0, test: 0}\n"
-    (tmp_path / "small.yaml").write_text(CONFIG + splits + "optimizer: {schedule: plateau}\n", encoding="utf-8")
-    succeed("beam_jobs.preprocess", "--config", "small.yaml", cwd=tmp_path)
+    make_dataset(tmp_path, 40, CONFIG + "splits: {train: 1, validation: 0, test: 0}\noptimizer: {schedule: plateau}\n")
     assert "the dataset has no validation split" in fail_cleanly("trainer.task", "train", "--config", "small.yaml", cwd=tmp_path)

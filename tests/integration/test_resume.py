@@ -10,8 +10,8 @@ import time
 import pytest
 import tensorflow as tf
 
-from tests.command_lines import fail_cleanly, succeed
-from tests.integration.conftest import CONFIG, write_documents
+from tests.command_lines import fail_cleanly
+from tests.integration.conftest import make_dataset
 from tests.integration.workers import assert_same_bits, finish, history, newest_step, start, train, variables, wait_for
 
 pytestmark = pytest.mark.slow
@@ -24,9 +24,7 @@ SETTINGS = ("train.epochs=3", "train.patience=null", "train.checkpoint_steps=3",
 def place(tmp_path_factory):
     """A small dataset."""
     root = tmp_path_factory.mktemp("resume")
-    write_documents(root / "documents.jsonl", 500)
-    (root / "small.yaml").write_text(CONFIG, encoding="utf-8")
-    succeed("beam_jobs.preprocess", "--config", "small.yaml", cwd=root)
+    make_dataset(root, 500)
     return root
 
 

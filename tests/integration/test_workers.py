@@ -12,24 +12,21 @@ import numpy as np
 import pytest
 
 from tests.command_lines import succeed
-from tests.integration.conftest import CONFIG, write_documents
+from tests.integration.conftest import CONFIG, make_dataset
 from tests.integration.workers import LAUNCHER, finish, history, newest_step, start, train, variables, wait_for
 
 pytestmark = pytest.mark.slow
 
 
-def make_dataset(root, documents, *, shards, splits=""):
-    write_documents(root / "documents.jsonl", documents)
-    text = CONFIG.replace("shards: 3", f"shards: {shards}").replace("min_document_count: 1}", "min_document_count: 1}\n" + splits)
-    (root / "small.yaml").write_text(text, encoding="utf-8")
-    succeed("beam_jobs.preprocess", "--config", "small.yaml", cwd=root)
+def make_sharded(root, documents, *, shards, splits=""):
+    make_dataset(root, documents, CONFIG.replace("shards: 3", f"shards: {shards}") + splits)
 
 
 @pytest.fixture(scope="session")
 def even(tmp_path_factory):
     """A dataset whose last train batch is partial; its three shards are too few to share out evenly between two workers."""
     root = tmp_path_factory.mktemp("even")
-    make_dataset(root, 500, shards=3)
+    make_sharded(root, 500, shards=3)
     return root
 
 
@@ -37,7 +34,7 @@ def even(tmp_path_factory):
 def uneven(tmp_path_factory):
     """A dataset of 23 documents in 32 shards, so that some are empty, and no validation split."""
     root = tmp_path_factory.mktemp("uneven")
-    make_dataset(root, 23, shards=32, splits="splits: {train: 0.9, validation: 0, test: 0.1}")
+    make_sharded(root, 23, shards=32, splits="splits: {train: 0.9, validation: 0, test: 0.1}")
     return root
 
 

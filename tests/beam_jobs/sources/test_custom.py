@@ -1,11 +1,11 @@
 """A user's own source."""
 
 import dataclasses
-import pickle
 import re
 
 import apache_beam as beam
 import pytest
+from apache_beam.internal import pickler
 
 from beam_jobs import readers
 from beam_jobs.contract.dataset_config import CustomData
@@ -47,7 +47,7 @@ def make(reader: str, **options):
 
 
 def test_a_class_is_made_with_its_options_and_read_like_any_source():
-    reader = pickle.loads(pickle.dumps(make("made_source:Numbers", count=2, names=("y", "z"))))
+    reader = pickler.loads(pickler.dumps(make("made_source:Numbers", count=2, names=("y", "z"))))
     (file,) = reader.files()
     assert [(row.texts[0], row.labels) for row in reader.read(file)] == [("number 0", ("y", "z")), ("number 1", ("y", "z"))]
 
