@@ -19,6 +19,7 @@ from trainer.shards import SplitPlan, plan_split
 from trainer.strategy import num_workers, worker_index
 
 SHARDS_AT_ONCE = 8
+READ_BLOCK = 16  # records of a shard that follow each other
 READ_BUFFER_BYTES = 4 << 20  # 4 MiB for each open shard
 
 # A batch is a dict:
@@ -35,7 +36,16 @@ def make_vectorizer(vocabulary: list[str]) -> keras.layers.TextVectorization:
 
     The analyzer has done all cleaning: the layer only splits at spaces and looks tokens up.
     """
-    return keras.layers.TextVectorization(standardize=None, split="whitespace", output_mode="int", ragged=True, vocabulary=vocabulary)
+    vectorizer = keras.layers.TextVectorization(standardize=None, split=_split_at_spaces, output_mode="int", ragged=True, vocabulary=vocabulary)
+    vectorizer._lookup_layer.mask_token = None  # no token is empty; to look for such ones takes half as long as the look-up
+    return vectorizer
+
+
+def _split_at_spaces(texts: tf.Tensor) -> tf.RaggedTensor:
+    """Strings [batch] -> their tokens [batch, None], in 0.6 times the time of tf.strings.split, which also knows other white space."""
+    places, tokens, _ = tf.raw_ops.StringSplit(input=texts, delimiter=" ")
+    starts = tf.searchsorted(places[:, 0], tf.range(tf.size(texts, tf.int64) + 1))
+    return tf.RaggedTensor.from_row_splits(tokens, tf.cast(starts, tf.int64), validate=False)
 
 
 def token_ids(vectorizer: keras.layers.TextVectorization, texts: Sequence[tf.Tensor]) -> tf.RaggedTensor | tuple[tf.RaggedTensor, ...]:
@@ -110,14 +120,17 @@ def _read(shards: Sequence[str], *, skip_corrupt: bool = False) -> tf.data.Datas
 
     def read_shard(shard: tf.Tensor) -> tf.data.Dataset:
         serialized = tf.data.TFRecordDataset(shard, compression_type=compression, buffer_size=READ_BUFFER_BYTES)
-        return serialized.ignore_errors() if skip_corrupt else serialized
+        return (serialized.ignore_errors() if skip_corrupt else serialized).batch(READ_BLOCK)
 
-    return tf.data.Dataset.from_tensor_slices(tf.constant(shards, tf.string, shape=[len(shards)])).interleave(
-        read_shard,
-        cycle_length=max(1, min(SHARDS_AT_ONCE, len(shards))),
-        block_length=16,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+    return (
+        tf.data.Dataset.from_tensor_slices(tf.constant(shards, tf.string, shape=[len(shards)]))
+        .interleave(
+            read_shard,
+            cycle_length=max(1, min(SHARDS_AT_ONCE, len(shards))),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .unbatch()
     )
 
 
@@ -137,30 +150,34 @@ def _distribute(
 ) -> Any:
     """Pads the records to whole steps and gives each replica its share of every step."""
     workers, worker = num_workers(strategy), worker_index(strategy)
+    worker_replicas = strategy.num_replicas_in_sync // workers
     replica_batch_size = global_batch_size // strategy.num_replicas_in_sync
-    worker_batch_size = global_batch_size // workers
     empty = {"id": b"", "labels": [], "weight": 0.0, **dict.fromkeys((*record_spec.text_names, *record_spec.metadata_names), b"")}
     padding = record_spec.encode(empty)
 
     def to_batch(record: tf.Tensor) -> Batch:
+        missing = tf.repeat(padding, replica_batch_size - tf.size(record))
+        record = tf.ensure_shape(tf.concat([record, missing], axis=0), [replica_batch_size])
         mask = tf.cast(record != padding, tf.float32)  # no document's record is like it: each has a token
         parsed = record_spec.parse_batch(record, None if annotate else [*record_spec.text_names, "labels", "weight"])
         tokens = token_ids(vectorizer, [parsed[name] for name in record_spec.text_names])
         batch = {"tokens": tokens, "labels": parsed["labels"], "weights": parsed["weight"], "mask": mask}
         return batch | (annotate(parsed) if annotate else {})
 
-    step_size = worker_batch_size if plan.by_file else global_batch_size
-    real = serialized.skip(first_step // length_window * length_window * step_size)
-    endless_padding = tf.data.Dataset.from_tensors(padding).repeat()
-    padded = real.concatenate(endless_padding)
+    step_size = global_batch_size // workers if plan.by_file else global_batch_size
+    records = serialized.skip(first_step // length_window * length_window * step_size)
     if length_window > 1:
+        padded = records.concatenate(tf.data.Dataset.from_tensors(padding).repeat())
         sizes = {"batch_size": step_size, "batches": plan.steps, "first_batch": first_step, "window": length_window}
-        padded = group_by_length(padded, seed=seed, **sizes).concatenate(endless_padding)
+        records = group_by_length(padded, seed=seed, **sizes)
+    # Records are padded batch by batch: one by one would cost a twentieth of the whole.
+    batches = records.batch(replica_batch_size).concatenate(tf.data.Dataset.from_tensors(tf.constant([], tf.string)).repeat())
     if workers > 1 and not plan.by_file:
-        padded = padded.batch(worker_batch_size, drop_remainder=True).shard(workers, worker).unbatch()
-    batches = padded.batch(replica_batch_size, drop_remainder=True).map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        own = batches.enumerate().filter(lambda place, _: place // worker_replicas % workers == worker)
+        batches = own.map(lambda _, record: record)
+    batches = batches.map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if last_step is not None:
-        batches = batches.take((last_step - first_step) * (strategy.num_replicas_in_sync // workers))
+        batches = batches.take((last_step - first_step) * worker_replicas)
     else:
         # Of a data set that may end, several workers would tell each other at every step whether it has.
         batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))

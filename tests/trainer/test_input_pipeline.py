@@ -58,11 +58,11 @@ def shards(tmp_path_factory):
 
 @pytest.fixture
 def as_worker(monkeypatch):
-    """Makes the pipeline believe that it is worker `index` of `count`, each with one replica."""
+    """Makes the pipeline believe that it is worker `index` of `count`."""
 
-    def pretend(index, count):
+    def pretend(index, count, *, replicas=1):
         strategy = types.SimpleNamespace(
-            num_replicas_in_sync=count,
+            num_replicas_in_sync=count * replicas,
             extended=types.SimpleNamespace(worker_devices=["/device:CPU:0"]),
             distribute_datasets_from_function=lambda make: make(None),
         )
@@ -82,11 +82,12 @@ def documents_of(batch) -> list[int]:
     return [row[0] - 2 for row in tokens if len(row)]
 
 
-def epoch(shards, vectorizer, strategy, plan, *, batch_size=8, **kwargs) -> list[list[int]]:
+def epoch(shards, vectorizer, strategy, plan, *, batch_size=8, replicas=1, **kwargs) -> list[list[int]]:
+    """The documents of each step, of all replicas of a worker."""
     arguments = {"seed": 3, "epoch": 0, "shuffle_buffer": 16, "first_step": 0} | kwargs
     batches = train_batches(shards, vectorizer, strategy, plan=plan, global_batch_size=batch_size, **arguments)
     iterator = iter(batches)
-    return [documents_of(next(iterator)) for _ in range(plan.steps - arguments["first_step"])]
+    return [flat(documents_of(next(iterator)) for _ in range(replicas)) for _ in range(plan.steps - arguments["first_step"])]
 
 
 def flat(steps) -> list[int]:
@@ -112,12 +113,23 @@ def test_from_any_step_on_an_epoch_goes_on_as_it_would_have(shards, vectorizer, 
             assert epoch(shards, vectorizer, strategy, plan, first_step=first) == whole[first:]
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_by_example_each_step_has_the_same_documents_whatever_the_number_of_workers(shards, vectorizer, as_worker, workers):
+@pytest.mark.parametrize(("workers", "replicas"), [(2, 1), (4, 1), (1, 2), (2, 2), (2, 4)])
+@pytest.mark.parametrize("length_window", [1, 3])
+def test_by_example_each_step_has_the_same_documents_whatever_the_number_of_workers(shards, vectorizer, as_worker, workers, replicas, length_window):
     plan = SplitPlan(num_steps(46, 8), None)
-    alone = epoch(shards, vectorizer, as_worker(0, 1), plan)
-    parts = [epoch(shards, vectorizer, as_worker(i, workers), plan) for i in range(workers)]
+    alone = epoch(shards, vectorizer, as_worker(0, 1), plan, length_window=length_window)
+    parts = [
+        epoch(shards, vectorizer, as_worker(i, workers, replicas=replicas), plan, replicas=replicas, length_window=length_window)
+        for i in range(workers)
+    ]
     assert [flat(step) for step in zip(*parts, strict=True)] == alone
+    assert sorted(flat(alone)) == list(range(46))
+
+
+def test_the_vectorizer_maps_tokens_to_ids_and_a_text_without_tokens_to_none():
+    ids = make_vectorizer(["ärger", "w1"])(tf.constant(["w1 ärger", "", "other", "w1 w1 1w"]))
+    assert ids.to_list() == [[3, 2], [], [1], [3, 3, 1]] and ids.dtype == tf.int64
+    assert make_vectorizer(["w1"])(tf.constant([], tf.string)).to_list() == []
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
