@@ -15,6 +15,7 @@ NUM_SPECIAL_IDS = 2  # TextVectorization's ids before the vocabulary: 0 pads, 1 
 # Multipliers of the bigram hash, odd and below 2**32: with ids below 2**31 int64 cannot overflow.
 _FIRST_MULTIPLIER, _SECOND_MULTIPLIER = 2_654_435_761, 2_246_822_519
 _TINY = 1e-12
+_PARTS = 4  # of a batch, whose terms are found side by side
 
 
 def seeds(seed: int) -> Iterator[int]:
@@ -216,18 +217,32 @@ class TermBags(keras.layers.Layer):
 
     def _terms(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The distinct terms of each document: its number, which does not fall, the embedding's row and the normalised weight, all [terms]."""
-        kinds = self._occurrences(tokens)
-        rows, idf = (tf.reshape(tf.stack(parts, axis=1), [-1]) for parts in zip(*(terms for _, terms in kinds), strict=True))
-        documents = tf.repeat(tokens.value_rowids(), len(kinds)) if len(kinds) > 1 else tokens.value_rowids()
-        known = tf.where(idf > 0)[:, 0]
-        rows, documents, idf = (tf.gather(x, known) for x in (rows, documents, idf))
-        keys, position, counts = tf.unique_with_counts(documents * self.num_rows + rows, out_idx=tf.int64)
-        documents, rows = keys // self.num_rows, keys % self.num_rows
-        # Bigrams that share a bucket differ in IDF: the rarest counts.
-        idf = tf.math.unsorted_segment_max(idf, position, tf.size(keys))
+        kinds, documents = self._occurrences(tokens), tokens.value_rowids()
+        if len(kinds) == 1:
+            # Tokens out of the vocabulary stay, with the weight 0: to take them out costs more.
+            documents, rows, counts, _ = self._distinct(documents, tokens.flat_values, tokens.nrows())
+            idf = tf.gather(self._token_idf.value, rows)
+        else:
+            rows, idf = (tf.reshape(tf.stack(parts, axis=1), [-1]) for parts in zip(*(terms for _, terms in kinds), strict=True))
+            known = tf.where(idf > 0)[:, 0]
+            rows, documents, idf = (tf.gather(x, known) for x in (rows, tf.repeat(documents, len(kinds)), idf))
+            documents, rows, counts, places = self._distinct(documents, rows, tokens.nrows())
+            # Bigrams that share a bucket differ in IDF: the rarest counts.
+            idf = tf.math.unsorted_segment_max(idf, places, tf.size(rows))
         weights = (1 + tf.math.log(tf.cast(counts, tf.float32))) * idf
         norms = tf.sqrt(tf.math.unsorted_segment_sum(tf.square(weights), documents, tokens.nrows()))
         return documents, rows, weights / tf.maximum(tf.gather(norms, documents), _TINY)
+
+    def _distinct(self, documents: tf.Tensor, rows: tf.Tensor, num_documents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The distinct pairs of occurrences [n]: documents, rows, how often each occurs, all [terms], and which pair each occurrence is [n]."""
+        keys = documents * self.num_rows + rows
+        # Some documents at a time, side by side: tf.unique uses one core.
+        cuts = tf.searchsorted(documents, num_documents * tf.range(_PARTS + 1, dtype=tf.int64) // _PARTS, out_type=tf.int64)
+        parts = [tf.unique_with_counts(keys[cuts[i] : cuts[i + 1]], out_idx=tf.int64) for i in range(_PARTS)]
+        firsts = tf.cumsum([tf.size(part.y, tf.int64) for part in parts], exclusive=True)
+        keys, counts = (tf.concat([getattr(part, name) for part in parts], axis=0) for name in ("y", "count"))
+        places = tf.concat([part.idx + firsts[i] for i, part in enumerate(parts)], axis=0)
+        return keys // self.num_rows, keys % self.num_rows, counts, places
 
     def _occurrences(self, tokens: tf.RaggedTensor) -> list[tuple[int, tuple[tf.Tensor, tf.Tensor]]]:
         """Of each kind of term: how many tokens it spans, and the row and IDF of the term that ends at each token; IDF 0: there is none."""
