@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.config import Config, differing_keys, load_config
+from beam_jobs.contract.config import differing_keys
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.manifest import Manifest
-from beam_jobs.contract.saved_model import EXTRA
-from trainer.evaluate import LABEL_THRESHOLDS, ONE_THRESHOLD, evaluation_path
+from trainer.evaluate import LABEL_THRESHOLDS, ONE_THRESHOLD
 from trainer.files import write_atomically
 from trainer.plots import draw_all
 from trainer.report import HEADLINE, RANKED
-from trainer.train import CONFIG, DATASET_MANIFEST, HISTORY
+from trainer.runs import Run, run_of_model
 
 PAGE = "index.html"
 MOST_LABELS = 20_000  # in the table of the page, the most frequent: 2 MB
@@ -43,48 +41,6 @@ _LABEL_COLUMNS = (
 )
 
 
-class Run:
-    """What a run directory holds of a trained and evaluated model.
-
-    Args:
-      directory: what `train` and `evaluate` have written to.
-
-    Raises:
-      UserError: it is no run, or it was not evaluated.
-    """
-
-    def __init__(self, directory: Path):
-        if not directory.is_dir():
-            raise UserError(
-                f"--run: {directory} is no directory; expected one that `python -m trainer.task train` has written, such as out/docstrings/run"
-            )
-        if not (directory / CONFIG).is_file() or not (directory / HISTORY).is_file():
-            raise UserError(f"--run: {directory} holds no training run; expected train.run_dir of a run, such as out/docstrings/run")
-        self.directory = directory
-        self.config: Config = load_config(directory / CONFIG)
-        self.history: list[dict[str, Any]] = _read_json(directory / HISTORY)
-        self.manifest: Manifest = manifests.validate(Manifest, _read_json(directory / DATASET_MANIFEST), what=str(directory / DATASET_MANIFEST))
-        found = [split for split in ("test", "validation") if evaluation_path(directory, split).is_file()]
-        if not found:
-            raise UserError(
-                f"--run: {directory} holds no evaluation; expected that of a validation or test split: run `python -m trainer.task evaluate` first"
-            )
-        self.evaluation: dict[str, Any] = _read_json(evaluation_path(directory, found[0]))
-        missing = {"areas", "sweep", "slices", "errors"} - self.evaluation.keys()
-        if missing:
-            raise UserError(
-                f"--run: the evaluation in {directory} is of an older version; expected one that holds {sorted(missing)}: evaluate it again"
-            )
-
-    @property
-    def name(self) -> str:
-        return f"{self.config.name} ({self.directory})"
-
-    def system(self, name: str) -> dict[str, Any]:
-        """The summary of one system of the evaluation."""
-        return next(system for system in self.evaluation["systems"] if system["name"] == name)
-
-
 def report(*, run_dir: str | None, model_dir: str | None, compare: Sequence[str] = (), output: str | None = None) -> None:
     """Writes the page and its plots, and says where.
 
@@ -97,7 +53,7 @@ def report(*, run_dir: str | None, model_dir: str | None, compare: Sequence[str]
     Raises:
       UserError: a directory is something else, was not evaluated, or cannot be written.
     """
-    run = Run(Path(run_dir) if run_dir else _run_of_model(Path(model_dir or "")))
+    run = Run(Path(run_dir) if run_dir else run_of_model(Path(model_dir or "")))
     others = [Run(Path(directory)) for directory in compare]
     runs = {str(each.directory): each.history for each in (run, *others)} if others else {"": run.history}
     plots = draw_all(run.evaluation, runs)
@@ -110,24 +66,6 @@ def report(*, run_dir: str | None, model_dir: str | None, compare: Sequence[str]
     except OSError as error:
         raise UserError(f"--output: cannot write in {directory}: {error.strerror}; expected a directory you may write") from None
     print(f"wrote {directory / PAGE} and {len(plots)} plots as PNG beside it")
-
-
-def _run_of_model(model_dir: Path) -> Path:
-    numbers = [int(path.name) for path in model_dir.iterdir() if path.name.isdigit()] if model_dir.is_dir() else []
-    saved = (model_dir / str(max(numbers)) if numbers else model_dir) / EXTRA / "config.yaml"
-    if not saved.is_file():
-        raise UserError(f"--model: {model_dir} holds no exported model; expected a directory that `python -m trainer.task export` has written")
-    run_dir = Path(load_config(saved).train.run_dir)
-    if not run_dir.is_dir():
-        raise UserError(f"--model: {model_dir} was trained in {run_dir}, which is not there; expected to be called where it is, or with --run")
-    return run_dir
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; expected what `python -m trainer.task` has written: train and evaluate again") from None
 
 
 # --- the page --------------------------------------------------------------------------
@@ -234,12 +172,11 @@ def _tiles(run: Run) -> str:
         ends = system.get("intervals", {}).get(key)
         return f"95%: {ends[0]:.3f} to {ends[1]:.3f}" if ends else "no interval"
 
-    best_rank = min(one["precision_at"], key=int)
     baseline = max((s for s in evaluation["systems"] if s["name"].startswith("baseline")), key=lambda s: s["micro_f1"])
     tiles = [
         ("micro-F1", _number(one["micro_f1"]), interval(one, "micro_f1")),
         ("macro-F1 of labels that occur", _number(own["macro_f1_present"]), interval(own, "macro_f1_present")),
-        (f"precision at {best_rank}", _number(one["precision_at"][best_rank]), "of the best-scored labels"),
+        (f"precision at {run.first_rank}", _number(one["precision_at"][run.first_rank]), "of the best-scored labels"),
         ("mean average precision", _number(evaluation["areas"]["mean_average_precision"]), "over labels that occur"),
         ("best baseline, micro-F1", _number(baseline["micro_f1"]), _text(baseline["name"].removeprefix("baseline: "))),
     ]
@@ -295,7 +232,7 @@ def _compare(run: Run, others: Sequence[Run]) -> str:
         "micro-F1": lambda r: r.system(ONE_THRESHOLD)["micro_f1"],
         "macro-F1*": lambda r: r.system(LABEL_THRESHOLDS)["macro_f1_present"],
         "sample-F1": lambda r: r.system(ONE_THRESHOLD)["sample_f1"],
-        "P@1": lambda r: next(iter(sorted(r.system(ONE_THRESHOLD)["precision_at"].items(), key=lambda item: int(item[0]))))[1],
+        f"P@{run.first_rank}": lambda r: r.system(ONE_THRESHOLD)["precision_at"].get(run.first_rank),
         "mAP": lambda r: r.evaluation["areas"]["mean_average_precision"],
         "ECE": lambda r: r.evaluation["calibration"]["stages"][-1]["ece"],
         "epochs": lambda r: len(r.history),

@@ -81,6 +81,23 @@ def test_compared_runs_stand_side_by_side_with_what_differs(page):
     assert section.count("small (out/") == 2
 
 
+def test_runs_are_compared_at_the_lowest_rank_of_the_first(root, tmp_path):
+    shutil.copytree(root / "out/other", tmp_path / "ranked")
+    path = tmp_path / "ranked/evaluation-test.json"
+    evaluation = json.loads(path.read_text())
+    for system in evaluation["systems"]:
+        for key in ("precision_at", "recall_at", "ndcg_at", "propensity_scored_precision_at"):
+            if key in system:
+                system[key] = {"2": 0.625, "10": 0.5}
+    path.write_text(json.dumps(evaluation))
+    report(run_dir=str(tmp_path / "ranked"), model_dir=None, compare=[str(root / "out/other")], output=str(tmp_path))
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    section = text[text.index('<section id="compare">') : text.index('<section id="learning">')]
+    assert "P@2</th>" in section and "P@1<" not in section
+    rows = section[section.index("<tbody>") : section.index("</tbody>")].split("</tr>")[:2]
+    assert [re.findall(r"<td[^>]*>([^<]*)", row)[4] for row in rows] == ["0.625", "–"]
+
+
 def test_a_model_leads_to_its_run(root, tmp_path):
     printed = succeed("trainer.task", "report", "--model", "out/small/model", "--output", str(tmp_path), cwd=root)
     assert f"wrote {tmp_path}/index.html" in printed
