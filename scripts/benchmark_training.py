@@ -271,7 +271,7 @@ def measure_peers(root: Path, count: int, steps: int) -> None:
 
 
 def _in_new_process(measure: Callable[..., Speed], *arguments) -> Speed:
-    """Measures where nothing ran before: a second model in one process is up to a third slower."""
+    """Measures where nothing ran before, so that no program's threads, memory and settings are those of another."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, *arguments).result()
 
@@ -279,7 +279,8 @@ def _in_new_process(measure: Callable[..., Speed], *arguments) -> Speed:
 def _bow(path: Path, optimizer: str, batch_size: int, steps: int) -> Speed:
     sections = {"model": {"name": "bow", "embedding_dim": DIM}, "optimizer": {"name": optimizer}}
     trained = Trained(_load(path, **sections, train={"run_dir": str(path.parent / "run"), "batch_size": batch_size}))
-    return trained.speed(iter(trained.batches(0)), max(1, steps * BATCH_SIZE // batch_size))
+    # Two batches come first; padding after the last document would be no work.
+    return trained.speed(iter(trained.batches(0)), (steps + 2) * BATCH_SIZE // batch_size - 2)
 
 
 def _train_documents(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:

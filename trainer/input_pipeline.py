@@ -44,8 +44,8 @@ def make_vectorizer(vocabulary: list[str]) -> keras.layers.TextVectorization:
 def _split_at_spaces(texts: tf.Tensor) -> tf.RaggedTensor:
     """Strings [batch] -> their tokens [batch, None], in 0.6 times the time of tf.strings.split, which also knows other white space."""
     places, tokens, _ = tf.raw_ops.StringSplit(input=texts, delimiter=" ")
-    starts = tf.searchsorted(places[:, 0], tf.range(tf.size(texts, tf.int64) + 1))
-    return tf.RaggedTensor.from_row_splits(tokens, tf.cast(starts, tf.int64), validate=False)
+    splits = tf.searchsorted(places[:, 0], tf.range(tf.size(texts, tf.int64) + 1), out_type=tf.int64)
+    return tf.RaggedTensor.from_row_splits(tokens, splits, validate=False)
 
 
 def token_ids(vectorizer: keras.layers.TextVectorization, texts: Sequence[tf.Tensor]) -> tf.RaggedTensor | tuple[tf.RaggedTensor, ...]:
