@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["beam_jobs", "beam_jobs.*", "trainer", "trainer.*"]),
-    package_data={"trainer": ["*.html", "page/*"]},
+    package_data={"trainer.serving": ["*.html"], "trainer.report": ["page/*"]},
     install_requires=[
         # These are known to agree; the SavedModel's ops and the runners' behaviour depend on them.
         "tensorflow==2.21.*",

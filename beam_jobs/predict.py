@@ -27,14 +27,14 @@ def main(argv: list[str]) -> None:
     config = config_from(arguments) if arguments.config else None
 
     logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
-    from beam_jobs import scoring  # Beam takes seconds to load, and --help and wrong arguments need none of it
+    from beam_jobs.prediction import job  # Beam takes seconds to load, and --help and wrong arguments need none of it
 
     logging.disable(logging.NOTSET)
 
     def data_for(text_fields):
         if config is not None:
-            return scoring.data_of_config(config, arguments.input)
-        return scoring.data_of_flags(
+            return job.data_of_config(config, arguments.input)
+        return job.data_of_flags(
             arguments.input,
             source=arguments.source,
             text_fields=arguments.text_field or text_fields,
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
             join=len(text_fields) == 1,
         )
 
-    scoring.score_files(
+    job.score_files(
         data_for,
         model=arguments.model,
         output=arguments.output,

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     config = config_from(arguments)
 
     logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
-    from beam_jobs.job import preprocess  # Beam takes seconds to load, and --help and a wrong config need none of it
+    from beam_jobs.preprocessing.job import preprocess  # Beam takes seconds to load, and --help and a wrong config need none of it
 
     logging.disable(logging.NOTSET)
 

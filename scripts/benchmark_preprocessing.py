@@ -42,20 +42,21 @@ import pyarrow.compute as pc  # noqa: E402
 from apache_beam.io.tfrecordio import WriteToTFRecord  # noqa: E402
 from apache_beam.pvalue import AsSingleton  # noqa: E402
 
-from beam_jobs import pipeline, readers, tfds  # noqa: E402
-from beam_jobs.analysis import Analyze, process_analyzer, split_keys  # noqa: E402
 from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.config import Config, load_config  # noqa: E402
 from beam_jobs.contract.quiet import load_tensorflow  # noqa: E402
 from beam_jobs.contract.records import RecordSpec  # noqa: E402
-from beam_jobs.counting import COUNTS, Frequencies, count_documents  # noqa: E402
-from beam_jobs.labels import LabelRules  # noqa: E402
-from beam_jobs.merging import MergeDuplicates, read_table  # noqa: E402
-from beam_jobs.reading import READ_TAG, ReadPart, reject_table, sort_rejects, write_rejects  # noqa: E402
-from beam_jobs.selection import POSITIVES, POSITIVES_TAG, TOKEN_COUNTS_TAG, TallyBucket, sum_positives  # noqa: E402
-from beam_jobs.spill import SpillByKey  # noqa: E402
-from beam_jobs.splits import assign  # noqa: E402
-from beam_jobs.writer import WriteShard, plan_shards  # noqa: E402
+from beam_jobs.preprocessing import pipeline, tfds_metadata  # noqa: E402
+from beam_jobs.preprocessing.analyze import Analyze, process_analyzer, split_keys  # noqa: E402
+from beam_jobs.preprocessing.frequencies import COUNTS, Frequencies, count_documents  # noqa: E402
+from beam_jobs.preprocessing.labels import LabelRules  # noqa: E402
+from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates, read_table  # noqa: E402
+from beam_jobs.preprocessing.read import READ_TAG, ReadPart, reject_table, sort_rejects, write_rejects  # noqa: E402
+from beam_jobs.preprocessing.splits import assign  # noqa: E402
+from beam_jobs.preprocessing.tally import POSITIVES, POSITIVES_TAG, TOKEN_COUNTS_TAG, TallyBucket, sum_positives  # noqa: E402
+from beam_jobs.preprocessing.writer import WriteShard, plan_shards  # noqa: E402
+from beam_jobs.runtime.spill import SpillByKey  # noqa: E402
+from beam_jobs.sources import registry  # noqa: E402
 
 FILES = 8
 BUCKET_BITS = 5
@@ -115,7 +116,7 @@ class Plain:
 
     def __init__(self, config: Config, work_dir: str, dataset_dir: str):
         self.config, self.work_dir, self.dataset_dir = config, work_dir, dataset_dir
-        self.reader = readers.make_reader(config.data)
+        self.reader = registry.make_reader(config.data)
         self.spec = config.data.record_spec
 
     def read(self, part):
@@ -158,7 +159,7 @@ class Plain:
     def run(self, workers: int) -> None:
         labels, vocabulary = self.config.labels, self.config.vocabulary
         with multiprocessing.get_context("fork").Pool(workers) as pool:
-            parts = list(enumerate(readers.parts(self.reader.files())))
+            parts = list(enumerate(registry.parts(self.reader.files())))
             read, segments, rejected = zip(*pool.imap_unordered(self.read, parts), strict=True)
             by_bucket: dict[int, list] = {}
             for bucket, segment in itertools.chain.from_iterable(segments):
@@ -188,7 +189,7 @@ class Plain:
             vocabulary=most_frequent(token_counts, vocabulary.min_document_count, vocabulary.max_tokens),
         )
         results = pipeline.Results.model_validate_json(Path(self.work_dir, pipeline.RESULTS).read_text(encoding="utf-8"))
-        tfds.write_metadata(Path(self.dataset_dir), self.config.name, self.spec, results.splits, has_weights=results.has_weights)
+        tfds_metadata.write_metadata(Path(self.dataset_dir), self.config.name, self.spec, results.splits, has_weights=results.has_weights)
 
 
 def most_frequent(counts: Sequence[pa.Table], min_count: int, top_k: int | None) -> Frequencies:
@@ -225,7 +226,7 @@ class AnalyzeOne(beam.DoFn):
 
 def run_naive() -> None:
     config = load_config("made.yaml")
-    reader, spec = readers.make_reader(config.data), RecordSpec()
+    reader, spec = registry.make_reader(config.data), RecordSpec()
 
     def merge(element):
         text, documents = element[0], list(element[1])

@@ -21,7 +21,7 @@ from beam_jobs.contract.command_line import run_main
 from beam_jobs.contract.quiet import load_tensorflow
 load_tensorflow()
 def main(arguments):
-    from trainer.speed import measure
+    from trainer.serving.benchmark import measure
     print(json.dumps(dataclasses.asdict(measure(arguments[0], requests=int(arguments[1]), batches=int(arguments[2])))))
 run_main(main)
 """

@@ -41,12 +41,13 @@ from ruamel.yaml import YAML  # noqa: E402
 from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.config import config_from_dict, config_hash  # noqa: E402
 from beam_jobs.contract.records import RecordSpec  # noqa: E402
-from trainer import losses, optimizers  # noqa: E402
-from trainer.dataset import open_dataset  # noqa: E402
+from trainer.data.dataset import open_dataset  # noqa: E402
+from trainer.data.input_pipeline import make_vectorizer, train_batches  # noqa: E402
+from trainer.data.shards import plan_split  # noqa: E402
 from trainer.experiment import assemble  # noqa: E402
-from trainer.input_pipeline import make_vectorizer, train_batches  # noqa: E402
-from trainer.loop import make_train_steps  # noqa: E402
-from trainer.shards import plan_split  # noqa: E402
+from trainer.losses import losses  # noqa: E402
+from trainer.training import optimizers  # noqa: E402
+from trainer.training.train_step import make_train_steps  # noqa: E402
 
 WORDS, VOCABULARY, LABELS, DIM, BATCH_SIZE = 150, 50_000, 54, 128, 256
 SHARDS = 16

@@ -15,21 +15,21 @@ import tensorflow as tf
 
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
-from trainer import losses
-from trainer.checkpoints import Checkpoints, RunState
-from trainer.cluster import with_platform_directories
-from trainer.dataset import Dataset, open_dataset
-from trainer.folds import take_fold, with_fold_directories
-from trainer.input_pipeline import make_vectorizer
+from trainer.data.dataset import Dataset, open_dataset
+from trainer.data.folds import take_fold, with_fold_directories
+from trainer.data.input_pipeline import make_vectorizer
+from trainer.distribution.cluster import with_platform_directories
+from trainer.distribution.strategy import check_agreement, make_strategy
+from trainer.losses import losses
 from trainer.models import VocabularyStatistics, build_model
-from trainer.strategy import check_agreement, make_strategy
+from trainer.runs.checkpoints import Checkpoints, RunState
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything that training, evaluation and export share.
 
-    Its config has the directories that the platform sets, see `trainer.cluster.with_platform_directories`.
+    Its config has the directories that the platform sets, see `trainer.distribution.cluster.with_platform_directories`.
     """
 
     config: Config
@@ -44,7 +44,7 @@ class Experiment:
 
     @property
     def label_counts(self) -> dict[str, Any]:
-        """What the loss needs to know of the labels; keyword arguments of the functions of `trainer.losses`."""
+        """What the loss needs to know of the labels; keyword arguments of the functions of `trainer.losses.losses`."""
         return {
             "positives": self.dataset.positives("train"),
             "num_documents": self.dataset.examples("train"),
@@ -60,7 +60,7 @@ class Experiment:
         return losses.calibrated_logits(self.config.loss, logits, shift=tf.constant(self._calibration_shift))
 
     def scores(self, tokens: tf.RaggedTensor) -> tf.Tensor:
-        """Token ids [batch, None] -> probabilities, float32 [batch, labels], before `trainer.calibration`."""
+        """Token ids [batch, None] -> probabilities, float32 [batch, labels], before `trainer.metrics.calibration`."""
         return tf.sigmoid(self.log_odds(self.model(tokens, training=False)))
 
 

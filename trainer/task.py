@@ -28,15 +28,15 @@ def main(argv: list[str]) -> None:
     load_tensorflow()
     match arguments.command:
         case "train":
-            from trainer.train import train
+            from trainer.training.train import train
 
             train(config, fresh=arguments.fresh)
         case "evaluate":
-            from trainer.evaluate import evaluate
+            from trainer.evaluation.evaluate import evaluate
 
             evaluate(config, baseline=arguments.baseline)
         case "export":
-            from trainer.export import export, export_average
+            from trainer.serving.export import export, export_average
 
             if arguments.average:
                 export_average(config, arguments.average, arguments.weights)
@@ -45,19 +45,19 @@ def main(argv: list[str]) -> None:
             else:
                 export(config)
         case "predict":
-            from trainer.predict import predict
+            from trainer.serving.predict import predict
 
             predict(arguments.model, arguments.text, as_json=arguments.json)
         case "explain":
-            from trainer.explain import explain
+            from trainer.serving.explain import explain
 
             explain(arguments.model, arguments.text, html_file=arguments.html)
         case "serve":
-            from trainer.serve import serve
+            from trainer.serving.rest_server import serve
 
             serve(arguments.model, host=arguments.host, port=arguments.port, name=arguments.name)
         case "report":
-            from trainer.report_page import report
+            from trainer.report.html_report import report
 
             report(run_dir=arguments.run, model_dir=arguments.model, compare=arguments.compare, output=arguments.output)
 

@@ -11,9 +11,9 @@ import apache_beam as beam
 
 from beam_jobs.contract.dataset_config import CustomData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.documents import Document, Reject
-from beam_jobs.inputs import InputFile
+from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import MAX_WEIGHT, Rejected, checked_labels
+from beam_jobs.sources.input_files import InputFile
 
 _METHODS = ("files", "read")
 NO_DOCUMENT = "no document"
@@ -44,7 +44,7 @@ class TransformSource:
         source, row = self.data.reader, 0
         try:
             if not isinstance(element, Document):
-                raise Rejected(NO_DOCUMENT, f"received {type(element).__name__}, expected beam_jobs.documents.Document or Reject")
+                raise Rejected(NO_DOCUMENT, f"received {type(element).__name__}, expected beam_jobs.sources.documents.Document or Reject")
             source, row = str(element.source), element.row
             return self._document(element)
         except Rejected as error:
@@ -68,7 +68,7 @@ class TransformSource:
 
 
 def make(data: CustomData):
-    """What `data.reader` names, made with `data.options`: a reader as beam_jobs.readers.Reader describes it, or a TransformSource.
+    """What `data.reader` names, made with `data.options`: a reader as beam_jobs.sources.registry.Reader describes it, or a TransformSource.
 
     Raises:
       UserError: it cannot be imported or made, or is neither.
@@ -89,7 +89,7 @@ def make(data: CustomData):
     if missing := [method for method in _METHODS if not callable(getattr(source, method, None))]:
         raise UserError(
             f"data.reader: {data.reader} has no method {missing[0]}() and is no apache_beam.PTransform; expected one of them, "
-            "see beam_jobs.readers.Reader"
+            "see beam_jobs.sources.registry.Reader"
         )
     return source
 

@@ -11,10 +11,10 @@ from typing import TextIO
 
 from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.documents import Document, Reject
-from beam_jobs.inputs import InputFile, match_files
 from beam_jobs.sources import streams
+from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import Fields, Rejected, check_columns, columns_read, too_long
+from beam_jobs.sources.input_files import InputFile, match_files
 
 _DAMAGE = (*streams.DAMAGE, UnicodeError)  # UnicodeError: such as half a character of UTF-16 at the end
 

@@ -12,10 +12,10 @@ import charset_normalizer
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.dataset_config import DirectoriesData
-from beam_jobs.documents import Document, Reject
-from beam_jobs.inputs import InputFile, match_files
 from beam_jobs.sources import posts, streams
+from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import Rejected, checked_labels, too_long
+from beam_jobs.sources.input_files import InputFile, match_files
 
 _USUAL_ENCODING = "cp1252"  # what browsers take for the encoding of old pages that declare none
 _TAR_END_BYTES = 1024  # two blocks of zeros end an archive

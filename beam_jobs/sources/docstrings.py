@@ -14,9 +14,9 @@ from pathlib import Path
 
 from beam_jobs.contract.dataset_config import PythonDocstringsData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.documents import UNREADABLE, Document, Reject
-from beam_jobs.inputs import InputFile
+from beam_jobs.sources.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import TOO_LONG
+from beam_jobs.sources.input_files import InputFile
 
 STANDARD_LIBRARY = "stdlib"
 MAX_SOURCE_BYTES = 16 << 20  # 16 MiB: what is longer was made by a program, and parsing takes a hundred times its size

@@ -11,7 +11,7 @@ import numpy as np
 
 from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
+from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
 
 MAX_WEIGHT = float(np.finfo(np.float32).max)
 MAX_LABEL_CHARACTERS = 1000

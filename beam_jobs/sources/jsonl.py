@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.documents import MAX_REJECT_CONTENT, Document, Reject
-from beam_jobs.inputs import InputFile, match_files
 from beam_jobs.sources import streams
+from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
 from beam_jobs.sources.fields import Fields, Rejected, check_columns, decode, too_long
+from beam_jobs.sources.input_files import InputFile, match_files
 
 _PEEKED_ROWS = 100  # a field that none of the first rows has is a mistake in the config
 

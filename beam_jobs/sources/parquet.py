@@ -11,10 +11,10 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.dataset_config import ParquetData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.documents import Document, Reject
-from beam_jobs.inputs import InputFile, match_files
 from beam_jobs.sources import streams
+from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import Fields, Rejected, check_columns, columns_read, too_long
+from beam_jobs.sources.input_files import InputFile, match_files
 
 BATCH_ROWS = 256
 _DAMAGE = (*streams.DAMAGE, pa.ArrowException)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from beam_jobs.contract.dataset_config import StackExchangeData
-from beam_jobs.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
-from beam_jobs.inputs import InputFile, match_files
 from beam_jobs.sources import streams
+from beam_jobs.sources.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import Rejected, checked_labels, decode, too_long
+from beam_jobs.sources.input_files import InputFile, match_files
 
 _QUESTION = "1"
 _ATTRIBUTES = {"title": "Title", "body": "Body"}

@@ -13,8 +13,8 @@ from typing import BinaryIO
 import zstandard
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs.documents import UNREADABLE, Reject
-from beam_jobs.inputs import COMPRESSED, InputFile, extension
+from beam_jobs.sources.documents import UNREADABLE, Reject
+from beam_jobs.sources.input_files import COMPRESSED, InputFile, extension
 
 # What reading raises where a file has gone, is cut off or is damaged.
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)

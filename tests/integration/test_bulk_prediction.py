@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from beam_jobs import inputs, predict, scoring
+from beam_jobs import predict
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.errors import UserError
+from beam_jobs.prediction import job
+from beam_jobs.sources import input_files
 from tests.command_lines import ROOT, fail_cleanly, succeed
 
 
@@ -86,7 +88,7 @@ def test_parquet_holds_what_jsonl_holds_and_best_labels_are_those_of_serving_def
     rows = predictions(run(monkeypatch, place, tmp_path / "jsonl", *arguments))
     run(monkeypatch, place, tmp_path / "parquet", *arguments, "--format", "parquet")
     table = pq.read_table(tmp_path / "parquet/predictions-00000-of-00001.parquet")
-    assert table.schema.remove_metadata() == scoring.PREDICTIONS
+    assert table.schema.remove_metadata() == job.PREDICTIONS
     assert table["labels"].to_pylist() == [row["labels"] for row in rows]
     np.testing.assert_allclose(np.array(table["scores"].to_pylist()), np.array([row["scores"] for row in rows]), atol=6e-7)
     assert {len(row["labels"]) for row in rows} == {5}  # export.top_k
@@ -104,7 +106,7 @@ def test_every_run_with_any_number_of_workers_gives_the_same_bytes(place, tmp_pa
     for i in range(6):
         (place / f"split-{i}.jsonl").write_text("".join(lines[i::6]) + ("no JSON\n" if i == 2 else ""))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the worker processes
-    monkeypatch.setattr(inputs.parts, "__kwdefaults__", {"part_bytes": 1000, "range_bytes": 1 << 20})  # several parts
+    monkeypatch.setattr(input_files.parts, "__kwdefaults__", {"part_bytes": 1000, "range_bytes": 1 << 20})  # several parts
     given = "--input", "split-*.jsonl", "--id-field", "key"
     once = run(monkeypatch, place, tmp_path / "once", *given)
     again = run(monkeypatch, place, tmp_path / "again", *given)
@@ -137,14 +139,14 @@ def test_what_fails_publishes_nothing(place, tmp_path, monkeypatch):
         written.append(len(rows))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scoring.ScorePart, "_scored", breaks)
+    monkeypatch.setattr(job.ScorePart, "_scored", breaks)
     with pytest.raises(Exception, match="No space left"):
         run(monkeypatch, place, tmp_path / "out", "--input", "documents.jsonl")
     assert written and list(tmp_path.iterdir()) == []
 
 
 def test_a_runner_that_loses_a_part_publishes_nothing(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "_write_whole", lambda path, content: None)
+    monkeypatch.setattr(job, "_write_whole", lambda path, content: None)
     with pytest.raises(RuntimeError, match="lost or repeated data.* 0 of 1 parts are done"):
         run(monkeypatch, place, tmp_path / "out", "--input", "documents.jsonl")
     assert list(tmp_path.iterdir()) == []

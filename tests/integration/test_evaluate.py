@@ -12,12 +12,12 @@ from sklearn.svm import LinearSVC
 
 from beam_jobs.contract.config import load_config
 from tests.command_lines import fail_cleanly, succeed
-from trainer.calibration import Calibration
-from trainer.evaluate import CALIBRATION, load_thresholds
+from trainer.data.input_pipeline import evaluation_batches
+from trainer.evaluation.evaluate import CALIBRATION, load_thresholds
+from trainer.evaluation.slices import read_records
 from trainer.experiment import assemble, restore_best
-from trainer.input_pipeline import evaluation_batches
-from trainer.metrics import decide
-from trainer.slices import read_records
+from trainer.metrics.calibration import Calibration
+from trainer.metrics.classification import decide
 
 
 @pytest.fixture(scope="module")

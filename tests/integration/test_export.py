@@ -23,10 +23,10 @@ from beam_jobs.contract import saved_model
 from beam_jobs.contract.config import load_config
 from tests.command_lines import succeed
 from tests.integration.conftest import CONFIG, write_documents
-from trainer import export, warmup
-from trainer.evaluate import load_calibration
+from trainer.data.input_pipeline import token_ids
+from trainer.evaluation.evaluate import load_calibration
 from trainer.experiment import assemble, restore_best
-from trainer.input_pipeline import token_ids
+from trainer.serving import export, warmup
 
 ARXIV = Path(__file__).parents[3] / "shared/data/arxiv/arxiv-00-of-08.jsonl.gz"
 TEXTS = ["Rocket in orbit around the moon", "soup and bread", "", "<b>guitar</b> &amp; GOAL", "\x00 \udcff".encode("utf-8", "surrogatepass")]

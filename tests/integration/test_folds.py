@@ -10,8 +10,8 @@ from beam_jobs.contract.config import load_config
 from beam_jobs.contract.errors import UserError
 from tests.command_lines import fail_cleanly, succeed
 from tests.integration.conftest import CONFIG, make_dataset
-from trainer.dataset import open_dataset
-from trainer.folds import take_fold
+from trainer.data.dataset import open_dataset
+from trainer.data.folds import take_fold
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
-from trainer.evaluate import Evaluator, load_calibration, load_thresholds
+from trainer.data.input_pipeline import evaluation_batches
+from trainer.evaluation.evaluate import Evaluator, load_calibration, load_thresholds
 from trainer.experiment import assemble, restore_best
-from trainer.input_pipeline import evaluation_batches
 
 # Serves in a process where everything but TensorFlow and TensorFlow Text is kept from being imported.
 SERVE_ALONE = """

@@ -82,7 +82,7 @@ def test_sdist_and_wheel_hold_every_module_and_data_file(packages):
 
 def test_the_installed_commands_and_modules_are_those_of_the_package(environment, tmp_path):
     script = "import importlib, json, sys; print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:]]))"
-    modules = ["beam_jobs.preprocess", "beam_jobs.worker", "beam_jobs.contract.config", "trainer.task", "trainer.cluster"]
+    modules = ["beam_jobs.preprocess", "beam_jobs.worker", "beam_jobs.contract.config", "trainer.task", "trainer.distribution.cluster"]
     files = json.loads(run(environment / "python", "-c", script, *modules, cwd=tmp_path).splitlines()[-1])
     assert all(Path(file).is_relative_to(environment.parent) for file in files), files
     for command in environment.glob("multihot-*"):

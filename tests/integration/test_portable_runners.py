@@ -25,8 +25,8 @@ output: {shards: 3}
 # worker that reads the third file waits to be killed.
 SOURCE = """
 import os, pathlib, time
-from beam_jobs.documents import Document, Reject
-from beam_jobs.inputs import InputFile
+from beam_jobs.sources.documents import Document, Reject
+from beam_jobs.sources.input_files import InputFile
 
 class Made:
     def files(self):
@@ -49,7 +49,8 @@ class Made:
 # A job module as --module takes it: the preprocessing job, which also writes down what Beam's metrics say.
 COUNTING_JOB = """
 import json
-from beam_jobs import counters, preprocess, runners
+from beam_jobs.runtime import counters, runners
+from beam_jobs import preprocess
 
 run = runners.run
 

@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 
 from beam_jobs.contract.errors import UserError
 from tests.command_lines import fail_cleanly, skip_without, succeed
-from trainer.report_page import report
+from trainer.report.html_report import report
 
 NASTY = "<script>document.title='taken'</script>&amp;\"'$x$"
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from beam_jobs.contract import saved_model
 from tests.command_lines import ROOT, fail_cleanly
-from trainer import serve
+from trainer.serving import rest_server
 
 TEXTS = ["Rocket in orbit around the moon", "soup and bread", "", "guitar & <b>GOAL</b>", "日本語"]
 
@@ -30,7 +30,7 @@ def model(trained):
 
 @pytest.fixture(scope="module")
 def app(model):
-    return serve.make_app(model, "small")
+    return rest_server.make_app(model, "small")
 
 
 @contextlib.asynccontextmanager
@@ -143,9 +143,9 @@ def test_hundreds_of_concurrent_requests_each_get_their_own_answer(app, model, m
     topics = ["goal match team", "song guitar album", "bread soup oven", "orbit rocket moon", "nothing known here"]
     texts = [f"{topics[i % 5]} {topics[i * 7 % 5]} n{i}" for i in range(600)]
     batches = []
-    run = serve.Batcher._run
+    run = rest_server.Batcher._run
     monkeypatch.setattr(
-        serve.Batcher, "_run", lambda self, name, columns: batches.append(len(next(iter(columns.values())))) or run(self, name, columns)
+        rest_server.Batcher, "_run", lambda self, name, columns: batches.append(len(next(iter(columns.values())))) or run(self, name, columns)
     )
 
     async def load():
@@ -247,7 +247,7 @@ def test_unknown_paths_are_answered_with_404_and_wrong_methods_with_405(app, met
 def test_a_text_of_ten_megabytes_is_answered_and_a_request_beyond_the_limit_refused(app, monkeypatch):
     status, answer = post(app, {"instances": ["goal " * 2_000_000]})
     assert status == 200 and answer["predictions"][0]["labels"][0] == "sport"
-    monkeypatch.setattr(serve, "MAX_REQUEST_BYTES", 1000)
+    monkeypatch.setattr(rest_server, "MAX_REQUEST_BYTES", 1000)
     status, answer = post(app, {"instances": ["goal " * 200]})
     assert status == 413 and "more than 1,000 bytes" in answer["error"]
 
@@ -263,7 +263,7 @@ def test_a_failure_of_the_server_is_told_as_json(app, monkeypatch):
     def fails(*_):
         raise MemoryError
 
-    monkeypatch.setattr(serve.Batcher, "_run", fails)
+    monkeypatch.setattr(rest_server.Batcher, "_run", fails)
 
     async def send():
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
@@ -279,7 +279,7 @@ def test_a_failure_of_the_server_is_told_as_json(app, monkeypatch):
 
 def test_the_page_names_no_other_host_and_cannot_be_broken_by_the_models_name(model):
     async def get():
-        async with client_of(serve.make_app(model, "</script><b>x")) as client:
+        async with client_of(rest_server.make_app(model, "</script><b>x")) as client:
             return await client.get("/")
 
     response = asyncio.run(get())

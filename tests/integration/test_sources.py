@@ -14,12 +14,14 @@ import pytest
 import tensorflow as tf
 import zstandard
 
-from beam_jobs import job, preprocess, readers
+from beam_jobs import preprocess
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict, load_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.records import RecordSpec
-from beam_jobs.documents import Document
+from beam_jobs.preprocessing import job
+from beam_jobs.sources import registry
+from beam_jobs.sources.documents import Document
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared/data"
@@ -61,8 +63,8 @@ def write_directories(folder: Path) -> dict:
 
 def write_custom(folder: Path) -> dict:
     (folder / "my_source.py").write_text(
-        "from beam_jobs.documents import Document\n"
-        "from beam_jobs.inputs import InputFile\n"
+        "from beam_jobs.sources.documents import Document\n"
+        "from beam_jobs.sources.input_files import InputFile\n"
         "class Mine:\n"
         "    def __init__(self, topics): self.topics = topics\n"
         "    def files(self): return [InputFile('mine', '', 1)]\n"
@@ -75,7 +77,7 @@ def write_custom(folder: Path) -> dict:
 
 TRANSFORM = """
 import apache_beam as beam
-from beam_jobs.documents import Document, Reject
+from beam_jobs.sources.documents import Document, Reject
 
 class Rows(beam.PTransform):
     '''120 documents, as a table in a database might hold them.'''
@@ -179,7 +181,7 @@ def test_a_missing_column_is_told_with_the_columns_found_before_any_work(home, c
 
 
 def test_large_files_are_read_in_ranges_with_exact_rows_of_rejects(home, monkeypatch):
-    monkeypatch.setattr(readers, "parts", lambda files: job_parts(files, part_bytes=1000, range_bytes=2000))
+    monkeypatch.setattr(registry, "parts", lambda files: job_parts(files, part_bytes=1000, range_bytes=2000))
     lines = [json.dumps({"text": row["text"] * 3, "labels": [row["label"]]}) for row in ROWS]
     lines[77] = "broken"
     lines[99] = json.dumps({"text": "...", "labels": ["sport"]})
@@ -190,8 +192,8 @@ def test_large_files_are_read_in_ranges_with_exact_rows_of_rejects(home, monkeyp
     assert [(row["row"], row["reason"]) for row in map(json.loads, rejects)] == [(78, "not JSON"), (100, "empty text")]
 
 
-job_parts = readers.parts
-assert job.readers is readers
+job_parts = registry.parts
+assert job.registry is registry
 
 # --- the shared data -------------------------------------------------------------------
 
@@ -211,7 +213,7 @@ def test_the_configs_of_the_shared_data_read_what_is_there(monkeypatch, name):
     monkeypatch.chdir(ROOT)
     config = load_config(ROOT / f"configs/{name}.yaml")
     assert config.name == name
-    reader = readers.make_reader(config.data)
+    reader = registry.make_reader(config.data)
     first_id, first_labels, first_text = SAMPLES[name]
     for i, file in enumerate(reader.files()):
         rows = list(itertools.islice(reader.read(file), 500))

@@ -8,16 +8,16 @@ import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import CustomConfig, ModelConfig
-from trainer.dotted_paths import import_named
+from beam_jobs.contract.user_code import import_named
 from trainer.models.bow import BagOfEmbeddings
 from trainer.models.cnn import ConvolutionalNetwork
 from trainer.models.cnn_lwan import LabelWiseAttention
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
 from trainer.models.lstm import LstmNetwork
 from trainer.models.mlp import MultilayerPerceptron
+from trainer.models.pretrained_vectors import PretrainedVectors, coverage_text, load_vectors
 from trainer.models.towers import Towers
 from trainer.models.transformer import TransformerEncoder
-from trainer.vectors import PretrainedVectors, coverage_text, load_vectors
 
 __all__ = ["ModelInputs", "VocabularyStatistics", "build_model"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainer.vectors import PretrainedVectors
+from trainer.models.pretrained_vectors import PretrainedVectors
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import SequenceModel
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
-from trainer.vectors import PretrainedVectors
+from trainer.models.pretrained_vectors import PretrainedVectors
 
 NUM_SPECIAL_IDS = 2  # TextVectorization's ids before the vocabulary: 0 pads, 1 is out of vocabulary
 # Multipliers of the bigram hash, odd and below 2**32: with ids below 2**31 int64 cannot overflow.

@@ -1,0 +1,1 @@
+"""Bulk prediction: documents and an exported model -> predictions."""

@@ -1,0 +1,408 @@
+"""The bulk prediction job: parts of the input -> a file of predictions for each, in the input's order."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystems import FileSystems
+
+from beam_jobs.contract import saved_model
+from beam_jobs.contract.atomic import publish, recover, staging
+from beam_jobs.contract.config import Config
+from beam_jobs.contract.dataset_config import CsvData, DataConfig, JsonlData, ParquetData, RowData
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import ShardInfo, dump_json
+from beam_jobs.contract.progress import ProgressLine
+from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.contract.saved_model import SavedModel
+from beam_jobs.contract.validation import Section, validate
+from beam_jobs.preprocessing.read import batches
+from beam_jobs.preprocessing.writer import Described
+from beam_jobs.runtime import local_progress, runners
+from beam_jobs.sources import registry
+from beam_jobs.sources.documents import UNREADABLE, Document, Reject
+from beam_jobs.sources.input_files import InputFile
+from beam_jobs.sources.registry import Reader
+
+SUMMARY = "predictions.json"  # written last: its presence means that the predictions are complete
+SCORE_DIGITS = 6
+# An answer of serving_default or decide in columns.
+PREDICTIONS = pa.schema([("id", pa.string()), ("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+
+_EXTENSIONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
+_COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+Source = Literal["jsonl", "csv", "tsv", "parquet", "text"]
+Format = Literal["jsonl", "parquet"]
+
+
+class PartResult(Section):
+    """What became of one part of the input: a file of the work directory, whose presence tells that the part is done."""
+
+    read: int
+    rejected: dict[str, int]
+    predictions: ShardInfo
+    rejects: ShardInfo | None
+
+
+# --- what is read --------------------------------------------------------------------------
+
+
+def data_of_config(config: Config, inputs: Sequence[str]) -> DataConfig:
+    """The source of an experiment, for documents without labels: its inputs, unless others are given."""
+    changes: dict[str, Any] = {"inputs": tuple(inputs)} if inputs else {}
+    if inputs and "inputs" not in type(config.data).model_fields:
+        raise UserError(f"--input: data.source {config.data.source!r} of the config reads no files that could be named; leave --input out")
+    if isinstance(config.data, RowData):
+        changes |= {"labels_field": None, "label_columns": (), "label_delimiter": None, "metadata_fields": ()}
+        changes |= {"weight_field": None, "split_field": None, "time_field": None}
+    return config.data.model_copy(update=changes)
+
+
+def data_of_flags(inputs: Sequence[str], *, source: Source | None, text_fields: Sequence[str], id_field: str | None, join: bool) -> DataConfig:
+    """A source without labels, by the kind of its files.
+
+    Raises:
+      UserError: the files' names do not tell their kind.
+    """
+    if not inputs:
+        raise UserError("--input: received none, expected files to score, or a --config that names them")
+    kind = source or _kind(inputs[0])
+    fields = {"inputs": inputs, "labels_field": None, "id_field": id_field, "text_fields": text_fields, "join_text_fields": join}
+    fields["max_reject_fraction"] = 1.0  # they are written beside the predictions
+    if kind == "jsonl":
+        return validate(JsonlData, fields | {"source": "jsonl"}, what="--input")
+    if kind == "parquet":
+        return validate(ParquetData, fields | {"source": "parquet"}, what="--input")
+    if kind == "text":  # a document a line: a table of one column, whose delimiter no text has
+        if len(text_fields) > 1 or id_field:
+            raise UserError("--source text: received several text fields or an id field, expected neither: a line is a document")
+        fields |= {"columns": text_fields, "delimiter": "\x1f", "quote_character": None}
+    elif kind == "tsv":
+        fields["delimiter"] = "\t"
+    return validate(CsvData, fields | {"source": "csv"}, what="--input")
+
+
+def _kind(path: str) -> str:
+    stem, extension = os.path.splitext(path.lower())
+    if extension in _COMPRESSIONS:
+        extension = os.path.splitext(stem)[1]
+    if extension not in _EXTENSIONS:
+        raise UserError(f"--input: {path!r} does not tell what it holds; expected one of {', '.join(_EXTENSIONS)}, or --source")
+    return _EXTENSIONS[extension]
+
+
+# --- the job -------------------------------------------------------------------------------
+
+
+def score_files(
+    data_for: Callable[[Sequence[str]], DataConfig],
+    *,
+    model: str,
+    output: str,
+    output_format: Format,
+    signature: str,
+    overwrite: bool,
+    beam_arguments: Sequence[str],
+) -> None:
+    """Scores every document of the input and publishes the predictions, whole or not at all.
+
+    Args:
+      data_for: the model's text fields -> the source of the documents.
+      model: an exported model's directory; every worker must reach it.
+      output: the directory of the predictions, on a file system that every worker has mounted.
+      output_format: of the files of predictions.
+      signature: `decide`: the labels that reach their thresholds; `serving_default`: as many of the best as the export says.
+      overwrite: replace predictions that are there.
+      beam_arguments: of the runner.
+
+    Raises:
+      UserError: the model, the input or the output is wrong, or too much is rejected.
+      RuntimeError: the runner lost or repeated documents; nothing is published.
+    """
+    started = time.monotonic()
+    if FileSystems.get_scheme(output):
+        raise UserError(f"--output: received {output!r}, expected a directory of a mounted file system: only there can it appear whole or not at all")
+    place = Path(output)
+    recover(place)
+    _check_place(place, overwrite=overwrite)
+    load_tensorflow()
+    model_dir = model if FileSystems.get_scheme(model) else os.path.abspath(model)
+    loaded = process_model(model_dir)
+    data = data_for(loaded.text_fields)
+    if len(data.record_spec.text_fields) != len(loaded.text_fields):
+        raise UserError(
+            f"--input: its documents have {len(data.record_spec.text_fields)} texts, and the model takes {len(loaded.text_fields)}: "
+            f"{', '.join(loaded.text_fields)}; name the fields with --text-field"
+        )
+    reader = registry.make_reader(data)
+    files = reader.files()
+    parts = registry.parts(files)
+    options = runners.pipeline_options(beam_arguments, sum(file.bytes for file in files))
+    print(f"scoring {len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB, on {runners.describe(options)}", flush=True)
+    with staging(place, what="--output") as staged:
+        work_dir = staged / "work"
+        work_dir.mkdir()
+        pipeline = beam.Pipeline(options=options)
+        score = ScorePart(reader, model_dir, signature, output_format, str(staged), str(work_dir), len(parts))
+        _ = pipeline | "Parts" >> beam.Create(list(enumerate(parts))) | "SpreadParts" >> beam.Reshuffle() | "ScoreParts" >> beam.ParDo(score)
+        with _progress(work_dir, len(parts)):
+            runners.run(pipeline)
+        results = [PartResult.model_validate_json(path.read_text()) for path in sorted(work_dir.glob("part-*.json"))]
+        summary = _summary(results, data, loaded, num_parts=len(parts), signature=signature)
+        shutil.rmtree(work_dir)
+        (staged / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
+        publish(staged, place)
+    seconds = time.monotonic() - started
+    print(f"read {summary['read']:,} documents: {summary['written']:,} scored, {sum(summary['rejected'].values()):,} rejected")
+    for reason, count in summary["rejected"].items():
+        print(f"  rejected {count:,} x {reason}")
+    print(f"wrote {output} in {seconds:.1f} s")
+
+
+def _check_place(place: Path, *, overwrite: bool) -> None:
+    if (place / SUMMARY).exists():
+        if not overwrite:
+            raise UserError(f"--output: {place} holds predictions; --overwrite replaces them")
+    elif place.exists() and (not place.is_dir() or any(place.iterdir())):
+        # Not even --overwrite replaces what no run of ours has written.
+        raise UserError(f"--output: {place} is there and holds no predictions; expected a new or empty directory")
+
+
+def _summary(results: Sequence[PartResult], data: DataConfig, model: SavedModel, *, num_parts: int, signature: str) -> dict[str, Any]:
+    """What the output holds.
+
+    Raises:
+      UserError: a file cannot be read to its end, or too much is rejected.
+      RuntimeError: documents are not accounted for.
+    """
+    rejected = collections.Counter()
+    for result in results:
+        rejected.update(result.rejected)
+    read, written = sum(result.read for result in results), sum(result.predictions.examples for result in results)
+    if len(results) != num_parts or read != written + rejected.total():
+        raise RuntimeError(
+            f"the runner lost or repeated data, so nothing is published: {len(results)} of {num_parts} parts are done, and of {read:,} documents "
+            f"{written:,} are scored and {rejected.total():,} rejected"
+        )
+    if not read:
+        raise UserError("--input: the files hold no documents; expected at least one")
+    if rejected[UNREADABLE]:
+        raise UserError(f"--input: {rejected[UNREADABLE]:,} files cannot be read to their end; nothing is published")
+    if rejected.total() > data.max_reject_fraction * read:
+        reasons = "".join(f"\n  {count:,} x {reason}" for reason, count in rejected.most_common())
+        limit = f"data.max_reject_fraction = {data.max_reject_fraction:g}"
+        raise UserError(f"{rejected.total():,} of {read:,} documents are rejected, more than {limit} allows:{reasons}")
+    origin = model.origin()
+    return {
+        "model": model.path,
+        "saved_model_fingerprint": origin["saved_model_fingerprint"],
+        "signature": signature,
+        "read": read,
+        "written": written,
+        "rejected": dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
+        "files": [info.model_dump() for result in results for info in (result.predictions, result.rejects) if info],
+    }
+
+
+def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManager[None]:
+    """Shows, while it is entered, how much is scored."""
+    started = time.monotonic()
+
+    def watch(done: threading.Event) -> None:
+        seen: dict[Path, int] = {}
+        with ProgressLine("scoring") as line:
+            while not done.wait(local_progress.POLL_SECONDS):
+                for path in work_dir.glob("part-*.json"):
+                    if path not in seen:
+                        seen[path] = json.loads(path.read_text())["read"]
+                read = sum(seen.values())
+                rate = read / (time.monotonic() - started)
+                line.update(len(seen), num_parts, f"{len(seen)}/{num_parts} parts, {read:,} documents, {rate:,.0f} documents/s")
+
+    return local_progress.beside(watch)
+
+
+# --- on the workers ------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1)
+def process_model(model_dir: str) -> SavedModel:
+    """The model, loaded once a process, whatever the number of DoFns."""
+    load_tensorflow()
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # TensorFlow runs already
+        # How a sum is shared out to threads decides its last bits. What takes long, the analyzer, uses more threads all the same.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    return saved_model.load(model_dir)
+
+
+@dataclasses.dataclass
+class ScorePart(beam.DoFn):
+    """(part number, files) -> a file of predictions, one of rejects where there are any, and a `PartResult`.
+
+    A part's rows are scored in batches that follow from the rows alone, and written in their order: so neither the number of
+    workers nor their order changes a byte.
+
+    Attributes:
+      reader: the source.
+      model_dir: the exported model.
+      signature: `decide` or `serving_default`.
+      output_format: of the predictions.
+      directory: where predictions and rejects go.
+      work_dir: where the results go.
+      num_parts: all parts of the input; file names tell it.
+    """
+
+    reader: Reader
+    model_dir: str
+    signature: str
+    output_format: Format
+    directory: str
+    work_dir: str
+    num_parts: int
+
+    def setup(self):
+        self._model = process_model(self.model_dir)
+
+    def process(self, part: tuple[int, Sequence[InputFile]]) -> None:
+        number, files = part
+        rejected: collections.Counter[str] = collections.Counter()
+        with self._file("predictions", number, self.output_format) as predictions, self._file("rejects", number, "jsonl") as rejects:
+            write = _WRITERS[self.output_format]
+            with write(predictions) as write_batch:
+                rows = itertools.chain.from_iterable(map(self.reader.read, files))
+                for table, some_rejects in _overlapping(self._scored, batches(rows)):
+                    write_batch(table)
+                    predictions.examples += table.num_rows
+                    for reject in some_rejects:
+                        rejected[reject.reason] += 1
+                        rejects.write(_json_line(dataclasses.asdict(reject)))
+                        rejects.examples += 1
+        result = PartResult(
+            read=predictions.examples + rejects.examples,
+            rejected=rejected,
+            predictions=predictions.publish(),
+            rejects=rejects.publish() if rejects.examples else rejects.delete(),
+        )
+        _write_whole(Path(self.work_dir, f"part-{number:06d}.json"), result.model_dump_json().encode())
+
+    def _file(self, what: str, number: int, extension: str) -> "_OutputFile":
+        return _OutputFile(Path(self.directory, f"{what}-{number:05d}-of-{self.num_parts:05d}.{extension}"))
+
+    def _scored(self, rows: Sequence[Document | Reject]) -> tuple[pa.Table, list[Reject]]:
+        """(PREDICTIONS of the documents among the rows, the rejects)."""
+        import tensorflow as tf
+
+        documents = [row for row in rows if isinstance(row, Document)]
+        rejects = [row for row in rows if isinstance(row, Reject)]
+        if not documents:
+            return PREDICTIONS.empty_table(), rejects
+        columns = zip(*(document.texts for document in documents), strict=True)
+        texts = {
+            field: tf.constant([text.encode("utf-8", "surrogatepass") for text in column])
+            for field, column in zip(self._model.text_fields, columns, strict=True)
+        }
+        answer = {key: value.numpy() for key, value in self._model.module.signatures[self.signature](**texts).items()}
+        num_documents, width = answer["labels"].shape
+        counts = answer.get("counts", np.full(num_documents, width, np.int32))
+        is_real = np.arange(width) < counts[:, None]
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+        table = pa.table(
+            [
+                pa.array([document.id.encode("utf-8", "replace").decode() for document in documents], pa.string()),
+                pa.ListArray.from_arrays(offsets, pa.array(answer["labels"][is_real], pa.string())),
+                pa.ListArray.from_arrays(offsets, pa.array(answer["scores"][is_real], pa.float32())),
+            ],
+            schema=PREDICTIONS,
+        )
+        return table, rejects
+
+
+def _overlapping(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`function` of each item, in order; while it works on one, the next is made and what it gave for the one before is used."""
+    with ThreadPoolExecutor(1) as executor:
+        before = None
+        for item in items:
+            running = executor.submit(function, item)
+            if before is not None:
+                yield before.result()
+            before = running
+        if before is not None:
+            yield before.result()
+
+
+class _OutputFile(Described):
+    """A file that is written under a temporary name; a context manager."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        # Its name is new in every attempt at a part: one that was given up may still be writing.
+        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        super().__init__(open(self._temporary, "wb"))
+        self.examples = 0
+
+    def __enter__(self) -> "_OutputFile":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._stream.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._stream.closed
+
+    def publish(self) -> ShardInfo:
+        """Gives the closed file its name."""
+        os.replace(self._temporary, self._path)
+        return ShardInfo(file=self._path.name, bytes=self.size, sha256=self.digest.hexdigest(), examples=self.examples)
+
+    def delete(self) -> None:
+        self._temporary.unlink()
+
+
+@contextlib.contextmanager
+def _jsonl_writer(target: _OutputFile) -> Iterator[Callable[[pa.Table], None]]:
+    def write(table: pa.Table) -> None:
+        for row in table.to_pylist():
+            row["scores"] = [round(score, SCORE_DIGITS) for score in row["scores"]]
+            target.write(_json_line(row))
+
+    yield write
+
+
+@contextlib.contextmanager
+def _parquet_writer(target: _OutputFile) -> Iterator[Callable[[pa.Table], None]]:
+    with pq.ParquetWriter(pa.PythonFile(target, mode="w"), PREDICTIONS) as writer:
+        yield writer.write_table
+
+
+_WRITERS = {"jsonl": _jsonl_writer, "parquet": _parquet_writer}
+
+
+def _json_line(row: Mapping[str, Any]) -> bytes:
+    return _JSON.encode(row).encode("utf-8", "replace") + b"\n"
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""Documents -> dataset: read, analyze, merge, count labels, split, count tokens, write."""

@@ -1,0 +1,118 @@
+"""Documents -> analyzed documents in columns, keyed by a hash of their analyzed text."""
+
+import dataclasses
+import functools
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_jobs.contract.dataset_config import SplitsConfig, TextConfig
+from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.preprocessing.splits import NoSplit, given_split
+from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
+
+BATCH_DOCUMENTS = 512
+
+# An analyzed document. `text` holds the analyzed text of each text field, a line each. `digest` is BLAKE2b-128 of it: its first
+# half orders documents within a split, its second half decides the split, unless its source says it, or the time, in `given`.
+DOCUMENTS = pa.schema(
+    [
+        ("digest", pa.binary()),
+        ("id", pa.large_binary()),
+        ("text", pa.large_string()),
+        ("labels", pa.large_list(pa.large_string())),
+        ("weight", pa.float32()),
+        ("metadata", pa.large_list(pa.large_string())),
+        ("given", pa.int64()),
+    ]
+)
+
+REJECTS_TAG = "rejects"
+
+
+@dataclasses.dataclass
+class Analyze(beam.DoFn):
+    """list[Document] -> pa.Table of DOCUMENTS and, tagged `rejects`, list[Reject]."""
+
+    text: TextConfig
+    num_texts: int
+    splits: SplitsConfig
+
+    def setup(self):
+        self._analyzer = process_analyzer(self.text.model_dump_json())
+
+    def process(self, documents: Sequence[Document]) -> Iterator[pa.Table]:
+        if any(len(document.texts) != self.num_texts for document in documents):
+            raise ValueError(
+                f"received a document with other than {self.num_texts} texts, expected one for each of data.text_fields that stays apart"
+            )
+        texts = self._analyzer([text.encode("utf-8", "surrogatepass") for document in documents for text in document.texts])
+        analyzed = [b"\n".join(texts[i : i + self.num_texts]) for i in range(0, len(texts), self.num_texts)]
+        kept, given, rejects = [], [], []
+        for i, (document, text) in enumerate(zip(documents, analyzed, strict=True)):
+            if not text.strip():
+                rejects.append(_reject(document, "empty text", "no token is left after analysis"))
+                continue
+            try:
+                given.append(given_split(document, self.splits))
+                kept.append(i)
+            except NoSplit as error:
+                rejects.append(_reject(document, "no split", str(error)))
+        if rejects:
+            yield beam.pvalue.TaggedOutput(REJECTS_TAG, rejects)
+        yield pa.table(
+            [
+                [hashlib.blake2b(analyzed[i], digest_size=16).digest() for i in kept],
+                [documents[i].id.encode("utf-8", "replace") for i in kept],
+                pa.array([analyzed[i] for i in kept], pa.large_binary()).cast(pa.large_string()),
+                [documents[i].labels for i in kept],
+                [documents[i].weight for i in kept],
+                [documents[i].metadata for i in kept],
+                given,
+            ],
+            schema=DOCUMENTS,
+        )
+
+
+def tokens_of(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column `text` -> lists of tokens, those of all text fields in one row."""
+    return pc.ascii_split_whitespace(pc.ascii_trim_whitespace(texts))
+
+
+def order_keys(digests: pa.ChunkedArray) -> np.ndarray:
+    """uint64 [documents]: the first half of each digest."""
+    return _halves(digests)[:, 0]
+
+
+def split_keys(digests: pa.ChunkedArray) -> np.ndarray:
+    """uint64 [documents]: the second half of each digest."""
+    return _halves(digests)[:, 1]
+
+
+def _halves(digests: pa.ChunkedArray) -> np.ndarray:
+    content = b"".join(digests.to_pylist())
+    return np.frombuffer(content, dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
+
+@functools.lru_cache(maxsize=1)
+def process_analyzer(text_json: str):
+    """list[bytes] -> list[bytes] by the analyzer of a specification: one graph a process, whatever the number of DoFns."""
+    started = time.perf_counter()
+    load_tensorflow()  # takes seconds: only processes that analyze pay for it
+    import tensorflow as tf
+
+    from beam_jobs.contract.analyzer import Analyzer
+
+    analyzer = Analyzer(TextConfig.model_validate_json(text_json))
+    logging.getLogger(__name__).info("analyzer ready after %.1f s", time.perf_counter() - started)
+    return lambda raw: analyzer(tf.constant(raw, tf.string)).numpy().tolist()
+
+
+def _reject(document: Document, reason: str, detail: str) -> Reject:
+    return Reject(document.source, document.row, reason, detail, "\n".join(document.texts)[:MAX_REJECT_CONTENT])

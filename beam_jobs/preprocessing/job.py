@@ -1,0 +1,253 @@
+"""The preprocessing job from a config to a published dataset."""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import DirectOptions
+
+from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract.atomic import publish, recover, staging
+from beam_jobs.contract.config import Config, config_hash
+from beam_jobs.contract.dataset_config import TextConfig
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import Manifest
+from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.contract.word_lists import resolve
+from beam_jobs.preprocessing import labels, pipeline, tfds_metadata
+from beam_jobs.runtime import local_progress, runners, step_times
+from beam_jobs.sources import registry
+from beam_jobs.sources.documents import UNREADABLE
+
+BUCKET_BYTES = 8 << 20  # about 8 MiB of input a bucket
+MAX_BUCKET_BITS = 12
+UNKNOWN_BYTES = 1 << 30  # what a source is taken to hold that lists no files
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool, force: bool) -> None:
+    """Makes the dataset that `config` describes, or finds that it is there already.
+
+    Raises:
+      UserError: the config, the input or the place of the output is wrong, or too much is rejected.
+      RuntimeError: the runner lost or repeated documents; nothing is published.
+    """
+    started = time.monotonic()
+    if FileSystems.get_scheme(config.output.dataset_dir):
+        raise UserError(
+            f"output.dataset_dir: received {config.output.dataset_dir!r}, expected a directory of a mounted file system: only there can a "
+            "dataset appear whole or not at all. Write to one and copy it, manifest.json last"
+        )
+    dataset_dir = Path(config.output.dataset_dir)
+    recover(dataset_dir)
+    reader = registry.make_reader(config.data)
+    files = reader.files()
+    labels_config = labels.resolve(config.labels)
+    input_hash = registry.input_hash([*files, *labels.files_of(config.labels)])
+    if _is_there(dataset_dir, config, input_hash, overwrite=overwrite, force=force):
+        print(f"{dataset_dir} is complete: the same config and input made it (--force makes it again)")
+        return
+    analyzer_spec = _checked(config.text)
+    input_bytes = sum(file.plain_bytes for file in files) if files else UNKNOWN_BYTES
+    options = runners.pipeline_options(beam_arguments, input_bytes)
+    if runners.is_local(options) and options.view_as(DirectOptions).direct_running_mode == "in_memory":
+        load_tensorflow()  # this process needs it, and while it loads no progress can be shown
+    parts = registry.parts(files)
+    bucket_bits = min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length()))
+    what = f"{len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB," if files else config.data.reader
+    print(f"preprocessing {what} on {runners.describe(options)}", flush=True)
+
+    with _writing(dataset_dir, quiet=runners.is_local(options)), staging(dataset_dir) as staged:
+        work_dir = staged / "work"
+        parts_dir = work_dir / "parts"
+        parts_dir.mkdir(parents=True)
+        job = beam.Pipeline(options=options)
+        pipeline.build(
+            job,
+            config=config.model_copy(update={"text": analyzer_spec, "labels": labels_config}),
+            reader=reader,
+            parts=parts,
+            bucket_bits=bucket_bits,
+            dataset_dir=str(staged),
+            work_dir=str(work_dir),
+            progress_dir=str(parts_dir),
+        )
+        with local_progress.watch(
+            parts_dir=parts_dir,
+            num_parts=len(parts),
+            work_dir=work_dir,
+            num_buckets=1 << bucket_bits,
+            has_pieces=analyzer_spec.wordpiece is not None,
+            dataset_dir=staged,
+        ):
+            result = runners.run(job)
+        results = pipeline.Results.model_validate_json((work_dir / pipeline.RESULTS).read_text())
+        _check(results, config, num_parts=len(parts), rejects=staged / manifests.REJECTS)
+        shutil.rmtree(work_dir)
+        analyzer_spec = analyzer_spec.model_copy(update={"wordpiece": results.wordpiece})
+        manifest = _manifest(config, analyzer_spec, results, input_hash, staged)
+        (staged / manifests.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+        manifests.write(manifest, staged)
+        publish(staged, dataset_dir)
+    if cost := step_times.report(result):
+        print(cost)
+    print(summary(manifest))
+    print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
+
+
+def _checked(text: TextConfig) -> TextConfig:
+    """The specification with its word lists written out; a wrong pattern or list is told before any work."""
+    if text.has_own_patterns:
+        load_tensorflow()  # takes seconds, which worker processes take once more
+        from beam_jobs.contract.analyzer import Analyzer
+
+        Analyzer(text.up_to_words)
+    return resolve(text)
+
+
+@contextlib.contextmanager
+def _writing(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
+    """Turns a failure to write, here or in a worker, into a UserError; `quiet` keeps Beam from telling of failures first."""
+    beam_logger = logging.getLogger("apache_beam")
+    level = beam_logger.level
+    if quiet:
+        beam_logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        codes = {int(code) for code in re.findall(r"\[Errno (\d+)\]", f"{error!r} {error}")} & _WRITE_ERRORS
+        if not codes:
+            raise
+        reason = " and ".join(map(os.strerror, sorted(codes)))
+        raise UserError(
+            f"output.dataset_dir: cannot write {dataset_dir}: {reason}; nothing is published. Expected room for the dataset and as much again "
+            "for the work on it"
+        ) from None
+    finally:
+        beam_logger.setLevel(level)
+
+
+def _is_there(dataset_dir: Path, config: Config, input_hash: str, *, overwrite: bool, force: bool) -> bool:
+    """Whether the same dataset stands there already and need not be made again."""
+    if not dataset_dir.exists():
+        return False
+    if not (dataset_dir / manifests.MANIFEST).exists():
+        # Not even --overwrite replaces what no run of ours has written.
+        if not dataset_dir.is_dir() or any(dataset_dir.iterdir()):
+            raise UserError(f"output.dataset_dir: {dataset_dir} is there and is no dataset; expected a new or empty directory")
+        return False
+    try:
+        manifest = manifests.load(dataset_dir)
+        manifests.check_same_dataset(manifest, config.dataset_config(), dataset_dir)
+        if manifest.input_hash != input_hash:
+            raise UserError(f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again")
+        spec = resolve(config.text)
+        if spec.wordpiece == "train":
+            spec = spec.model_copy(update={"wordpiece": manifest.analyzer.wordpiece})  # the config and the input decide what is learned
+        if manifest.analyzer != spec:
+            files = [file for file in (config.text.stop_words, config.text.wordpiece) if isinstance(file, str) and file != "train"]
+            raise UserError(f"the dataset {dataset_dir} was made with other words in {' or '.join(files)}; --overwrite makes it again")
+    except UserError:
+        if overwrite:
+            return False
+        raise
+    return not force
+
+
+def _check(results: pipeline.Results, config: Config, *, num_parts: int, rejects: Path) -> None:
+    """Raises unless every document read is accounted for and few enough are rejected."""
+    counts = results.counts
+    if results.parts != tuple(range(num_parts)) or counts.unaccounted() or results.uncounted_names:
+        raise RuntimeError(
+            f"the runner lost or repeated data, so nothing is published: {len(results.parts)} of {num_parts} parts were read, of "
+            f"{counts.read:,} documents {counts.unaccounted():,} are neither written nor duplicates nor rejects, and "
+            f"{results.uncounted_names:,} labels and tokens of documents were not counted"
+        )
+    rejected = sum(counts.rejected.values())
+    if not counts.read:
+        raise UserError("the input holds no documents; expected at least one")
+    if counts.rejected.get(UNREADABLE):
+        raise UserError(f"{counts.rejected[UNREADABLE]:,} input files cannot be read to their end, such as {_example(rejects, UNREADABLE)}")
+    if rejected > config.data.max_reject_fraction * counts.read:
+        limit = f"more than data.max_reject_fraction = {config.data.max_reject_fraction:g} allows"
+        reasons = [f"  {count:,} x {reason}, such as {_example(rejects, reason)}" for reason, count in counts.rejected.items()]
+        raise UserError(f"{rejected:,} of {counts.read:,} documents are rejected, {limit}:\n" + "\n".join(reasons))
+    if not results.num_labels:
+        raise UserError(
+            f"none of {counts.read - rejected:,} documents has a label that is kept; look at labels.min_count and at the label field of `data`"
+        )
+    if not results.splits["train"].examples:
+        raise UserError(f"the train split is empty: {counts.written:,} documents are too few for `splits`, or none is for training")
+
+
+def _example(rejects: Path, reason: str) -> str:
+    with open(rejects, encoding="utf-8") as stream:
+        reject = next(row for row in map(json.loads, stream) if row["reason"] == reason)
+    return f"{reject['source']}, row {reject['row']}: {reject['detail']}"
+
+
+def _manifest(config: Config, analyzer_spec: TextConfig, results: pipeline.Results, input_hash: str, staged: Path) -> Manifest:
+    if not (staged / manifests.REJECTS).exists():
+        (staged / manifests.REJECTS).touch()
+    metadata = tfds_metadata.write_metadata(staged, config.name, config.data.record_spec, results.splits, has_weights=results.has_weights)
+    has_ngrams = config.vocabulary.ngrams > 1
+    dataset_config = config.dataset_config()
+    return Manifest(
+        format_version=manifests.FORMAT_VERSION,
+        name=config.name,
+        config=dataset_config,
+        config_hash=config_hash(dataset_config),
+        input_hash=input_hash,
+        analyzer=analyzer_spec,
+        text_fields=config.data.record_spec.text_fields,
+        metadata_fields=config.data.record_spec.metadata_fields,
+        splits=results.splits,
+        counts=results.counts,
+        labels=manifests.file_info(staged, manifests.LABELS),
+        num_labels=results.num_labels,
+        label_counts=results.label_counts,
+        vocabulary=manifests.file_info(staged, manifests.VOCABULARY),
+        document_counts=manifests.file_info(staged, manifests.DOCUMENT_COUNTS),
+        vocabulary_size=results.vocabulary_size,
+        rejects=manifests.file_info(staged, manifests.REJECTS),
+        term_counts=manifests.file_info(staged, manifests.TERM_COUNTS),
+        ngrams=manifests.file_info(staged, manifests.NGRAMS) if has_ngrams else None,
+        ngram_document_counts=manifests.file_info(staged, manifests.NGRAM_DOCUMENT_COUNTS) if has_ngrams else None,
+        statistics=manifests.file_info(staged, manifests.STATISTICS),
+        tfds=tuple(manifests.file_info(staged, file) for file in metadata),
+    )
+
+
+def summary(manifest: Manifest) -> str:
+    """What the dataset holds, in a few lines."""
+    counts = manifest.counts
+    lines = [
+        f"read {counts.read:,} documents: {counts.written:,} written, {counts.duplicates:,} duplicates merged, "
+        + (f"{counts.near_duplicates:,} near-duplicates dropped, " if counts.near_duplicates else "")
+        + f"{sum(counts.rejected.values()):,} rejected, {counts.dropped_without_labels:,} dropped without labels"
+    ]
+    lines += [f"  rejected {count:,} x {reason}" for reason, count in counts.rejected.items()]
+    labels = manifest.label_counts
+    left_out = {
+        "renamed by alias": labels.aliased,
+        "dropped by labels.deny": labels.denied,
+        "not in labels.allow": labels.not_allowed,
+        "of labels below min_count or beyond top_k": labels.occurrences - labels.occurrences_kept,
+    }
+    lines += [f"  label occurrences {what}: {count:,}" for what, count in left_out.items() if count]
+    splits = ", ".join(f"{name} {split.examples:,} in {len(split.shards)} shards" for name, split in manifest.splits.items())
+    pieces = manifest.analyzer.wordpiece
+    of_pieces = "" if pieces is None else f" of {len(pieces):,} pieces"
+    lines.append(f"{splits}; {manifest.num_labels:,} labels, {manifest.vocabulary_size:,} tokens{of_pieces}")
+    return "\n".join(lines)

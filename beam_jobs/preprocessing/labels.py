@@ -1,0 +1,100 @@
+"""Cleaning label names: one spelling a label, and only the labels that are wanted."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_jobs.contract.dataset_config import LabelsConfig
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import LabelChanges
+from beam_jobs.sources.input_files import InputFile
+
+_CHANGES = tuple(LabelChanges.model_fields)
+
+
+def resolve(config: LabelsConfig) -> LabelsConfig:
+    """The config with the labels of its allow-list file written out, so that workers need no file.
+
+    Raises:
+      UserError: the file cannot be read, or holds no label.
+    """
+    if not isinstance(config.allow, str):
+        return config
+    expected = "expected a list, or a UTF-8 file with one label a line"
+    try:
+        lines = Path(config.allow).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"labels.allow: cannot read {config.allow!r}: {error}; {expected}") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise UserError(f"labels.allow: {config.allow!r} holds no label; {expected}")
+    return config.model_copy(update={"allow": names})
+
+
+def files_of(config: LabelsConfig) -> list[InputFile]:
+    """The allow-list file, where there is one: what is in it decides the dataset, as the documents do."""
+    if not isinstance(config.allow, str):
+        return []
+    path = Path(config.allow)
+    return [InputFile(config.allow, str(path.resolve()), path.stat().st_size)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRules:
+    """The rules of a resolved config, in their order: case folding, aliases, deny-list, allow-list.
+
+    Where case is folded, the names that the config gives are folded too.
+    """
+
+    config: LabelsConfig
+
+    def clean(self, labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, LabelChanges]:
+        """Lists of names, one a document -> the same lists cleaned, and how many occurrences each rule changed or dropped.
+
+        A name may stand in a list twice afterwards.
+        """
+        config = self.config
+        if not (config.fold_case or config.aliases or config.deny or config.allow is not None):
+            return labels, LabelChanges()
+        codes = pc.list_flatten(labels).combine_chunks().dictionary_encode()
+        cleaned, changed = self._clean_names(codes.dictionary.to_pylist())
+        indices = codes.indices.to_numpy()
+        occurrences = np.bincount(indices, minlength=len(cleaned))
+        names = pa.array(cleaned, pa.large_string()).take(codes.indices)
+        kept = names.is_valid().to_numpy(zero_copy_only=False)
+        offsets = np.searchsorted(pc.list_parent_indices(labels).to_numpy()[kept], np.arange(len(labels) + 1))
+        lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), names.drop_null())
+        counts = {change: int(occurrences[rows].sum()) for change, rows in changed.items()}
+        return pa.chunked_array([lists]), LabelChanges(**counts)
+
+    def _clean_names(self, names: list[str]) -> tuple[list[str | None], dict[str, list[int]]]:
+        """Each name cleaned, None where it is dropped; and the places of the names that each rule touched."""
+        config = self.config
+
+        def fold(name: str) -> str:
+            return name.casefold() if config.fold_case else name
+
+        aliases = {fold(name): fold(target) for name, target in config.aliases.items()}
+        deny = set(map(fold, config.deny))
+        allow = None if config.allow is None else set(map(fold, config.allow))
+        cleaned: list[str | None] = []
+        changed: dict[str, list[int]] = {change: [] for change in _CHANGES}
+        for place, received in enumerate(names):
+            name = fold(received)
+            if name != received:
+                changed["case_folded"].append(place)
+            if name in aliases:
+                name = aliases[name]
+                changed["aliased"].append(place)
+            if name in deny:
+                changed["denied"].append(place)
+                cleaned.append(None)
+            elif allow is not None and name not in allow:
+                changed["not_allowed"].append(place)
+                cleaned.append(None)
+            else:
+                cleaned.append(name)
+        return cleaned, changed

@@ -1,0 +1,115 @@
+"""Which Beam runner a job runs on: the local one by default, in the mode that suits the input's size."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
+from apache_beam.runners.runner import PipelineResult
+
+from beam_jobs.contract.errors import UserError
+from beam_jobs.runtime import worker_processes
+
+# Below this one process is faster: each worker process spends seconds on importing TensorFlow.
+IN_MEMORY_BYTES = 32 << 20  # 32 MiB
+# Both put what a step gives to its main output into its tagged ones, and still say DONE.
+WRONG_RUNNERS = ("DaskRunner", "BundleBasedDirectRunner")
+
+
+def pipeline_options(beam_arguments: Sequence[str], input_bytes: int) -> PipelineOptions:
+    """The options of a run.
+
+    Args:
+      beam_arguments: what the user gave after `--`.
+      input_bytes: size of the input; decides the local runner's mode where the user did not.
+
+    Raises:
+      UserError: the user asks for a runner or mode that is known to give wrong results.
+    """
+    options = PipelineOptions(list(beam_arguments), save_main_session=False)
+    standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
+    runner = (standard.runner or "FnApiRunner").rpartition(".")[2]
+    if runner in WRONG_RUNNERS:
+        raise UserError(f"--runner={runner}: Beam 2.77 gives wrong results on it; expected FnApiRunner, FlinkRunner or another runner")
+    if runner in ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner"):
+        standard.runner = "FnApiRunner"  # the others would first try to download another runner
+        given = {argument.partition("=")[0] for argument in beam_arguments}
+        if "--direct_running_mode" not in given:
+            direct.direct_running_mode = "in_memory" if input_bytes < IN_MEMORY_BYTES else "multi_processing"
+        if "--direct_num_workers" not in given:
+            direct.direct_num_workers = 1 if direct.direct_running_mode == "in_memory" else os.cpu_count() or 1
+        if direct.direct_running_mode == "multi_threading":
+            raise UserError("--direct_running_mode=multi_threading: Beam 2.77 loses elements in it; expected in_memory or multi_processing")
+    # The local runner, which others may run within themselves, has a timer thread that flushes output buffers; it does so without
+    # a lock and loses elements. 0 switches it off.
+    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
+    return options
+
+
+def run(pipeline: beam.Pipeline) -> PipelineResult:
+    """Runs a pipeline to its end. Ctrl-C and SIGTERM end it on its runner too.
+
+    Raises:
+      RuntimeError: a step or a worker has failed.
+      KeyboardInterrupt: Ctrl-C.
+      SystemExit: SIGTERM; its status is 143.
+    """
+    worker_processes.lost.clear()
+    with _ended_by_signals():
+        try:
+            result = pipeline.run()
+            try:
+                result.wait_until_finish()
+            except (KeyboardInterrupt, SystemExit):
+                with contextlib.suppress(Exception):  # the runner may have gone first
+                    result.cancel()
+                raise
+            return result
+        except Exception as error:
+            if worker_processes.lost:
+                raise RuntimeError(f"{worker_processes.lost[0]}; nothing is published") from error
+            raise
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Ends the block with KeyboardInterrupt on SIGINT and SystemExit on SIGTERM; in the main thread only, as Python has it."""
+    received: list[int] = []
+
+    def receive(number: int, _frame) -> None:
+        received.append(number)
+        raise _ending(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, receive) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        yield
+    except Exception:
+        if received:  # Beam takes what is raised within a step for a failure of the step
+            raise _ending(received[0]) from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ending(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the runner is Beam's local one, whose exceptions hold the traceback of the worker."""
+    return options.view_as(StandardOptions).runner == "FnApiRunner"
+
+
+def describe(options: PipelineOptions) -> str:
+    """The runner, in words."""
+    runner = options.view_as(StandardOptions).runner
+    if runner != "FnApiRunner":
+        return runner
+    direct = options.view_as(DirectOptions)
+    return f"{runner}, {direct.direct_running_mode}, {direct.direct_num_workers} worker{'s' * (direct.direct_num_workers != 1)}"

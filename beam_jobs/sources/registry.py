@@ -1,0 +1,41 @@
+"""Sources -> documents. A reader lists its files and reads one file at a time; Beam reads files in parallel."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from beam_jobs.contract.dataset_config import CustomData, DataConfig
+from beam_jobs.sources import custom
+from beam_jobs.sources.delimited import CsvReader
+from beam_jobs.sources.directories import DirectoriesReader
+from beam_jobs.sources.docstrings import DocstringsReader
+from beam_jobs.sources.documents import Document, Reject
+from beam_jobs.sources.input_files import InputFile, input_hash, parts
+from beam_jobs.sources.jsonl import JsonlReader
+from beam_jobs.sources.parquet import ParquetReader
+from beam_jobs.sources.stack_exchange import StackExchangeReader
+
+__all__ = ["Reader", "input_hash", "make_reader", "parts"]
+
+_READERS = {
+    "jsonl": JsonlReader,
+    "csv": CsvReader,
+    "parquet": ParquetReader,
+    "directories": DirectoriesReader,
+    "stack_exchange": StackExchangeReader,
+    "python_docstrings": DocstringsReader,
+}
+
+
+class Reader(Protocol):
+    """A source. It is pickled to the workers, so it holds nothing but its config."""
+
+    def files(self) -> list[InputFile]:
+        """The input files; raises UserError where there are none, or where they cannot hold what the config names."""
+
+    def read(self, file: InputFile) -> Iterator[Document | Reject]:
+        """Everything in one file, or in its range, in its order. Nothing is dropped in silence."""
+
+
+def make_reader(data: DataConfig) -> Reader | custom.TransformSource:
+    """The source of a config's `data` section."""
+    return custom.make(data) if isinstance(data, CustomData) else _READERS[data.source](data)

@@ -1,0 +1,140 @@
+"""Cleaning labels, against plain Python."""
+
+import json
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.dataset_config import LabelsConfig
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import LabelChanges
+from beam_jobs.preprocessing.job import preprocess, summary
+from beam_jobs.preprocessing.labels import LabelRules
+
+KIND = pa.large_list(pa.large_string())
+names = st.sampled_from(["a", "A", "b", "B", "straße", "STRASSE", "c", "x"])
+rules = st.builds(
+    LabelsConfig,
+    fold_case=st.booleans(),
+    aliases=st.dictionaries(st.sampled_from(["a", "B"]), st.sampled_from(["c", "X"])),
+    deny=st.lists(names, max_size=2).map(tuple),
+    allow=st.none() | st.lists(names, min_size=1, max_size=3).map(tuple),
+)
+
+
+def reference(lists: list[list[str]], config: LabelsConfig) -> tuple[list[list[str]], dict[str, int]]:
+    fold = str.casefold if config.fold_case else str
+    counts = dict.fromkeys(LabelChanges.model_fields, 0)
+    cleaned = []
+    for labels in lists:
+        cleaned.append([])
+        for received in labels:
+            name = fold(received)
+            counts["case_folded"] += name != received
+            for alias, target in config.aliases.items():
+                if name == fold(alias):
+                    name = fold(target)
+                    counts["aliased"] += 1
+                    break
+            if name in map(fold, config.deny):
+                counts["denied"] += 1
+            elif config.allow is not None and name not in map(fold, config.allow):
+                counts["not_allowed"] += 1
+            else:
+                cleaned[-1].append(name)
+    return cleaned, counts
+
+
+@given(lists=st.lists(st.lists(names, max_size=4), max_size=8), cut=st.integers(0, 8), config=rules)
+def test_cleaning_equals_the_reference_and_counts_every_change(lists, cut, config):
+    received = pa.chunked_array([pa.array(lists[:cut], KIND), pa.array(lists[cut:], KIND)])
+    cleaned, changes = LabelRules(config).clean(received)
+    expected, counts = reference(lists, config)
+    assert cleaned.type == KIND and cleaned.to_pylist() == expected
+    assert changes.model_dump() == counts
+
+
+def test_cleaned_labels_are_merged_limited_and_counted_in_the_manifest(tmp_path):
+    rows = [["Math-ph", "meta"], ["math.MP", "math-ph"], ["math.mp", "rare"], ["cs"], ["CS", "meta", "other"]]
+    lines = [json.dumps({"text": f"words of number{i}", "labels": labels}) for i, labels in enumerate(rows * 3)]
+    lines = [line.replace('"rare"', f'"rare{i}"') for i, line in enumerate(lines)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    config = config_from_dict(
+        {
+            "name": "tiny",
+            "data": {"source": "jsonl", "inputs": [str(tmp_path / "in.jsonl")]},
+            "labels": {"fold_case": True, "aliases": {"math-ph": "math.MP"}, "deny": ["Meta"], "min_count": 2, "top_k": 2},
+            "splits": {"train": 1, "validation": 0, "test": 0},
+            "output": {"dataset_dir": str(tmp_path / "dataset")},
+        },
+        what="",
+    )
+    preprocess(config, beam_arguments=[], overwrite=False, force=False)
+    manifest = manifests.load(tmp_path / "dataset")
+    labels = manifests.load_labels(manifest, tmp_path / "dataset")
+    assert [(label["name"], label["positives"]["train"]) for label in labels] == [("cs", 6), ("math.mp", 9)]
+    assert (tmp_path / "dataset/labels.json").read_text().count("\n") == 2 + len(labels)  # one a line
+    assert manifest.label_counts.model_dump() == {
+        "case_folded": 9,
+        "aliased": 6,
+        "denied": 6,
+        "not_allowed": 0,
+        "distinct": 6,
+        "below_min_count": 3,
+        "beyond_top_k": 1,
+        "occurrences": 21,
+        "occurrences_kept": 15,
+    }
+    assert "label occurrences renamed by alias: 6\n" in summary(manifest)
+    assert "label occurrences of labels below min_count or beyond top_k: 6\n" in summary(manifest)
+
+
+def made(folder, **labels):
+    (folder / "in.jsonl").write_text(
+        "\n".join(json.dumps({"id": i, "text": f"words of number{i}", "labels": ["a b", "é", "c"][: i % 4]}) for i in range(20))
+    )
+    config = config_from_dict(
+        {
+            "name": "tiny",
+            "data": {"source": "jsonl", "inputs": [str(folder / "in.jsonl")], "id_field": "id"},
+            "labels": labels,
+            "output": {"dataset_dir": str(folder / "dataset")},
+        },
+        what="",
+    )
+    preprocess(config, beam_arguments=[], overwrite=False, force=False)
+    manifest = manifests.load(folder / "dataset")
+    return manifest, [label["name"] for label in manifests.load_labels(manifest, folder / "dataset")]
+
+
+def test_an_allow_list_of_a_file_keeps_what_the_same_list_keeps_and_a_change_of_it_is_recognised(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "allow.txt").write_text("\ufeffa b\n\n  é  \nnever\n")
+    manifest, names = made(tmp_path / "one", allow=str(tmp_path / "allow.txt"))
+    other, same_names = made(tmp_path / "two", allow=["a b", "é", "never"])
+    assert names == same_names == ["a b", "é"]
+    assert manifest.label_counts == other.label_counts and manifest.label_counts.not_allowed == 5
+    assert [shard.sha256 for shard in manifest.splits["train"].shards] == [shard.sha256 for shard in other.splits["train"].shards]
+    assert made(tmp_path / "one", allow=str(tmp_path / "allow.txt"))[0] == manifest  # recognised
+    (tmp_path / "allow.txt").write_text("a b\nc\nnever\n")
+    with pytest.raises(UserError, match="was made from other input files"):
+        made(tmp_path / "one", allow=str(tmp_path / "allow.txt"))
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "No such file"), (b"\xff", "invalid start byte"), (b" \n", "holds no label")])
+def test_an_allow_list_that_cannot_be_read_or_is_empty_is_the_users_error(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "allow.txt").write_bytes(content)
+    with pytest.raises(UserError, match=f"labels.allow: .*{message}.*expected a list, or a UTF-8 file with one label a line"):
+        made(tmp_path, allow=str(tmp_path / "allow.txt"))
+
+
+@pytest.mark.parametrize(("keep", "written", "dropped"), [(True, 20, 0), (False, 15, 5)])
+def test_documents_without_kept_labels_are_kept_or_dropped_and_counted(tmp_path, keep, written, dropped):
+    counts = made(tmp_path, keep_unlabeled=keep)[0].counts
+    assert (counts.written, counts.dropped_without_labels, counts.written_without_labels) == (written, dropped, 5 - dropped)

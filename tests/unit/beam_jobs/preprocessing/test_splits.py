@@ -1,0 +1,241 @@
+"""Splits: sizes as the fractions say, each document by itself or, stratified, every label in proportion."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.dataset_config import ColumnSplits, FileSplits, FoldSplits, HashSplits, StratifiedSplits, TimeFractionSplits, TimeSplits
+from beam_jobs.contract.manifest import SPLITS
+from beam_jobs.preprocessing import stratified_split
+from beam_jobs.preprocessing.job import preprocess
+from beam_jobs.preprocessing.splits import NOT_GIVEN, NoSplit, assign, given_split, stratify
+from beam_jobs.sources.documents import Document
+
+LARGEST = np.uint64(2**64 - 1)
+
+
+def by_key(keys, splits) -> np.ndarray:
+    keys = np.asarray(keys, np.uint64)
+    return assign(keys, np.full(len(keys), NOT_GIVEN, np.int8), splits)
+
+
+@st.composite
+def fractions(draw) -> HashSplits:
+    parts = draw(st.tuples(st.integers(1, 100), st.integers(0, 100), st.integers(0, 100)))
+    return HashSplits(**{name: part / sum(parts) for name, part in zip(SPLITS, parts, strict=True)})
+
+
+# --- by a hash -------------------------------------------------------------------------
+
+
+@given(splits=fractions(), seed=st.integers(0, 2**32))
+def test_sizes_stay_within_six_standard_deviations_of_the_fractions(splits, seed):
+    documents = 20_000
+    keys = np.random.default_rng(seed).integers(0, LARGEST, documents, np.uint64, endpoint=True)
+    sizes = np.bincount(by_key(keys, splits), minlength=3)
+    for name, size in zip(SPLITS, sizes, strict=True):
+        fraction = getattr(splits, name)
+        assert abs(size - fraction * documents) <= 6 * np.sqrt(documents * fraction * (1 - fraction)) + 1e-6
+
+
+@given(
+    splits=fractions() | st.builds(FoldSplits, method=st.just("folds"), folds=st.integers(3, 9), fold=st.integers(0, 2)),
+    keys=st.lists(st.integers(0, 2**64 - 1), max_size=20),
+    order=st.randoms(),
+)
+def test_a_documents_split_does_not_depend_on_the_documents_around_it(splits, keys, order):
+    alone = {key: int(by_key([key], splits)[0]) for key in keys}
+    order.shuffle(keys)
+    assert by_key(keys, splits).tolist() == [alone[key] for key in keys]
+
+
+def test_the_ends_of_the_range_of_keys_and_empty_splits():
+    ends = np.array([0, LARGEST], np.uint64)
+    assert by_key(ends, HashSplits(train=0.8, validation=0.1, test=0.1)).tolist() == [0, 2]
+    assert by_key(ends, HashSplits(train=1.0, validation=0.0, test=0.0)).tolist() == [0, 0]
+    assert by_key(ends, HashSplits(train=0.5, validation=0.5, test=0.0)).tolist() == [0, 1]
+    assert by_key(ends, HashSplits(train=0.5, validation=0.0, test=0.5)).tolist() == [0, 2]
+    assert by_key([1 << 63, (1 << 63) - (1 << 11)], HashSplits(train=0.5, validation=0.5, test=0.0)).tolist() == [1, 0]
+
+
+def test_a_larger_train_fraction_moves_documents_into_train_only():
+    keys = np.random.default_rng(0).integers(0, LARGEST, 1000, np.uint64)
+    before = by_key(keys, HashSplits(train=0.5, validation=0.2, test=0.3)) == 0
+    after = by_key(keys, HashSplits(train=0.7, validation=0.2, test=0.1)) == 0
+    assert before.sum() < after.sum() and not np.any(before & ~after)
+
+
+@pytest.mark.parametrize("folds", [3, 5, 10])
+def test_over_all_folds_each_document_is_tested_once_and_validated_once(folds):
+    keys = np.random.default_rng(0).integers(0, LARGEST, 3000, np.uint64, endpoint=True)
+    splits = np.array([by_key(keys, FoldSplits(method="folds", folds=folds, fold=fold)) for fold in range(folds)])
+    for split in (1, 2):
+        assert np.all((splits == split).sum(axis=0) == 1)
+        sizes = (splits == split).sum(axis=1)
+        assert np.all(np.abs(sizes - 3000 / folds) <= 6 * np.sqrt(3000 / folds))
+
+
+# --- as the source says ----------------------------------------------------------------
+
+
+def document(**values) -> Document:
+    return Document(**{"id": "1", "texts": ("x",), "labels": (), "weight": 1.0, "source": "a.jsonl", "row": 1} | values)
+
+
+@pytest.mark.parametrize(
+    ("values", "splits", "expected"),
+    [
+        ({"split": "train"}, ColumnSplits(method="column"), 0),
+        ({"split": "dev"}, ColumnSplits(method="column"), 1),
+        ({"split": "te"}, ColumnSplits(method="column", test=("te",)), 2),
+        ({"source": "corpus/dev-1.jsonl"}, FileSplits(method="files", validation=("*dev*",), test=("*test*",)), 1),
+        ({"source": "corpus/dev-test.jsonl"}, FileSplits(method="files", validation=("*dev*",), test=("*test*",)), 2),
+        ({"source": "corpus/Dev.jsonl"}, FileSplits(method="files", validation=("*dev*",), test=()), 0),
+        ({"time": "2023-12-31T23:59:59Z"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 0),
+        ({"time": "2024-01-01"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 1),
+        ({"time": "2024-02-01T00:30:00+01:00"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 1),
+        ({"time": "2024-02-01 00:00:00"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 2),
+        ({"split": "test"}, HashSplits(), NOT_GIVEN),
+        ({"time": "1969-12-31T23:59:59.999999Z"}, TimeFractionSplits(method="time_fractions"), -1),
+        ({"time": "1970-01-02T01:00:00+01:00"}, TimeFractionSplits(method="time_fractions"), 86_400_000_000),
+    ],
+)
+def test_given_split(values, splits, expected):
+    assert given_split(document(**values), splits) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "splits", "message"),
+    [
+        ({"split": "holdout"}, ColumnSplits(method="column"), "received the split 'holdout', expected one of .*'train', 'validation'"),
+        ({}, ColumnSplits(method="column"), "received the split None"),
+        ({"time": "yesterday"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), "'yesterday', expected ISO 8601"),
+        ({}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), "received the time None"),
+        ({"time": "soon"}, TimeFractionSplits(method="time_fractions"), "received the time 'soon', expected ISO 8601"),
+    ],
+)
+def test_a_source_that_says_no_split_is_told(values, splits, message):
+    with pytest.raises(NoSplit, match=message):
+        given_split(document(**values), splits)
+
+
+# --- stratified ------------------------------------------------------------------------
+
+
+def made_labels(documents: int, labels: int, seed: int) -> list[list[int]]:
+    """One to five labels a document, whose frequencies follow Zipf's law."""
+    rng = np.random.default_rng(seed)
+    probabilities = 1 / np.arange(1, labels + 1)
+    sizes = rng.integers(1, 6, documents)
+    flat = rng.choice(labels, sizes.sum(), p=probabilities / probabilities.sum())
+    return [np.unique(row).tolist() for row in np.split(flat, np.cumsum(sizes)[:-1])]
+
+
+def table_of(rows: list[list[int]], splits: np.ndarray, labels: int) -> np.ndarray:
+    """[labels, splits]: documents with each label in each split."""
+    flat = np.concatenate([*(np.array(row, np.int64) for row in rows), np.zeros(0, np.int64)])
+    where = np.repeat(splits, [len(row) for row in rows]).astype(np.int64)
+    return np.bincount(flat * len(SPLITS) + where, minlength=labels * len(SPLITS)).reshape(labels, len(SPLITS))
+
+
+def stratified(rows: list[list[int]], labels: int, splits: StratifiedSplits, seed: int = 0) -> np.ndarray:
+    keys = np.random.default_rng(seed).integers(0, LARGEST, len(rows), np.uint64)
+    return stratify(rows, keys, np.bincount(np.concatenate(rows).astype(np.int64), minlength=labels), splits)
+
+
+def test_every_label_is_in_every_split_in_proportion_and_100_000_documents_take_seconds():
+    rows = made_labels(100_000, 1000, seed=0)
+    started = time.perf_counter()
+    splits = stratified(rows, 1000, StratifiedSplits(method="stratified"))
+    assert time.perf_counter() - started < 30  # 2 s on an idle core
+    table = table_of(rows, splits, 1000)
+    expected = table.sum(axis=1, keepdims=True) * np.array([0.8, 0.1, 0.1])
+    assert np.abs(table - expected).max() < 1  # a split by hash is off by 90 here
+    assert np.all(np.abs(np.bincount(splits) / len(splits) - [0.8, 0.1, 0.1]) < 0.002)
+
+
+def test_rare_labels_that_hang_together_stay_within_a_document_or_two():
+    rows = made_labels(5000, 800, seed=1)
+    table = table_of(rows, stratified(rows, 800, StratifiedSplits(method="stratified")), 800)
+    counts = table.sum(axis=1)
+    missing = (table[counts >= 10] == 0).any(axis=1).mean()
+    by_hash = table_of(rows, by_key(np.random.default_rng(0).integers(0, LARGEST, 5000, np.uint64), HashSplits()), 800)
+    assert missing < 0.01 < 0.2 < (by_hash[counts >= 10] == 0).any(axis=1).mean()
+
+
+def label_distribution_error(rows: list[list[int]], splits: np.ndarray, labels: int) -> float:
+    """Sechidis et al. (2011), equation 2: how far each label's odds in a split are from its odds in all documents."""
+    table, sizes = table_of(rows, splits, labels), np.bincount(splits)
+    odds = table.sum(axis=1) / (len(rows) - table.sum(axis=1))
+    return float(np.abs(table / (sizes - table) - odds[:, None]).mean())
+
+
+def test_the_label_distribution_error_is_below_that_of_scikit_multilearn():
+    model_selection = pytest.importorskip("skmultilearn.model_selection")
+    rows = made_labels(10_000, 1000, seed=0)
+    dense = np.zeros((len(rows), 1000))
+    for i, row in enumerate(rows):
+        dense[i, row] = 1
+    np.random.seed(0)  # it takes its randomness from there
+    folds = model_selection.IterativeStratification(n_splits=3, order=1, sample_distribution_per_fold=[0.8, 0.1, 0.1])
+    theirs = np.empty(len(rows), np.int64)
+    for split, (_, inside) in enumerate(folds.split(np.zeros((len(rows), 1)), dense)):
+        theirs[inside] = split
+    ours = stratified(rows, 1000, StratifiedSplits(method="stratified"))
+    assert label_distribution_error(rows, ours, 1000) < 0.7 * label_distribution_error(rows, theirs, 1000)
+
+
+@pytest.mark.parametrize("count", [10, 20, 50])
+def test_a_label_with_ten_documents_is_in_every_split_in_proportion(count):
+    rows = [[0]] * count + [[1]] * 1000 + [[]] * 100
+    table = table_of(rows, stratified(rows, 2, StratifiedSplits(method="stratified")), 2)
+    assert table[0].tolist() == [count * 8 // 10, count // 10, count // 10]
+    assert table[1].tolist() == [800, 100, 100]
+
+
+@given(seed=st.integers(0, 99), order=st.randoms())
+def test_stratified_splits_depend_on_no_order_of_documents_or_labels(seed, order):
+    rows = made_labels(60, 20, seed=seed)
+    keys = np.random.default_rng(seed).integers(0, LARGEST, len(rows), np.uint64)
+    frequencies = np.bincount(np.concatenate(rows), minlength=20)
+    splits = StratifiedSplits(method="stratified", train=0.6, validation=0.4, test=0)
+    expected = dict(zip(keys.tolist(), stratify(rows, keys, frequencies, splits).tolist(), strict=True))
+    places = list(range(len(rows)))
+    order.shuffle(places)
+    shuffled = stratify([rows[i][::-1] for i in places], keys[places], frequencies, splits)
+    assert [expected[key] for key in keys[places].tolist()] == shuffled.tolist()
+    assert 2 not in shuffled  # a split of fraction 0 stays empty
+
+
+@pytest.mark.parametrize("keep_unlabeled", [True, False])
+@pytest.mark.parametrize("partition_documents", [10**6, 300])
+def test_the_job_stratifies_over_buckets_and_partitions(tmp_path, monkeypatch, keep_unlabeled, partition_documents):
+    monkeypatch.setattr(stratified_split, "PARTITION_DOCUMENTS", partition_documents)
+    rows = made_labels(1000, 12, seed=2) + [[]] * 100
+    lines = [json.dumps({"text": f"words of number{i}", "labels": [f"l{label}" for label in row]}) for i, row in enumerate(rows)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    config = config_from_dict(
+        {
+            "name": "tiny",
+            "data": {"source": "jsonl", "inputs": [str(tmp_path / "in.jsonl")]},
+            "labels": {"keep_unlabeled": keep_unlabeled, "top_k": 10},
+            "splits": {"method": "stratified"},
+            "output": {"dataset_dir": str(tmp_path / "dataset")},
+        },
+        what="",
+    )
+    preprocess(config, beam_arguments=[], overwrite=False, force=False)
+    manifest = manifests.load(tmp_path / "dataset")
+    labels = manifests.load_labels(manifest, tmp_path / "dataset")
+    positives = np.array([[label["positives"][split] for split in SPLITS] for label in labels])
+    sizes = np.array([manifest.splits[split].examples for split in SPLITS])
+    assert sizes.sum() == manifest.counts.written
+    tolerance = 1.5 if partition_documents == 10**6 else 6
+    assert np.abs(positives - positives.sum(axis=1, keepdims=True) * [0.8, 0.1, 0.1]).max() < tolerance
+    assert np.all(np.abs(sizes / sizes.sum() - [0.8, 0.1, 0.1]) < 0.02)

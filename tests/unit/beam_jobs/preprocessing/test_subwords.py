@@ -1,0 +1,152 @@
+"""Learning pieces from words, and turning buckets of words into buckets of pieces."""
+
+import collections
+import itertools
+
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from beam_jobs.contract.analyzer import PieceTokenizer
+from beam_jobs.contract.dataset_config import TextConfig
+from beam_jobs.contract.word_lists import resolve
+from beam_jobs.preprocessing import subwords
+from beam_jobs.preprocessing.merge_duplicates import MERGED, Bucket, read_table, write_table
+from beam_jobs.preprocessing.subwords import learn
+
+
+def pieces_of(words: list[str], pieces: tuple[str, ...]) -> list[list[str]]:
+    tokenizer = PieceTokenizer(TextConfig(wordpiece=pieces, max_tokens=None))
+    return [text.decode().split(" ") for text in tokenizer(tf.ragged.constant([[word] for word in words], tf.string)).numpy()]
+
+
+def test_stems_that_are_no_words_and_endings_are_learned():
+    words = [(stem + ending, 1) for stem in ("rocket", "piano", "walk") for ending in ("s", "ed", "ing", "able")] + [("tree", 1)]
+    learned = learn(words, max_pieces=64, min_occurrences=2)
+    assert {"rocket", "piano", "walk", "##s", "##ed", "##ing", "##able"} <= set(learned) and "tree" not in learned
+    assert pieces_of(["treeing", "pianoable", "zoo"], learned) == [["t", "##r", "##e", "##e", "##ing"], ["piano", "##able"], ["[UNK]"]]
+
+
+def test_merges_are_golden():
+    # Pairs: a ##b 10 + 3, ##b ##c 3; then ab ##c 3; then x ##y 2 before y ##x 2, which are equally frequent; z ##z is too rare.
+    words = [("ab", 10), ("abc", 3), ("xy", 2), ("yx", 2), ("zz", 1)]
+    alone = ["a", "b", "c", "x", "y", "z"]
+    expected = ["[UNK]", *alone, *(f"##{character}" for character in alone), "ab", "abc", "xy", "yx"]
+    assert learn(words, max_pieces=24, min_occurrences=2) == tuple(expected)
+
+
+def test_rare_characters_are_left_out_where_there_is_room_for_few():
+    learned = learn([("aaa", 100), ("bbb", 50), ("aab", 20), ("zzz", 1), ("abz", 1)], max_pieces=8, min_occurrences=1)
+    assert learned[:5] == ("[UNK]", "a", "b", "##a", "##b") and len(learned) == 8
+    assert pieces_of(["abab", "za"], learned)[1] == ["[UNK]"] != pieces_of(["abab", "za"], learned)[0]
+
+
+def merges_by_definition(words: dict[str, int], count: int, min_occurrences: int) -> list[str]:
+    """The first `count` pieces that merges give: all pairs are counted anew for each."""
+    spellings = {word: [word[0], *(f"##{character}" for character in word[1:])] for word in words}
+    pieces = []
+    while len(pieces) < count:
+        pairs = collections.Counter()
+        for word, spelling in spellings.items():
+            for pair in itertools.pairwise(spelling):
+                pairs[pair] += words[word]
+        frequent = [pair for pair in pairs if pairs[pair] >= min_occurrences]
+        if not frequent:
+            break
+        best = min(frequent, key=lambda pair: (-pairs[pair], pair))
+        piece = best[0] + best[1][2:]
+        for spelling in spellings.values():
+            for i in range(len(spelling)):
+                if tuple(spelling[i : i + 2]) == best:
+                    spelling[i : i + 2] = [piece]
+        pieces.append(piece)
+    return pieces
+
+
+@settings(max_examples=100)
+@given(
+    words=st.dictionaries(st.text("abc", min_size=1, max_size=10), st.integers(1, 20), min_size=1, max_size=20),
+    count=st.integers(0, 20),
+    min_occurrences=st.integers(1, 5),
+)
+def test_merges_are_those_of_the_definition_in_whatever_order_the_words_come(words, count, min_occurrences):
+    alphabet = len(set("".join(words)))
+    max_pieces = max(1 + 2 * alphabet + count, 4 * alphabet)
+    expected = merges_by_definition(words, max_pieces - 1 - 2 * alphabet, min_occurrences)
+    for order in (list(words.items()), sorted(words.items())):
+        assert list(learn(order, max_pieces=max_pieces, min_occurrences=min_occurrences)[1 + 2 * alphabet :]) == expected
+
+
+@pytest.mark.parametrize("max_pieces", [1, 3, 4, 1000])
+@pytest.mark.parametrize("words", [[], [("a", 1)], [("[UNK]", 3)], [("x" * 99, 5)], [("##", 2), ("#", 1)]])
+def test_next_to_nothing_to_learn_from_ends_in_few_pieces(words, max_pieces):
+    learned = learn(words, max_pieces=max_pieces, min_occurrences=2)
+    assert learned[0] == "[UNK]" and 1 <= len(learned) <= max_pieces
+    assert resolve(TextConfig(wordpiece=learned)).wordpiece == learned
+
+
+@settings(max_examples=60)
+@given(
+    words=st.dictionaries(st.text("abcdé東#", min_size=1, max_size=12), st.integers(1, 10**7), min_size=1, max_size=30),
+    max_pieces=st.integers(1, 60),
+    min_occurrences=st.integers(1, 50),
+)
+@example(words={"a": 10**7, "b": 1}, max_pieces=5, min_occurrences=1)
+def test_learned_pieces_are_a_tokenizers_and_spell_every_word_of_their_characters(words, max_pieces, min_occurrences):
+    learned = learn(list(words.items()), max_pieces=max_pieces, min_occurrences=min_occurrences)
+    assert learned[0] == "[UNK]" and len(learned) <= max_pieces
+    assert resolve(TextConfig(wordpiece=learned)).wordpiece == learned  # so they are different and without white space
+    assert learn(list(words.items()), max_pieces=max_pieces, min_occurrences=min_occurrences) == learned
+    for word, pieces in zip(words, pieces_of(list(words), learned), strict=True):
+        if pieces != ["[UNK]"]:
+            assert pieces[0] + "".join(piece.removeprefix("##") for piece in pieces[1:]) == word
+        else:
+            assert any(character not in learned or f"##{character}" not in learned for character in word)
+
+
+def bucket_of(folder, texts: list[str]) -> Bucket:
+    rows = [
+        {"digest": i.to_bytes(16, "big"), "id": b"%d" % i, "text": text, "labels": ["a"], "weight": 0.5, "metadata": ["m"], "split": i % 3}
+        for i, text in enumerate(texts)
+    ]
+    path = str(folder / "bucket.arrow")
+    write_table(path, pa.Table.from_pylist(rows, schema=MERGED))
+    return Bucket(4, path, len(rows), 7)
+
+
+def to_pieces(folder, texts: list[str], **text) -> tuple[Bucket, pa.Table]:
+    pieces = ("[UNK]", "un", "##able", "a", "##b")
+    (bucket,) = subwords._ToPieces(str(folder), TextConfig(wordpiece="train", **text)).process(bucket_of(folder, texts), pieces)
+    return bucket, read_table(bucket.path)
+
+
+def test_a_bucket_of_pieces_differs_from_its_words_in_nothing_but_the_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(subwords, "BATCH_DOCUMENTS", 2)  # batches end within documents
+    texts = ["unable a\n\nx ab", "a\nunable\nun", "\n\nabb"]
+    bucket, table = to_pieces(tmp_path, texts)
+    assert (bucket.index, bucket.documents, bucket.duplicates) == (4, 3, 7)
+    assert table["text"].to_pylist() == ["un ##able a\n\n[UNK] a ##b", "a\nun ##able\nun", "\n\na ##b ##b"]
+    before = read_table(str(tmp_path / "bucket.arrow"))
+    assert table.schema == before.schema == MERGED
+    assert table.drop_columns("text") == before.drop_columns("text")
+
+
+def test_max_tokens_is_that_of_each_text(tmp_path):
+    _, table = to_pieces(tmp_path, ["unable unable\nab ab", "a\na"], max_tokens=3)
+    assert table["text"].to_pylist() == ["un ##able un\na ##b a", "a\na"]
+
+
+def test_a_bucket_without_documents_stays_one(tmp_path):
+    _, table = to_pieces(tmp_path, [])
+    assert table.schema == MERGED and not table.num_rows
+
+
+def test_words_are_counted_of_kept_train_documents_alone(tmp_path):
+    bucket = bucket_of(tmp_path, ["a a b", "x", "y", "a c"])
+    for kept, expected in ((["a"], {"a": (2, 3), "b": (1, 1), "c": (1, 1)}), (["other"], {})):
+        counts, balance, passed = subwords._CountWords(False).process(bucket, pa.array(kept, pa.large_string()))
+        rows = zip(*counts.value.to_pydict().values(), strict=True)
+        assert {name: (documents, occurrences) for name, documents, occurrences in rows} == expected
+        assert balance.value == ("words", sum(documents for documents, _ in expected.values())) and passed is bucket

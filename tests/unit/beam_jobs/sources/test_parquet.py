@@ -1,0 +1,143 @@
+"""Parquet: typed columns, row groups as ranges, and damage."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from beam_jobs.contract.dataset_config import ParquetData
+from beam_jobs.contract.errors import UserError
+from beam_jobs.sources import input_files
+from beam_jobs.sources.documents import UNREADABLE, Document, Reject
+from beam_jobs.sources.fields import TOO_LONG
+from beam_jobs.sources.parquet import BATCH_ROWS, ParquetReader
+
+LISTS = pa.list_(pa.string())
+
+
+def make(table: pa.Table, folder, *, data: dict | None = None, **writing) -> ParquetReader:
+    pq.write_table(table, folder / "in.parquet", **writing)
+    return ParquetReader(ParquetData(source="parquet", inputs=(str(folder / "in.parquet"),), **(data or {})))
+
+
+def read(table: pa.Table, folder, **kwargs) -> list[Document | Reject]:
+    reader = make(table, folder, **kwargs)
+    return [row for file in reader.files() for row in reader.read(file)]
+
+
+def table_of(count: int) -> pa.Table:
+    return pa.table({"key": range(count), "text": [f"text {i}" for i in range(count)], "labels": [["x", f"y{i}"] for i in range(count)]})
+
+
+def test_rows_are_documents_numbered_from_1_over_batches_and_row_groups(tmp_path):
+    count = 3 * BATCH_ROWS + 7
+    rows = read(table_of(count), tmp_path, data={"id_field": "key"}, row_group_size=BATCH_ROWS + 50)
+    assert [(row.row, row.id, row.texts[0], row.labels) for row in rows] == [(i + 1, f"{i}", f"text {i}", ("x", f"y{i}")) for i in range(count)]
+
+
+@pytest.mark.parametrize("range_bytes", [500, 3000, 10_000, 1 << 30])
+def test_ranges_hold_each_row_group_once_with_the_same_row_numbers(tmp_path, range_bytes):
+    reader = make(table_of(2000), tmp_path, row_group_size=300)
+    (file,) = reader.files()
+    pieces = [piece for part in input_files.parts([file], part_bytes=1, range_bytes=range_bytes) for piece in part]
+    assert (len(pieces) > 2) == (range_bytes <= 10_000)
+    assert [row for piece in pieces for row in reader.read(piece)] == list(reader.read(file))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize("lists", [pa.list_, pa.large_list, lambda item: pa.list_(item, 2)])
+def test_every_type_of_string_and_of_list_is_read(tmp_path, kind, lists):
+    strings = pa.array(["a", "b"]).cast(kind)
+    (first, second) = read(pa.table({"text": strings, "labels": pa.array([["x", "y"], ["y", "z"]], lists(pa.string()))}), tmp_path)
+    assert (first.texts[0], first.labels, second.texts[0], second.labels) == ("a", ("x", "y"), "b", ("y", "z"))
+
+
+def test_labels_may_be_delimited_or_one_column_each(tmp_path):
+    table = pa.table({"text": ["a", "b"], "tags": ["x|y", None], "p": [True, False], "q": [0.5, None], "r": [0, 1]})
+    assert [row.labels for row in read(table, tmp_path, data={"labels_field": "tags", "label_delimiter": "|"})] == [("x", "y"), ()]
+    assert [row.labels for row in read(table, tmp_path, data={"label_columns": ("p", "q", "r")})] == [("p", "q"), ("r",)]
+
+
+def test_a_column_that_is_not_named_is_not_read(tmp_path):
+    table = table_of(10).append_column("other", pa.array([b"\xff" * 1000] * 10))
+    reader = make(table, tmp_path, compression="none", use_dictionary=False)
+    content = bytearray((tmp_path / "in.parquet").read_bytes())
+    at = content.index(b"\xff" * 1000) - 40  # the header of the column's page
+    content[at : at + 80] = bytes(80)
+    (tmp_path / "in.parquet").write_bytes(content)
+    assert len([row for file in reader.files() for row in reader.read(file)]) == 10
+
+
+def test_wrong_values_are_rejects_with_their_rows(tmp_path):
+    table = pa.table(
+        {
+            "text": pa.array(["a", None, "c", "d", "e", "f" * 3000]),
+            "labels": pa.array([["x"], ["x"], ["x\ny"], [None], ["x" * 1001], ["x"]], LISTS),
+        }
+    )
+    rows = read(table, tmp_path, data={"max_row_bytes": 2000})
+    reasons = ["no text", "label is not printable", "label is no string", "label is too long", TOO_LONG]
+    assert [(row.row, row.reason) for row in rows[1:]] == list(zip(range(2, 7), reasons, strict=True))
+    assert rows[0].labels == ("x",) and "'labels': ['x\\ny']" in rows[2].content
+
+
+def test_a_string_that_is_no_utf8_costs_its_row_alone(tmp_path):
+    binary = pa.array([b"a", b"b\xff", b"c"] * 200, pa.binary())
+    broken = pa.Array.from_buffers(pa.string(), len(binary), binary.buffers())
+    rows = read(pa.table({"text": broken, "labels": pa.array([["x"]] * 600, LISTS)}), tmp_path)
+    assert [(row.row, getattr(row, "reason", None)) for row in rows] == [(i + 1, "not UTF-8" if i % 3 == 1 else None) for i in range(600)]
+
+
+@pytest.mark.parametrize(
+    ("table", "data", "message"),
+    [
+        ({"a": ["x"], "b": [1]}, {}, "data.text_fields: .*in.parquet has no column 'text'; the columns found are 'a', 'b'"),
+        ({"text": ["x"]}, {}, "data.labels_field: .* has no column 'labels'"),
+        ({"text": [1], "labels": [["x"]]}, {}, "in.parquet: column 'text' has the type int64, expected a string"),
+        (
+            {"text": ["a"], "labels": ["x"]},
+            {},
+            "column 'labels' has the type string, expected a list of strings; for joined labels set data.label_delimiter",
+        ),
+        ({"text": ["a"], "labels": [[1]]}, {}, "column 'labels' has the type list<element: int64>, expected a list of strings"),
+        ({"text": ["a"], "labels": [["x"]]}, {"label_delimiter": ","}, "column 'labels' .*, expected a string, as data.label_delimiter is set"),
+        ({"text": ["a"], "labels": [["x"]]}, {"id_field": "k"}, "data.id_field: .* has no column 'k'"),
+        ({"text": ["a"], "labels": [["x"]]}, {"label_columns": ("p",)}, "data.label_columns: .* has no column 'p'"),
+    ],
+)
+def test_a_wrong_schema_is_the_users_error_before_any_work(tmp_path, table, data, message):
+    with pytest.raises(UserError, match=message):
+        make(pa.table(table), tmp_path, data=data).files()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"text,labels\n", None])
+def test_a_file_that_is_no_parquet_or_is_cut_off_is_the_users_error_before_any_work(tmp_path, content):
+    reader = make(table_of(1000), tmp_path)
+    path = tmp_path / "in.parquet"
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(UserError, match=r"data.inputs: .*in.parquet \([0-9,]+ bytes\) is no whole Parquet file"):
+        reader.files()
+
+
+def test_a_file_of_no_rows_holds_no_documents(tmp_path):
+    assert read(table_of(0), tmp_path) == []
+
+
+def test_a_damaged_row_group_ends_the_file_in_a_reject(tmp_path):
+    reader = make(table_of(3000), tmp_path, row_group_size=1000, compression="zstd")
+    content = bytearray((tmp_path / "in.parquet").read_bytes())
+    offset = pq.ParquetFile(tmp_path / "in.parquet").metadata.row_group(1).column(1).dictionary_page_offset
+    content[offset : offset + 2000] = bytes(2000)
+    (tmp_path / "in.parquet").write_bytes(content)
+    rows = [row for file in reader.files() for row in reader.read(file)]
+    last = rows.pop()
+    assert (len(rows), last.reason, last.row) == (1000, UNREADABLE, 1001)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_file_counts_as_what_is_read_of_it(tmp_path, compression):
+    texts = [f"number {i} " + "again and " * 200 for i in range(500)]
+    table = pa.table({"text": texts, "labels": [["x"]] * 500, "unread": [text * 3 for text in texts]})
+    pq.write_table(table, tmp_path / "a.parquet", compression=compression, use_dictionary=False)
+    (file,) = ParquetReader(ParquetData(source="parquet", inputs=(str(tmp_path / "a.parquet"),))).files()
+    assert file.bytes == (tmp_path / "a.parquet").stat().st_size
+    assert file.plain_bytes == pytest.approx(sum(map(len, texts)), rel=0.02)

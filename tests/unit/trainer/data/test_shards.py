@@ -1,0 +1,121 @@
+"""Who reads which shard, and where a shard is corrupt."""
+
+import types
+
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_jobs.contract.errors import UserError
+from trainer.data.shards import describe_corruption, first_corruption, naming_corrupt_shards, num_steps, plan_split, share_out
+
+
+class Counts:
+    """A dataset as far as `plan_split` looks at it."""
+
+    def __init__(self, sizes):
+        shards = [types.SimpleNamespace(examples=size) for size in sizes]
+        self.manifest = types.SimpleNamespace(splits={"train": types.SimpleNamespace(shards=shards)})
+
+    def examples(self, split):
+        return sum(shard.examples for shard in self.manifest.splits[split].shards)
+
+    def shards(self, split):
+        return [f"shard{i}" for i in range(len(self.manifest.splits[split].shards))]
+
+
+@given(sizes=st.lists(st.integers(0, 1000), max_size=40), workers=st.integers(1, 8))
+def test_every_shard_with_examples_goes_to_one_worker_and_none_gets_far_too_much(sizes, workers):
+    shares = share_out(sizes, workers)
+    assert sorted(i for share in shares for i in share) == [i for i, size in enumerate(sizes) if size]
+    totals = [sum(sizes[i] for i in share) for share in shares]
+    least_possible = max([sum(sizes) / workers, *sizes])
+    assert max(totals) <= (4 / 3) * least_possible + max(sizes, default=0)  # Graham 1969: at most 4/3 of the best
+
+
+@given(
+    sizes=st.lists(st.integers(0, 300), max_size=20), workers=st.integers(1, 4), per_worker=st.integers(1, 9), how=st.sampled_from(["auto", "file"])
+)
+def test_steps_of_a_plan_are_enough_for_every_worker_and_one_fewer_is_not(sizes, workers, per_worker, how):
+    dataset = Counts(sizes)
+    plan = plan_split(dataset, "train", num_workers=workers, global_batch_size=workers * per_worker, shard_by=how)
+    if plan.by_file is None:
+        assert plan.steps == num_steps(sum(sizes), workers * per_worker)
+    else:
+        count = dict(zip(dataset.shards("train"), sizes, strict=True))
+        most = max(sum(count[path] for path in share) for share in plan.by_file)
+        assert plan.steps * per_worker >= most > (plan.steps - 1) * per_worker or most == plan.steps == 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "workers", "how", "order"),
+    [
+        ([100, 100, 100, 100], 2, "auto", "by file over 2 workers"),
+        ([100, 101, 103, 99, 100, 98, 100, 100], 4, "auto", "by file over 4 workers"),
+        ([100, 100, 100], 2, "auto", "by example"),  # one worker would have twice as much
+        ([100, 100, 100], 2, "file", "by file over 2 workers"),
+        ([100], 2, "auto", "by example"),
+        ([100, 0], 2, "auto", "by example"),
+        ([], 2, "auto", "by example"),
+        ([100] * 4, 2, "example", "by example"),
+        ([100] * 4, 1, "file", "by example"),
+    ],
+)
+def test_shards_are_shared_out_by_file_where_that_costs_few_steps(sizes, workers, how, order):
+    assert plan_split(Counts(sizes), "train", num_workers=workers, global_batch_size=4 * workers, shard_by=how).order == order
+
+
+# --- corruption ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shard(tmp_path):
+    path = tmp_path / "x-train.tfrecord-00000-of-00001"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for i in range(5):
+            writer.write(b"record %d" % i)
+    return path
+
+
+RECORD_BYTES = 16 + len(b"record 0")
+
+
+def test_sound_shard_has_no_corruption(shard, tmp_path):
+    assert first_corruption(shard) is None
+    (tmp_path / "empty").write_bytes(b"")
+    assert first_corruption(tmp_path / "empty") is None
+
+
+@given(position=st.integers(0, 5 * RECORD_BYTES - 1), bit=st.integers(0, 7))
+def test_any_flipped_bit_is_found_in_its_record_as_tensorflow_finds_it(tmp_path_factory, position, bit):
+    path = tmp_path_factory.getbasetemp() / "flipped.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for i in range(5):
+            writer.write(b"record %d" % i)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1 << bit
+    path.write_bytes(content)
+    record = position // RECORD_BYTES
+    offset, _ = first_corruption(path)
+    assert offset == record * RECORD_BYTES
+    read = tf.data.TFRecordDataset(str(path)).ignore_errors()
+    assert len(list(read)) == record  # what follows the first corrupt record is lost
+
+
+@pytest.mark.parametrize("cut", [1, 5, 12, 16, 20])
+def test_cut_shard_is_corrupt_at_its_last_record(shard, cut):
+    shard.write_bytes(shard.read_bytes()[:-cut])
+    assert first_corruption(shard)[0] == 4 * RECORD_BYTES
+
+
+def test_tensorflows_error_becomes_one_that_names_file_and_offset(shard):
+    content = bytearray(shard.read_bytes())
+    content[2 * RECORD_BYTES + 13] ^= 1
+    shard.write_bytes(content)
+    dataset = types.SimpleNamespace(shards=lambda split: [str(shard)], directory=shard.parent)
+    with pytest.raises(UserError) as raised, naming_corrupt_shards(dataset, "train"):
+        list(tf.data.TFRecordDataset(str(shard)))
+    assert f"{shard}: the record at byte {2 * RECORD_BYTES} is corrupt: its data do not have the checksum" in str(raised.value)
+    assert "train.on_corrupt=skip" in str(raised.value)
+    assert len(describe_corruption(dataset, "test")) == 1

@@ -1,0 +1,166 @@
+"""The cluster: what TF_CONFIG, Vertex AI and Slurm describe, and what is refused before TensorFlow waits."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.errors import UserError
+from trainer.distribution.cluster import Cluster, find_cluster, log_dir, wait_for_workers, with_platform_directories
+
+WORKERS = {"worker": ["a:1", "b:2"]}
+SLURM = {
+    "SLURM_JOB_ID": "1251",
+    "SLURM_PROCID": "2",
+    "SLURM_STEP_NUM_TASKS": "3",
+    "SLURM_STEP_NODELIST": "node[2,10]",
+    "SLURM_STEP_TASKS_PER_NODE": "2,1",
+}
+
+
+def tf_config(cluster, task) -> dict[str, str]:
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task", "addresses", "index"),
+    [
+        (WORKERS, {"type": "worker", "index": 1}, ("a:1", "b:2"), 1),
+        (WORKERS, {"type": "worker", "index": "1"}, ("a:1", "b:2"), 1),
+        ({"worker": ["a:1"], "chief": ["c:9"]}, {"type": "worker", "index": 0}, ("c:9", "a:1"), 1),
+        ({"worker": ["a:1"], "chief": ["c:9"]}, {"type": "chief", "index": 0}, ("c:9", "a:1"), 0),
+        ({"worker": ["a:1"]}, {"type": "worker", "index": 0}, ("a:1",), 0),
+        ({"worker": ["[::1]:5"]}, {"type": "worker", "index": 0}, ("[::1]:5",), 0),
+    ],
+)
+def test_tf_config_numbers_the_chief_first_and_then_the_workers(cluster, task, addresses, index):
+    assert find_cluster(tf_config(cluster, task)) == Cluster(addresses, index, "TF_CONFIG")
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"TF_CONFIG": ""}, {"TF_CONFIG": "{}"}, {"TF_CONFIG": '{"environment": "cloud"}'}, {"SLURM_JOB_ID": "7"}]
+)
+def test_without_a_cluster_there_is_none(environment):
+    assert find_cluster(environment) is None
+
+
+def test_vertex_worker_pools_are_chief_and_workers():
+    spec = {
+        "cluster": {"workerpool0": ["p0-0:2222"], "workerpool1": ["p1-0:2222", "p1-1:2222"]},
+        "environment": "cloud",
+        "task": {"type": "workerpool1", "index": 1, "trial": "1"},
+    }
+    assert find_cluster({"CLUSTER_SPEC": json.dumps(spec)}) == Cluster(("p0-0:2222", "p1-0:2222", "p1-1:2222"), 2, "CLUSTER_SPEC")
+
+
+def test_slurm_ranks_follow_the_order_of_slurms_own_list_of_nodes():
+    # TensorFlow's resolver would sort node10 before node2.
+    assert find_cluster(SLURM) == Cluster(("node2:12016", "node2:12017", "node10:12016"), 2, "Slurm")
+    assert find_cluster(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"TF_CONFIG": "{cluster"}, "TF_CONFIG: received '{cluster', which is no JSON ("),
+        ({"TF_CONFIG": "[1]"}, "TF_CONFIG: received [1], expected a JSON object; for example {"),
+        ({"TF_CONFIG": json.dumps({"cluster": WORKERS})}, "received no `task`, expected a mapping as `task`"),
+        ({"TF_CONFIG": json.dumps({"task": {"type": "worker", "index": 0}})}, "received no `cluster`, expected a mapping as `cluster`"),
+        ({"TF_CONFIG": json.dumps({"cluster": [1], "task": {}})}, "received [1] as `cluster`, expected a mapping"),
+        (tf_config(WORKERS, {"type": "worker", "index": 2}), "received the task index 2, expected 0 to 1, as there are 2 of type 'worker'"),
+        (tf_config(WORKERS, {"type": "worker", "index": -1}), "received the task index -1, expected 0 to 1"),
+        (tf_config(WORKERS, {"type": "worker", "index": True}), "received the task index True, expected 0 to 1"),
+        (tf_config(WORKERS, {"type": "worker"}), "received the task index None, expected 0 to 1"),
+        (tf_config(WORKERS, {"type": "master", "index": 0}), "received the task type 'master', expected one of the cluster's: ['worker']"),
+        (tf_config(WORKERS, {"index": 0}), "received the task type None, expected one of the cluster's"),
+        (
+            tf_config(WORKERS | {"ps": ["c:3"]}, {"type": "ps", "index": 0}),
+            "received the task types ['ps', 'worker'], expected only chief and worker",
+        ),
+        (tf_config({"worker": ["a:1", "b"]}, {"type": "worker", "index": 0}), "received the address 'b' of 'worker', expected `host:port`"),
+        (tf_config({"worker": ["a:70000"]}, {"type": "worker", "index": 0}), "received the address 'a:70000' of 'worker', expected `host:port`"),
+        (tf_config({"worker": "a:1"}, {"type": "worker", "index": 0}), "received 'a:1' as the addresses of 'worker', expected a list"),
+        (tf_config({"worker": ["a:1", "a:1"]}, {"type": "worker", "index": 0}), "received the addresses a:1, a:1, expected a different one"),
+        (tf_config({"chief": ["a:1", "b:1"]}, {"type": "chief", "index": 0}), "received 2 chiefs, expected one"),
+        ({"CLUSTER_SPEC": json.dumps({"cluster": {"workerpool2": ["a:1"]}, "task": {"type": "workerpool2", "index": 0}})}, "expected only chief and"),
+        (SLURM | {"SLURM_PROCID": "3"}, "Slurm: received SLURM_PROCID='3', "),
+        ({k: v for k, v in SLURM.items() if k != "SLURM_STEP_NODELIST"}, "SLURM_STEP_NODELIST=None"),
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2"}, "expected what `srun` sets in each task of a step"),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "many"}, "Slurm: received SLURM_STEP_NUM_TASKS='many', expected a number"),
+    ],
+)
+def test_wrong_cluster_is_told_with_what_was_received_and_expected(environment, expected):
+    with pytest.raises(UserError) as raised:
+        find_cluster(environment)
+    assert expected in str(raised.value)
+
+
+# --- waiting ---------------------------------------------------------------------------
+
+
+def free_addresses(count: int) -> tuple[str, ...]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in sockets)
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def test_workers_wait_for_the_last_of_them():
+    addresses = free_addresses(3)
+    ended = []
+
+    def work(index, delay):
+        time.sleep(delay)
+        started = time.monotonic()
+        wait_for_workers(Cluster(addresses, index, "test"), timeout_seconds=20)
+        ended.append((index, time.monotonic() - started))
+        host, port = addresses[index].split(":")
+        with socket.create_server((host, int(port))):  # as TensorFlow does next
+            time.sleep(2)
+
+    threads = [threading.Thread(target=work, args=(i, delay)) for i, delay in enumerate((0.0, 0.0, 1.0))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    waited = dict(ended)
+    assert set(waited) == {0, 1, 2}
+    assert waited[0] > 0.8 and waited[1] > 0.8
+
+
+def test_worker_that_never_comes_up_is_named_after_the_time_out():
+    addresses = free_addresses(2)
+    started = time.monotonic()
+    with pytest.raises(UserError) as raised:
+        wait_for_workers(Cluster(addresses, 0, "TF_CONFIG"), timeout_seconds=0.5)
+    assert time.monotonic() - started < 10
+    assert str(raised.value).startswith("worker 0 waited 0.5 s (train.worker_timeout_seconds), and there was no answer from ")
+    assert f"worker 1 ({addresses[1]})" in str(raised.value)
+
+
+def test_own_port_in_use_is_told_at_once():
+    addresses = free_addresses(2)
+    with socket.create_server(("", int(addresses[1].split(":")[1]))), pytest.raises(UserError, match="port .* of our own address .*: is another run"):
+        wait_for_workers(Cluster(addresses, 1, "TF_CONFIG"), timeout_seconds=60)
+
+
+# --- directories -----------------------------------------------------------------------
+
+
+def test_vertex_directories_take_the_place_of_the_configs():
+    config = config_from_dict({"name": "x", "data": {"source": "python_docstrings"}}, what="")
+    environment = {
+        "AIP_MODEL_DIR": "gs://bucket/job/model/",
+        "AIP_CHECKPOINT_DIR": "/mnt/checkpoints",
+        "AIP_TENSORBOARD_LOG_DIR": "gs://bucket/job/logs/",
+    }
+    changed = with_platform_directories(config, environment)
+    assert changed.export.model_dir == "/gcs/bucket/job/model"
+    assert changed.train.run_dir == "/mnt/checkpoints"
+    assert log_dir(changed.train.run_dir, environment) == "/gcs/bucket/job/logs"
+    assert with_platform_directories(config, {}) == config
+    assert log_dir("out/x/run", {}) == "out/x/run/logs"

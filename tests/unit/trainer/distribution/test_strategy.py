@@ -1,0 +1,88 @@
+"""The strategy a config and the surroundings lead to. Multi-worker strategies are tested with real processes, in tests/integration."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.errors import UserError
+from trainer.distribution.strategy import check_agreement, describe, is_chief, make_strategy, num_workers, sum_over_workers
+
+TWO_WORKERS = json.dumps({"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}})
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    for name in ("TF_CONFIG", "CLUSTER_SPEC", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def settings(**values):
+    return config_from_dict({"name": "x", "data": {"source": "python_docstrings"}, "train": values}, what="").train
+
+
+def have_gpus(monkeypatch, count):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [f"gpu{i}" for i in range(count)] if kind == "GPU" else ["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("gpus", "strategy", "made"),
+    [
+        (0, "auto", ("one", "/cpu:0")),
+        (1, "auto", ("one", "/gpu:0")),
+        (3, "auto", ("mirrored", ["/gpu:0", "/gpu:1", "/gpu:2"])),
+        (3, "one_device", ("one", "/gpu:0")),
+        (3, "mirrored", ("mirrored", ["/gpu:0", "/gpu:1", "/gpu:2"])),
+    ],
+)
+def test_strategy_follows_from_the_gpus_there_are(monkeypatch, gpus, strategy, made):
+    have_gpus(monkeypatch, gpus)
+
+    def record(kind):
+        def make(devices):
+            count = len(devices) if kind == "mirrored" else 1
+            return type("Made", (), {"made": (kind, devices), "num_replicas_in_sync": count})
+
+        return make
+
+    monkeypatch.setattr(tf.distribute, "OneDeviceStrategy", record("one"))
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", record("mirrored"))
+    assert make_strategy(settings(strategy=strategy, batch_size=12)).made == made
+
+
+def test_cluster_of_one_worker_is_no_cluster(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}}))
+    strategy = make_strategy(settings())
+    assert (num_workers(strategy), is_chief(strategy)) == (1, True)
+    assert describe(strategy) == "OneDeviceStrategy on CPU:0" or "GPU" in describe(strategy)
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus", "values", "expected"),
+    [
+        ({}, 0, {"strategy": "multi_worker"}, "train.strategy: received 'multi_worker', and no cluster; expected TF_CONFIG"),
+        (
+            {"TF_CONFIG": TWO_WORKERS},
+            0,
+            {"strategy": "one_device"},
+            "received 'one_device' in a cluster of 2 workers (TF_CONFIG); expected 'auto' or",
+        ),
+        ({"TF_CONFIG": TWO_WORKERS}, 0, {"strategy": "mirrored"}, "received 'mirrored' in a cluster of 2 workers (TF_CONFIG); expected 'auto' or"),
+        ({"TF_CONFIG": "{"}, 0, {}, "TF_CONFIG: received '{', which is no JSON"),
+        ({}, 2, {"strategy": "mirrored", "replicas": 4}, "train.replicas: received 4, expected at most 2, the number of GPUs"),
+    ],
+)
+def test_strategy_that_cannot_be_had_is_told(monkeypatch, environment, gpus, values, expected):
+    have_gpus(monkeypatch, gpus)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as raised:
+        make_strategy(settings(**values))
+    assert expected in str(raised.value)
+
+
+def test_one_worker_agrees_with_itself():
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    assert sum_over_workers(strategy, {"a": 3}) == {"a": 3}
+    check_agreement(strategy, 7, what="a number")

@@ -1,0 +1,171 @@
+"""Explanations: exact ones sum to the logit, occlusion is what leaving a word out does."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from beam_jobs.contract.analyzer import Analyzer
+from beam_jobs.contract.dataset_config import TextConfig
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.saved_model import SavedModel
+from beam_jobs.contract.training_config import BowConfig
+from trainer.data.input_pipeline import make_vectorizer
+from trainer.models import VocabularyStatistics, build_model
+from trainer.serving import explain
+from trainer.serving.serving_module import ServingModule
+
+VOCABULARY = ["goal", "team", "song", "soup", "moon", "rocket", "bread"]
+LABELS = ["sport", "<music>", "food"]
+NGRAMS = ((0, 1), (4, 5, 6))
+
+
+def bow(config, **statistics):
+    """A model with weights that are far from those it starts with."""
+    model = build_model(
+        config,
+        vocabulary=VocabularyStatistics(size=len(VOCABULARY), document_counts=np.arange(1, 8), num_documents=9, tokens=VOCABULARY, **statistics),
+        num_labels=len(LABELS),
+        output_bias=np.array([0.5, -1.0, -2.0], np.float32),
+        seed=3,
+    )
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(variable + random.normal(size=variable.shape))
+    return model
+
+
+class Score(tf.Module):
+    """Analyzed strings of each text -> probabilities; with `contributions` where the model has them."""
+
+    def __init__(self, model, *, is_exact):
+        super().__init__()
+        self.model, self.vectorizer = model, make_vectorizer(VOCABULARY)
+        if is_exact:
+            self.contributions = tf.function(lambda text: model.contributions(self.vectorizer(text)), input_signature=[tf.TensorSpec([1], tf.string)])
+
+    def __call__(self, *analyzed):
+        return tf.sigmoid(tf.add_n([self.model(self.vectorizer(text), training=False) for text in analyzed]))
+
+
+def saved(score, *, fields=("text",), threshold_bins=(512, 512, 512)):
+    module = ServingModule(
+        text_fields=fields, analyzer=Analyzer(TextConfig()), score=score, label_names=LABELS, threshold_bins=threshold_bins, top_k=2
+    )
+
+    def by_name(function):  # as the signatures of a loaded model are called
+        return lambda **texts: function(*(texts[field] for field in fields))
+
+    module.signatures = {name: by_name(getattr(module, name)) for name in ("serving_default", "decide", "analyze")}
+    return SavedModel("nowhere", module, fields, len(LABELS))
+
+
+CONFIGS = {
+    "plain": ({}, {}),
+    "pairs": ({"bigram_buckets": 3}, {}),  # so few that pairs share rows
+    "wide": ({"wide": True, "bigram_buckets": 16, "token_weights": "uniform"}, {}),
+    "n-grams": ({"wide": True}, {"ngrams": NGRAMS, "ngram_document_counts": np.array([2, 3])}),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("text", ["goal team goal team song", "moon rocket bread moon", "goal", "unknown", "", "goal unknown team soup soup soup"])
+def test_contributions_and_bias_sum_to_the_logits(name, text):
+    config, statistics = CONFIGS[name]
+    model = bow(BowConfig(embedding_dim=4, **config), **statistics)
+    tokens = make_vectorizer(VOCABULARY)(tf.constant([text]))
+    contributions, bias = model.contributions(tokens)
+    assert contributions.shape == (len(text.split()), len(LABELS))
+    logits = model(tokens, training=False)[0]
+    np.testing.assert_allclose(tf.reduce_sum(contributions, axis=0) + bias, logits, atol=1e-5)
+    if text:
+        assert not np.any(contributions.numpy()[[word == "unknown" for word in text.split()]])
+
+
+def test_a_pair_counts_half_for_each_of_its_words_and_occurrences_share_alike():
+    model = bow(BowConfig(embedding_dim=4, bigram_buckets=1024))
+    vectorizer = make_vectorizer(VOCABULARY)
+    rows, shares = model._terms.shares(vectorizer(tf.constant(["goal team goal"])))
+    dense = tf.scatter_nd(shares.indices, shares.values, shares.dense_shape).numpy()
+    _, bags = model._terms(vectorizer(tf.constant(["goal team goal"])))
+    np.testing.assert_allclose(dense.sum(axis=0), tf.sparse.to_dense(bags)[0], rtol=1e-6)
+    row = {int(row): dense[:, i] for i, row in enumerate(rows.numpy())}
+    goal, team = row[2], row[3]
+    assert goal[0] == goal[2] > 0 == goal[1] and team[1] > 0 == team[0] == team[2]
+    for pair in (values for number, values in row.items() if number > 9):
+        assert sorted(pair)[0] == 0 and sorted(pair)[1] == sorted(pair)[2]
+
+
+def test_exact_explanations_are_of_the_labels_assigned_best_first():
+    model = bow(BowConfig(embedding_dim=4))
+    found = explain.explanations(saved(Score(model, is_exact=True), threshold_bins=(0, 0, 1025)), "Goal, team & song!")
+    assert (found.method, found.tokens) == ("exact", {"text": ["goal", "team", "song"]})
+    assert {label.label for label in found.labels} == {"sport", "<music>"} and all(label.is_assigned for label in found.labels)
+    assert found.labels[0].score >= found.labels[1].score
+    for label in found.labels:
+        logit = label.bias + label.effects[0].sum()
+        assert label.score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
+
+
+def test_the_best_label_is_explained_where_none_is_assigned():
+    found = explain.explanations(saved(Score(bow(BowConfig(embedding_dim=4)), is_exact=True), threshold_bins=(1025,) * 3), "goal")
+    assert [label.is_assigned for label in found.labels] == [False]
+    assert "below its threshold" in explain.as_text(found)
+
+
+@pytest.mark.parametrize("batch", [2, 256])
+def test_occlusion_is_the_fall_of_the_log_odds_without_all_occurrences_of_a_word(monkeypatch, batch):
+    monkeypatch.setattr(explain, "BATCH_DOCUMENTS", batch)
+    score = Score(bow(BowConfig(embedding_dim=4)), is_exact=False)
+    found = explain.explanations(saved(score, threshold_bins=(0, 0, 0)), "goal team goal song")
+    assert found.method == "occlusion"
+
+    def log_odds(text, label):
+        probability = float(score(tf.constant([text]))[0, LABELS.index(label)])
+        return np.log(probability / (1 - probability))
+
+    for label in found.labels:
+        effects = label.effects[0]
+        for i, without in enumerate(["team song", "goal goal song", "team song", "goal team goal"]):
+            assert effects[i] == pytest.approx(log_odds("goal team goal song", label.label) - log_odds(without, label.label), abs=1e-3)
+
+
+def test_words_of_several_texts_are_left_out_of_their_own_text_only():
+    score = Score(bow(BowConfig(embedding_dim=4)), is_exact=False)
+    model = saved(score, fields=("title", "body"), threshold_bins=(0, 0, 0))
+    found = explain.explanations(model, json.dumps({"title": "goal", "body": "goal song"}))
+    assert found.tokens == {"title": ["goal"], "body": ["goal", "song"]}
+    for label in found.labels:
+        assert label.effects[0][0] != label.effects[1][0]
+    assert "title: goal" in explain.as_text(found)
+    with pytest.raises(UserError, match="expected a JSON object with strings for title and body"):
+        explain.explanations(model, "goal")
+
+
+def test_a_text_without_a_token_is_explained_as_such():
+    for is_exact in (True, False):
+        found = explain.explanations(saved(Score(bow(BowConfig(embedding_dim=4)), is_exact=is_exact)), "... \ud800 !")
+        assert found.tokens == {"text": []}
+        assert "No token is left" in explain.as_text(found) and "No token is left" in explain.as_page(found)
+
+
+def test_the_page_escapes_text_and_labels_and_fetches_nothing():
+    model = bow(BowConfig(embedding_dim=4))
+    found = explain.explanations(saved(Score(model, is_exact=True), threshold_bins=(1025, 0, 1025)), "goal song unknown")
+    page = explain.as_page(found)
+    assert "<music>" not in page and "&lt;music&gt;" in page
+    assert not re.search(r"https?:|src=|href=|@import|url\(", page)
+    strengths = [float(value) for value in re.findall(r"--strength: ([\d.]+)", page)]
+    assert len(strengths) == 2 and max(strengths) == 0.65  # `unknown` has no effect and no colour
+    found.tokens["text"][0] = "<script>"
+    assert "<script>" not in explain.as_page(found)
+
+
+def test_words_are_ranked_by_the_size_of_their_effect():
+    label = explain.Explanation("sport", 0.5, True, (np.array([0.5, -2.0, 0.25, 0.0], np.float32),), 0.0)
+    found = explain.Explanations("exact", {"text": ["goal", "song", "goal", "the"]}, [label])
+    assert explain._ranked(found, label) == [(-2.0, "song"), (0.75, "goal")]
+    by_occlusion = explain.Explanations("occlusion", {"text": ["goal", "song", "goal", "the"]}, [label])
+    assert explain._ranked(by_occlusion, label) == [(-2.0, "song"), (0.25, "goal")]

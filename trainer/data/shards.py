@@ -1,0 +1,124 @@
+"""Shards: which worker reads which, and where one is corrupt."""
+
+import contextlib
+import dataclasses
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import google_crc32c
+import tensorflow as tf
+
+from beam_jobs.contract.errors import UserError
+from trainer.data.dataset import Dataset
+
+# Workers share out whole shards if none then has to take more steps than this fraction above the mean.
+MOST_IMBALANCE = 0.05
+_CRC_MASK_DELTA = 0xA282EAD8
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+    """How workers share out a split.
+
+    Attributes:
+      steps: steps that see every example once; the same on every worker, so that none waits for another in vain.
+      by_file: by worker: paths of the shards it reads. None: each worker reads all shards and takes its share of every step,
+        so that a step's examples do not depend on the number of workers.
+    """
+
+    steps: int
+    by_file: tuple[tuple[str, ...], ...] | None
+
+    @property
+    def order(self) -> str:
+        """What decides which examples a step holds, besides seed and epoch."""
+        return "by example" if self.by_file is None else f"by file over {len(self.by_file)} workers"
+
+
+def num_steps(examples: int, global_batch_size: int) -> int:
+    """Steps that see every example once; the last batch is padded."""
+    return -(-examples // global_batch_size)
+
+
+def plan_split(dataset: Dataset, split: str, *, num_workers: int, global_batch_size: int, shard_by: str = "auto") -> SplitPlan:
+    """Shares a split out among workers, from the manifest's counts.
+
+    Args:
+      dataset: the dataset.
+      split: one of its splits.
+      num_workers: workers, each with the same number of replicas.
+      global_batch_size: examples a step, over all workers.
+      shard_by: "file", "example", or "auto": by file if every worker can have shards and their counts come out close to equal.
+    """
+    steps = num_steps(dataset.examples(split), global_batch_size)
+    if num_workers == 1 or shard_by == "example":
+        return SplitPlan(steps, None)
+    sizes = [shard.examples for shard in dataset.manifest.splits[split].shards]
+    shares = share_out(sizes, num_workers)
+    most = max(sum(sizes[i] for i in share) for share in shares)
+    if shard_by == "auto" and (not all(shares) or most > (1 + MOST_IMBALANCE) * sum(sizes) / num_workers):
+        return SplitPlan(steps, None)
+    paths = dataset.shards(split)
+    return SplitPlan(num_steps(most, global_batch_size // num_workers), tuple(tuple(paths[i] for i in share) for share in shares))
+
+
+def share_out(sizes: Sequence[int], num_workers: int) -> list[list[int]]:
+    """Indices of the non-empty shards by worker, each shard once: the largest first, to who has least (Graham 1969, LPT rule)."""
+    shares: list[list[int]] = [[] for _ in range(num_workers)]
+    totals = [0] * num_workers
+    for i in sorted((i for i, size in enumerate(sizes) if size), key=lambda i: (-sizes[i], i)):
+        least = totals.index(min(totals))
+        shares[least].append(i)
+        totals[least] += sizes[i]
+    return [sorted(share) for share in shares]
+
+
+# --- corruption ------------------------------------------------------------------------
+
+
+def first_corruption(path: str | Path) -> tuple[int, str] | None:
+    """The byte offset of the first record of a TFRecord file that is corrupt, and what is wrong with it; None: the file is sound.
+
+    A record is: uint64 length, its masked CRC32C, the data, their masked CRC32C; little-endian
+    (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details).
+    """
+    with open(path, "rb") as stream:
+        size = stream.seek(0, 2)
+        offset = stream.seek(0)
+        while offset < size:
+            header = stream.read(12)
+            if len(header) < 12 or _masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
+                return offset, "its length does not have the checksum it should have"
+            (length,) = struct.unpack("<Q", header[:8])
+            if length > size - offset - 16:
+                return offset, f"it should have {length:,} bytes, and the file ends before"
+            data = stream.read(length)
+            if _masked_crc(data) != struct.unpack("<I", stream.read(4))[0]:
+                return offset, "its data do not have the checksum they should have"
+            offset += 16 + length
+    return None
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + _CRC_MASK_DELTA) & 0xFFFFFFFF
+
+
+def describe_corruption(dataset: Dataset, split: str) -> list[str]:
+    """The file, offset and fault of each corrupt shard of a split. Reads the whole split."""
+    found = ((path, first_corruption(path)) for path in dataset.shards(split))
+    return [f"{path}: the record at byte {fault[0]:,} is corrupt: {fault[1]}" for path, fault in found if fault]
+
+
+@contextlib.contextmanager
+def naming_corrupt_shards(dataset: Dataset, split: str) -> Iterator[None]:
+    """Turns TensorFlow's DataLossError, which names no file, into a UserError that names file and offset."""
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        faults = describe_corruption(dataset, split) or [f"{dataset.directory}: {error.message}"]
+        advice = "expected what the preprocessing wrote: run it again with --overwrite"
+        if split == "train":
+            advice += ", or set train.on_corrupt=skip to do without what follows in a corrupt shard"
+        raise UserError("\n  ".join(["the dataset is damaged", *faults, advice])) from None

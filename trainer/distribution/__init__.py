@@ -1,0 +1,1 @@
+"""Devices, replicas, workers and their addresses."""

@@ -1,0 +1,135 @@
+"""Which devices a run uses, and how its workers agree."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import TrainConfig
+from trainer.distribution.cluster import Cluster, find_cluster, wait_for_workers
+
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError)
+
+
+def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
+    """The distribution strategy of a run. Call it before TensorFlow has used any device.
+
+    With several workers it returns when all of them are up.
+
+    Raises:
+      UserError: the cluster is described wrongly, a worker does not come up in time, more replicas are asked for than
+        there are GPUs, or a batch cannot be shared among the replicas.
+    """
+    cluster = find_cluster(os.environ)
+    several = cluster is not None and len(cluster.addresses) > 1
+    if train.strategy == "multi_worker" and cluster is None:
+        raise UserError(
+            "train.strategy: received 'multi_worker', and no cluster; expected TF_CONFIG, Vertex AI's CLUSTER_SPEC or a Slurm step. "
+            "On one machine: `python scripts/launch_workers.py --workers 2 -- train --config ...`"
+        )
+    if several and train.strategy in ("one_device", "mirrored"):
+        raise UserError(
+            f"train.strategy: received {train.strategy!r} in a cluster of {len(cluster.addresses)} workers ({cluster.origin}); "
+            "expected 'auto' or 'multi_worker': otherwise each worker would train the same run by itself"
+        )
+    gpus = tf.config.list_physical_devices("GPU")
+    if several:
+        strategy = _join(cluster, timeout_seconds=train.worker_timeout_seconds)
+    elif train.strategy == "mirrored" or (train.strategy != "one_device" and len(gpus) > 1):
+        devices = [f"/gpu:{i}" for i in range(len(gpus))][: train.replicas] if gpus else _logical_cpus(train.replicas or 1)
+        if train.replicas and len(devices) < train.replicas:
+            raise UserError(f"train.replicas: received {train.replicas}, expected at most {len(devices)}, the number of GPUs")
+        strategy = tf.distribute.MirroredStrategy(devices)
+    else:
+        strategy = tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
+    if train.batch_size % strategy.num_replicas_in_sync:
+        raise UserError(f"train.batch_size: received {train.batch_size}, expected a multiple of the {strategy.num_replicas_in_sync} replicas")
+    return strategy
+
+
+def _join(cluster: Cluster, *, timeout_seconds: float) -> tf.distribute.Strategy:
+    wait_for_workers(cluster, timeout_seconds=timeout_seconds)
+    spec = tf.train.ClusterSpec({"worker": cluster.addresses})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, task_type="worker", task_id=cluster.index, rpc_layer="grpc")
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)  # all-reduce by NCCL on GPUs, by a ring on CPUs
+
+
+def _logical_cpus(count: int) -> list[str]:
+    (cpu, *_) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    return [f"/cpu:{i}" for i in range(count)]
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """How many processes train together."""
+    resolver = _resolver(strategy)
+    return resolver.cluster_spec().num_tasks("worker") if resolver else 1
+
+
+def worker_index(strategy: tf.distribute.Strategy) -> int:
+    """This process's place among the workers."""
+    resolver = _resolver(strategy)
+    return resolver.task_id if resolver else 0
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes checkpoints, logs and reports."""
+    return worker_index(strategy) == 0
+
+
+def _resolver(strategy: tf.distribute.Strategy) -> Any:
+    return strategy.cluster_resolver if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
+
+
+def sum_over_workers(strategy: tf.distribute.Strategy, values: Any) -> Any:
+    """Sums numbers or arrays over the workers. Every worker must call it, at the same place.
+
+    Args:
+      strategy: the run's.
+      values: nested NumPy arrays or numbers, of the same structure and shapes on all workers.
+
+    Returns:
+      The sums, equal on all workers, in the same structure; with one worker `values` itself.
+    """
+    if num_workers(strategy) == 1:
+        return values
+    own_replicas = strategy.num_replicas_in_sync // num_workers(strategy)
+
+    def total(value):
+        # The first replica of a worker speaks for it.
+        mine = strategy.experimental_distribute_values_from_function(lambda c: value if c.replica_id_in_sync_group % own_replicas == 0 else value * 0)
+        return strategy.reduce("SUM", mine, axis=None).numpy()
+
+    return tf.nest.map_structure(lambda value: total(tf.constant(value)), values)
+
+
+def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) -> None:
+    """Raises UserError unless a number below 2**48 is the same on all workers; every worker must call it."""
+    workers = num_workers(strategy)
+    total = int(sum_over_workers(strategy, np.int64(value)))
+    if total != workers * value:
+        raise UserError(f"the {workers} workers differ in {what}: worker {worker_index(strategy)} has {value}, the mean is {total / workers:g}")
+
+
+@contextlib.contextmanager
+def naming_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Ends the process with one message and status 1 where TensorFlow says that another worker has gone."""
+    try:
+        yield
+    except _LOST as error:
+        if num_workers(strategy) == 1:
+            raise
+        print(f"error: worker {worker_index(strategy)} has lost another worker: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """The strategy, in words."""
+    devices = ", ".join(device.rpartition("/")[2].removeprefix("device:") for device in strategy.extended.worker_devices)
+    workers = f" of worker {worker_index(strategy)}, of {num_workers(strategy)} workers" if num_workers(strategy) > 1 else ""
+    return f"{type(strategy).__name__} on {devices}{workers}"

@@ -1,0 +1,1 @@
+"""The best model of a run beside baselines."""

@@ -1,0 +1,1 @@
+"""Streamed metrics, ranking, thresholds, calibration and intervals."""

@@ -1,0 +1,218 @@
+"""The plots of the report: each is drawn once, and written as SVG for the page and as PNG for elsewhere."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+# In the page's SVG each colour becomes the CSS variable of its name, which has a value for light and one for dark.
+COLOURS = {
+    "ink": "#1f2328",
+    "muted": "#59636e",
+    "grid": "#dfe3e8",
+    "series-1": "#0b62c4",
+    "series-2": "#c2570c",
+    "series-3": "#1a7f4b",
+    "series-4": "#8a3ffc",
+}
+_SERIES = [COLOURS[f"series-{i}"] for i in range(1, 5)]
+_DASHES = ("-", "--", ":", "-.")  # told apart without colours too
+_MOST_POINTS = 2000  # of a scatter plot
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": COLOURS["ink"],
+    "text.parse_math": False,  # a dollar sign in a label is one
+    "axes.edgecolor": COLOURS["grid"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": COLOURS["grid"],
+    "grid.linewidth": 0.6,
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",  # text stays text, in the page's font
+}
+
+
+def draw_all(evaluation: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, tuple[str, bytes]]:
+    """Every plot of a report, as (SVG element, PNG file), by name.
+
+    Args:
+      evaluation: what `trainer.evaluation.evaluate` has written.
+      runs: by name of the run, its history of epochs; the report's own first.
+    """
+    figures = {
+        "loss": lambda: _learning(runs, "loss", "loss of a training document", scale="log"),
+        "validation-f1": lambda: _learning(runs, "validation_micro_f1", "micro-F1 on validation"),
+        "threshold-sweep": lambda: _sweep(evaluation),
+        "precision-recall": lambda: _precision_recall(evaluation),
+        "label-frequency": lambda: _label_frequency(evaluation),
+        "loss-weight": lambda: _against_frequency(evaluation, "loss_weight", "weight of a label's positives"),
+        "f1-by-frequency": lambda: _against_frequency(evaluation, "f1", "F1", with_median=True),
+        "calibration": lambda: _calibration(evaluation),
+    }
+    drawn = {}
+    for name, draw in figures.items():
+        with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
+            figure = draw()
+            if figure is not None:
+                drawn[name] = _svg(figure, name), _png(figure)
+    return drawn
+
+
+# --- files -----------------------------------------------------------------------------
+
+
+def _svg(figure: Figure, name: str) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{name}">', svg, count=1)
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font: ([^;\"]*?)'?sans-serif'?[^;\"]*", r"font: \1var(--font)", svg)
+    # Names within the page: every plot would define the same ones.
+    svg = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(href="#|url\(#)([^")]+)', rf"\1{name}-\2", svg)
+    for variable, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg.strip()
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    return stream.getvalue()
+
+
+# --- drawings --------------------------------------------------------------------------
+
+
+def _axes(x: str, y: str, *, height: float = 3.3) -> Any:
+    axes = Figure(figsize=(5.4, height), layout="constrained").subplots()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    return axes
+
+
+def _learning(runs: Mapping[str, Sequence[Mapping[str, Any]]], key: str, title: str, *, scale: str = "linear") -> Figure | None:
+    series = {name: [(row["epoch"], row[key]) for row in history if row.get(key) is not None] for name, history in runs.items()}
+    series = {name: points for name, points in series.items() if points}
+    if not series:
+        return None
+    axes = _axes("epoch", title)
+    for i, (name, points) in enumerate(series.items()):
+        axes.plot(*zip(*points, strict=True), _DASHES[i % 4], marker="o", markersize=4, color=_SERIES[i % 4], label=name)
+    values = [value for points in series.values() for _, value in points]
+    if scale == "log" and min(values) > 0 and max(values) >= 10 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    epochs = sorted({epoch for points in series.values() for epoch, _ in points})
+    axes.set_xticks(epochs[:: max(1, len(epochs) // 8)])
+    if len(series) > 1:
+        axes.legend()
+    return axes.figure
+
+
+def _sweep(evaluation: Mapping[str, Any]) -> Figure:
+    sweep = evaluation["sweep"]
+    axes = _axes("threshold, one for all labels", "")
+    names = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "micro_precision": "precision", "micro_recall": "recall"}
+    for i, (key, name) in enumerate(names.items()):
+        axes.plot(sweep["threshold"], sweep[key], _DASHES[i], color=_SERIES[i], label=name)
+    axes.axvline(evaluation["thresholds"]["global"], color=COLOURS["muted"], linewidth=1)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.legend(ncols=2, loc="lower center")
+    return axes.figure
+
+
+def _precision_recall(evaluation: Mapping[str, Any]) -> Figure:
+    axes = _axes("recall", "precision")
+    names = {"all": "all labels", "head": "head", "mid": "mid", "tail": "tail"}
+    for i, (key, name) in enumerate(names.items()):
+        if key in evaluation["precision_recall"]:
+            curve = evaluation["precision_recall"][key]
+            axes.plot(curve["recall"], curve["precision"], _DASHES[i], color=_SERIES[i], label=name)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.legend(loc="lower left")
+    return axes.figure
+
+
+def _label_frequency(evaluation: Mapping[str, Any]) -> Figure:
+    counts = sorted((row["train_positives"] for row in evaluation["per_label"]), reverse=True)
+    axes = _axes("labels, the most frequent first", "train documents")
+    ranks = range(1, len(counts) + 1)
+    step = max(1, len(counts) // _MOST_POINTS)
+    axes.plot(list(ranks)[::step], [max(count, 0.5) for count in counts][::step], color=_SERIES[0])
+    start = 0
+    for i, group in enumerate(evaluation["groups"]):
+        axes.axvspan(start + 0.5, start + group["labels"] + 0.5, color=_SERIES[i], alpha=0.1, linewidth=0)
+        # In the middle of the group as the logarithmic axis shows it.
+        middle = ((start + 0.5) * (start + group["labels"] + 0.5)) ** 0.5
+        axes.text(middle, 0.96, group["name"], transform=axes.get_xaxis_transform(), ha="center", va="top", color=COLOURS["muted"], fontsize=9)
+        start += group["labels"]
+    axes.set_xlim(0.5, start + 0.5)
+    _logarithmic(axes, "xy")
+    return axes.figure
+
+
+def _against_frequency(evaluation: Mapping[str, Any], key: str, title: str, *, with_median: bool = False) -> Figure:
+    rows = sorted(evaluation["per_label"], key=lambda row: row["train_positives"])
+    rows = [row for row in rows if row["positives"]] if with_median else rows
+    axes = _axes("train documents with the label", title)
+    shown = rows[:: -(-len(rows) // _MOST_POINTS) or 1]
+    frequency = [max(row["train_positives"], 0.5) for row in shown]
+    axes.plot(frequency, [row[key] for row in shown], "o", markersize=3.5, alpha=0.35, color=_SERIES[0], markeredgewidth=0, label="a label")
+    if with_median and len(rows) >= 20:
+        parts = [rows[len(rows) * i // 10 : len(rows) * (i + 1) // 10] for i in range(10)]
+
+        def median(part, name):
+            return sorted(row[name] for row in part)[len(part) // 2]
+
+        axes.plot(
+            [max(median(part, "train_positives"), 0.5) for part in parts],
+            [median(part, key) for part in parts],
+            color=_SERIES[1],
+            label="median of a tenth",
+        )
+        axes.set_ylim(-0.03, 1.03)
+        axes.legend(loc="lower right")
+    _logarithmic(axes, "x")
+    return axes.figure
+
+
+def _calibration(evaluation: Mapping[str, Any]) -> Figure:
+    axes = _axes("mean score", "frequency")
+    axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1)
+    for i, stage in enumerate(evaluation["calibration"]["stages"]):
+        points = [(row["mean_score"], row["frequency"]) for row in stage["bins"]]
+        axes.plot(*zip(*points, strict=True), _DASHES[i], marker="o", markersize=4, color=_SERIES[i], label=stage["name"])
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.legend(loc="upper left")
+    return axes.figure
+
+
+def _logarithmic(axes: Any, which: str) -> None:
+    for axis in which:
+        getattr(axes, f"set_{axis}scale")("log")
+        part = getattr(axes, f"{axis}axis")
+        part.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
+        part.set_minor_formatter(NullFormatter())

@@ -1,0 +1,166 @@
+"""Checkpoints: every variable of the model and the optimizer, and where the run stands, in one atomic save."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from beam_jobs.contract.errors import UserError
+from trainer.distribution.strategy import is_chief, worker_index
+
+LATEST = "checkpoints"
+BEST = "best"
+_STATE_FILE = "checkpoint"  # tf.train.CheckpointManager's list of what is complete; it is replaced atomically, after a save
+
+
+@dataclasses.dataclass
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+      step: training steps done.
+      epoch: epochs done.
+      step_in_epoch: steps done in the epoch that has begun.
+      loss_sum: loss of the steps done in that epoch, summed over documents.
+      documents: documents seen in that epoch.
+      data_order: `SplitPlan.order` of that epoch: it must be the same where the epoch goes on.
+      best_epoch: the epoch with the best validation micro-F1, from 1; 0: none yet.
+      best_micro_f1: that micro-F1.
+      rate_epoch: the epoch after which `optimizer.schedule: plateau` last lowered the learning rate; 0: none.
+      stopped: whether a callback has stopped the run.
+      callbacks: of each of `train.callbacks` its numbers, see `trainer.training.callbacks.Callbacks.counts`.
+      history: a row an epoch.
+      config: the resolved config, as YAML.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    loss_sum: float = 0.0
+    documents: int = 0
+    data_order: str = ""
+    best_epoch: int = 0
+    best_micro_f1: float = -1.0
+    rate_epoch: int = 0
+    stopped: bool = False
+    callbacks: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    config: str = ""
+
+
+class Checkpoints:
+    """The newest checkpoints and the best one of a run; a context manager while a run saves.
+
+    Only the chief's are kept. The other workers save as well, since TensorFlow may add up a variable's copies while it
+    saves them, to a scratch folder that is deleted at the end; they restore the chief's.
+
+    Args:
+      run_dir: they stand in its folders `checkpoints` and `best`. All workers must see it.
+      model: a built model.
+      optimizer: its built optimizer; None: only weights are restored.
+      strategy: theirs.
+      keep: how many of the newest are kept.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer | None,
+        *,
+        strategy: tf.distribute.Strategy,
+        keep: int = 1,
+    ):
+        with tf.device("/cpu:0"):
+            self._state = tf.Variable("", dtype=tf.string, trainable=False, name="run_state")
+        # Variables one by one: tf.train.Checkpoint(model=model) leaves out the state of dropout's seed generators.
+        tracked: dict[str, Any] = {"state": self._state, "model": [variable.value for variable in model.variables]}
+        if optimizer is not None:
+            tracked["optimizer"] = [variable.value for variable in optimizer.variables]
+        self._checkpoint = tf.train.Checkpoint(**tracked)
+        self._run_dir, self._strategy = run_dir, strategy
+        self._scratch = None if is_chief(strategy) else run_dir / f"scratch-worker-{worker_index(strategy)}"
+        self._latest = tf.train.CheckpointManager(self._checkpoint, str((self._scratch or run_dir) / LATEST), max_to_keep=keep)
+        self._best = tf.train.CheckpointManager(self._checkpoint, str((self._scratch or run_dir) / BEST), max_to_keep=1)
+
+    def __enter__(self) -> "Checkpoints":
+        if self._scratch:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        else:
+            for name in (LATEST, BEST):
+                _remove_leftovers(self._run_dir / name)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self._scratch:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def save(self, state: RunState) -> None:
+        """Saves the newest checkpoint, under the number of its step."""
+        self._save(self._latest, state)
+
+    def save_best(self, state: RunState) -> None:
+        """Saves the best checkpoint. Call it before `save`: killed in between, the run resumes before both."""
+        self._save(self._best, state)
+
+    def _save(self, manager: tf.train.CheckpointManager, state: RunState) -> None:
+        self._state.assign(json.dumps(dataclasses.asdict(state)))
+        manager.save(checkpoint_number=state.step)
+
+    def restore_latest(self) -> RunState | None:
+        """Restores the newest checkpoint that is whole; None: there is none.
+
+        Raises:
+          UserError: there are checkpoints, and none is whole and of this model.
+        """
+        return self._restore(self._run_dir / LATEST)
+
+    def restore_best(self) -> RunState | None:
+        """Restores the best checkpoint; None: there is none. See `restore_latest`."""
+        return self._restore(self._run_dir / BEST)
+
+    def _restore(self, directory: Path) -> RunState | None:
+        damaged = []
+        for path in reversed(_complete(directory)):
+            try:
+                with self._strategy.scope():
+                    status = self._checkpoint.restore(path)
+                    status.assert_existing_objects_matched()
+                    status.expect_partial()  # without an optimizer, its part of the checkpoint is left alone
+                saved = json.loads(self._state.numpy().decode())
+            except (AssertionError, ValueError) as error:
+                raise UserError(f"the checkpoint {path} is of another model: {_first_line(error)}; expected one of this config") from None
+            except (tf.errors.OpError, IndexError, RuntimeError) as error:  # the latter two: from the reader, of a file cut short
+                damaged.append(f"{path} is damaged: {_first_line(error)}")
+                continue
+            for message in damaged:
+                print(f"warning: the checkpoint {message}; taking {path}", flush=True)
+            return RunState(**{field.name: saved[field.name] for field in dataclasses.fields(RunState) if field.name in saved})
+        if damaged:
+            raise UserError("no checkpoint can be restored:\n  " + "\n  ".join(damaged) + "\ngive --fresh to delete the run and start again")
+        return None
+
+
+def _complete(directory: Path) -> list[str]:
+    """Paths of the checkpoints whose save has ended, the oldest first."""
+    state = tf.train.get_checkpoint_state(str(directory))
+    return list(state.all_model_checkpoint_paths) if state else []
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Deletes what saves that were killed have left."""
+    complete = {Path(path).name for path in _complete(directory)}
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if path.name != _STATE_FILE and path.name.partition(".")[0] not in complete:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

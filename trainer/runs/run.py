@@ -1,0 +1,83 @@
+"""What a run directory holds of a trained and evaluated model, read back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract.config import Config, load_config
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import Manifest
+from beam_jobs.contract.saved_model import EXTRA
+from trainer.evaluation.evaluate import ONE_THRESHOLD, evaluation_path
+from trainer.training.train import CONFIG, DATASET_MANIFEST, HISTORY
+
+
+class Run:
+    """What a run directory holds of a trained and evaluated model.
+
+    Args:
+      directory: what `train` and `evaluate` have written to.
+
+    Raises:
+      UserError: it is no run, or it was not evaluated.
+    """
+
+    def __init__(self, directory: Path):
+        if not directory.is_dir():
+            raise UserError(
+                f"--run: {directory} is no directory; expected one that `python -m trainer.task train` has written, such as out/docstrings/run"
+            )
+        if not (directory / CONFIG).is_file() or not (directory / HISTORY).is_file():
+            raise UserError(f"--run: {directory} holds no training run; expected train.run_dir of a run, such as out/docstrings/run")
+        self.directory = directory
+        self.config: Config = load_config(directory / CONFIG)
+        self.history: list[dict[str, Any]] = _read_json(directory / HISTORY)
+        self.manifest: Manifest = manifests.validate(Manifest, _read_json(directory / DATASET_MANIFEST), what=str(directory / DATASET_MANIFEST))
+        found = [split for split in ("test", "validation") if evaluation_path(directory, split).is_file()]
+        if not found:
+            raise UserError(
+                f"--run: {directory} holds no evaluation; expected that of a validation or test split: run `python -m trainer.task evaluate` first"
+            )
+        self.evaluation: dict[str, Any] = _read_json(evaluation_path(directory, found[0]))
+        missing = {"areas", "sweep", "slices", "errors"} - self.evaluation.keys()
+        if missing:
+            raise UserError(
+                f"--run: the evaluation in {directory} is of an older version; expected one that holds {sorted(missing)}: evaluate it again"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"{self.config.name} ({self.directory})"
+
+    def system(self, name: str) -> dict[str, Any]:
+        """The summary of one system of the evaluation."""
+        return next(system for system in self.evaluation["systems"] if system["name"] == name)
+
+    @property
+    def first_rank(self) -> str:
+        """The lowest of `evaluate.ranks`."""
+        return min(self.system(ONE_THRESHOLD)["precision_at"], key=int)
+
+
+def run_of_model(model_dir: Path) -> Path:
+    """The run directory that an exported model, or the newest of its versions, was trained in.
+
+    Raises:
+      UserError: it is no model, or its run is not there.
+    """
+    numbers = [int(path.name) for path in model_dir.iterdir() if path.name.isdigit()] if model_dir.is_dir() else []
+    saved = (model_dir / str(max(numbers)) if numbers else model_dir) / EXTRA / "config.yaml"
+    if not saved.is_file():
+        raise UserError(f"--model: {model_dir} holds no exported model; expected a directory that `python -m trainer.task export` has written")
+    run_dir = Path(load_config(saved).train.run_dir)
+    if not run_dir.is_dir():
+        raise UserError(f"--model: {model_dir} was trained in {run_dir}, which is not there; expected to be called where it is, or with --run")
+    return run_dir
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; expected what `python -m trainer.task` has written: train and evaluate again") from None

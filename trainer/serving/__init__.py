@@ -1,0 +1,1 @@
+"""Export, prediction, explanation and the development server."""

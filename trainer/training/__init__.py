@@ -1,0 +1,1 @@
+"""The training run: step, loop, optimizers, schedules, callbacks."""
