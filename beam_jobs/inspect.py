@@ -1,21 +1,16 @@
 """Looks into a dataset directory: what it holds, and whether every byte is as it was written."""
 
 import argparse
-import gzip
 import hashlib
 import itertools
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import google_crc32c
-
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.command_line import run_main
-from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import FileInfo, Manifest
 from beam_jobs.contract.progress import ProgressLine
+from beam_jobs.contract.tfrecord import _damaged, read_records
 
 READ_BYTES = 1 << 20  # 1 MiB at a time
 TEXT_CHARACTERS = 160  # of each record shown
@@ -125,32 +120,8 @@ def verify(manifest: Manifest, directory: Path) -> str:
     return f"verified: {len(files):,} files, {total / 1e6:,.1f} MB, {examples:,} records"
 
 
-def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file, gzipped where its name ends in .gz.
-
-    Raises:
-      UserError: a checksum is wrong or the file ends within a record.
-    """
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
-        for number in itertools.count(1):
-            try:
-                header = stream.read(12)
-                if not header:
-                    return
-                if len(header) < 12 or not _is_checked(header[:8], header[8:]):
-                    raise _damaged(path, f"record {number:,} has a wrong length")
-                (length,) = struct.unpack("<Q", header[:8])
-                record, crc = stream.read(length), stream.read(4)
-                if len(record) < length or not _is_checked(record, crc):
-                    raise _damaged(path, f"record {number:,} has a wrong checksum")
-            except (EOFError, OSError, zlib.error) as error:
-                raise _damaged(path, f"cannot be read from record {number:,} on: {error}") from None
-            yield record
 
 
-def _is_checked(data: bytes, crc: bytes) -> bool:
-    value = google_crc32c.value(data)
-    return crc == struct.pack("<I", (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def _check_sha256(info: FileInfo, directory: Path) -> None:
@@ -162,8 +133,6 @@ def _check_sha256(info: FileInfo, directory: Path) -> None:
         raise _damaged(directory / info.file, f"has SHA-256 {digest.hexdigest()}, expected {info.sha256}")
 
 
-def _damaged(path: Path, how: str) -> UserError:
-    return UserError(f"{path} {how}: the dataset is damaged; run the preprocessing again with --overwrite")
 
 
 def _quantiles(values: dict[str, int]) -> str:

@@ -3,7 +3,12 @@
 import argparse
 import logging
 
-from beam_jobs.contract.command_line import add_config_arguments, config_from, run_main, split_at_dashes
+from beam_jobs.contract.command_line import (
+    add_config_arguments,
+    config_from,
+    run_main,
+    split_at_dashes,
+)
 from beam_jobs.contract.errors import UserError
 
 DESCRIPTION = """\
@@ -27,14 +32,17 @@ def main(argv: list[str]) -> None:
     config = config_from(arguments) if arguments.config else None
 
     logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
-    from beam_jobs.prediction import job  # Beam takes seconds to load, and --help and wrong arguments need none of it
+    from beam_jobs.prediction import (  # Beam takes seconds to load, and --help and wrong arguments need none of it
+        inputs,
+        job,
+    )
 
     logging.disable(logging.NOTSET)
 
     def data_for(text_fields):
         if config is not None:
-            return job.data_of_config(config, arguments.input)
-        return job.data_of_flags(
+            return inputs.data_of_config(config, arguments.input)
+        return inputs.data_of_flags(
             arguments.input,
             source=arguments.source,
             text_fields=arguments.text_field or text_fields,

@@ -3,7 +3,12 @@
 import argparse
 import logging
 
-from beam_jobs.contract.command_line import add_config_arguments, config_from, run_main, split_at_dashes
+from beam_jobs.contract.command_line import (
+    add_config_arguments,
+    config_from,
+    run_main,
+    split_at_dashes,
+)
 
 DESCRIPTION = """\
 Reads raw documents, cleans and tokenises their text, drops duplicates, splits them and writes a dataset: sharded
@@ -26,7 +31,9 @@ def main(argv: list[str]) -> None:
     config = config_from(arguments)
 
     logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
-    from beam_jobs.preprocessing.job import preprocess  # Beam takes seconds to load, and --help and a wrong config need none of it
+    from beam_jobs.preprocessing.job import (
+        preprocess,  # Beam takes seconds to load, and --help and a wrong config need none of it
+    )
 
     logging.disable(logging.NOTSET)
 

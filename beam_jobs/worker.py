@@ -15,7 +15,11 @@ import sys
 logging.disable(logging.ERROR)
 
 import grpc  # noqa: E402
-from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc, endpoints_pb2  # noqa: E402
+from apache_beam.portability.api import (  # noqa: E402
+    beam_provision_api_pb2,
+    beam_provision_api_pb2_grpc,
+    endpoints_pb2,
+)
 from apache_beam.runners.worker import sdk_worker, sdk_worker_main  # noqa: E402
 from apache_beam.runners.worker.worker_id_interceptor import WorkerIdInterceptor  # noqa: E402
 from google.protobuf import json_format, text_format  # noqa: E402

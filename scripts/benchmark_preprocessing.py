@@ -46,14 +46,22 @@ from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.config import Config, load_config  # noqa: E402
 from beam_jobs.contract.quiet import load_tensorflow  # noqa: E402
 from beam_jobs.contract.records import RecordSpec  # noqa: E402
-from beam_jobs.preprocessing import pipeline, tfds_metadata  # noqa: E402
-from beam_jobs.preprocessing.analyze import Analyze, process_analyzer, split_keys  # noqa: E402
+from beam_jobs.preprocessing import finish, pipeline, tfds_metadata  # noqa: E402
+from beam_jobs.preprocessing.analyze import Analyze, process_analyzer  # noqa: E402
+from beam_jobs.preprocessing.buckets import read_table, split_keys  # noqa: E402
 from beam_jobs.preprocessing.frequencies import COUNTS, Frequencies, count_documents  # noqa: E402
 from beam_jobs.preprocessing.labels import LabelRules  # noqa: E402
-from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates, read_table  # noqa: E402
-from beam_jobs.preprocessing.read import READ_TAG, ReadPart, reject_table, sort_rejects, write_rejects  # noqa: E402
+from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates  # noqa: E402
+from beam_jobs.preprocessing.read import READ_TAG, ReadPart  # noqa: E402
+from beam_jobs.preprocessing.rejects import reject_table, sort_rejects, write_rejects  # noqa: E402
 from beam_jobs.preprocessing.splits import assign  # noqa: E402
-from beam_jobs.preprocessing.tally import POSITIVES, POSITIVES_TAG, TOKEN_COUNTS_TAG, TallyBucket, sum_positives  # noqa: E402
+from beam_jobs.preprocessing.tally import (  # noqa: E402
+    POSITIVES,
+    POSITIVES_TAG,
+    TOKEN_COUNTS_TAG,
+    TallyBucket,
+    sum_positives,
+)
 from beam_jobs.preprocessing.writer import WriteShard, plan_shards  # noqa: E402
 from beam_jobs.runtime.spill import SpillByKey  # noqa: E402
 from beam_jobs.sources import registry  # noqa: E402
@@ -168,11 +176,11 @@ class Plain:
             reject_counts = [write_rejects(rejects, self.dataset_dir)]
             buckets, label_counts = zip(*pool.imap_unordered(self.merge, by_bucket.items()), strict=True)
             kept = most_frequent(label_counts, labels.min_count, labels.top_k)
-            names, top = pipeline.sorted_names(kept), pipeline.top_labels_of(kept)
+            names, top = finish.sorted_names(kept), finish.top_labels_of(kept)
             tallies, token_counts, positives = zip(*pool.imap_unordered(self.tally, [(bucket, names, top) for bucket in buckets]), strict=True)
             plans = plan_shards(tallies, self.config.output, 1 << BUCKET_BITS)
             shards = list(itertools.chain.from_iterable(pool.imap_unordered(self.write, [(plan, names) for plan in plans])))
-        pipeline.finish(
+        finish.finish(
             None,
             self.dataset_dir,
             self.work_dir,
@@ -188,7 +196,7 @@ class Plain:
             kept_labels=kept,
             vocabulary=most_frequent(token_counts, vocabulary.min_document_count, vocabulary.max_tokens),
         )
-        results = pipeline.Results.model_validate_json(Path(self.work_dir, pipeline.RESULTS).read_text(encoding="utf-8"))
+        results = finish.Results.model_validate_json(Path(self.work_dir, finish.RESULTS).read_text(encoding="utf-8"))
         tfds_metadata.write_metadata(Path(self.dataset_dir), self.config.name, self.spec, results.splits, has_weights=results.has_weights)
 
 

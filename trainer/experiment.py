@@ -20,7 +20,7 @@ from trainer.data.folds import take_fold, with_fold_directories
 from trainer.data.input_pipeline import make_vectorizer
 from trainer.distribution.cluster import with_platform_directories
 from trainer.distribution.strategy import check_agreement, make_strategy
-from trainer.losses import losses
+from trainer.losses import label_weights, prior_correction
 from trainer.models import VocabularyStatistics, build_model
 from trainer.runs.checkpoints import Checkpoints, RunState
 
@@ -53,11 +53,11 @@ class Experiment:
 
     @functools.cached_property
     def _calibration_shift(self) -> np.ndarray:
-        return losses.calibration_shift(self.config.loss, **self.label_counts)
+        return prior_correction.calibration_shift(self.config.loss, **self.label_counts)
 
     def log_odds(self, logits: tf.Tensor) -> tf.Tensor:
         """The model's logits [batch, labels] -> log-odds, float32 [batch, labels], from which what the loss's weighting does is undone."""
-        return losses.calibrated_logits(self.config.loss, logits, shift=tf.constant(self._calibration_shift))
+        return prior_correction.calibrated_logits(self.config.loss, logits, shift=tf.constant(self._calibration_shift))
 
     def scores(self, tokens: tf.RaggedTensor) -> tf.Tensor:
         """Token ids [batch, None] -> probabilities, float32 [batch, labels], before `trainer.metrics.calibration`."""
@@ -92,7 +92,7 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
         ngrams=dataset.ngrams,
         ngram_document_counts=dataset.ngram_document_counts,
     )
-    bias = losses.output_bias(dataset.positives("train"), dataset.examples("train"))
+    bias = label_weights.output_bias(dataset.positives("train"), dataset.examples("train"))
     with strategy.scope(), _computing_in(config.train.precision if for_training else "float32"):
         model = build_model(
             config.model,

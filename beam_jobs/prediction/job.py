@@ -10,47 +10,43 @@ import os
 import shutil
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.atomic import publish, recover, staging
-from beam_jobs.contract.config import Config
-from beam_jobs.contract.dataset_config import CsvData, DataConfig, JsonlData, ParquetData, RowData
+from beam_jobs.contract.dataset_config import DataConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import ShardInfo, dump_json
 from beam_jobs.contract.progress import ProgressLine
 from beam_jobs.contract.quiet import load_tensorflow
 from beam_jobs.contract.saved_model import SavedModel
-from beam_jobs.contract.validation import Section, validate
-from beam_jobs.preprocessing.read import batches
-from beam_jobs.preprocessing.writer import Described
+from beam_jobs.contract.validation import Section
+from beam_jobs.prediction.output_files import (
+    _WRITERS,
+    PREDICTIONS,
+    Format,
+    _json_line,
+    _OutputFile,
+    _write_whole,
+)
 from beam_jobs.runtime import local_progress, runners
 from beam_jobs.sources import registry
+from beam_jobs.sources.batches import batches
 from beam_jobs.sources.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources.input_files import InputFile
 from beam_jobs.sources.registry import Reader
 
 SUMMARY = "predictions.json"  # written last: its presence means that the predictions are complete
-SCORE_DIGITS = 6
-# An answer of serving_default or decide in columns.
-PREDICTIONS = pa.schema([("id", pa.string()), ("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
-_EXTENSIONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
-_COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
-_JSON = json.JSONEncoder(ensure_ascii=False)
 
-Source = Literal["jsonl", "csv", "tsv", "parquet", "text"]
-Format = Literal["jsonl", "parquet"]
 
 
 class PartResult(Section):
@@ -65,48 +61,10 @@ class PartResult(Section):
 # --- what is read --------------------------------------------------------------------------
 
 
-def data_of_config(config: Config, inputs: Sequence[str]) -> DataConfig:
-    """The source of an experiment, for documents without labels: its inputs, unless others are given."""
-    changes: dict[str, Any] = {"inputs": tuple(inputs)} if inputs else {}
-    if inputs and "inputs" not in type(config.data).model_fields:
-        raise UserError(f"--input: data.source {config.data.source!r} of the config reads no files that could be named; leave --input out")
-    if isinstance(config.data, RowData):
-        changes |= {"labels_field": None, "label_columns": (), "label_delimiter": None, "metadata_fields": ()}
-        changes |= {"weight_field": None, "split_field": None, "time_field": None}
-    return config.data.model_copy(update=changes)
 
 
-def data_of_flags(inputs: Sequence[str], *, source: Source | None, text_fields: Sequence[str], id_field: str | None, join: bool) -> DataConfig:
-    """A source without labels, by the kind of its files.
-
-    Raises:
-      UserError: the files' names do not tell their kind.
-    """
-    if not inputs:
-        raise UserError("--input: received none, expected files to score, or a --config that names them")
-    kind = source or _kind(inputs[0])
-    fields = {"inputs": inputs, "labels_field": None, "id_field": id_field, "text_fields": text_fields, "join_text_fields": join}
-    fields["max_reject_fraction"] = 1.0  # they are written beside the predictions
-    if kind == "jsonl":
-        return validate(JsonlData, fields | {"source": "jsonl"}, what="--input")
-    if kind == "parquet":
-        return validate(ParquetData, fields | {"source": "parquet"}, what="--input")
-    if kind == "text":  # a document a line: a table of one column, whose delimiter no text has
-        if len(text_fields) > 1 or id_field:
-            raise UserError("--source text: received several text fields or an id field, expected neither: a line is a document")
-        fields |= {"columns": text_fields, "delimiter": "\x1f", "quote_character": None}
-    elif kind == "tsv":
-        fields["delimiter"] = "\t"
-    return validate(CsvData, fields | {"source": "csv"}, what="--input")
 
 
-def _kind(path: str) -> str:
-    stem, extension = os.path.splitext(path.lower())
-    if extension in _COMPRESSIONS:
-        extension = os.path.splitext(stem)[1]
-    if extension not in _EXTENSIONS:
-        raise UserError(f"--input: {path!r} does not tell what it holds; expected one of {', '.join(_EXTENSIONS)}, or --source")
-    return _EXTENSIONS[extension]
 
 
 # --- the job -------------------------------------------------------------------------------
@@ -350,59 +308,13 @@ def _overlapping(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterat
             yield before.result()
 
 
-class _OutputFile(Described):
-    """A file that is written under a temporary name; a context manager."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        # Its name is new in every attempt at a part: one that was given up may still be writing.
-        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        super().__init__(open(self._temporary, "wb"))
-        self.examples = 0
-
-    def __enter__(self) -> "_OutputFile":
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        self._stream.close()
-
-    @property
-    def closed(self) -> bool:
-        return self._stream.closed
-
-    def publish(self) -> ShardInfo:
-        """Gives the closed file its name."""
-        os.replace(self._temporary, self._path)
-        return ShardInfo(file=self._path.name, bytes=self.size, sha256=self.digest.hexdigest(), examples=self.examples)
-
-    def delete(self) -> None:
-        self._temporary.unlink()
 
 
-@contextlib.contextmanager
-def _jsonl_writer(target: _OutputFile) -> Iterator[Callable[[pa.Table], None]]:
-    def write(table: pa.Table) -> None:
-        for row in table.to_pylist():
-            row["scores"] = [round(score, SCORE_DIGITS) for score in row["scores"]]
-            target.write(_json_line(row))
-
-    yield write
 
 
-@contextlib.contextmanager
-def _parquet_writer(target: _OutputFile) -> Iterator[Callable[[pa.Table], None]]:
-    with pq.ParquetWriter(pa.PythonFile(target, mode="w"), PREDICTIONS) as writer:
-        yield writer.write_table
 
 
-_WRITERS = {"jsonl": _jsonl_writer, "parquet": _parquet_writer}
 
 
-def _json_line(row: Mapping[str, Any]) -> bytes:
-    return _JSON.encode(row).encode("utf-8", "replace") + b"\n"
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -8,32 +8,14 @@ import time
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from beam_jobs.contract.dataset_config import SplitsConfig, TextConfig
 from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.preprocessing.buckets import DOCUMENTS
 from beam_jobs.preprocessing.splits import NoSplit, given_split
+from beam_jobs.sources.batches import REJECTS_TAG
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
-
-BATCH_DOCUMENTS = 512
-
-# An analyzed document. `text` holds the analyzed text of each text field, a line each. `digest` is BLAKE2b-128 of it: its first
-# half orders documents within a split, its second half decides the split, unless its source says it, or the time, in `given`.
-DOCUMENTS = pa.schema(
-    [
-        ("digest", pa.binary()),
-        ("id", pa.large_binary()),
-        ("text", pa.large_string()),
-        ("labels", pa.large_list(pa.large_string())),
-        ("weight", pa.float32()),
-        ("metadata", pa.large_list(pa.large_string())),
-        ("given", pa.int64()),
-    ]
-)
-
-REJECTS_TAG = "rejects"
 
 
 @dataclasses.dataclass
@@ -80,24 +62,12 @@ class Analyze(beam.DoFn):
         )
 
 
-def tokens_of(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column `text` -> lists of tokens, those of all text fields in one row."""
-    return pc.ascii_split_whitespace(pc.ascii_trim_whitespace(texts))
 
 
-def order_keys(digests: pa.ChunkedArray) -> np.ndarray:
-    """uint64 [documents]: the first half of each digest."""
-    return _halves(digests)[:, 0]
 
 
-def split_keys(digests: pa.ChunkedArray) -> np.ndarray:
-    """uint64 [documents]: the second half of each digest."""
-    return _halves(digests)[:, 1]
 
 
-def _halves(digests: pa.ChunkedArray) -> np.ndarray:
-    content = b"".join(digests.to_pylist())
-    return np.frombuffer(content, dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,7 +23,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.quiet import load_tensorflow
 from beam_jobs.contract.word_lists import resolve
-from beam_jobs.preprocessing import labels, pipeline, tfds_metadata
+from beam_jobs.preprocessing import finish, labels, pipeline, tfds_metadata
 from beam_jobs.runtime import local_progress, runners, step_times
 from beam_jobs.sources import registry
 from beam_jobs.sources.documents import UNREADABLE
@@ -90,7 +90,7 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
             dataset_dir=staged,
         ):
             result = runners.run(job)
-        results = pipeline.Results.model_validate_json((work_dir / pipeline.RESULTS).read_text())
+        results = finish.Results.model_validate_json((work_dir / finish.RESULTS).read_text())
         _check(results, config, num_parts=len(parts), rejects=staged / manifests.REJECTS)
         shutil.rmtree(work_dir)
         analyzer_spec = analyzer_spec.model_copy(update={"wordpiece": results.wordpiece})
@@ -165,7 +165,7 @@ def _is_there(dataset_dir: Path, config: Config, input_hash: str, *, overwrite: 
     return not force
 
 
-def _check(results: pipeline.Results, config: Config, *, num_parts: int, rejects: Path) -> None:
+def _check(results: finish.Results, config: Config, *, num_parts: int, rejects: Path) -> None:
     """Raises unless every document read is accounted for and few enough are rejected."""
     counts = results.counts
     if results.parts != tuple(range(num_parts)) or counts.unaccounted() or results.uncounted_names:
@@ -197,7 +197,7 @@ def _example(rejects: Path, reason: str) -> str:
     return f"{reject['source']}, row {reject['row']}: {reject['detail']}"
 
 
-def _manifest(config: Config, analyzer_spec: TextConfig, results: pipeline.Results, input_hash: str, staged: Path) -> Manifest:
+def _manifest(config: Config, analyzer_spec: TextConfig, results: finish.Results, input_hash: str, staged: Path) -> Manifest:
     if not (staged / manifests.REJECTS).exists():
         (staged / manifests.REJECTS).touch()
     metadata = tfds_metadata.write_metadata(staged, config.name, config.data.record_spec, results.splits, has_weights=results.has_weights)

@@ -10,34 +10,10 @@ import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.dataset_config import SplitsConfig, TimeFractionSplits
-from beam_jobs.contract.manifest import LabelChanges
-from beam_jobs.preprocessing.analyze import DOCUMENTS, split_keys
+from beam_jobs.preprocessing.buckets import DOCUMENTS, Bucket, split_keys, write_table
 from beam_jobs.preprocessing.labels import LabelRules
 from beam_jobs.preprocessing.splits import assign
-from beam_jobs.runtime.spill import Segment, from_ipc, read_segments, to_ipc
-
-MERGED = pa.schema([*(field for field in DOCUMENTS if field.name != "given"), ("split", pa.int8())])
-
-
-@dataclasses.dataclass(frozen=True)
-class Bucket:
-    """A file of merged documents, whose order keys all lie in one range; sorted by digest.
-
-    Attributes:
-      index: the bucket's place in the order of keys.
-      path: an Arrow IPC stream of MERGED.
-      documents: documents in it.
-      duplicates: documents that were merged into others.
-      label_changes: what cleaning did to their labels.
-      near_duplicates: documents left out because they are nearly equal to others.
-    """
-
-    index: int
-    path: str
-    documents: int
-    duplicates: int
-    label_changes: LabelChanges = LabelChanges()
-    near_duplicates: int = 0
+from beam_jobs.runtime.spill import Segment, read_segments
 
 
 @dataclasses.dataclass
@@ -98,17 +74,5 @@ def merge_labels(labels: pa.ChunkedArray, group: np.ndarray, num_groups: int) ->
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), sorted_names.take(pa.array(name_ranks)))
 
 
-def write_table(path: str, table: pa.Table) -> None:
-    """Writes an Arrow IPC stream, through a temporary name: a retried bundle never meets half a file."""
-    temporary = f"{path}.tmp"
-    with FileSystems.create(temporary) as stream:
-        stream.write(to_ipc(table))
-    if FileSystems.exists(path):
-        FileSystems.delete([path])
-    FileSystems.rename([temporary], [path])
 
 
-def read_table(path: str) -> pa.Table:
-    """Reads what `write_table` wrote."""
-    with FileSystems.open(path, compression_type="uncompressed") as stream:
-        return from_ipc(stream.read())

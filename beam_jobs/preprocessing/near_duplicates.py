@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.manifest import SPLITS
-from beam_jobs.preprocessing.analyze import tokens_of
-from beam_jobs.preprocessing.merge_duplicates import MERGED, Bucket, merge_labels, read_table, write_table
+from beam_jobs.preprocessing.buckets import MERGED, Bucket, read_table, tokens_of, write_table
+from beam_jobs.preprocessing.merge_duplicates import merge_labels
 from beam_jobs.runtime.row_accounting import BALANCE_TAG, entry
 from beam_jobs.runtime.spill import Segment, SpillByKey, read_segments
 

@@ -11,9 +11,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
 from beam_jobs.contract.dataset_config import StratifiedSplits
-from beam_jobs.preprocessing.analyze import split_keys
+from beam_jobs.preprocessing.buckets import Bucket, read_table, split_keys, write_table
 from beam_jobs.preprocessing.frequencies import Frequencies
-from beam_jobs.preprocessing.merge_duplicates import Bucket, read_table, write_table
 from beam_jobs.preprocessing.splits import TRAIN, stratify
 from beam_jobs.preprocessing.tally import select
 from beam_jobs.runtime.spill import Segment, SpillByKey, read_segments

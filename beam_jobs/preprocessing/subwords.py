@@ -16,12 +16,12 @@ from apache_beam.pvalue import AsSingleton
 from beam_jobs.contract.dataset_config import TextConfig, VocabularyConfig
 from beam_jobs.contract.quiet import load_tensorflow
 from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE
-from beam_jobs.preprocessing.analyze import BATCH_DOCUMENTS, tokens_of
+from beam_jobs.preprocessing.buckets import Bucket, read_table, tokens_of, write_table
 from beam_jobs.preprocessing.frequencies import Frequencies, MostFrequent, count_documents
-from beam_jobs.preprocessing.merge_duplicates import Bucket, read_table, write_table
 from beam_jobs.preprocessing.tally import TRAIN, select
 from beam_jobs.runtime.row_accounting import BALANCE_TAG, entry
 from beam_jobs.runtime.step_times import Timed
+from beam_jobs.sources.batches import BATCH_DOCUMENTS
 
 LEARN_WORDS = 100_000  # pieces are learned from so many words, those in the most documents
 _MAX_LEARNED_CHARACTERS = 50

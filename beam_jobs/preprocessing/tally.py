@@ -9,9 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_jobs.contract.manifest import SPLITS
-from beam_jobs.preprocessing.analyze import tokens_of
-from beam_jobs.preprocessing.frequencies import COUNTS, NUM_PARTITIONS, count_documents, count_ngrams
-from beam_jobs.preprocessing.merge_duplicates import Bucket, read_table
+from beam_jobs.preprocessing.buckets import Bucket, read_table, tokens_of
+from beam_jobs.preprocessing.frequencies import (
+    COUNTS,
+    NUM_PARTITIONS,
+    count_documents,
+    count_ngrams,
+)
 
 TOKEN_COUNTS_TAG = "token_counts"
 NGRAM_COUNTS_TAG = "ngram_counts"

@@ -10,7 +10,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
 from beam_jobs.contract.dataset_config import TimeFractionSplits
-from beam_jobs.preprocessing.merge_duplicates import Bucket, read_table, write_table
+from beam_jobs.preprocessing.buckets import Bucket, read_table, write_table
 from beam_jobs.preprocessing.tally import select
 from beam_jobs.runtime.spill import Segment, SpillByKey, read_segments
 

@@ -4,13 +4,10 @@ import bisect
 import contextlib
 import dataclasses
 import gzip
-import hashlib
-import struct
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import apache_beam as beam
-import google_crc32c
 import numpy as np
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
@@ -18,9 +15,10 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import SPLITS, ShardInfo, shard_name
 from beam_jobs.contract.records import RecordSpec
-from beam_jobs.preprocessing.analyze import order_keys
-from beam_jobs.preprocessing.merge_duplicates import Bucket, read_table
+from beam_jobs.contract.tfrecord import frame
+from beam_jobs.preprocessing.buckets import Bucket, order_keys, read_table
 from beam_jobs.preprocessing.tally import Tally, select
+from beam_jobs.runtime.hashed_file import Described
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,21 +94,6 @@ class WriteShard(beam.DoFn):
             yield self.record_spec.encode(values | {"weight": weight} if plan.has_weights else values)
 
 
-class Described:
-    """A file being written, with the size and the SHA-256 of what is in it."""
-
-    def __init__(self, stream: BinaryIO):
-        self._stream = stream
-        self.digest, self.size = hashlib.sha256(), 0
-
-    def write(self, content: bytes) -> int:
-        self._stream.write(content)
-        self.digest.update(content)
-        self.size += len(content)
-        return len(content)
-
-    def flush(self) -> None:
-        """GzipFile flushes at its end; the file itself is flushed where it is closed."""
 
 
 def shard_of(keys: np.ndarray, count: int) -> np.ndarray:
@@ -118,12 +101,5 @@ def shard_of(keys: np.ndarray, count: int) -> np.ndarray:
     return ((keys >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)
 
 
-def frame(record: bytes) -> bytes:
-    """A record in TFRecord framing: length, masked CRC-32C of the length, record, masked CRC-32C of the record."""
-    length = struct.pack("<Q", len(record))
-    return b"".join((length, _masked_crc(length), record, _masked_crc(record)))
 
 
-def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from beam_jobs import predict
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.errors import UserError
-from beam_jobs.prediction import job
+from beam_jobs.prediction import job, output_files
 from beam_jobs.sources import input_files
 from tests.command_lines import ROOT, fail_cleanly, succeed
 
@@ -88,7 +88,7 @@ def test_parquet_holds_what_jsonl_holds_and_best_labels_are_those_of_serving_def
     rows = predictions(run(monkeypatch, place, tmp_path / "jsonl", *arguments))
     run(monkeypatch, place, tmp_path / "parquet", *arguments, "--format", "parquet")
     table = pq.read_table(tmp_path / "parquet/predictions-00000-of-00001.parquet")
-    assert table.schema.remove_metadata() == job.PREDICTIONS
+    assert table.schema.remove_metadata() == output_files.PREDICTIONS
     assert table["labels"].to_pylist() == [row["labels"] for row in rows]
     np.testing.assert_allclose(np.array(table["scores"].to_pylist()), np.array([row["scores"] for row in rows]), atol=6e-7)
     assert {len(row["labels"]) for row in rows} == {5}  # export.top_k

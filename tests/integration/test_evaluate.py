@@ -7,17 +7,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.metrics import average_precision_score, coverage_error, f1_score, label_ranking_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    coverage_error,
+    f1_score,
+    label_ranking_loss,
+    roc_auc_score,
+)
 from sklearn.svm import LinearSVC
 
 from beam_jobs.contract.config import load_config
 from tests.command_lines import fail_cleanly, succeed
 from trainer.data.input_pipeline import evaluation_batches
-from trainer.evaluation.evaluate import CALIBRATION, load_thresholds
-from trainer.evaluation.slices import read_records
+from trainer.data.records import read_records
+from trainer.evaluation.evaluate import load_thresholds
 from trainer.experiment import assemble, restore_best
 from trainer.metrics.calibration import Calibration
 from trainer.metrics.classification import decide
+from trainer.runs.layout import CALIBRATION
 
 
 @pytest.fixture(scope="module")

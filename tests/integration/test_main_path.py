@@ -14,7 +14,8 @@ from beam_jobs.contract.config import load_config
 from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
 from trainer.data.input_pipeline import evaluation_batches
-from trainer.evaluation.evaluate import Evaluator, load_calibration, load_thresholds
+from trainer.evaluation.evaluate import load_calibration, load_thresholds
+from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import assemble, restore_best
 
 # Serves in a process where everything but TensorFlow and TensorFlow Text is kept from being imported.

@@ -8,7 +8,15 @@ import pytest
 
 from tests.command_lines import fail_cleanly
 from tests.integration.conftest import CONFIG, make_dataset
-from tests.integration.workers import assert_same_bits, history, newest_step, start, train, variables, wait_for
+from tests.integration.workers import (
+    assert_same_bits,
+    history,
+    newest_step,
+    start,
+    train,
+    variables,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 

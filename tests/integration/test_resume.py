@@ -12,7 +12,16 @@ import tensorflow as tf
 
 from tests.command_lines import fail_cleanly
 from tests.integration.conftest import make_dataset
-from tests.integration.workers import assert_same_bits, finish, history, newest_step, start, train, variables, wait_for
+from tests.integration.workers import (
+    assert_same_bits,
+    finish,
+    history,
+    newest_step,
+    start,
+    train,
+    variables,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,16 @@ import pytest
 
 from tests.command_lines import succeed
 from tests.integration.conftest import CONFIG, make_dataset
-from tests.integration.workers import LAUNCHER, finish, history, newest_step, start, train, variables, wait_for
+from tests.integration.workers import (
+    LAUNCHER,
+    finish,
+    history,
+    newest_step,
+    start,
+    train,
+    variables,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -99,7 +99,10 @@ def _from_tf_config(name: str, text: str, *, pools: Mapping[str, str] | None) ->
 def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     # Of TensorFlow's SlurmClusterResolver only how it reads Slurm's lists: it sorts hosts by name, so node10 would come before
     # node2 and the workers' numbers would not be Slurm's, and it fails where there are no GPUs.
-    from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import expand_hostlist, expand_tasks_per_node
+    from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import (
+        expand_hostlist,
+        expand_tasks_per_node,
+    )
 
     names = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID")
     try:

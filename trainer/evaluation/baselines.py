@@ -13,7 +13,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.progress import ProgressLine
 from beam_jobs.contract.training_config import EvaluateConfig
 from trainer.data.dataset import Dataset
-from trainer.evaluation.slices import read_records
+from trainer.data.records import read_records
 from trainer.metrics import classification, ranking
 from trainer.metrics.thresholds import tune
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.dataset import Dataset
-from trainer.evaluation.slices import read_records
+from trainer.data.records import read_records
 from trainer.metrics.bootstrap import document_key
 
 MOST_CONFUSION_LABELS = 512  # the counts of their pairs take 4 MB

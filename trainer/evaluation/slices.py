@@ -2,19 +2,19 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.dataset import Dataset, compression_of
+from trainer.data.dataset import Dataset
+from trainer.data.records import read_records
 from trainer.metrics.classification import ratio
 
 MOST_VALUES = 10  # of a metadata field, the most frequent; the documents of all others are one slice
 _MOST_COUNTED = 100_000  # values of a metadata field kept while they are counted
 _QUARTILES = ("0.25", "0.5", "0.75")
-_BATCH_RECORDS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +93,6 @@ def _by_frequency(counter: collections.Counter[bytes]) -> list[bytes]:
     return sorted(counter, key=lambda value: (-counter[value], value))
 
 
-def read_records(dataset: Dataset, split: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yields batches of a split's records, in order: NumPy arrays by feature name, or a tf.RaggedTensor where the feature is ragged."""
-    shards = dataset.shards(split)
-    records = tf.data.TFRecordDataset(shards, compression_type=compression_of(shards)).batch(_BATCH_RECORDS)
-    for parsed in records.map(lambda serialized: dataset.record_spec.parse_batch(serialized, names)):
-        yield {name: value if isinstance(value, tf.RaggedTensor) else value.numpy() for name, value in parsed.items()}
 
 
 # --- what is counted -------------------------------------------------------------------

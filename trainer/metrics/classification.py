@@ -36,21 +36,6 @@ HISTOGRAM_BYTES = 256 << 20  # 256 MiB
 # --- in the graph: one batch -> sums ---------------------------------------------------
 
 
-def multi_hot(label_ids: tf.RaggedTensor, num_labels: int) -> tf.Tensor:
-    """Label ids as a multi-hot matrix; an id that stands twice in a row still gives 1.
-
-    Args:
-      label_ids: int64 [batch, None], in any order.
-      num_labels: the number of labels.
-
-    Returns:
-      float32 [batch, num_labels].
-
-    Raises:
-      tf.errors.InvalidArgumentError: an id is outside [0, num_labels) (on a CPU; a GPU ignores it).
-    """
-    cells = tf.stack([label_ids.value_rowids(), label_ids.values], axis=1)
-    return tf.tensor_scatter_nd_update(tf.zeros([label_ids.nrows(), num_labels]), cells, tf.ones_like(label_ids.values, tf.float32))
 
 
 def histogram_bins(num_labels: int) -> int:

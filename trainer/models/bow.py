@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import BowConfig
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import EmbeddingTable, LogitsLayer, sum_bags, term_bags
+from trainer.models.layers import EmbeddingTable, LogitsLayer
+from trainer.models.term_bags import sum_bags, term_bags
 
 
 class BagOfEmbeddings(keras.Model):

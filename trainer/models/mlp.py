@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import MlpConfig
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import EmbeddingTable, LogitsLayer, dense_layer, seeds, sum_bags, term_bags
+from trainer.models.layers import EmbeddingTable, LogitsLayer, dense_layer, seeds
+from trainer.models.term_bags import sum_bags, term_bags
 
 
 class MultilayerPerceptron(keras.Model):

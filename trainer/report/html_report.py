@@ -10,10 +10,10 @@ from typing import Any
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import differing_keys
 from beam_jobs.contract.errors import UserError
-from trainer.evaluation.evaluate import LABEL_THRESHOLDS, ONE_THRESHOLD
 from trainer.evaluation.text_report import HEADLINE, RANKED
 from trainer.files import write_atomically
 from trainer.report.plots import draw_all
+from trainer.runs.evaluation_record import LABEL_THRESHOLDS, ONE_THRESHOLD
 from trainer.runs.run import Run, run_of_model
 
 PAGE = "index.html"

@@ -9,8 +9,8 @@ from beam_jobs.contract.config import Config, load_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.saved_model import EXTRA
-from trainer.evaluation.evaluate import ONE_THRESHOLD, evaluation_path
-from trainer.training.train import CONFIG, DATASET_MANIFEST, HISTORY
+from trainer.runs.evaluation_record import ONE_THRESHOLD
+from trainer.runs.layout import CONFIG, DATASET_MANIFEST, HISTORY, evaluation_path
 
 
 class Run:

@@ -21,6 +21,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.saved_model import EXTRA, ORIGIN, SavedModel
 from trainer.data.dataset import Dataset, compression_of, open_dataset
+from trainer.data.labels import multi_hot
 from trainer.distribution.cluster import with_platform_directories
 from trainer.distribution.strategy import is_chief
 from trainer.evaluation.evaluate import load_calibration, load_thresholds
@@ -160,7 +161,7 @@ def _over_validation(dataset: Dataset, score: Callable[..., tf.Tensor], count: C
     @tf.function
     def step(records):
         parsed = spec.parse_batch(records, [*spec.text_names, "labels"])
-        labels = classification.multi_hot(parsed["labels"], dataset.num_labels)
+        labels = multi_hot(parsed["labels"], dataset.num_labels)
         return count(labels, score(*(parsed[name] for name in spec.text_names)), tf.ones(tf.shape(records)))
 
     shards = dataset.shards("validation")

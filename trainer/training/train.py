@@ -21,14 +21,22 @@ from beam_jobs.contract.training_config import OptimizerConfig, SequenceModel
 from trainer.data.input_pipeline import delete_in_background, train_batches
 from trainer.data.shards import describe_corruption, naming_corrupt_shards, plan_split
 from trainer.distribution.cluster import log_dir
-from trainer.distribution.strategy import check_agreement, describe, is_chief, naming_lost_workers, num_workers, sum_over_workers
-from trainer.evaluation.evaluate import Evaluator
+from trainer.distribution.strategy import (
+    check_agreement,
+    describe,
+    is_chief,
+    naming_lost_workers,
+    num_workers,
+    sum_over_workers,
+)
+from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import Experiment, assemble
 from trainer.files import write_atomically
-from trainer.losses import losses
+from trainer.losses import description, losses
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.metrics import thresholds
 from trainer.runs.checkpoints import Checkpoints, RunState
+from trainer.runs.layout import CONFIG, DATASET_MANIFEST, HISTORY
 from trainer.training import optimizers
 from trainer.training.callbacks import Callbacks, epoch_logs, make_callbacks
 from trainer.training.signals import StopRequest, exit_status
@@ -44,9 +52,6 @@ _MAY_CHANGE = tuple(
 )
 _RUN_SECTIONS = ("model", "loss", "optimizer", "train")
 _PADDED_LENGTH_WINDOW = 16  # steps sorted by length together, where the model pads
-CONFIG = "config.yaml"
-DATASET_MANIFEST = "dataset_manifest.json"
-HISTORY = "history.json"
 
 
 def train(config: Config, *, fresh: bool = False) -> None:
@@ -109,7 +114,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
             + (f"; documents go to workers {plan.order}" if num_workers(strategy) > 1 else ""),
             flush=True,
         )
-        print(losses.plan_text(config.loss, **experiment.label_counts), flush=True)
+        print(description.plan_text(config.loss, **experiment.label_counts), flush=True)
         if state.step:
             print(f"resuming after step {state.step:,} (epoch {state.epoch + 1}, step {state.step_in_epoch} of {plan.steps})", flush=True)
 

@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from trainer.data.input_pipeline import Batch
+from trainer.data.labels import multi_hot
 from trainer.losses.losses import Loss
 from trainer.losses.sampled_negatives import LabelSampler
-from trainer.metrics.classification import multi_hot
 from trainer.training import optimizers
 
 

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.config import Config, config_from_dict, config_hash, differing_keys, load_config
+from beam_jobs.contract.config import (
+    Config,
+    config_from_dict,
+    config_hash,
+    differing_keys,
+    load_config,
+)
 from beam_jobs.contract.dataset_config import JsonlData, TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import Section, describe_keys

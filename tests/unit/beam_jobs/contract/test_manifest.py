@@ -10,7 +10,14 @@ import pytest
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict, config_hash
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.manifest import Counts, Manifest, ShardInfo, SplitInfo, file_info, shard_name
+from beam_jobs.contract.manifest import (
+    Counts,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    file_info,
+    shard_name,
+)
 
 CONFIG = config_from_dict({"name": "tiny", "data": {"source": "jsonl", "inputs": ["in.jsonl"]}}, what="")
 LABELS = [{"name": "a", "positives": {"train": 2}}, {"name": "né", "positives": {"train": 1}}]

@@ -9,7 +9,13 @@ from apache_beam.testing.util import assert_that
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_jobs.preprocessing.frequencies import COUNTS, NUM_PARTITIONS, MostFrequent, count_documents, count_ngrams
+from beam_jobs.preprocessing.frequencies import (
+    COUNTS,
+    NUM_PARTITIONS,
+    MostFrequent,
+    count_documents,
+    count_ngrams,
+)
 from beam_jobs.runtime.spill import Segment, SpillByKey, read_segments
 
 names = st.text(st.sampled_from("ab\u00e9\uffff\U00010000"), max_size=3)

@@ -9,11 +9,13 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.dataset_config import DuplicatesConfig, StratifiedSplits, TextConfig
 from beam_jobs.preprocessing import near_duplicates, stratified_split
-from beam_jobs.preprocessing.analyze import DOCUMENTS, Analyze
+from beam_jobs.preprocessing.analyze import Analyze
+from beam_jobs.preprocessing.buckets import DOCUMENTS
 from beam_jobs.preprocessing.frequencies import COUNTS
 from beam_jobs.preprocessing.job import preprocess
 from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates
-from beam_jobs.preprocessing.read import REJECT_ROWS, ReadPart
+from beam_jobs.preprocessing.read import ReadPart
+from beam_jobs.preprocessing.rejects import REJECT_ROWS
 from beam_jobs.preprocessing.subwords import _CountWords, _ToPieces
 from beam_jobs.preprocessing.tally import POSITIVES, TallyBucket
 from beam_jobs.preprocessing.writer import WriteShard

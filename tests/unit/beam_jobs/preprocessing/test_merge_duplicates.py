@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract.dataset_config import ColumnSplits, HashSplits, LabelsConfig
-from beam_jobs.preprocessing.analyze import DOCUMENTS, order_keys, split_keys
+from beam_jobs.preprocessing.buckets import DOCUMENTS, MERGED, order_keys, read_table, split_keys
 from beam_jobs.preprocessing.labels import LabelRules
-from beam_jobs.preprocessing.merge_duplicates import MERGED, MergeDuplicates, merge, read_table
+from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates, merge
 from beam_jobs.runtime.spill import Segment, to_ipc
 
 DIGESTS = [bytes([i]) * 8 + bytes([255 - i]) * 8 for i in (0, 1, 127, 128, 255)]

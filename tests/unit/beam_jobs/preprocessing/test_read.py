@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_jobs.contract.manifest import REJECTS
-from beam_jobs.preprocessing.analyze import BATCH_DOCUMENTS
-from beam_jobs.preprocessing.read import BATCH_CHARACTERS, READ_TAG, ReadPart, reject_table, sort_rejects, write_rejects
+from beam_jobs.preprocessing.read import READ_TAG, ReadPart
+from beam_jobs.preprocessing.rejects import reject_table, sort_rejects, write_rejects
 from beam_jobs.runtime.spill import SpillByKey
+from beam_jobs.sources.batches import BATCH_CHARACTERS, BATCH_DOCUMENTS
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.input_files import InputFile
 

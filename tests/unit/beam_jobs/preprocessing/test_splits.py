@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
-from beam_jobs.contract.dataset_config import ColumnSplits, FileSplits, FoldSplits, HashSplits, StratifiedSplits, TimeFractionSplits, TimeSplits
+from beam_jobs.contract.dataset_config import (
+    ColumnSplits,
+    FileSplits,
+    FoldSplits,
+    HashSplits,
+    StratifiedSplits,
+    TimeFractionSplits,
+    TimeSplits,
+)
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.preprocessing import stratified_split
 from beam_jobs.preprocessing.job import preprocess

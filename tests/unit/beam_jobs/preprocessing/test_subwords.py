@@ -13,7 +13,7 @@ from beam_jobs.contract.analyzer import PieceTokenizer
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.word_lists import resolve
 from beam_jobs.preprocessing import subwords
-from beam_jobs.preprocessing.merge_duplicates import MERGED, Bucket, read_table, write_table
+from beam_jobs.preprocessing.buckets import MERGED, Bucket, read_table, write_table
 from beam_jobs.preprocessing.subwords import learn
 
 

@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract.manifest import SPLITS
-from beam_jobs.preprocessing.merge_duplicates import MERGED, Bucket, write_table
-from beam_jobs.preprocessing.tally import POSITIVES, POSITIVES_TAG, TOKEN_COUNTS_TAG, TallyBucket, select, sum_positives
+from beam_jobs.preprocessing.buckets import MERGED, Bucket, write_table
+from beam_jobs.preprocessing.tally import (
+    POSITIVES,
+    POSITIVES_TAG,
+    TOKEN_COUNTS_TAG,
+    TallyBucket,
+    select,
+    sum_positives,
+)
 
 NAMES = ["a", "b", "c", "é", "\uffff", "\U00010000"]
 rows = st.lists(

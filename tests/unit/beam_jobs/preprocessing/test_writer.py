@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.contract.records import RecordSpec
-from beam_jobs.preprocessing.merge_duplicates import MERGED, Bucket, write_table
+from beam_jobs.contract.tfrecord import frame
+from beam_jobs.preprocessing.buckets import MERGED, Bucket, write_table
 from beam_jobs.preprocessing.pipeline import with_bucket
 from beam_jobs.preprocessing.tally import Tally
-from beam_jobs.preprocessing.writer import ShardPlan, WriteShard, frame, plan_shards, shard_of
+from beam_jobs.preprocessing.writer import ShardPlan, WriteShard, plan_shards, shard_of
 
 keys_strategy = st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 2**64 - 1, 2**32, 2**32 - 1]), max_size=50)
 

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract.errors import UserError
-from trainer.data.shards import describe_corruption, first_corruption, naming_corrupt_shards, num_steps, plan_split, share_out
+from trainer.data.shards import (
+    describe_corruption,
+    first_corruption,
+    naming_corrupt_shards,
+    num_steps,
+    plan_split,
+    share_out,
+)
 
 
 class Counts:

@@ -9,7 +9,13 @@ import pytest
 
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
-from trainer.distribution.cluster import Cluster, find_cluster, log_dir, wait_for_workers, with_platform_directories
+from trainer.distribution.cluster import (
+    Cluster,
+    find_cluster,
+    log_dir,
+    wait_for_workers,
+    with_platform_directories,
+)
 
 WORKERS = {"worker": ["a:1", "b:2"]}
 SLURM = {

@@ -7,7 +7,14 @@ import tensorflow as tf
 
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
-from trainer.distribution.strategy import check_agreement, describe, is_chief, make_strategy, num_workers, sum_over_workers
+from trainer.distribution.strategy import (
+    check_agreement,
+    describe,
+    is_chief,
+    make_strategy,
+    num_workers,
+    sum_over_workers,
+)
 
 TWO_WORKERS = json.dumps({"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}})
 

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import LossConfig
-from trainer.losses import losses
+from trainer.data.labels import label_groups
+from trainer.losses import description, label_weights, losses, prior_correction
 
 POSITIVES = np.array([1, 20, 50, 99, 0])
 COUNTS = {"positives": POSITIVES, "num_documents": 100}
@@ -156,7 +157,7 @@ def test_focal_and_asymmetric_and_class_balanced_without_their_keys_are_plain_cr
 def test_loss_and_calibration_can_be_traced_by_autograph(values):
     config = _config(**values)
     loss = losses.build_loss(config, **COUNTS)
-    for function in (loss, losses.calibrated_logits, losses.calibration_shift, losses.label_weights):
+    for function in (loss, prior_correction.calibrated_logits, prior_correction.calibration_shift, label_weights.label_weights):
         tf.autograph.to_graph(function)  # what AutoGraph cannot read it only warns of, at each use
     labels, logits, document_weights = (tf.constant(x, tf.float32) for x in _random_batch(4, 1.0))
     np.testing.assert_allclose(tf.function(loss)(labels, logits, document_weights), loss(labels, logits, document_weights), rtol=1e-5)
@@ -204,22 +205,22 @@ def test_every_key_of_every_loss_changes_it():
 )
 def test_positive_weights_follow_the_counts_and_stay_clipped(pos_weight, max_pos_weight, expected):
     config = _config(pos_weight=pos_weight, max_pos_weight=max_pos_weight, effective_number_beta=0.9)
-    weights = losses.positive_weights(config, np.array([0, 1, 20, 50, 99, 100]), 100)
+    weights = label_weights.positive_weights(config, np.array([0, 1, 20, 50, 99, 100]), 100)
     assert weights.dtype == np.float32
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
 def test_effective_number_goes_from_one_to_the_plain_count_with_beta():
     counts = np.array([0, 1, 7, 1000])
-    np.testing.assert_array_equal(losses.effective_number(counts, 0.0), [0, 1, 1, 1])
-    np.testing.assert_allclose(losses.effective_number(counts, 1 - 1e-12), counts, rtol=1e-6)
+    np.testing.assert_array_equal(label_weights.effective_number(counts, 0.0), [0, 1, 1, 1])
+    np.testing.assert_allclose(label_weights.effective_number(counts, 1 - 1e-12), counts, rtol=1e-6)
 
 
 def test_positive_weights_come_from_a_file_by_label_name(tmp_path):
     path = tmp_path / "weights.json"
     path.write_text(json.dumps({"b": 2.5, "a": 30}))
     config = _config(pos_weight="file", pos_weight_file=str(path))
-    weights = losses.positive_weights(config, np.array([3, 4]), 10, label_names=["a", "b"])
+    weights = label_weights.positive_weights(config, np.array([3, 4]), 10, label_names=["a", "b"])
     assert weights.dtype == np.float32
     np.testing.assert_array_equal(weights, [30, 2.5])
     loss = losses.build_loss(config, positives=np.array([3, 4]), num_documents=10, label_names=["a", "b"])
@@ -246,11 +247,11 @@ def test_bad_file_of_weights_is_a_user_error(tmp_path, content, expected):
         path.write_text(content)
     config = _config(pos_weight="file", pos_weight_file=str(path))
     with pytest.raises(UserError, match=f"loss.pos_weight_file: .*{expected}"):
-        losses.positive_weights(config, np.array([3, 4]), 10, label_names=["a", "b"])
+        label_weights.positive_weights(config, np.array([3, 4]), 10, label_names=["a", "b"])
 
 
 def test_output_bias_is_the_log_odds_and_finite_for_labels_on_none_or_all_documents():
-    bias = losses.output_bias(np.array([0, 1, 25, 50, 100]), 100)
+    bias = label_weights.output_bias(np.array([0, 1, 25, 50, 100]), 100)
     assert bias.dtype == np.float32
     np.testing.assert_allclose(bias, [np.log(0.5 / 100), np.log(1 / 99), np.log(1 / 3), 0, np.log(100 / 0.5)], rtol=1e-6)
 
@@ -259,7 +260,7 @@ def test_output_bias_minimises_the_unweighted_loss():
     labels = np.zeros((100, 2))
     labels[:3, 0] = labels[:40, 1] = 1
     positives = labels.sum(0).astype(int)
-    bias = losses.output_bias(positives, 100)
+    bias = label_weights.output_bias(positives, 100)
     counts = {"positives": positives, "num_documents": 100}
     _, gradient = _loss_and_gradient(_config(pos_weight="none"), labels, np.tile(bias, (100, 1)), np.ones(100), counts)
     np.testing.assert_allclose(gradient.sum(0), 0, atol=1e-4)
@@ -285,8 +286,8 @@ def test_calibrated_logits_invert_the_logit_that_minimises_the_expected_loss(val
             alone[:, column], labels[:, column] = grid, label
             expected_loss[:, column] += share * _reference(config, labels, alone, np.ones(len(grid)))
     best = grid[expected_loss.argmin(0)]
-    shift = losses.calibration_shift(config, **COUNTS)
-    got = losses.calibrated_logits(config, tf.constant(best[None], tf.float32), shift=tf.constant(shift))
+    shift = prior_correction.calibration_shift(config, **COUNTS)
+    got = prior_correction.calibrated_logits(config, tf.constant(best[None], tf.float32), shift=tf.constant(shift))
     np.testing.assert_allclose(got[0], np.log(probability / (1 - probability)), atol=0.01)
 
 
@@ -294,7 +295,7 @@ def test_calibrated_logits_invert_the_logit_that_minimises_the_expected_loss(val
 def test_calibrated_logits_are_finite_and_keep_the_order(values):
     config = _config(**values)
     logits = tf.constant(np.tile(np.concatenate([[-1000.0], np.linspace(-40, 40, 801), [1000.0]])[:, None], 5), tf.float32)
-    got = losses.calibrated_logits(config, logits, shift=tf.constant(losses.calibration_shift(config, **COUNTS))).numpy()
+    got = prior_correction.calibrated_logits(config, logits, shift=tf.constant(prior_correction.calibration_shift(config, **COUNTS))).numpy()
     assert np.isfinite(got).all()
     assert (np.diff(got, axis=0) >= -1e-4 * np.abs(got[1:])).all()
 
@@ -307,7 +308,7 @@ def _expected_calibration_error(labels, scores, bins=15):
 
 
 def test_calibration_shift_of_weighted_cross_entropy_is_minus_the_log_of_the_weight():
-    shift = losses.calibration_shift(_config(pos_weight="balanced"), **COUNTS)
+    shift = prior_correction.calibration_shift(_config(pos_weight="balanced"), **COUNTS)
     assert shift.dtype == np.float32
     np.testing.assert_allclose(shift, -np.log([20, 4, 1, 1, 20]), rtol=1e-6)
 
@@ -339,8 +340,8 @@ def test_calibration_brings_down_the_calibration_error_of_a_trained_model(values
 
     descend(tf.constant(expand[:half]), tf.constant(labels[:half]))
     logits = tf.constant(expand[half:]) @ weights
-    shift = tf.constant(losses.calibration_shift(config, positives=positives, num_documents=half))
-    after = losses.calibrated_logits(config, logits, shift=shift)
+    shift = tf.constant(prior_correction.calibration_shift(config, positives=positives, num_documents=half))
+    after = prior_correction.calibrated_logits(config, logits, shift=shift)
     errors = [_expected_calibration_error(labels[half:], tf.sigmoid(z).numpy()) for z in (logits, after)]
     assert errors[0] > 0.05
     assert errors[1] < 0.35 * errors[0], errors
@@ -354,7 +355,7 @@ def test_calibration_brings_down_the_calibration_error_of_a_trained_model(values
 
 def test_plan_tells_the_weights_of_head_mid_and_tail_labels():
     positives = np.array([600, 10, 300, 40, 5, 45])
-    plan = losses.plan_text(_config(pos_weight="balanced"), positives=positives, num_documents=1000)
+    plan = description.plan_text(_config(pos_weight="balanced"), positives=positives, num_documents=1000)
     assert plan.splitlines() == [
         "loss weighted_bce (label_smoothing 0.0, pos_weight balanced, max_pos_weight 20.0, effective_number_beta 0.999)",
         "  head: 1 labels on 600 to 600 of 1,000 documents; mean weight of positives 1.00, of negatives 1.00; logits to be shifted by +0.00",
@@ -366,7 +367,7 @@ def test_plan_tells_the_weights_of_head_mid_and_tail_labels():
 @given(positives=st.lists(st.integers(0, 1000), min_size=1, max_size=30))
 def test_every_label_is_in_one_group_and_heads_are_the_fewest_that_hold_half(positives):
     positives = np.array(positives)
-    groups = losses.label_groups(positives)
+    groups = label_groups(positives)
     assert sorted(np.concatenate(list(groups.values()))) == list(range(len(positives)))
     head = positives[groups["head"]]
     if positives.sum():
@@ -377,7 +378,7 @@ def test_every_label_is_in_one_group_and_heads_are_the_fewest_that_hold_half(pos
 
 @pytest.mark.parametrize("values", CONFIGS, ids=IDS)
 def test_plan_names_the_loss_and_its_options(values):
-    plan = losses.plan_text(_config(**values), **COUNTS)
+    plan = description.plan_text(_config(**values), **COUNTS)
     assert plan.startswith(f"loss {values['name']} (")
     for key, value in values.items():
         assert key == "name" or value is None or f"{key} {value}" in plan

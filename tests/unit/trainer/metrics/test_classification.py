@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from sklearn.metrics import accuracy_score, hamming_loss, precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from trainer.data.labels import multi_hot
 from trainer.metrics import classification
 
 properties = settings(max_examples=40)
@@ -24,7 +25,7 @@ def _traced(function):
 
 _decision_counts = _traced(lambda y, d, m: classification.decision_counts(y, d, m))
 _score_histogram = _traced(classification.score_histogram)
-_multi_hot_of_7 = tf.function(lambda ids: classification.multi_hot(ids, 7), input_signature=[tf.RaggedTensorSpec([None, None], tf.int64)])
+_multi_hot_of_7 = tf.function(lambda ids: multi_hot(ids, 7), input_signature=[tf.RaggedTensorSpec([None, None], tf.int64)])
 
 
 def numpy(tensors):
@@ -254,4 +255,4 @@ def test_multi_hot_equals_multi_label_binarizer_with_duplicates_and_empty_rows(i
 @pytest.mark.parametrize("label", [-1, 3])
 def test_multi_hot_refuses_ids_out_of_range(label):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        classification.multi_hot(tf.ragged.constant([[0, label]], dtype=tf.int64), 3)
+        multi_hot(tf.ragged.constant([[0, label]], dtype=tf.int64), 3)

@@ -5,7 +5,12 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import coverage_error, label_ranking_average_precision_score, label_ranking_loss, ndcg_score
+from sklearn.metrics import (
+    coverage_error,
+    label_ranking_average_precision_score,
+    label_ranking_loss,
+    ndcg_score,
+)
 
 from trainer.metrics import ranking
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import BowConfig, CnnConfig, OptimizerConfig, TransformerConfig, WeightedBceConfig
+from beam_jobs.contract.training_config import (
+    BowConfig,
+    CnnConfig,
+    OptimizerConfig,
+    TransformerConfig,
+    WeightedBceConfig,
+)
 from trainer.experiment import _computing_in
 from trainer.losses import losses
 from trainer.losses.sampled_negatives import LabelSampler
@@ -209,7 +215,7 @@ import os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from tests.trainer import test_loop
+from tests.unit.trainer.training import test_train_step
 mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 for model, options, tolerance in (
     ("bow", {"accumulate_steps": 2, "name": "adam"}, 1e-3),
@@ -217,10 +223,10 @@ for model, options, tolerance in (
     ("cnn", {"accumulate_steps": 2, "precision": "float16", "ema_momentum": 0.9}, 1e-2),
     ("bow", {"num_sampled": 2, "name": "row_adagrad"}, 1e-3),
 ):
-    one = test_loop.Run(model, **options)
+    one = test_train_step.Run(model, **options)
     one.train(3)
     with mirrored.scope():
-        two = test_loop.Run(model, **options)
+        two = test_train_step.Run(model, **options)
     two.train(3)
     for name, value in one.variables.items():
         np.testing.assert_allclose(two.variables[name], value, rtol=tolerance, atol=1e-4, err_msg=f"{options} {name}")
