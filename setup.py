@@ -36,7 +36,10 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.21.*"],
-        "gcp": ["apache-beam[gcp]==2.77.0", "setuptools>=69"],  # Dataflow's workers install what Beam builds with it
+        "gcp": [
+            "apache-beam[gcp]==2.77.0",
+            "setuptools>=69",
+        ],  # Dataflow's workers install what Beam builds with it
         "bench": ["fasttext-wheel==0.9.2; python_version < '3.13'"],
         "serve": ["starlette>=0.40,<2", "uvicorn>=0.30,<1"],
         "test": [

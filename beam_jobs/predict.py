@@ -28,10 +28,14 @@ def main(argv: list[str]) -> None:
     if not arguments.config and arguments.overrides:
         raise UserError("--set: received without --config, whose keys it overrides")
     if arguments.config and (arguments.source or arguments.text_field or arguments.id_field):
-        raise UserError("--source, --text-field, --id-field: received with --config, whose section `data` says all of it; expected one or the other")
+        raise UserError(
+            "--source, --text-field, --id-field: received with --config, whose section `data` says all of it; expected one or the other"
+        )
     config = config_from(arguments) if arguments.config else None
 
-    logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
+    logging.disable(
+        logging.WARNING
+    )  # Beam warns of every optional cloud library that is not installed
     from beam_jobs.prediction import (  # Beam takes seconds to load, and --help and wrong arguments need none of it
         inputs,
         job,
@@ -63,19 +67,58 @@ def main(argv: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="multihot-bulk-predict", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="multihot-bulk-predict",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", metavar="DIR", required=True, help="what `multihot-export` has written; every worker must reach it")
-    parser.add_argument("--input", metavar="PATTERN", nargs="+", default=[], help="files or glob patterns; default: those of the config")
-    parser.add_argument("--output", metavar="DIR", required=True, help="a new directory for the predictions")
-    parser.add_argument("--format", choices=("jsonl", "parquet"), default="jsonl", help="of the predictions (default: %(default)s)")
     parser.add_argument(
-        "--labels", choices=tuple(_SIGNATURES), default="assigned", help="those that reach their thresholds, or the best few (default: %(default)s)"
+        "--model",
+        metavar="DIR",
+        required=True,
+        help="what `multihot-export` has written; every worker must reach it",
     )
-    parser.add_argument("--source", choices=("jsonl", "csv", "tsv", "parquet", "text"), help="what the files are; default: what their names tell")
-    parser.add_argument("--text-field", metavar="NAME", action="append", help="a field with text, may be repeated; default: those of the model")
-    parser.add_argument("--id-field", metavar="NAME", help="the field with the document's id; default: the file's name and the row")
-    parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
+    parser.add_argument(
+        "--input",
+        metavar="PATTERN",
+        nargs="+",
+        default=[],
+        help="files or glob patterns; default: those of the config",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", required=True, help="a new directory for the predictions"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("jsonl", "parquet"),
+        default="jsonl",
+        help="of the predictions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--labels",
+        choices=tuple(_SIGNATURES),
+        default="assigned",
+        help="those that reach their thresholds, or the best few (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--source",
+        choices=("jsonl", "csv", "tsv", "parquet", "text"),
+        help="what the files are; default: what their names tell",
+    )
+    parser.add_argument(
+        "--text-field",
+        metavar="NAME",
+        action="append",
+        help="a field with text, may be repeated; default: those of the model",
+    )
+    parser.add_argument(
+        "--id-field",
+        metavar="NAME",
+        help="the field with the document's id; default: the file's name and the row",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace predictions that are there"
+    )
     add_config_arguments(parser, required=False)
     return parser
 

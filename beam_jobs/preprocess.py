@@ -21,23 +21,38 @@ Everything after `--` goes to Apache Beam, such as
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="multihot-preprocess", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="multihot-preprocess",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_config_arguments(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that was made with another config or input")
-    parser.add_argument("--force", action="store_true", help="make the dataset again even if the same config and input made the one there")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a dataset that was made with another config or input",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="make the dataset again even if the same config and input made the one there",
+    )
     own, beam_arguments = split_at_dashes(argv)
     arguments = parser.parse_args(own)
     config = config_from(arguments)
 
-    logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
+    logging.disable(
+        logging.WARNING
+    )  # Beam warns of every optional cloud library that is not installed
     from beam_jobs.preprocessing.job import (
         preprocess,  # Beam takes seconds to load, and --help and a wrong config need none of it
     )
 
     logging.disable(logging.NOTSET)
 
-    preprocess(config, beam_arguments=beam_arguments, overwrite=arguments.overwrite, force=arguments.force)
+    preprocess(
+        config, beam_arguments=beam_arguments, overwrite=arguments.overwrite, force=arguments.force
+    )
 
 
 def run() -> None:

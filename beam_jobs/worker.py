@@ -31,20 +31,32 @@ def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--id", required=True)
     parser.add_argument("--provision_endpoint", required=True)
-    arguments, _ = parser.parse_known_args()  # engines give more, which the provision service tells too
+    arguments, _ = (
+        parser.parse_known_args()
+    )  # engines give more, which the provision service tells too
     worker_id = arguments.id.strip("'")  # Prism puts quotes around it
-    channel = grpc.intercept_channel(grpc.insecure_channel(arguments.provision_endpoint), WorkerIdInterceptor(worker_id))
+    channel = grpc.intercept_channel(
+        grpc.insecure_channel(arguments.provision_endpoint), WorkerIdInterceptor(worker_id)
+    )
     request = beam_provision_api_pb2.GetProvisionInfoRequest()
-    info = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel).GetProvisionInfo(request, wait_for_ready=True).info
+    info = (
+        beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
+        .GetProvisionInfo(request, wait_for_ready=True)
+        .info
+    )
     channel.close()
 
     os.environ |= {
         "WORKER_ID": worker_id,
-        "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(endpoints_pb2.ApiServiceDescriptor(url=info.control_endpoint.url)),
+        "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(
+            endpoints_pb2.ApiServiceDescriptor(url=info.control_endpoint.url)
+        ),
         "PIPELINE_OPTIONS": json_format.MessageToJson(info.pipeline_options),
         "RUNNER_CAPABILITIES": " ".join(info.runner_capabilities),
     }
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; whoever started it ends it
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches every process of a terminal; whoever started it ends it
     sdk_worker_main.main(sys.argv)
 
 

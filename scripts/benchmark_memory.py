@@ -36,7 +36,9 @@ def write_documents(path: Path, count: int) -> None:
         for _ in range(count):
             tokens = random.zipf(1.2, WORDS) % VOCABULARY
             labels = sorted({f"label{i}" for i in random.zipf(1.5, 2) % LABELS})
-            stream.write(json.dumps({"text": " ".join(f"w{t}" for t in tokens), "labels": labels}) + "\n")
+            stream.write(
+                json.dumps({"text": " ".join(f"w{t}" for t in tokens), "labels": labels}) + "\n"
+            )
 
 
 def measure(arguments: list[str], cwd: Path) -> tuple[float, float]:
@@ -47,17 +49,30 @@ def measure(arguments: list[str], cwd: Path) -> tuple[float, float]:
     code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(status)"
     command = [sys.executable, "-c", code, sys.executable, "-m", *arguments]
     root = str(Path(__file__).resolve().parents[1])
-    result = subprocess.run(command, cwd=cwd, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if result.returncode:
         sys.exit(result.stderr)
     return time.monotonic() - started, int(result.stdout) / 1024
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=25_000, help="documents at 1x (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--documents", type=int, default=25_000, help="documents at 1x (default %(default)s)"
+    )
     arguments = parser.parse_args()
-    print(f"{'documents':>10} {'input MB':>9} {'preprocess s':>13} {'peak MB':>8} {'train s':>8} {'peak MB':>8}")
+    print(
+        f"{'documents':>10} {'input MB':>9} {'preprocess s':>13} {'peak MB':>8} {'train s':>8} {'peak MB':>8}"
+    )
     for factor in (1, 4):
         with tempfile.TemporaryDirectory() as place:
             root = Path(place)
@@ -66,7 +81,10 @@ def main() -> None:
             size = (root / "documents.jsonl").stat().st_size / 1e6
             beam = measure(["beam_jobs.preprocess", "--config", "made.yaml"], root)
             train = measure(["trainer.task", "train", "--config", "made.yaml"], root)
-        print(f"{factor * arguments.documents:>10,} {size:>9.1f} {beam[0]:>13.1f} {beam[1]:>8,.0f} {train[0]:>8.1f} {train[1]:>8,.0f}", flush=True)
+        print(
+            f"{factor * arguments.documents:>10,} {size:>9.1f} {beam[0]:>13.1f} {beam[1]:>8,.0f} {train[0]:>8.1f} {train[1]:>8,.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

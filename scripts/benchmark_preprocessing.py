@@ -93,13 +93,20 @@ def write_documents(folder: Path, count: int, arxiv: Path | None) -> None:
     (folder / "made.yaml").write_text(CONFIG, encoding="utf-8")
     lines = _lines_of(arxiv, count) if arxiv else _made_lines(count)
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(gzip.open(folder / f"documents-{i}.jsonl.gz", "wb", compresslevel=1)) for i in range(FILES)]
+        streams = [
+            stack.enter_context(
+                gzip.open(folder / f"documents-{i}.jsonl.gz", "wb", compresslevel=1)
+            )
+            for i in range(FILES)
+        ]
         written = 0
         for line in lines:
             streams[written % FILES].write(line)
             written += 1
     if written < count:
-        sys.exit(f"error: {arxiv} holds {written:,} documents, expected --documents {count:,} or more")
+        sys.exit(
+            f"error: {arxiv} holds {written:,} documents, expected --documents {count:,} or more"
+        )
 
 
 def _lines_of(arxiv: Path, count: int) -> Iterator[bytes]:
@@ -112,7 +119,12 @@ def _made_lines(count: int) -> Iterator[bytes]:
     for i in range(count):
         words = [f"w{token}" for token in random.zipf(1.2, 150) % 50_000]
         labels = sorted({f"label{label}" for label in random.zipf(1.5, 2) % 100})
-        row = {"id": str(i), "title": " ".join(words[:10]).title(), "abstract": " ".join(words[10:]) + ".", "categories": labels}
+        row = {
+            "id": str(i),
+            "title": " ".join(words[:10]).title(),
+            "abstract": " ".join(words[10:]) + ".",
+            "categories": labels,
+        }
         yield json.dumps(row).encode() + b"\n"
 
 
@@ -151,17 +163,31 @@ class Plain:
         return read, segments, rejected
 
     def merge(self, element):
-        (bucket,) = MergeDuplicates(self.work_dir, self.config.splits, LabelRules(self.config.labels)).process(element)
+        (bucket,) = MergeDuplicates(
+            self.work_dir, self.config.splits, LabelRules(self.config.labels)
+        ).process(element)
         return bucket, count_documents(read_table(bucket.path)["labels"])
 
     def tally(self, arguments):
-        outputs = list(TallyBucket(self.config.labels.keep_unlabeled).process(*arguments))  # the tally, then what is tagged
-        tagged = {output.tag: output.value for output in outputs if isinstance(output, beam.pvalue.TaggedOutput)}
+        outputs = list(
+            TallyBucket(self.config.labels.keep_unlabeled).process(*arguments)
+        )  # the tally, then what is tagged
+        tagged = {
+            output.tag: output.value
+            for output in outputs
+            if isinstance(output, beam.pvalue.TaggedOutput)
+        }
         return outputs[0], tagged[TOKEN_COUNTS_TAG], tagged[POSITIVES_TAG].drop_columns("key")
 
     def write(self, arguments):
         labels = self.config.labels
-        writer = WriteShard(self.config.name, self.dataset_dir, self.spec, labels.keep_unlabeled, self.config.output.compression)
+        writer = WriteShard(
+            self.config.name,
+            self.dataset_dir,
+            self.spec,
+            labels.keep_unlabeled,
+            self.config.output.compression,
+        )
         return list(writer.process(*arguments))
 
     def run(self, workers: int) -> None:
@@ -172,14 +198,26 @@ class Plain:
             by_bucket: dict[int, list] = {}
             for bucket, segment in itertools.chain.from_iterable(segments):
                 by_bucket.setdefault(bucket, []).append(segment)
-            rejects = [sort_rejects(key, [segment], self.work_dir) for key, segment in itertools.chain.from_iterable(rejected)]
+            rejects = [
+                sort_rejects(key, [segment], self.work_dir)
+                for key, segment in itertools.chain.from_iterable(rejected)
+            ]
             reject_counts = [write_rejects(rejects, self.dataset_dir)]
-            buckets, label_counts = zip(*pool.imap_unordered(self.merge, by_bucket.items()), strict=True)
+            buckets, label_counts = zip(
+                *pool.imap_unordered(self.merge, by_bucket.items()), strict=True
+            )
             kept = most_frequent(label_counts, labels.min_count, labels.top_k)
             names, top = finish.sorted_names(kept), finish.top_labels_of(kept)
-            tallies, token_counts, positives = zip(*pool.imap_unordered(self.tally, [(bucket, names, top) for bucket in buckets]), strict=True)
+            tallies, token_counts, positives = zip(
+                *pool.imap_unordered(self.tally, [(bucket, names, top) for bucket in buckets]),
+                strict=True,
+            )
             plans = plan_shards(tallies, self.config.output, 1 << BUCKET_BITS)
-            shards = list(itertools.chain.from_iterable(pool.imap_unordered(self.write, [(plan, names) for plan in plans])))
+            shards = list(
+                itertools.chain.from_iterable(
+                    pool.imap_unordered(self.write, [(plan, names) for plan in plans])
+                )
+            )
         finish.finish(
             None,
             self.dataset_dir,
@@ -194,19 +232,38 @@ class Plain:
             pieces=None,
             shards=shards,
             kept_labels=kept,
-            vocabulary=most_frequent(token_counts, vocabulary.min_document_count, vocabulary.max_tokens),
+            vocabulary=most_frequent(
+                token_counts, vocabulary.min_document_count, vocabulary.max_tokens
+            ),
         )
-        results = finish.Results.model_validate_json(Path(self.work_dir, finish.RESULTS).read_text(encoding="utf-8"))
-        tfds_metadata.write_metadata(Path(self.dataset_dir), self.config.name, self.spec, results.splits, has_weights=results.has_weights)
+        results = finish.Results.model_validate_json(
+            Path(self.work_dir, finish.RESULTS).read_text(encoding="utf-8")
+        )
+        tfds_metadata.write_metadata(
+            Path(self.dataset_dir),
+            self.config.name,
+            self.spec,
+            results.splits,
+            has_weights=results.has_weights,
+        )
 
 
 def most_frequent(counts: Sequence[pa.Table], min_count: int, top_k: int | None) -> Frequencies:
     """Partial COUNTS -> the most frequent names, as the job's MostFrequent gives them."""
     partial = pa.concat_tables(counts)
-    sums = partial.group_by("name").aggregate([("count", "sum"), ("occurrences", "sum")]).rename_columns(COUNTS.names)
+    sums = (
+        partial.group_by("name")
+        .aggregate([("count", "sum"), ("occurrences", "sum")])
+        .rename_columns(COUNTS.names)
+    )
     frequent = sums.filter(pc.greater_equal(sums["count"], min_count))
     order = pc.sort_indices(frequent, sort_keys=[("count", "descending"), ("name", "ascending")])
-    return Frequencies(frequent.take(order[:top_k]), pc.sum(partial["count"]).as_py(), sums.num_rows, frequent.num_rows)
+    return Frequencies(
+        frequent.take(order[:top_k]),
+        pc.sum(partial["count"]).as_py(),
+        sums.num_rows,
+        frequent.num_rows,
+    )
 
 
 def run_plain(workers: int) -> None:
@@ -240,12 +297,25 @@ def run_naive() -> None:
         text, documents = element[0], list(element[1])
         digest = hashlib.blake2b(text, digest_size=16).digest()
         given = np.full(1, -1, np.int8)
-        split = int(assign(split_keys(pa.chunked_array([[digest]], pa.binary())), given, config.splits)[0])
-        return split, min(document.id for document in documents), text, sorted({label for document in documents for label in document.labels})
+        split = int(
+            assign(split_keys(pa.chunked_array([[digest]], pa.binary())), given, config.splits)[0]
+        )
+        return (
+            split,
+            min(document.id for document in documents),
+            text,
+            sorted({label for document in documents for label in document.labels}),
+        )
 
     def encode(document, label_names):
         _, name, text, labels = document
-        return spec.encode({"id": name.encode(), "text": text, "labels": [label_names[label] for label in labels if label in label_names]})
+        return spec.encode(
+            {
+                "id": name.encode(),
+                "text": text,
+                "labels": [label_names[label] for label in labels if label in label_names],
+            }
+        )
 
     with beam.Pipeline(runner="FnApiRunner") as job:
         documents = (
@@ -270,8 +340,12 @@ def run_naive() -> None:
             | "Train" >> beam.Filter(lambda document: document[0] == 0)
             | "Tokens" >> beam.FlatMap(lambda document: set(document[2].split()))
             | "CountTokens" >> beam.combiners.Count.PerElement()
-            | "Known" >> beam.Filter(lambda counted: counted[1] >= config.vocabulary.min_document_count)
-            | beam.combiners.Top.Of(config.vocabulary.max_tokens, key=lambda counted: (counted[1], [*(-byte for byte in counted[0]), 1]))
+            | "Known"
+            >> beam.Filter(lambda counted: counted[1] >= config.vocabulary.min_document_count)
+            | beam.combiners.Top.Of(
+                config.vocabulary.max_tokens,
+                key=lambda counted: (counted[1], [*(-byte for byte in counted[0]), 1]),
+            )
             | "Lines" >> beam.FlatMap(lambda counted: [token.decode() for token, _ in counted])
             | beam.io.WriteToText("naive/vocabulary", num_shards=1, shard_name_template="")
         )
@@ -292,7 +366,13 @@ def measure(arguments: list[str], cwd: Path) -> tuple[float, float, str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
         peaks: list[float] = []
         watcher = threading.Thread(target=_watch_memory, args=(process, peaks))
         watcher.start()
@@ -330,12 +410,18 @@ def _proportional_set_mb(pid: int) -> float:
 
 
 def run_job(folder: Path, workers: int) -> tuple[float, float, str]:
-    beam_arguments = ["--", "--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+    beam_arguments = [
+        "--",
+        "--direct_running_mode=multi_processing",
+        f"--direct_num_workers={workers}",
+    ]
     return measure(["-m", "beam_jobs.preprocess", "--config", "made.yaml", *beam_arguments], folder)
 
 
 def run_other(folder: Path, what: str, workers: int) -> tuple[float, float, str]:
-    return measure([str(Path(__file__).resolve()), "--workers", str(workers), "--run", what], folder)
+    return measure(
+        [str(Path(__file__).resolve()), "--workers", str(workers), "--run", what], folder
+    )
 
 
 def check_same_files(job: Path, plain: Path) -> int:
@@ -343,7 +429,9 @@ def check_same_files(job: Path, plain: Path) -> int:
     files = {path.name for path in job.iterdir()} - NOT_COMPARED
     _, differing, missing = filecmp.cmpfiles(job, plain, files, shallow=False)
     if differing or missing or {path.name for path in plain.iterdir()} != files:
-        sys.exit(f"error: the plain script's dataset differs from the job's: {sorted([*differing, *missing])}")
+        sys.exit(
+            f"error: the plain script's dataset differs from the job's: {sorted([*differing, *missing])}"
+        )
     return len(files)
 
 
@@ -354,7 +442,10 @@ def check_same_records(job: Path, naive: Path) -> int:
 
     total = 0
     for split in manifests.SPLITS:
-        ours, theirs = (sorted(tf.data.TFRecordDataset(sorted(map(str, paths))).as_numpy_iterator()) for paths in _shards(job, naive, split))
+        ours, theirs = (
+            sorted(tf.data.TFRecordDataset(sorted(map(str, paths))).as_numpy_iterator())
+            for paths in _shards(job, naive, split)
+        )
         if ours != theirs:
             sys.exit(f"error: the naive job's {split} split differs from the job's")
         total += len(ours)
@@ -368,12 +459,32 @@ def _shards(job: Path, naive: Path, split: str) -> tuple[list[Path], list[Path]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=200_000, help="documents (default %(default)s); memory also at a half and a quarter")
-    parser.add_argument("--naive-documents", type=int, default=8_000, help="documents of the naive job's larger sample (default %(default)s)")
-    parser.add_argument("--arxiv", type=Path, help="a folder of *.jsonl.gz with id, title, abstract and categories; without it documents are made")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="worker processes (default: one a core)")
-    parser.add_argument("--run", choices=["plain", "naive"], help=argparse.SUPPRESS)  # what the benchmark starts itself with
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--documents",
+        type=int,
+        default=200_000,
+        help="documents (default %(default)s); memory also at a half and a quarter",
+    )
+    parser.add_argument(
+        "--naive-documents",
+        type=int,
+        default=8_000,
+        help="documents of the naive job's larger sample (default %(default)s)",
+    )
+    parser.add_argument(
+        "--arxiv",
+        type=Path,
+        help="a folder of *.jsonl.gz with id, title, abstract and categories; without it documents are made",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="worker processes (default: one a core)"
+    )
+    parser.add_argument(
+        "--run", choices=["plain", "naive"], help=argparse.SUPPRESS
+    )  # what the benchmark starts itself with
     arguments = parser.parse_args()
     if arguments.run == "plain":
         return run_plain(arguments.workers)
@@ -383,10 +494,16 @@ def main() -> None:
     sizes = [arguments.documents // 4, arguments.documents // 2, arguments.documents]
     samples = [arguments.naive_documents // 4, arguments.naive_documents]
     with tempfile.TemporaryDirectory() as place:
-        print(f"{'program':8} {'documents':>10} {'seconds':>8} {'documents/s':>12} {'peak MB':>8}", flush=True)
+        print(
+            f"{'program':8} {'documents':>10} {'seconds':>8} {'documents/s':>12} {'peak MB':>8}",
+            flush=True,
+        )
 
         def show(what: str, documents: int, seconds: float, peak: float) -> None:
-            print(f"{what:8} {documents:>10,} {seconds:>8.1f} {documents / seconds:>12,.0f} {peak:>8,.0f}", flush=True)
+            print(
+                f"{what:8} {documents:>10,} {seconds:>8.1f} {documents / seconds:>12,.0f} {peak:>8,.0f}",
+                flush=True,
+            )
 
         for size in sizes:
             folder = Path(place, str(size))
@@ -409,11 +526,18 @@ def main() -> None:
 
     per_document = (naive_seconds[1] - naive_seconds[0]) / (samples[1] - samples[0])
     if per_document <= 0:
-        sys.exit("error: the naive job took no longer for more documents: the machine is too busy, or --naive-documents too few")
+        sys.exit(
+            "error: the naive job took no longer for more documents: the machine is too busy, or --naive-documents too few"
+        )
     naive_all = naive_seconds[1] + per_document * (arguments.documents - samples[1])
     print(f"job, {stages}")
-    print(f"job / plain: {plain_seconds / job_seconds:.2f} x the documents/s; {same_files} files with the same bytes")
-    print(f"job / naive: {naive_all / job_seconds:.1f} x the documents/s, naive at {1 / per_document:,.0f} documents/s without its start; ", end="")
+    print(
+        f"job / plain: {plain_seconds / job_seconds:.2f} x the documents/s; {same_files} files with the same bytes"
+    )
+    print(
+        f"job / naive: {naive_all / job_seconds:.1f} x the documents/s, naive at {1 / per_document:,.0f} documents/s without its start; ",
+        end="",
+    )
     print(f"{same_records:,} records the same on its sample")
 
 

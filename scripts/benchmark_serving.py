@@ -28,21 +28,43 @@ run_main(main)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", metavar="MODEL", nargs="+", help="what `multihot-export` has written")
-    parser.add_argument("--requests", type=int, default=1000, help="requests of one document (default %(default)s)")
-    parser.add_argument("--batches", type=int, default=50, help="batches of 256 documents (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="+", help="what `multihot-export` has written"
+    )
+    parser.add_argument(
+        "--requests", type=int, default=1000, help="requests of one document (default %(default)s)"
+    )
+    parser.add_argument(
+        "--batches", type=int, default=50, help="batches of 256 documents (default %(default)s)"
+    )
     arguments = parser.parse_args()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    print(f"{'MB':>8} {'load s':>7} {'documents/s':>12} {'p50 ms':>7} {'p95 ms':>7} {'p99 ms':>7}  model")
+    print(
+        f"{'MB':>8} {'load s':>7} {'documents/s':>12} {'p50 ms':>7} {'p95 ms':>7} {'p99 ms':>7}  model"
+    )
     for model in arguments.models:
-        command = [sys.executable, "-c", CODE, model, str(arguments.requests), str(arguments.batches)]
-        result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        command = [
+            sys.executable,
+            "-c",
+            CODE,
+            model,
+            str(arguments.requests),
+            str(arguments.batches),
+        ]
+        result = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=False
+        )
         if result.returncode:
             sys.exit(result.returncode)
         found = json.loads(result.stdout)
         latencies = " ".join(f"{found['latency_ms'][q]:>7.2f}" for q in ("50", "95", "99"))
-        print(f"{found['bytes'] / 1e6:>8.1f} {found['load_seconds']:>7.2f} {found['documents_per_second']:>12,.0f} {latencies}  {model}", flush=True)
+        print(
+            f"{found['bytes'] / 1e6:>8.1f} {found['load_seconds']:>7.2f} {found['documents_per_second']:>12,.0f} {latencies}  {model}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

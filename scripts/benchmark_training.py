@@ -66,7 +66,9 @@ MODELS = {
 # --- made data -------------------------------------------------------------------------------
 
 
-def make_documents(count: int, *, labels: int, seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
+def make_documents(
+    count: int, *, labels: int, seed: int = 0
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Token ids int32 [count, WORDS] and label ids, both from Zipf distributions; a label also has a word of its own in its documents."""
     random = np.random.default_rng(seed)
     tokens = (random.zipf(1.2, (count, WORDS)) - 1) % VOCABULARY
@@ -76,17 +78,31 @@ def make_documents(count: int, *, labels: int, seed: int = 0) -> tuple[np.ndarra
     return tokens.astype(np.int32), ids
 
 
-def make_dataset(root: Path, count: int, *, labels: int = LABELS, validation: int = 500, **sections) -> Path:
+def make_dataset(
+    root: Path, count: int, *, labels: int = LABELS, validation: int = 500, **sections
+) -> Path:
     """Writes a dataset directory and a config under `root`; returns the config's path."""
-    train = {"run_dir": str(root / "run"), "epochs": 2, "patience": None, "batch_size": BATCH_SIZE} | sections.pop("train", {})
+    train = {
+        "run_dir": str(root / "run"),
+        "epochs": 2,
+        "patience": None,
+        "batch_size": BATCH_SIZE,
+    } | sections.pop("train", {})
     output = {"dataset_dir": str(root / "dataset"), "shards": SHARDS}
-    values = {"name": "made", "data": {"source": "jsonl", "inputs": ["none.jsonl"]}, "output": output, "train": train} | sections
+    values = {
+        "name": "made",
+        "data": {"source": "jsonl", "inputs": ["none.jsonl"]},
+        "output": output,
+        "train": train,
+    } | sections
     config = config_from_dict(values, what="benchmark")
     (root / "dataset").mkdir(parents=True)
     spec, counts = RecordSpec(), np.zeros(VOCABULARY, np.int64)
     positives = {split: np.zeros(labels, np.int64) for split in manifests.SPLITS}
     splits = {}
-    for seed, (split, examples) in enumerate({"train": count, "validation": validation, "test": 0}.items()):
+    for seed, (split, examples) in enumerate(
+        {"train": count, "validation": validation, "test": 0}.items()
+    ):
         shards = []
         for index in range(SHARDS):
             size = examples // SHARDS + (index < examples % SHARDS)
@@ -96,24 +112,45 @@ def make_dataset(root: Path, count: int, *, labels: int = LABELS, validation: in
                 tokens, ids = make_documents(size, labels=labels, seed=1000 * seed + index)
                 for i in range(size):
                     text = " ".join(f"w{token}" for token in tokens[i]).encode()
-                    writer.write(spec.encode({"id": f"{split}-{index}-{i}".encode(), "text": text, "labels": ids[i].tolist(), "weight": 1.0}))
+                    writer.write(
+                        spec.encode(
+                            {
+                                "id": f"{split}-{index}-{i}".encode(),
+                                "text": text,
+                                "labels": ids[i].tolist(),
+                                "weight": 1.0,
+                            }
+                        )
+                    )
                     positives[split][ids[i]] += 1
                     if split == "train":
                         counts[np.unique(tokens[i])] += 1
-            shards.append(manifests.ShardInfo(**manifests.file_info(root / "dataset", name).model_dump(), examples=size))
-        splits[split] = manifests.SplitInfo(examples=examples, shards=tuple(shards), token_length_quantiles={"0.5": WORDS})
+            shards.append(
+                manifests.ShardInfo(
+                    **manifests.file_info(root / "dataset", name).model_dump(), examples=size
+                )
+            )
+        splits[split] = manifests.SplitInfo(
+            examples=examples, shards=tuple(shards), token_length_quantiles={"0.5": WORDS}
+        )
     return _publish(root, config, splits, positives, counts)
 
 
 def _publish(root: Path, config, splits, positives, counts) -> Path:
     directory, labels = root / "dataset", len(positives["train"])
-    rows = [{"name": f"label{i}", "positives": {split: int(positives[split][i]) for split in splits}} for i in range(labels)]
+    rows = [
+        {"name": f"label{i}", "positives": {split: int(positives[split][i]) for split in splits}}
+        for i in range(labels)
+    ]
     (directory / manifests.LABELS).write_text(json.dumps(rows))
     (directory / manifests.VOCABULARY).write_text("".join(f"w{i}\n" for i in range(VOCABULARY)))
     np.save(directory / manifests.DOCUMENT_COUNTS, counts)
     (directory / manifests.REJECTS).write_text("")
     written = sum(info.examples for info in splits.values())
-    info = {key: manifests.file_info(directory, getattr(manifests, key.upper())) for key in ("labels", "vocabulary", "document_counts", "rejects")}
+    info = {
+        key: manifests.file_info(directory, getattr(manifests, key.upper()))
+        for key in ("labels", "vocabulary", "document_counts", "rejects")
+    }
     manifest = manifests.Manifest(
         format_version=manifests.FORMAT_VERSION,
         name="made",
@@ -122,7 +159,14 @@ def _publish(root: Path, config, splits, positives, counts) -> Path:
         input_hash="made",
         analyzer=config.text,
         splits=splits,
-        counts=manifests.Counts(read=written, rejected={}, duplicates=0, dropped_without_labels=0, written=written, written_without_labels=0),
+        counts=manifests.Counts(
+            read=written,
+            rejected={},
+            duplicates=0,
+            dropped_without_labels=0,
+            written=written,
+            written_without_labels=0,
+        ),
         num_labels=labels,
         vocabulary_size=VOCABULARY,
         **info,
@@ -173,23 +217,41 @@ class Trained:
     def __init__(self, config):
         self.experiment = assemble(config, for_training=True)
         experiment, train = self.experiment, config.train
-        self.plan = plan_split(experiment.dataset, "train", num_workers=1, global_batch_size=train.batch_size)
+        self.plan = plan_split(
+            experiment.dataset, "train", num_workers=1, global_batch_size=train.batch_size
+        )
         with experiment.strategy.scope():
             optimizer = optimizers.build(config.optimizer)
             optimizer.build(experiment.model.trainable_variables)
         loss = losses.build_loss(config.loss, **experiment.label_counts)
         sizes = {"num_labels": experiment.dataset.num_labels, "global_batch_size": train.batch_size}
-        self._steps = make_train_steps(experiment.strategy, experiment.model, optimizer, loss=loss, **sizes)
+        self._steps = make_train_steps(
+            experiment.strategy, experiment.model, optimizer, loss=loss, **sizes
+        )
 
     def batches(self, epoch: int):
         train = self.experiment.config.train
-        options = {"global_batch_size": train.batch_size, "shuffle_buffer": train.shuffle_buffer, "seed": 0}
-        return train_batches(self.experiment.dataset, self.experiment.vectorizer, self.experiment.strategy, plan=self.plan, epoch=epoch, **options)
+        options = {
+            "global_batch_size": train.batch_size,
+            "shuffle_buffer": train.shuffle_buffer,
+            "seed": 0,
+        }
+        return train_batches(
+            self.experiment.dataset,
+            self.experiment.vectorizer,
+            self.experiment.strategy,
+            plan=self.plan,
+            epoch=epoch,
+            **options,
+        )
 
     def speed(self, iterator, steps: int) -> Speed:
         """Of some steps, after others that compile the function and fill the buffers."""
         self._steps(iterator, tf.constant(2)).numpy()
-        return clock(steps * self.experiment.config.train.batch_size, lambda: self._steps(iterator, tf.constant(steps)).numpy())
+        return clock(
+            steps * self.experiment.config.train.batch_size,
+            lambda: self._steps(iterator, tf.constant(steps)).numpy(),
+        )
 
     def from_memory(self):
         """An iterator that repeats a few batches, which cost nothing to get."""
@@ -197,7 +259,11 @@ class Trained:
         dataset = tf.data.Dataset.from_tensors(kept[0])
         for batch in kept[1:]:
             dataset = dataset.concatenate(tf.data.Dataset.from_tensors(batch))
-        dataset = dataset.cache().repeat().apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        dataset = (
+            dataset.cache()
+            .repeat()
+            .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        )
         return iter(self.experiment.strategy.distribute_datasets_from_function(lambda _: dataset))
 
 
@@ -205,8 +271,22 @@ def measure_command(*arguments: str) -> int:
     """Peak resident MB of the largest process of a trainer's command, which must succeed."""
     code = "import resource, subprocess, sys; status = subprocess.call(sys.argv[1:], stdout=sys.stderr);"
     code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(status)"
-    command = [sys.executable, "-c", code, sys.executable, "-m", "trainer.task", *map(str, arguments)]
-    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        sys.executable,
+        "-m",
+        "trainer.task",
+        *map(str, arguments),
+    ]
+    result = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if result.returncode:
         sys.exit(result.stderr)
     return int(result.stdout) // 1024
@@ -223,13 +303,18 @@ def documents_per_second(run_dir: Path) -> int:
 def measure_input(root: Path, count: int, steps: int) -> None:
     config = _load(make_dataset(root, count))
     dataset = open_dataset(config)
-    strategy, vectorizer = tf.distribute.OneDeviceStrategy("/cpu:0"), make_vectorizer(dataset.vocabulary)
+    strategy, vectorizer = (
+        tf.distribute.OneDeviceStrategy("/cpu:0"),
+        make_vectorizer(dataset.vocabulary),
+    )
     plan = plan_split(dataset, "train", num_workers=1, global_batch_size=BATCH_SIZE)
     options = {"plan": plan, "global_batch_size": BATCH_SIZE, "shuffle_buffer": 10_000, "seed": 0}
     iterator = iter(train_batches(dataset, vectorizer, strategy, epoch=0, **options))
 
     @tf.function
-    def consume(steps):  # as training does: a call of Python for each batch costs a tenth of the whole
+    def consume(
+        steps,
+    ):  # as training does: a call of Python for each batch costs a tenth of the whole
         for _ in tf.range(steps):
             next(iterator)
 
@@ -242,15 +327,27 @@ def measure_models(root: Path, count: int, steps: int) -> None:
     path = make_dataset(root, count)
     print(f"  {'model':<18} {'step alone':<28} {'training':<28} waits on input", flush=True)
     for label, options in MODELS.items():
-        trained = Trained(_load(path, model={"name": label.split()[0], "embedding_dim": DIM} | options))
+        trained = Trained(
+            _load(path, model={"name": label.split()[0], "embedding_dim": DIM} | options)
+        )
         few = steps if label.startswith(("bow", "mlp")) else max(4, steps // 16)
-        alone, whole = trained.speed(trained.from_memory(), few), trained.speed(iter(trained.batches(0)), few)
-        print(f"  {label:<18} {alone!s:<28} {whole!s:<28} {max(0.0, 1 - whole.rate / alone.rate):.0%}", flush=True)
+        alone, whole = (
+            trained.speed(trained.from_memory(), few),
+            trained.speed(iter(trained.batches(0)), few),
+        )
+        print(
+            f"  {label:<18} {alone!s:<28} {whole!s:<28} {max(0.0, 1 - whole.rate / alone.rate):.0%}",
+            flush=True,
+        )
 
 
 def measure_peers(root: Path, count: int, steps: int) -> None:
     path, speeds = make_dataset(root, count), {}
-    for optimizer, batch_size in (("lazy_adam", BATCH_SIZE), ("row_adagrad", BATCH_SIZE), ("row_adagrad", 4 * BATCH_SIZE)):
+    for optimizer, batch_size in (
+        ("lazy_adam", BATCH_SIZE),
+        ("row_adagrad", BATCH_SIZE),
+        ("row_adagrad", 4 * BATCH_SIZE),
+    ):
         name = f"bow, {optimizer}, batches of {batch_size:,}"
         speeds[name] = batch_size, _in_new_process(_bow, path, optimizer, batch_size, steps)
         print(f"  {name:<36} {speeds[name][1]}", flush=True)
@@ -262,7 +359,10 @@ def measure_peers(root: Path, count: int, steps: int) -> None:
         try:
             peer = _in_new_process(measure, path)
         except ImportError as error:
-            print(f"  {peer_name:<36} left out: {error}; it comes with `pip install '.[bench]'`", flush=True)
+            print(
+                f"  {peer_name:<36} left out: {error}; it comes with `pip install '.[bench]'`",
+                flush=True,
+            )
             continue
         print(f"  {peer_name:<36} {peer}", flush=True)
         for name, (batch_size, bow) in speeds.items():
@@ -279,14 +379,20 @@ def _in_new_process(measure: Callable[..., Speed], *arguments) -> Speed:
 
 def _bow(path: Path, optimizer: str, batch_size: int, steps: int) -> Speed:
     sections = {"model": {"name": "bow", "embedding_dim": DIM}, "optimizer": {"name": optimizer}}
-    trained = Trained(_load(path, **sections, train={"run_dir": str(path.parent / "run"), "batch_size": batch_size}))
+    trained = Trained(
+        _load(
+            path, **sections, train={"run_dir": str(path.parent / "run"), "batch_size": batch_size}
+        )
+    )
     # Two batches come first; padding after the last document would be no work.
     return trained.speed(iter(trained.batches(0)), (steps + 2) * BATCH_SIZE // batch_size - 2)
 
 
 def _train_documents(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     shards = open_dataset(_load(path)).manifest.splits["train"].shards
-    parts = [make_documents(shard.examples, labels=LABELS, seed=i) for i, shard in enumerate(shards)]
+    parts = [
+        make_documents(shard.examples, labels=LABELS, seed=i) for i, shard in enumerate(shards)
+    ]
     return np.concatenate([tokens for tokens, _ in parts]), [own for _, ids in parts for own in ids]
 
 
@@ -296,12 +402,21 @@ def _keras_fit(path: Path) -> Speed:
     targets = np.zeros((len(ids), LABELS), np.float32)
     for row, own in zip(targets, ids, strict=True):
         row[own] = 1
-    layers = [keras.layers.Embedding(VOCABULARY + 2, DIM), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(LABELS)]
+    layers = [
+        keras.layers.Embedding(VOCABULARY + 2, DIM),
+        keras.layers.GlobalAveragePooling1D(),
+        keras.layers.Dense(LABELS),
+    ]
     model = keras.Sequential(layers)
     model.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
     few = min(len(ids), 16 * BATCH_SIZE)
     model.fit(tokens[:few] + 2, targets[:few], batch_size=BATCH_SIZE, epochs=1, verbose=0)
-    return clock(4 * few, lambda: model.fit(tokens[:few] + 2, targets[:few], batch_size=BATCH_SIZE, epochs=4, verbose=0))
+    return clock(
+        4 * few,
+        lambda: model.fit(
+            tokens[:few] + 2, targets[:few], batch_size=BATCH_SIZE, epochs=4, verbose=0
+        ),
+    )
 
 
 def _fasttext(path: Path) -> Speed:
@@ -312,9 +427,22 @@ def _fasttext(path: Path) -> Speed:
     text = path.parent / "fasttext.txt"
     with open(text, "w", encoding="utf-8") as stream:
         for row, own in zip(tokens, ids, strict=True):
-            stream.write(" ".join([*(f"__label__{i}" for i in own), *(f"w{token}" for token in row)]) + "\n")
-    options = {"dim": DIM, "loss": "ova", "thread": os.cpu_count(), "lr": 0.1, "minCount": 1, "bucket": 0, "verbose": 0}
-    one, four = (clock(0, lambda n=n: fasttext.train_supervised(str(text), epoch=n, **options)) for n in (1, 4))
+            stream.write(
+                " ".join([*(f"__label__{i}" for i in own), *(f"w{token}" for token in row)]) + "\n"
+            )
+    options = {
+        "dim": DIM,
+        "loss": "ova",
+        "thread": os.cpu_count(),
+        "lr": 0.1,
+        "minCount": 1,
+        "bucket": 0,
+        "verbose": 0,
+    }
+    one, four = (
+        clock(0, lambda n=n: fasttext.train_supervised(str(text), epoch=n, **options))
+        for n in (1, 4)
+    )
     return Speed(3 * len(ids), four.seconds - one.seconds, four.core_seconds - one.core_seconds)
 
 
@@ -322,21 +450,36 @@ def measure_replicas(root: Path, count: int, steps: int) -> None:
     launcher = [sys.executable, ROOT / "scripts/launch_workers.py", "--workers", "2", "--"]
     variants = {
         "one device": ([sys.executable, "-m", "trainer.task"], ()),
-        "two replicas": ([sys.executable, "-m", "trainer.task"], ("train.strategy=mirrored", "train.replicas=2")),
+        "two replicas": (
+            [sys.executable, "-m", "trainer.task"],
+            ("train.strategy=mirrored", "train.replicas=2"),
+        ),
         "two workers": (launcher, ()),
     }
     path, rates = make_dataset(root, count), {}
     for name, (command, settings) in variants.items():
         run_dir = root / name.replace(" ", "_")
         settings = ("train.epochs=2", f"train.run_dir={run_dir}", *settings)
-        arguments = ["train", "--config", path, *(part for setting in settings for part in ("--set", setting))]
+        arguments = [
+            "train",
+            "--config",
+            path,
+            *(part for setting in settings for part in ("--set", setting)),
+        ]
         result = subprocess.run(
-            [*map(str, command), *map(str, arguments)], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+            [*map(str, command), *map(str, arguments)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if result.returncode:
             sys.exit(result.stdout + result.stderr)
         rates[name] = documents_per_second(run_dir)
-        print(f"  {name:<14} {rates[name]:>9,} documents/s, {rates[name] / rates['one device']:.2f} times one device", flush=True)
+        print(
+            f"  {name:<14} {rates[name]:>9,} documents/s, {rates[name] / rates['one device']:.2f} times one device",
+            flush=True,
+        )
 
 
 def measure_memory(root: Path, count: int, steps: int) -> None:
@@ -344,19 +487,31 @@ def measure_memory(root: Path, count: int, steps: int) -> None:
         part = root / f"x{factor}"
         path = make_dataset(part, factor * count, train={"epochs": 1})
         peak = measure_command("train", "--config", path)
-        print(f"  {factor * count:>9,} documents: {peak:,} MB, {documents_per_second(part / 'run'):,} documents/s", flush=True)
+        print(
+            f"  {factor * count:>9,} documents: {peak:,} MB, {documents_per_second(part / 'run'):,} documents/s",
+            flush=True,
+        )
 
 
 def measure_labels(root: Path, count: int, steps: int) -> None:
     labels = 200_000
-    options = {"loss": {"negatives": "sampled"}, "evaluate": {"batch_size": 64}, "train": {"epochs": 1}}
+    options = {
+        "loss": {"negatives": "sampled"},
+        "evaluate": {"batch_size": 64},
+        "train": {"epochs": 1},
+    }
     path = make_dataset(root, count, labels=labels, **options)
     peak = measure_command("train", "--config", path)
-    print(f"  {labels:,} labels: {peak:,} MB (target 4,096), {documents_per_second(root / 'run'):,} documents/s", flush=True)
+    print(
+        f"  {labels:,} labels: {peak:,} MB (target 4,096), {documents_per_second(root / 'run'):,} documents/s",
+        flush=True,
+    )
 
 
 def _load(path: Path, **sections):
-    return config_from_dict(YAML(typ="safe", pure=True).load(path.read_text()) | sections, what="benchmark")
+    return config_from_dict(
+        YAML(typ="safe", pure=True).load(path.read_text()) | sections, what="benchmark"
+    )
 
 
 # What is measured, with the documents it takes at 1x.
@@ -371,9 +526,17 @@ MEASURES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=[*MEASURES, []], help="what to measure; default: all")
-    parser.add_argument("--quick", action="store_true", help="on a sixteenth of the documents: a trial of the script itself")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "what", nargs="*", choices=[*MEASURES, []], help="what to measure; default: all"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="on a sixteenth of the documents: a trial of the script itself",
+    )
     arguments = parser.parse_args()
     for name in arguments.what or MEASURES:
         measure, count = MEASURES[name]

@@ -53,12 +53,29 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [-h] --workers N [--restarts K] [--grace-seconds S] -- COMMAND ...",
     )
-    parser.add_argument("--workers", type=int, required=True, metavar="N", help="processes to start")
-    parser.add_argument("--restarts", type=int, default=0, metavar="K", help="start all workers again after a failure, up to K times (default 0)")
     parser.add_argument(
-        "--grace-seconds", type=float, default=30.0, metavar="S", help="after a failure, wait so long for the others before killing them (default 30)"
+        "--workers", type=int, required=True, metavar="N", help="processes to start"
     )
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="after `--`: the trainer's command line, such as `train --config FILE`")
+    parser.add_argument(
+        "--restarts",
+        type=int,
+        default=0,
+        metavar="K",
+        help="start all workers again after a failure, up to K times (default 0)",
+    )
+    parser.add_argument(
+        "--grace-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="after a failure, wait so long for the others before killing them (default 30)",
+    )
+    parser.add_argument(
+        "command",
+        nargs="*",
+        metavar="COMMAND",
+        help="after `--`: the trainer's command line, such as `train --config FILE`",
+    )
     arguments = parser.parse_args(argv)
     if arguments.workers < 1:
         parser.error(f"--workers: received {arguments.workers}, expected 1 or more")
@@ -67,7 +84,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.grace_seconds < 0:
         parser.error(f"--grace-seconds: received {arguments.grace_seconds:g}, expected 0 or more")
     if not arguments.command:
-        parser.error("received no command; expected one after `--`, such as `-- train --config configs/docstrings.yaml`")
+        parser.error(
+            "received no command; expected one after `--`, such as `-- train --config configs/docstrings.yaml`"
+        )
     return arguments
 
 
@@ -108,7 +127,9 @@ class Launcher:
                 start_new_session=True,  # so that Ctrl-C comes once, through us
             )
             self._processes.append(process)
-            readers.append(threading.Thread(target=self._forward, args=(index, process), daemon=True))
+            readers.append(
+                threading.Thread(target=self._forward, args=(index, process), daemon=True)
+            )
             readers[-1].start()
         status = self._wait()
         for reader in readers:
@@ -118,14 +139,18 @@ class Launcher:
     def _wait(self) -> int:
         first_failure = None
         deadline = None
-        while None in [process.poll() for process in self._processes]:  # all are polled, and not only up to the first that runs
+        while None in [
+            process.poll() for process in self._processes
+        ]:  # all are polled, and not only up to the first that runs
             if first_failure is None:
                 failed = [i for i, process in enumerate(self._processes) if process.returncode]
                 if failed:
                     # A worker that is killed is the cause where another fails at the same time for the loss of it.
                     first_failure = min(failed, key=lambda i: self._processes[i].returncode)
                     if not self.stopped:
-                        say(f"worker {first_failure} ended with {describe_status(self._processes[first_failure].returncode)}; ending the others")
+                        say(
+                            f"worker {first_failure} ended with {describe_status(self._processes[first_failure].returncode)}; ending the others"
+                        )
                         self._signal(signal.SIGTERM)
                     deadline = time.monotonic() + self._grace_seconds
             elif deadline and time.monotonic() > deadline:
@@ -133,7 +158,9 @@ class Launcher:
                 deadline = None
             time.sleep(POLL_SECONDS)
         codes = [process.returncode for process in self._processes]
-        code = codes[first_failure] if first_failure is not None else next((c for c in codes if c), 0)
+        code = (
+            codes[first_failure] if first_failure is not None else next((c for c in codes if c), 0)
+        )
         if self.stopped and not codes:
             code = -signal.SIGINT
         return code if code >= 0 else 128 - code
@@ -165,10 +192,17 @@ def environment_of(index: int, ports: Sequence[int]) -> dict[str, str]:
     workers = len(ports)
     environment = dict(os.environ)
     environment["TF_CONFIG"] = json.dumps(
-        {"cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]}, "task": {"type": "worker", "index": index}}
+        {
+            "cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]},
+            "task": {"type": "worker", "index": index},
+        }
     )
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(ROOT), environment.get("PYTHONPATH")])
+    )
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     environment.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, cores // workers)))
     gpus = visible_gpus()
     if gpus:

@@ -11,17 +11,30 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def run_module(module: str, *arguments: str, cwd: Path, stdin: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
+def run_module(
+    module: str, *arguments: str, cwd: Path, stdin: str | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess:
     """Runs `python -m module arguments` in `cwd`, as a user would."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "2"}
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def succeed(module: str, *arguments: str, cwd: Path, **kwargs) -> str:
     """Its stdout; the test fails with all output if the command does not end with status 0."""
     result = run_module(module, *arguments, cwd=cwd, **kwargs)
-    assert result.returncode == 0, f"{module} {arguments}: status {result.returncode}\n{result.stdout}\n{result.stderr}"
+    assert result.returncode == 0, (
+        f"{module} {arguments}: status {result.returncode}\n{result.stdout}\n{result.stderr}"
+    )
     return result.stdout
 
 

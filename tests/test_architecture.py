@@ -19,11 +19,21 @@ def imports_of(source: str, *, module: str, is_package: bool = False) -> set[str
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = module.split(".")[: len(module.split(".")) - node.level + is_package] if node.level else []
+            base = (
+                module.split(".")[: len(module.split(".")) - node.level + is_package]
+                if node.level
+                else []
+            )
             origin = ".".join([*base, *([node.module] if node.module else [])])
             found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
-            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant) and isinstance(argument.value, str)}
+        elif isinstance(node, ast.Call) and getattr(
+            node.func, "attr", getattr(node.func, "id", "")
+        ) in ("import_module", "__import__"):
+            found |= {
+                argument.value
+                for argument in node.args
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+            }
     return found
 
 
@@ -37,7 +47,9 @@ def modules(*folders: str) -> dict[str, set[str]]:
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         is_package = path.name == "__init__.py"
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts[: -1 if is_package else None])
-        found[name] = imports_of(path.read_text(encoding="utf-8"), module=name, is_package=is_package)
+        found[name] = imports_of(
+            path.read_text(encoding="utf-8"), module=name, is_package=is_package
+        )
     return found
 
 
@@ -59,7 +71,9 @@ def test_the_reader_of_imports_sees_every_form(source, expected):
 def test_beam_jobs_never_imports_trainer():
     found = modules("beam_jobs")
     assert "beam_jobs.contract.config" in found  # the walk sees the code
-    assert [(name, i) for name, imports in found.items() for i in imports if is_within(i, "trainer")] == []
+    assert [
+        (name, i) for name, imports in found.items() for i in imports if is_within(i, "trainer")
+    ] == []
 
 
 def test_trainer_imports_nothing_of_beam_jobs_but_the_contract():
@@ -70,7 +84,11 @@ def test_trainer_imports_nothing_of_beam_jobs_but_the_contract():
         if is_within(i, "beam_jobs") and i != "beam_jobs" and not is_within(i, "beam_jobs.contract")
     ]
     assert wrong == []
-    assert [name for name, imports in modules("trainer").items() if any(is_within(i, "apache_beam") for i in imports)] == []
+    assert [
+        name
+        for name, imports in modules("trainer").items()
+        if any(is_within(i, "apache_beam") for i in imports)
+    ] == []
 
 
 def test_contract_imports_neither_beam_nor_keras():
@@ -84,7 +102,11 @@ def test_contract_imports_neither_beam_nor_keras():
     ]
     assert wrong == []
     for path in (ROOT / "beam_jobs/contract").glob("*.py"):
-        attributes = {node.attr for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)}
+        attributes = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Attribute)
+        }
         assert "keras" not in attributes, path  # tf.keras
 
 
@@ -100,7 +122,11 @@ def test_contract_imports_nothing_of_ours_but_itself():
 
 def test_nobody_imports_a_command_line():
     wrong = [
-        (name, i) for name, imports in modules("beam_jobs", "trainer", "scripts").items() for i in imports for c in COMMAND_LINES if is_within(i, c)
+        (name, i)
+        for name, imports in modules("beam_jobs", "trainer", "scripts").items()
+        for i in imports
+        for c in COMMAND_LINES
+        if is_within(i, c)
     ]
     assert wrong == []
 
@@ -108,8 +134,14 @@ def test_nobody_imports_a_command_line():
 def test_contract_answers_a_wrong_config_without_any_heavy_import(tmp_path):
     config = tmp_path / "x.yaml"
     config.write_text("name: x\ndata: {source: python_docstrings}\n")
-    light = sorted(name for name in modules("beam_jobs/contract") if name != "beam_jobs.contract.analyzer")
-    assert {"beam_jobs.contract.config", "beam_jobs.contract.manifest", "beam_jobs.contract.command_line"} <= set(light)
+    light = sorted(
+        name for name in modules("beam_jobs/contract") if name != "beam_jobs.contract.analyzer"
+    )
+    assert {
+        "beam_jobs.contract.config",
+        "beam_jobs.contract.manifest",
+        "beam_jobs.contract.command_line",
+    } <= set(light)
     script = f"""
 import importlib, json, sys
 heavy = ("tensorflow", "tensorflow_text", "apache_beam", "keras", "numpy", "sklearn", "pyarrow")
@@ -136,6 +168,13 @@ describe_keys(Config)
 note("describe_keys")
 print(json.dumps(loaded))
 """
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     loaded = json.loads(ended.stdout)
     assert loaded == dict.fromkeys([*light, "load_config", "3 errors", "describe_keys"], [])

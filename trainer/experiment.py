@@ -57,7 +57,9 @@ class Experiment:
 
     def log_odds(self, logits: tf.Tensor) -> tf.Tensor:
         """The model's logits [batch, labels] -> log-odds, float32 [batch, labels], from which what the loss's weighting does is undone."""
-        return prior_correction.calibrated_logits(self.config.loss, logits, shift=tf.constant(self._calibration_shift))
+        return prior_correction.calibrated_logits(
+            self.config.loss, logits, shift=tf.constant(self._calibration_shift)
+        )
 
     def scores(self, tokens: tf.RaggedTensor) -> tf.Tensor:
         """Token ids [batch, None] -> probabilities, float32 [batch, labels], before `trainer.metrics.calibration`."""
@@ -80,7 +82,9 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
         dataset = take_fold(dataset, fold=config.train.fold, folds=config.train.folds)
     strategy = make_strategy(config.train)
     check_agreement(strategy, _fingerprint(config.to_yaml()), what="their configs")
-    check_agreement(strategy, _fingerprint(dataset.manifest.model_dump_json()), what="their datasets")
+    check_agreement(
+        strategy, _fingerprint(dataset.manifest.model_dump_json()), what="their datasets"
+    )
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.train.seed)
@@ -129,7 +133,11 @@ def restore_best(experiment: Experiment) -> RunState:
     """
     state = None
     if experiment.run_dir.is_dir():
-        state = Checkpoints(experiment.run_dir, experiment.model, optimizer=None, strategy=experiment.strategy).restore_best()
+        state = Checkpoints(
+            experiment.run_dir, experiment.model, optimizer=None, strategy=experiment.strategy
+        ).restore_best()
     if state is None:
-        raise UserError(f"train.run_dir: {experiment.run_dir} holds no trained model; expected one that `python -m trainer.task train` has written")
+        raise UserError(
+            f"train.run_dir: {experiment.run_dir} holds no trained model; expected one that `python -m trainer.task train` has written"
+        )
     return state

@@ -19,7 +19,11 @@ from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE, resolve
 
 # Only tags that close are removed: in "a <b and c" nothing is known to be a tag.
 _HTML_TAG = r"</?[A-Za-z][^<>]*>|<![A-Za-z\[][^<>]*>|<\?[^<>]*\?>"
-_HTML_BLOCKS = (r"(?s)<!--.*?-->", r"(?is)<script\b[^<>]*>.*?</script\s*>", r"(?is)<style\b[^<>]*>.*?</style\s*>")
+_HTML_BLOCKS = (
+    r"(?s)<!--.*?-->",
+    r"(?is)<script\b[^<>]*>.*?</script\s*>",
+    r"(?is)<style\b[^<>]*>.*?</style\s*>",
+)
 # `&amp;` stands last, so that "&amp;lt;" becomes "&lt;" and not "<".
 _HTML_ENTITIES = (
     (r"&(?:nbsp|#160|#[xX][aA]0);", " "),
@@ -36,7 +40,9 @@ _URL = r"(?i)\b(?:(?:https?|ftp)://|www\.)[^\s<>\"]+"
 # C0 and C1 control characters, of which \x01 and \x02 are then free to mark matches of token_pattern, and all that
 # Unicode calls a separator (\p{Z}), since RE2's \s and tf.strings.split know ASCII white space only; but not U+0020, which most
 # matches would be of. NFKC adds U+0020 alone.
-_CONTROL_OR_SPACE = r"[\x00-\x1f\x7f\x{80}-\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+_CONTROL_OR_SPACE = (
+    r"[\x00-\x1f\x7f\x{80}-\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+)
 _MATCH_START, _MATCH_END = "\x01", "\x02"
 _MAX_WORD_BYTES = 600  # a longer word is unknown: BERT's own tokenizer takes 200 characters, which have three bytes in most scripts
 
@@ -56,17 +62,28 @@ class Analyzer(tf.Module):
         super().__init__(name="analyzer")
         self.spec = resolve(text)
         if self.spec.keep_characters is not None:
-            _check_pattern("keep_characters", self.spec.keep_characters, _all_but(self.spec.keep_characters))
+            _check_pattern(
+                "keep_characters", self.spec.keep_characters, _all_but(self.spec.keep_characters)
+            )
             if "]" in re.sub(r"(?s)\\.|\[:\^?\w+:\]", "", self.spec.keep_characters):
                 received = repr(self.spec.keep_characters)
-                raise UserError(f"text.keep_characters: received {received}, expected a bracket as `\\]`: a bare one ends the class")
+                raise UserError(
+                    f"text.keep_characters: received {received}, expected a bracket as `\\]`: a bare one ends the class"
+                )
         if self.spec.token_pattern is not None:
-            _check_pattern("token_pattern", self.spec.token_pattern, f"(?:{self.spec.token_pattern})")
+            _check_pattern(
+                "token_pattern", self.spec.token_pattern, f"(?:{self.spec.token_pattern})"
+            )
         if self.spec.stop_words:
             words = tf.constant(self.spec.stop_words)
-            self._stop_words = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, tf.ones_like(words, tf.int64)), default_value=0)
+            self._stop_words = tf.lookup.StaticHashTable(
+                tf.lookup.KeyValueTensorInitializer(words, tf.ones_like(words, tf.int64)),
+                default_value=0,
+            )
         self._to_pieces = None if self.spec.wordpiece is None else PieceTokenizer(self.spec)
-        self._function = tf.function(self._analyze, input_signature=[tf.TensorSpec([None], tf.string)])
+        self._function = tf.function(
+            self._analyze, input_signature=[tf.TensorSpec([None], tf.string)]
+        )
 
     def __call__(self, raw: tf.Tensor) -> tf.Tensor:
         return self._function(raw)
@@ -92,12 +109,16 @@ class Analyzer(tf.Module):
     def _drop(self, tokens: tf.RaggedTensor) -> tf.RaggedTensor:
         keep = []
         if self.spec.drop_tokens_with_digits:
-            keep.append(tf.logical_not(tf.strings.regex_full_match(tokens.flat_values, r"(?s).*\p{Nd}.*")))
+            keep.append(
+                tf.logical_not(tf.strings.regex_full_match(tokens.flat_values, r"(?s).*\p{Nd}.*"))
+            )
         if self.spec.stop_words:
             keep.append(tf.equal(self._stop_words.lookup(tokens.flat_values), 0))
         if not keep:
             return tokens
-        return tf.ragged.boolean_mask(tokens, tokens.with_flat_values(tf.reduce_all(tf.stack(keep), axis=0)))
+        return tf.ragged.boolean_mask(
+            tokens, tokens.with_flat_values(tf.reduce_all(tf.stack(keep), axis=0))
+        )
 
 
 class PieceTokenizer(tf.Module):
@@ -113,7 +134,9 @@ class PieceTokenizer(tf.Module):
     def __init__(self, text: TextConfig):
         super().__init__(name="piece_tokenizer")
         if text.wordpiece == "train":
-            raise ValueError("received text.wordpiece `train`, expected pieces: the preprocessing job learns them and writes them in the manifest")
+            raise ValueError(
+                "received text.wordpiece `train`, expected pieces: the preprocessing job learns them and writes them in the manifest"
+            )
         import tensorflow_text as tf_text
 
         self._max_tokens = text.max_tokens
@@ -142,7 +165,9 @@ def _has(strings: tf.Tensor, pattern: str) -> tf.Tensor:
     return tf.strings.regex_full_match(strings, rf"(?s).*{pattern}.*")
 
 
-def _where(is_wanted: tf.Tensor, strings: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+def _where(
+    is_wanted: tf.Tensor, strings: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
     """Changes some of the strings: to look for what most have not costs a fraction of replacing it."""
     rows = tf.where(is_wanted)
     return tf.tensor_scatter_nd_update(strings, rows, change(tf.gather_nd(strings, rows)))
@@ -207,4 +232,6 @@ def _check_pattern(key: str, value: str, pattern: str) -> None:
         tf.strings.regex_replace([""], pattern, "")
     except tf.errors.InvalidArgumentError as error:
         reason = error.message.rpartition("error: ")[2].partition(" [Op")[0]
-        raise UserError(f"text.{key}: received {value!r}, expected an RE2 pattern: {reason}") from None
+        raise UserError(
+            f"text.{key}: received {value!r}, expected an RE2 pattern: {reason}"
+        ) from None

@@ -68,7 +68,11 @@ def _clean_up(dataset_dir: Path) -> None:
 def _leftovers(dataset_dir: Path) -> list[Path]:
     place = dataset_dir.resolve()
     pattern = re.compile(rf"\.{re.escape(place.name)}\.(old|staging-[0-9a-f]{{32}})")
-    return [path for path in place.parent.iterdir() if pattern.fullmatch(path.name)] if place.parent.is_dir() else []
+    return (
+        [path for path in place.parent.iterdir() if pattern.fullmatch(path.name)]
+        if place.parent.is_dir()
+        else []
+    )
 
 
 def _beside(dataset_dir: Path, suffix: str) -> Path:
@@ -94,12 +98,16 @@ def _take_lock(path: Path, dataset_dir: Path, what: str) -> TextIO:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = open(path, "w")
         except OSError as error:
-            raise UserError(f"{what}: cannot write in {path.parent}: {error.strerror}; expected a directory you may write") from None
+            raise UserError(
+                f"{what}: cannot write in {path.parent}: {error.strerror}; expected a directory you may write"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise UserError(f"another run is writing {dataset_dir}; wait for it to end, or set {what} to another directory") from None
+            raise UserError(
+                f"another run is writing {dataset_dir}; wait for it to end, or set {what} to another directory"
+            ) from None
         # The run that held the lock may have removed the file since it was opened here: such a lock keeps nobody out.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.fileno()), path.stat()):

@@ -17,7 +17,12 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Adds `--config`, `--set` and `--list-keys`, which every stage takes."""
-    parser.add_argument("--config", metavar="FILE", required=required, help="the experiment's YAML file, such as configs/docstrings.yaml")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        required=required,
+        help="the experiment's YAML file, such as configs/docstrings.yaml",
+    )
     parser.add_argument(
         "--set",
         metavar="SECTION.KEY=VALUE",
@@ -26,7 +31,11 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
         dest="overrides",
         help="override one key of the config; VALUE is read as YAML; may be repeated",
     )
-    parser.add_argument("--list-keys", action=_ListKeys, help="print every config key with its type, default and meaning, and exit")
+    parser.add_argument(
+        "--list-keys",
+        action=_ListKeys,
+        help="print every config key with its type, default and meaning, and exit",
+    )
 
 
 class _ListKeys(argparse.Action):
@@ -55,7 +64,9 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     Status 0: done. 2: the user's input was wrong, told in one message on stderr. 130: Ctrl-C.
     Any other exception passes through and Python ends with its traceback and status 1.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own start-up notes are no news to the user
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "2"
+    )  # TensorFlow's own start-up notes are no news to the user
     try:
         main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()  # here, so that a reader that has gone is noticed below and not at the interpreter's end

@@ -46,7 +46,9 @@ from beam_jobs.contract.validation import Section, validate
 class Config(Section):
     """A whole experiment."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="the experiment's name; shards are named after it")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$", description="the experiment's name; shards are named after it"
+    )
     data: DataConfig
     text: TextConfig = TextConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
@@ -63,14 +65,30 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _splits_find_their_field(self):
-        field = {"column": "split_field", "time": "time_field", "time_fractions": "time_field"}.get(self.splits.method)
+        field = {"column": "split_field", "time": "time_field", "time_fractions": "time_field"}.get(
+            self.splits.method
+        )
         if field and isinstance(self.data, RowData) and getattr(self.data, field) is None:
-            raise ValueError(f"expected data.{field}, which `splits.method: {self.splits.method}` reads")
+            raise ValueError(
+                f"expected data.{field}, which `splits.method: {self.splits.method}` reads"
+            )
         return self
 
     def dataset_config(self) -> dict[str, Any]:
         """The part that decides the dataset's bytes, as plain JSON values: all but where it is written."""
-        sections = self.model_dump(mode="json", include={"name", "data", "text", "vocabulary", "duplicates", "labels", "splits", "output"})
+        sections = self.model_dump(
+            mode="json",
+            include={
+                "name",
+                "data",
+                "text",
+                "vocabulary",
+                "duplicates",
+                "labels",
+                "splits",
+                "output",
+            },
+        )
         del sections["output"]["dataset_dir"]
         return sections
 
@@ -82,7 +100,9 @@ class Config(Section):
         # Two faults of ruamel: it adds a space where it folds a quoted line, and it writes the three characters
         # below as line breaks, which YAML 1.2 then reads as none, so they must be escaped.
         writer.width = 1 << 30
-        writer.allow_unicode = not re.search("[\x85\u2028\u2029]", json.dumps(values, ensure_ascii=False))
+        writer.allow_unicode = not re.search(
+            "[\x85\u2028\u2029]", json.dumps(values, ensure_ascii=False)
+        )
         writer.default_flow_style = False
         writer.sort_base_mapping_type_on_output = False
         writer.dump(values, stream)
@@ -90,9 +110,17 @@ class Config(Section):
 
 
 # Directories that the experiment's name decides where the config is silent.
-_DEFAULT_DIRS = {("output", "dataset_dir"): "dataset", ("train", "run_dir"): "run", ("export", "model_dir"): "model"}
+_DEFAULT_DIRS = {
+    ("output", "dataset_dir"): "dataset",
+    ("train", "run_dir"): "run",
+    ("export", "model_dir"): "model",
+}
 # The kind of a section that is there without saying which.
-_DEFAULT_KINDS = {"model": {"name": "bow"}, "loss": {"name": "weighted_bce"}, "splits": {"method": "hash"}}
+_DEFAULT_KINDS = {
+    "model": {"name": "bow"},
+    "loss": {"name": "weighted_bce"},
+    "splits": {"method": "hash"},
+}
 
 
 def load_config(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
@@ -109,10 +137,14 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the config {path}: {error}. Expected a YAML file, such as configs/docstrings.yaml") from None
+        raise UserError(
+            f"cannot read the config {path}: {error}. Expected a YAML file, such as configs/docstrings.yaml"
+        ) from None
     raw = _parse_yaml(text, what=str(path))
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: received {type(raw).__name__} at the top level, expected a mapping of sections such as `data:`")
+        raise UserError(
+            f"{path}: received {type(raw).__name__} at the top level, expected a mapping of sections such as `data:`"
+        )
     for override in overrides:
         _apply_override(raw, override)
     return config_from_dict(raw, what=str(path))
@@ -128,7 +160,9 @@ def config_from_dict(raw: Mapping[str, Any], *, what: str) -> Config:
     for section, kind in _DEFAULT_KINDS.items():
         if isinstance(raw.get(section), dict):
             raw[section] = kind | raw[section]
-    return validate(Config, {key: value for key, value in raw.items() if value is not None}, what=what)
+    return validate(
+        Config, {key: value for key, value in raw.items() if value is not None}, what=what
+    )
 
 
 def config_hash(values: Mapping[str, Any]) -> str:
@@ -137,7 +171,9 @@ def config_hash(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def differing_keys(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+def differing_keys(
+    left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
     """The dotted keys whose values differ in two nested mappings, with both values."""
     rows = []
     for key in sorted(left.keys() | right.keys()):
@@ -156,7 +192,12 @@ def _parse_yaml(text: str, *, what: str) -> Any:
     # YAML 1.2 by ruamel: `1e-4` is a number, `no` is a string, and a duplicate key is an error.
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # ruamel lets through what int() and the like raise
+    except (
+        YAMLError,
+        ValueError,
+        KeyError,
+        RecursionError,
+    ) as error:  # ruamel lets through what int() and the like raise
         message = str(error).split("\nTo suppress this check")[0].strip()
         raise UserError(f"{what} is not valid YAML: {message}") from None
 
@@ -165,12 +206,16 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     dotted, separator, value = override.partition("=")
     keys = dotted.strip().split(".")
     if not separator or not all(keys):
-        raise UserError(f"--set: received {override!r}, expected section.key=value, such as --set train.epochs=3")
+        raise UserError(
+            f"--set: received {override!r}, expected section.key=value, such as --set train.epochs=3"
+        )
     at = raw
     for key in keys[:-1]:
         inner = {} if at.get(key) is None else at[key]
         if not isinstance(inner, dict):
-            raise UserError(f"--set: received {override!r}, expected section.key=value, and {key!r} is no section")
+            raise UserError(
+                f"--set: received {override!r}, expected section.key=value, and {key!r} is no section"
+            )
         at[key] = dict(inner)  # a copy: through a YAML alias two sections may share one mapping
         at = at[key]
     at[keys[-1]] = _parse_yaml(value, what=f"--set {dotted}")

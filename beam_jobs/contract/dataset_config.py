@@ -17,14 +17,19 @@ from beam_jobs.contract.validation import Fraction, LabelName, Path_, Section
 
 def _check_encoding(encoding: str) -> None:
     try:
-        "a".encode(encoding)  # refuses codecs that encode no text, which codecs.lookup() knows as well
+        "a".encode(
+            encoding
+        )  # refuses codecs that encode no text, which codecs.lookup() knows as well
     except LookupError:
-        raise ValueError(f"expected an encoding that Python knows, such as utf-8 or latin-1, not {encoding!r}") from None
+        raise ValueError(
+            f"expected an encoding that Python knows, such as utf-8 or latin-1, not {encoding!r}"
+        ) from None
 
 
 class _Source(Section):
     max_reject_fraction: Fraction = Field(
-        0.01, description="stop, with the most frequent reasons, when more than this fraction of the documents read is rejected"
+        0.01,
+        description="stop, with the most frequent reasons, when more than this fraction of the documents read is rejected",
     )
 
     @property
@@ -34,9 +39,14 @@ class _Source(Section):
 
 
 class _Files(_Source):
-    inputs: tuple[Path_, ...] = Field(min_length=1, description="files or glob patterns; relative paths start at the working directory")
+    inputs: tuple[Path_, ...] = Field(
+        min_length=1,
+        description="files or glob patterns; relative paths start at the working directory",
+    )
     max_row_bytes: int = Field(
-        16 << 20, ge=1, description="a longer row, or file of a directory, is a reject: what bounds the memory that one document takes"
+        16 << 20,
+        ge=1,
+        description="a longer row, or file of a directory, is a reject: what bounds the memory that one document takes",
     )
 
 
@@ -44,19 +54,28 @@ def _check_apart(text_fields: tuple[str, ...]) -> None:
     if len(set(text_fields)) < len(text_fields):
         raise ValueError(f"expected different text_fields, not {list(text_fields)}")
     if odd := [name for name in text_fields if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)]:
-        raise ValueError(f"text_fields that stay apart name inputs of the model: expected letters, digits and _, not {odd[0]!r}")
+        raise ValueError(
+            f"text_fields that stay apart name inputs of the model: expected letters, digits and _, not {odd[0]!r}"
+        )
 
 
 class _Fields(_Source):
-    text_fields: tuple[str, ...] = Field(TEXT_FIELDS, min_length=1, description="the fields with text")
-    join_text_fields: bool = Field(
-        True, description="several text fields become one text, joined by blank lines; false: they stay apart, and each has its own part of the model"
+    text_fields: tuple[str, ...] = Field(
+        TEXT_FIELDS, min_length=1, description="the fields with text"
     )
-    metadata_fields: tuple[str, ...] = Field((), description="fields kept beside the text as strings; null and missing are empty")
+    join_text_fields: bool = Field(
+        True,
+        description="several text fields become one text, joined by blank lines; false: they stay apart, and each has its own part of the model",
+    )
+    metadata_fields: tuple[str, ...] = Field(
+        (), description="fields kept beside the text as strings; null and missing are empty"
+    )
 
     @property
     def record_spec(self) -> RecordSpec:
-        return RecordSpec(TEXT_FIELDS if self.join_text_fields else self.text_fields, self.metadata_fields)
+        return RecordSpec(
+            TEXT_FIELDS if self.join_text_fields else self.text_fields, self.metadata_fields
+        )
 
     def texts(self, of_fields: Sequence[str]) -> tuple[str, ...]:
         """The texts of `text_fields` -> those of a record."""
@@ -72,18 +91,38 @@ class _Fields(_Source):
 class RowData(_Files, _Fields):
     """Rows of named fields."""
 
-    id_field: str | None = Field(None, description="the field with the document's id, which need not be unique; null: the file's name and the row")
+    id_field: str | None = Field(
+        None,
+        description="the field with the document's id, which need not be unique; null: the file's name and the row",
+    )
     labels_field: str | None = Field(
-        "labels", description="the field with the labels: a list of strings, or a string if label_delimiter is set; null: the documents have none"
+        "labels",
+        description="the field with the labels: a list of strings, or a string if label_delimiter is set; null: the documents have none",
     )
-    label_delimiter: str | None = Field(None, min_length=1, description="the string between the labels where labels_field holds one string")
+    label_delimiter: str | None = Field(
+        None,
+        min_length=1,
+        description="the string between the labels where labels_field holds one string",
+    )
     label_columns: tuple[str, ...] = Field(
-        (), description="fields that each stand for the label of their name: 0 or 1, true or false, or soft; in the place of labels_field"
+        (),
+        description="fields that each stand for the label of their name: 0 or 1, true or false, or soft; in the place of labels_field",
     )
-    label_threshold: float = Field(0.5, gt=0, description="a label of label_columns is there where its field is at least this")
-    weight_field: str | None = Field(None, description="the field with the document's weight in the loss, a number of 0 or more; null: 1")
-    split_field: str | None = Field(None, description="the field that says which split the document is in, for splits.method column")
-    time_field: str | None = Field(None, description="the field with the document's time, for splits.method time and time_fractions")
+    label_threshold: float = Field(
+        0.5, gt=0, description="a label of label_columns is there where its field is at least this"
+    )
+    weight_field: str | None = Field(
+        None,
+        description="the field with the document's weight in the loss, a number of 0 or more; null: 1",
+    )
+    split_field: str | None = Field(
+        None,
+        description="the field that says which split the document is in, for splits.method column",
+    )
+    time_field: str | None = Field(
+        None,
+        description="the field with the document's time, for splits.method time and time_fractions",
+    )
 
 
 class JsonlData(RowData):
@@ -97,24 +136,45 @@ class CsvData(RowData):
 
     source: Literal["csv"] = Field(description="the kind of source")
     columns: tuple[str, ...] | None = Field(
-        None, min_length=1, description="names of the columns of files without a header; null: the first row has them"
+        None,
+        min_length=1,
+        description="names of the columns of files without a header; null: the first row has them",
     )
-    delimiter: str = Field(",", min_length=1, max_length=1, description='between the fields of a row; a tab is "\\t"')
+    delimiter: str = Field(
+        ",", min_length=1, max_length=1, description='between the fields of a row; a tab is "\\t"'
+    )
     quote_character: str | None = Field(
-        '"', min_length=1, max_length=1, description="around fields that hold delimiters or line breaks; null: no quoting"
+        '"',
+        min_length=1,
+        max_length=1,
+        description="around fields that hold delimiters or line breaks; null: no quoting",
     )
-    double_quote: bool = Field(True, description="within quotes, a quote character is written twice; else behind escape_character")
+    double_quote: bool = Field(
+        True,
+        description="within quotes, a quote character is written twice; else behind escape_character",
+    )
     escape_character: str | None = Field(
-        None, min_length=1, max_length=1, description="takes the meaning from the character behind it; null: none does"
+        None,
+        min_length=1,
+        max_length=1,
+        description="takes the meaning from the character behind it; null: none does",
     )
-    encoding: str = Field("utf-8", description="how characters are encoded, by Python's name, such as latin-1")
+    encoding: str = Field(
+        "utf-8", description="how characters are encoded, by Python's name, such as latin-1"
+    )
 
     @pydantic.model_validator(mode="after")
     def _consistent(self):
         _check_encoding(self.encoding)
-        marks = [mark for mark in (self.delimiter, self.quote_character, self.escape_character) if mark is not None]
+        marks = [
+            mark
+            for mark in (self.delimiter, self.quote_character, self.escape_character)
+            if mark is not None
+        ]
         if len(set(marks)) < len(marks) or set(marks) & {"\n", "\r", "\0"}:
-            raise ValueError(f"expected different characters, no line breaks, as delimiter, quote_character and escape_character, not {marks}")
+            raise ValueError(
+                f"expected different characters, no line breaks, as delimiter, quote_character and escape_character, not {marks}"
+            )
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
             raise ValueError(f"expected columns with different names, not {list(self.columns)}")
         return self
@@ -130,9 +190,13 @@ class DirectoriesData(_Files):
     """One document a file, labelled with the name of the directory that it stands in; also within tar archives."""
 
     source: Literal["directories"] = Field(description="the kind of source")
-    encoding: str | None = Field(None, description="how characters are encoded, by Python's name; null: UTF-8, or else what each file looks like")
+    encoding: str | None = Field(
+        None,
+        description="how characters are encoded, by Python's name; null: UTF-8, or else what each file looks like",
+    )
     remove: tuple[Literal["headers", "footers", "quotes"], ...] = Field(
-        (), description="parts of posts to leave out, by the rules of scikit-learn's fetch_20newsgroups"
+        (),
+        description="parts of posts to leave out, by the rules of scikit-learn's fetch_20newsgroups",
     )
 
     @pydantic.model_validator(mode="after")
@@ -146,18 +210,30 @@ class StackExchangeData(_Files, _Fields):
     """The questions of Stack Exchange's `Posts.xml`, labelled with their tags; other posts are no documents."""
 
     source: Literal["stack_exchange"] = Field(description="the kind of source")
-    text_fields: tuple[Literal["title", "body"], ...] = Field(("title", "body"), min_length=1, description="parts of the text")
-    metadata_fields: tuple[str, ...] = Field((), description="attributes of the post kept beside the text, such as Score; missing ones are empty")
+    text_fields: tuple[Literal["title", "body"], ...] = Field(
+        ("title", "body"), min_length=1, description="parts of the text"
+    )
+    metadata_fields: tuple[str, ...] = Field(
+        (),
+        description="attributes of the post kept beside the text, such as Score; missing ones are empty",
+    )
 
 
 class CustomData(_Source):
     """A source of your own: a class with the methods of beam_jobs.sources.registry.Reader, or an Apache Beam transform from the pipeline to documents."""
 
     source: Literal["custom"] = Field(description="the kind of source")
-    reader: str = Field(pattern=r"^[\w.]+:\w+$", description="the class or the function that makes it, as package.module:name; workers import it too")
-    text_fields: tuple[str, ...] = Field(TEXT_FIELDS, min_length=1, description="names of its documents' texts; several stay apart")
+    reader: str = Field(
+        pattern=r"^[\w.]+:\w+$",
+        description="the class or the function that makes it, as package.module:name; workers import it too",
+    )
+    text_fields: tuple[str, ...] = Field(
+        TEXT_FIELDS, min_length=1, description="names of its documents' texts; several stay apart"
+    )
     metadata_fields: tuple[str, ...] = Field((), description="names of its documents' metadata")
-    options: dict[str, str | int | float | bool | tuple[str, ...] | None] = Field({}, description="keyword arguments of the class or function")
+    options: dict[str, str | int | float | bool | tuple[str, ...] | None] = Field(
+        {}, description="keyword arguments of the class or function"
+    )
 
     @property
     def record_spec(self) -> RecordSpec:
@@ -178,13 +254,23 @@ class PythonDocstringsData(_Source):
     """
 
     source: Literal["python_docstrings"] = Field(description="the kind of source")
-    packages: tuple[str, ...] = Field((), description="names of importable packages; `stdlib` is the standard library; empty: all that is installed")
+    packages: tuple[str, ...] = Field(
+        (),
+        description="names of importable packages; `stdlib` is the standard library; empty: all that is installed",
+    )
     min_words: int = Field(8, ge=1, description="shorter docstrings are no documents")
     label_depth: int = Field(2, ge=1, description="2 gives the labels `numpy` and `numpy.linalg`")
 
 
 DataConfig = Annotated[
-    JsonlData | CsvData | ParquetData | DirectoriesData | StackExchangeData | PythonDocstringsData | CustomData, Field(discriminator="source")
+    JsonlData
+    | CsvData
+    | ParquetData
+    | DirectoriesData
+    | StackExchangeData
+    | PythonDocstringsData
+    | CustomData,
+    Field(discriminator="source"),
 ]
 
 
@@ -194,27 +280,47 @@ DataConfig = Annotated[
 class TextConfig(Section):
     """How raw text becomes tokens: the specification of the analyzer, step by step in this order."""
 
-    strip_html: bool = Field(True, description="remove comments, scripts, styles and tags, and decode common entities")
-    strip_urls: bool = Field(True, description="remove http://, https://, ftp:// and www. addresses")
+    strip_html: bool = Field(
+        True, description="remove comments, scripts, styles and tags, and decode common entities"
+    )
+    strip_urls: bool = Field(
+        True, description="remove http://, https://, ftp:// and www. addresses"
+    )
     normalize: Literal["none", "lower", "nfkc", "nfkc_casefold"] = Field(
-        "nfkc_casefold", description="Unicode normalisation; `none` and `lower` need no TensorFlow Text when serving"
+        "nfkc_casefold",
+        description="Unicode normalisation; `none` and `lower` need no TensorFlow Text when serving",
     )
     expand_contractions: bool = Field(True, description="English contractions: don't -> do not")
     keep_characters: str | None = Field(
-        r"\p{L}\p{M}\p{N}", min_length=1, description="inside of an RE2 character class; all other characters become spaces; null: keep all"
+        r"\p{L}\p{M}\p{N}",
+        min_length=1,
+        description="inside of an RE2 character class; all other characters become spaces; null: keep all",
     )
-    token_pattern: str | None = Field(None, min_length=1, description="RE2 pattern; only its matches remain, each split at spaces again; null: off")
-    tokenizer: Literal["whitespace", "unicode_script", "character"] = Field("whitespace", description="how text is split into tokens")
-    drop_tokens_with_digits: bool = Field(False, description="drop every token that holds a decimal digit")
+    token_pattern: str | None = Field(
+        None,
+        min_length=1,
+        description="RE2 pattern; only its matches remain, each split at spaces again; null: off",
+    )
+    tokenizer: Literal["whitespace", "unicode_script", "character"] = Field(
+        "whitespace", description="how text is split into tokens"
+    )
+    drop_tokens_with_digits: bool = Field(
+        False, description="drop every token that holds a decimal digit"
+    )
     stop_words: None | tuple[str, ...] | Path_ = Field(
-        None, description="tokens to drop: `english`, a list, or a file with one word a line; null: none"
+        None,
+        description="tokens to drop: `english`, a list, or a file with one word a line; null: none",
     )
     wordpiece: None | Literal["train"] | tuple[str, ...] | Path_ = Field(
         None,
         description="split words into pieces: `train`: at most vocabulary.max_tokens, learned from the train split; or a list, or a file with one "
         "piece a line, such as BERT's vocab.txt; null: tokens are words. Serving then needs TensorFlow Text",
     )
-    max_tokens: int | None = Field(512, ge=1, description="tokens kept a document, from its start: words, and then their pieces; null: all")
+    max_tokens: int | None = Field(
+        512,
+        ge=1,
+        description="tokens kept a document, from its start: words, and then their pieces; null: all",
+    )
 
     @property
     def up_to_words(self) -> "TextConfig":
@@ -224,15 +330,25 @@ class TextConfig(Section):
     @property
     def has_own_patterns(self) -> bool:
         """Whether the user wrote a pattern, which may be wrong."""
-        return self.token_pattern is not None or self.keep_characters not in (None, TextConfig.model_fields["keep_characters"].default)
+        return self.token_pattern is not None or self.keep_characters not in (
+            None,
+            TextConfig.model_fields["keep_characters"].default,
+        )
 
 
 class VocabularyConfig(Section):
     """Which tokens of the train split the model knows."""
 
     max_tokens: int = Field(50_000, ge=1, description="the most frequent tokens kept")
-    min_document_count: int = Field(2, ge=1, description="tokens and n-grams in fewer train documents are left out")
-    ngrams: int = Field(1, ge=1, le=3, description="2: also pairs of neighbouring tokens, which bow and mlp then know; 3: also triples; 1: none")
+    min_document_count: int = Field(
+        2, ge=1, description="tokens and n-grams in fewer train documents are left out"
+    )
+    ngrams: int = Field(
+        1,
+        ge=1,
+        le=3,
+        description="2: also pairs of neighbouring tokens, which bow and mlp then know; 3: also triples; 1: none",
+    )
     max_ngrams: int = Field(100_000, ge=1, description="the most frequent pairs and triples kept")
 
 
@@ -247,42 +363,69 @@ class DuplicatesConfig(Section):
         description="report: count those that stand in several splits, in statistics.json; drop: keep one of each, of the last split, with "
         "the labels of all",
     )
-    similarity: float = Field(0.8, ge=0.5, le=1, description="least Jaccard similarity of two near-duplicates' sets of shingles")
+    similarity: float = Field(
+        0.8,
+        ge=0.5,
+        le=1,
+        description="least Jaccard similarity of two near-duplicates' sets of shingles",
+    )
     shingle_tokens: int = Field(3, ge=1, le=16, description="tokens in a row that make a shingle")
 
 
 class LabelsConfig(Section):
     """Which labels the dataset keeps: names are cleaned first, then counted over all documents after duplicates are merged."""
 
-    fold_case: bool = Field(False, description="fold the case of labels: `Python` and `python` are one; the names below are folded too")
-    aliases: dict[LabelName, LabelName] = Field({}, description="other names of a label, such as `math-ph: math.MP`; applied after fold_case")
+    fold_case: bool = Field(
+        False,
+        description="fold the case of labels: `Python` and `python` are one; the names below are folded too",
+    )
+    aliases: dict[LabelName, LabelName] = Field(
+        {},
+        description="other names of a label, such as `math-ph: math.MP`; applied after fold_case",
+    )
     deny: tuple[LabelName, ...] = Field((), description="labels to leave out")
     allow: None | Annotated[tuple[LabelName, ...], Field(min_length=1)] | Path_ = Field(
-        None, description="the only labels to keep: a list, or a file with one label a line; null: all"
+        None,
+        description="the only labels to keep: a list, or a file with one label a line; null: all",
     )
     min_count: int = Field(1, ge=1, description="labels on fewer documents are left out")
-    top_k: int | None = Field(None, ge=1, description="keep only the K most frequent labels; null: no limit")
-    keep_unlabeled: bool = Field(True, description="keep documents that have none of the kept labels")
+    top_k: int | None = Field(
+        None, ge=1, description="keep only the K most frequent labels; null: no limit"
+    )
+    keep_unlabeled: bool = Field(
+        True, description="keep documents that have none of the kept labels"
+    )
 
     @pydantic.model_validator(mode="after")
     def _aliases_end_at_once(self):
         fold = str.casefold if self.fold_case else str
         aliases = {fold(name): fold(target) for name, target in self.aliases.items()}
-        chained = sorted(target for name, target in aliases.items() if aliases.get(target, target) != target)
+        chained = sorted(
+            target for name, target in aliases.items() if aliases.get(target, target) != target
+        )
         if chained:
-            raise ValueError(f"expected aliases of labels that are no aliases themselves, unlike {chained[0]!r}")
+            raise ValueError(
+                f"expected aliases of labels that are no aliases themselves, unlike {chained[0]!r}"
+            )
         return self
 
 
 class _Fractions(Section):
     train: Fraction = Field(0.8, description="what the model learns from")
-    validation: Fraction = Field(0.1, description="decides thresholds, the best checkpoint and early stopping")
+    validation: Fraction = Field(
+        0.1, description="decides thresholds, the best checkpoint and early stopping"
+    )
     test: Fraction = Field(0.1, description="only reported on")
 
     @pydantic.model_validator(mode="after")
     def _sum_to_one(self):
-        if not math.isclose(self.train + self.validation + self.test, 1.0, abs_tol=1e-9) or self.train == 0:
-            raise ValueError(f"expected a sum of 1 with train above 0, not {self.train} + {self.validation} + {self.test}")
+        if (
+            not math.isclose(self.train + self.validation + self.test, 1.0, abs_tol=1e-9)
+            or self.train == 0
+        ):
+            raise ValueError(
+                f"expected a sum of 1 with train above 0, not {self.train} + {self.validation} + {self.test}"
+            )
         return self
 
 
@@ -316,8 +459,13 @@ class ColumnSplits(Section):
     """The split that the source says; of duplicates the last counts: test before validation before train."""
 
     method: Literal["column"] = Field(description="how documents are split")
-    train: tuple[str, ...] = Field(("train",), min_length=1, description="what the source calls the train split")
-    validation: tuple[str, ...] = Field(("validation", "valid", "val", "dev"), description="what the source calls the validation split")
+    train: tuple[str, ...] = Field(
+        ("train",), min_length=1, description="what the source calls the train split"
+    )
+    validation: tuple[str, ...] = Field(
+        ("validation", "valid", "val", "dev"),
+        description="what the source calls the validation split",
+    )
     test: tuple[str, ...] = Field(("test",), description="what the source calls the test split")
 
 
@@ -325,15 +473,21 @@ class FileSplits(Section):
     """The split of the file that a document stands in; of duplicates the last counts: test before validation before train."""
 
     method: Literal["files"] = Field(description="how documents are split")
-    validation: tuple[str, ...] = Field((), description="glob patterns of files of the validation split, such as `*dev*`")
-    test: tuple[str, ...] = Field((), description="glob patterns of files of the test split; all other files are train")
+    validation: tuple[str, ...] = Field(
+        (), description="glob patterns of files of the validation split, such as `*dev*`"
+    )
+    test: tuple[str, ...] = Field(
+        (), description="glob patterns of files of the test split; all other files are train"
+    )
 
 
 class TimeSplits(Section):
     """Older documents train, newer ones are validation and test; of duplicates the newest counts."""
 
     method: Literal["time"] = Field(description="how documents are split")
-    validation_from: str = Field(description="ISO 8601 time, such as 2024-01-01, of the first documents that are no longer train; UTC")
+    validation_from: str = Field(
+        description="ISO 8601 time, such as 2024-01-01, of the first documents that are no longer train; UTC"
+    )
     test_from: str = Field(description="ISO 8601 time of the first documents of the test split")
 
     @pydantic.model_validator(mode="after")
@@ -343,7 +497,9 @@ class TimeSplits(Section):
         except ValueError as error:
             raise ValueError(f"expected times in ISO 8601, such as 2024-01-31: {error}") from None
         if first > second:
-            raise ValueError(f"expected validation_from before test_from, not {self.validation_from} and {self.test_from}")
+            raise ValueError(
+                f"expected validation_from before test_from, not {self.validation_from} and {self.test_from}"
+            )
         return self
 
 
@@ -353,16 +509,32 @@ class TimeFractionSplits(_Fractions):
     method: Literal["time_fractions"] = Field(description="how documents are split")
 
 
-SplitsConfig = HashSplits | StratifiedSplits | FoldSplits | ColumnSplits | FileSplits | TimeSplits | TimeFractionSplits
+SplitsConfig = (
+    HashSplits
+    | StratifiedSplits
+    | FoldSplits
+    | ColumnSplits
+    | FileSplits
+    | TimeSplits
+    | TimeFractionSplits
+)
 
 
 class OutputConfig(Section):
     """Where the dataset goes, and in what shards."""
 
     dataset_dir: Path_ = Field(description="the dataset directory; default: out/NAME/dataset")
-    shards: int | None = Field(None, ge=1, le=99_999, description="shards a split; null: as many as shard_bytes asks for")
-    shard_bytes: int = Field(128 << 20, ge=1 << 10, description="target size of a shard in bytes (default 128 MiB), where shards is null")
-    compression: Literal["none", "gzip"] = Field("none", description="compression of the shards; TensorFlow Datasets reads only `none`")
+    shards: int | None = Field(
+        None, ge=1, le=99_999, description="shards a split; null: as many as shard_bytes asks for"
+    )
+    shard_bytes: int = Field(
+        128 << 20,
+        ge=1 << 10,
+        description="target size of a shard in bytes (default 128 MiB), where shards is null",
+    )
+    compression: Literal["none", "gzip"] = Field(
+        "none", description="compression of the shards; TensorFlow Datasets reads only `none`"
+    )
 
 
 def parse_time(text: str) -> datetime:

@@ -34,7 +34,9 @@ _BLOCK_BYTES = 1 << 20  # 1 MiB
 
 def shard_name(name: str, split: str, index: int, count: int, compression: str = "none") -> str:
     """`<name>-<split>.tfrecord-00000-of-00016`, as TensorFlow Datasets names shards; `.gz` behind it where they are compressed."""
-    return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}" + (".gz" if compression == "gzip" else "")
+    return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}" + (
+        ".gz" if compression == "gzip" else ""
+    )
 
 
 class FileInfo(Section):
@@ -72,7 +74,14 @@ class Counts(Section):
 
     def unaccounted(self) -> int:
         """Documents read that are nowhere else: not 0 means that the runner lost or repeated some."""
-        return self.read - sum(self.rejected.values()) - self.duplicates - self.near_duplicates - self.dropped_without_labels - self.written
+        return (
+            self.read
+            - sum(self.rejected.values())
+            - self.duplicates
+            - self.near_duplicates
+            - self.dropped_without_labels
+            - self.written
+        )
 
 
 class LabelChanges(Section):
@@ -91,8 +100,12 @@ class LabelCounts(LabelChanges):
     """What became of labels: occurrences changed or dropped by cleaning, then names left out by number."""
 
     distinct: int = pydantic.Field(0, description="different labels after cleaning")
-    below_min_count: int = pydantic.Field(0, description="of them, those on fewer documents than labels.min_count")
-    beyond_top_k: int = pydantic.Field(0, description="of the others, those less frequent than labels.top_k of them")
+    below_min_count: int = pydantic.Field(
+        0, description="of them, those on fewer documents than labels.min_count"
+    )
+    beyond_top_k: int = pydantic.Field(
+        0, description="of the others, those less frequent than labels.top_k of them"
+    )
     occurrences: int = pydantic.Field(0, description="labels of merged documents, all together")
     occurrences_kept: int = pydantic.Field(0, description="of them, those of the labels kept")
 
@@ -102,12 +115,22 @@ class Manifest(Section):
 
     format_version: int
     name: str
-    config: dict[str, Any] = pydantic.Field(description="the part of the resolved config that decides the dataset's bytes")
+    config: dict[str, Any] = pydantic.Field(
+        description="the part of the resolved config that decides the dataset's bytes"
+    )
     config_hash: str
-    input_hash: str = pydantic.Field(description="hash of the input files' names, sizes and contents")
-    analyzer: TextConfig = pydantic.Field(description="the analyzer's specification, stop words and pieces written out")
-    text_fields: tuple[str, ...] = pydantic.Field(TEXT_FIELDS, description="names of the documents' texts, which the model takes apart")
-    metadata_fields: tuple[str, ...] = pydantic.Field((), description="names of what records hold beside")
+    input_hash: str = pydantic.Field(
+        description="hash of the input files' names, sizes and contents"
+    )
+    analyzer: TextConfig = pydantic.Field(
+        description="the analyzer's specification, stop words and pieces written out"
+    )
+    text_fields: tuple[str, ...] = pydantic.Field(
+        TEXT_FIELDS, description="names of the documents' texts, which the model takes apart"
+    )
+    metadata_fields: tuple[str, ...] = pydantic.Field(
+        (), description="names of what records hold beside"
+    )
     splits: dict[str, SplitInfo]
     counts: Counts
     labels: FileInfo
@@ -117,10 +140,16 @@ class Manifest(Section):
     document_counts: FileInfo
     vocabulary_size: int
     rejects: FileInfo
-    term_counts: FileInfo | None = pydantic.Field(None, description="null in datasets of versions that had none")
+    term_counts: FileInfo | None = pydantic.Field(
+        None, description="null in datasets of versions that had none"
+    )
     ngrams: FileInfo | None = pydantic.Field(None, description="null where vocabulary.ngrams is 1")
-    ngram_document_counts: FileInfo | None = pydantic.Field(None, description="null where vocabulary.ngrams is 1")
-    statistics: FileInfo | None = pydantic.Field(None, description="null in datasets of versions that had none")
+    ngram_document_counts: FileInfo | None = pydantic.Field(
+        None, description="null where vocabulary.ngrams is 1"
+    )
+    statistics: FileInfo | None = pydantic.Field(
+        None, description="null in datasets of versions that had none"
+    )
     tfds: tuple[FileInfo, ...] = pydantic.Field((), description="what TensorFlow Datasets reads")
 
     @property
@@ -138,7 +167,9 @@ class Manifest(Section):
             self.document_counts,
             self.rejects,
             *self.tfds,
-            *filter(None, [self.term_counts, self.ngrams, self.ngram_document_counts, self.statistics]),
+            *filter(
+                None, [self.term_counts, self.ngrams, self.ngram_document_counts, self.statistics]
+            ),
         ]
 
 
@@ -174,7 +205,9 @@ def load(dataset_dir: str | Path) -> Manifest:
         size = file.stat().st_size if file.is_file() else None
         if size != info.bytes:
             received = "is missing" if size is None else f"has {size} bytes"
-            raise UserError(f"{file} {received}, expected {info.bytes} bytes: the dataset is damaged; run the preprocessing again with --overwrite")
+            raise UserError(
+                f"{file} {received}, expected {info.bytes} bytes: the dataset is damaged; run the preprocessing again with --overwrite"
+            )
     return manifest
 
 
@@ -185,13 +218,20 @@ def write(manifest: Manifest, dataset_dir: str | Path) -> None:
     os.replace(temporary, Path(dataset_dir) / MANIFEST)
 
 
-def check_same_dataset(manifest: Manifest, dataset_config: dict[str, Any], dataset_dir: str | Path) -> None:
+def check_same_dataset(
+    manifest: Manifest, dataset_config: dict[str, Any], dataset_dir: str | Path
+) -> None:
     """Raises UserError unless the dataset was made with this config; shows both sides of each difference."""
-    rows = [f"  {key}: dataset {a!r}, config {b!r}" for key, a, b in differing_keys(manifest.config, dataset_config)]
+    rows = [
+        f"  {key}: dataset {a!r}, config {b!r}"
+        for key, a, b in differing_keys(manifest.config, dataset_config)
+    ]
     if not rows:
         return
     raise UserError(
-        f"the dataset {dataset_dir} was made with another config:\n" + "\n".join(rows) + "\nrun the preprocessing again with --overwrite, "
+        f"the dataset {dataset_dir} was made with another config:\n"
+        + "\n".join(rows)
+        + "\nrun the preprocessing again with --overwrite, "
         "or set the keys back"
     )
 
@@ -210,17 +250,26 @@ def load_ngrams(manifest: Manifest, dataset_dir: str | Path) -> list[tuple[str, 
     """`vocabulary_ngrams.txt`: the tokens of each n-gram, most frequent first; all are tokens of the vocabulary. Empty where there are none."""
     if manifest.ngrams is None:
         return []
-    return [tuple(line.split(" ")) for line in _read_checked(manifest.ngrams, dataset_dir).decode("utf-8").split("\n")[:-1]]
+    return [
+        tuple(line.split(" "))
+        for line in _read_checked(manifest.ngrams, dataset_dir).decode("utf-8").split("\n")[:-1]
+    ]
 
 
 def load_ngram_document_counts(manifest: Manifest, dataset_dir: str | Path) -> Any:
     """int64 array [n-grams]: in how many train documents each n-gram stands; None where there are none."""
-    return _load_counts(manifest.ngram_document_counts, dataset_dir) if manifest.ngram_document_counts else None
+    return (
+        _load_counts(manifest.ngram_document_counts, dataset_dir)
+        if manifest.ngram_document_counts
+        else None
+    )
 
 
 def load_statistics(manifest: Manifest, dataset_dir: str | Path) -> dict[str, Any] | None:
     """`statistics.json`, or None where the dataset has none."""
-    return json.loads(_read_checked(manifest.statistics, dataset_dir)) if manifest.statistics else None
+    return (
+        json.loads(_read_checked(manifest.statistics, dataset_dir)) if manifest.statistics else None
+    )
 
 
 def load_document_counts(manifest: Manifest, dataset_dir: str | Path) -> Any:

@@ -23,7 +23,12 @@ class ProgressLine:
         self._plain_line_seconds = plain_line_seconds
         self._live = None
         if console.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn(compact=True)
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[status]}"),
+                TimeRemainingColumn(compact=True),
+            )
             self._live = Progress(*columns, console=console, transient=True)
             self._task = self._live.add_task(what, total=None, status="")
 
@@ -45,4 +50,7 @@ class ProgressLine:
         if now - self._last_line >= self._plain_line_seconds:
             self._last_line = now
             left = (now - self._started) * (total / done - 1) if done else None
-            print(f"{self._what}: {status}" + ("" if left is None else f", about {left:.0f} s left"), flush=True)
+            print(
+                f"{self._what}: {status}" + ("" if left is None else f", about {left:.0f} s left"),
+                flush=True,
+            )

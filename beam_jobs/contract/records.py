@@ -41,16 +41,42 @@ class RecordSpec:
       features: all features.
     """
 
-    def __init__(self, text_fields: Sequence[str] = TEXT_FIELDS, metadata_fields: Sequence[str] = ()):
+    def __init__(
+        self, text_fields: Sequence[str] = TEXT_FIELDS, metadata_fields: Sequence[str] = ()
+    ):
         self.text_fields, self.metadata_fields = tuple(text_fields), tuple(metadata_fields)
-        self.text_names = TEXT_FIELDS if self.text_fields == TEXT_FIELDS else tuple(f"text/{field}" for field in text_fields)
+        self.text_names = (
+            TEXT_FIELDS
+            if self.text_fields == TEXT_FIELDS
+            else tuple(f"text/{field}" for field in text_fields)
+        )
         self.metadata_names = tuple(f"metadata/{field}" for field in metadata_fields)
         self.features = (
             Feature("id", "bytes", ragged=False, default=None, doc="the document's id"),
-            Feature("labels", "int64", ragged=True, default=None, doc="sorted label ids; empty is legal"),
-            *(Feature(name, "bytes", ragged=False, default=None, doc="metadata, UTF-8") for name in self.metadata_names),
-            *(Feature(name, "bytes", ragged=False, default=None, doc="analyzed text: tokens joined by one space") for name in self.text_names),
-            Feature("weight", "float", ragged=False, default=1.0, doc="the document's weight in the loss"),
+            Feature(
+                "labels", "int64", ragged=True, default=None, doc="sorted label ids; empty is legal"
+            ),
+            *(
+                Feature(name, "bytes", ragged=False, default=None, doc="metadata, UTF-8")
+                for name in self.metadata_names
+            ),
+            *(
+                Feature(
+                    name,
+                    "bytes",
+                    ragged=False,
+                    default=None,
+                    doc="analyzed text: tokens joined by one space",
+                )
+                for name in self.text_names
+            ),
+            Feature(
+                "weight",
+                "float",
+                ragged=False,
+                default=1.0,
+                doc="the document's weight in the loss",
+            ),
         )
         self._by_name = {feature.name: feature for feature in self.features}
         self._required = {feature.name for feature in self.features if feature.default is None}
@@ -68,7 +94,9 @@ class RecordSpec:
         from tensorflow.core.example import example_pb2
 
         if not self._required <= values.keys() <= self._by_name.keys():
-            raise ValueError(f"received the features {sorted(values)}, expected {sorted(self._by_name)}")
+            raise ValueError(
+                f"received the features {sorted(values)}, expected {sorted(self._by_name)}"
+            )
         example = example_pb2.Example()
         for name, value in values.items():
             feature = self._by_name[name]
@@ -104,4 +132,6 @@ class RecordSpec:
         """
         import tensorflow as tf
 
-        return tf.io.parse_example(serialized, self.parsing_spec(list(self._by_name) if names is None else names))
+        return tf.io.parse_example(
+            serialized, self.parsing_spec(list(self._by_name) if names is None else names)
+        )

@@ -47,7 +47,9 @@ class SavedModel:
             with tf.io.gfile.GFile(path) as stream:
                 return json.loads(stream.read())
         except (tf.errors.OpError, ValueError) as error:
-            raise UserError(f"cannot read {path}: {_first_line(error)}; export the model again") from None
+            raise UserError(
+                f"cannot read {path}: {_first_line(error)}; export the model again"
+            ) from None
 
 
 def find_version(model_dir: str, *, what: str = "--model") -> str:
@@ -65,7 +67,11 @@ def find_version(model_dir: str, *, what: str = "--model") -> str:
     if files.exists(f"{model_dir}/saved_model.pb"):
         return model_dir
     names = [name.rstrip("/") for name in files.listdir(model_dir)]
-    numbers = [int(name) for name in names if name.isdigit() and files.exists(f"{model_dir}/{name}/saved_model.pb")]
+    numbers = [
+        int(name)
+        for name in names
+        if name.isdigit() and files.exists(f"{model_dir}/{name}/saved_model.pb")
+    ]
     if not numbers:
         raise UserError(f"{what}: {model_dir} holds no SavedModel; {_ADVICE}")
     return f"{model_dir}/{max(numbers)}"
@@ -83,13 +89,24 @@ def load(model_dir: str, *, what: str = "--model") -> SavedModel:
     path = find_version(model_dir, what=what)
     try:
         module = tf.saved_model.load(path)
-    except Exception as error:  # TensorFlow raises nearly anything for files that are damaged or cut short
-        raise UserError(f"{what}: {path} cannot be loaded, it is damaged or was not copied whole: {_first_line(error)}; {_ADVICE}") from None
+    except (
+        Exception
+    ) as error:  # TensorFlow raises nearly anything for files that are damaged or cut short
+        raise UserError(
+            f"{what}: {path} cannot be loaded, it is damaged or was not copied whole: {_first_line(error)}; {_ADVICE}"
+        ) from None
     missing = [name for name in SIGNATURES if name not in getattr(module, "signatures", {})]
     if missing:
-        raise UserError(f"{what}: {path} is a SavedModel without the signatures {', '.join(missing)}; {_ADVICE}")
+        raise UserError(
+            f"{what}: {path} is a SavedModel without the signatures {', '.join(missing)}; {_ADVICE}"
+        )
     inputs = [spec.name for spec in module.score_analyzed.input_signature]
-    return SavedModel(path, module, tuple(inputs), module.signatures["scores"].structured_outputs["scores"].shape[1])
+    return SavedModel(
+        path,
+        module,
+        tuple(inputs),
+        module.signatures["scores"].structured_outputs["scores"].shape[1],
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """TFRecord framing: one writer, one reader, and the checksums of both."""
 
-
 import gzip
 import itertools
 import struct
@@ -19,12 +18,9 @@ def frame(record: bytes) -> bytes:
     return b"".join((length, _masked_crc(length), record, _masked_crc(record)))
 
 
-
 def _masked_crc(data: bytes) -> bytes:
     crc = google_crc32c.value(data)
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
 
 
 def read_records(path: Path) -> Iterator[bytes]:
@@ -50,12 +46,12 @@ def read_records(path: Path) -> Iterator[bytes]:
             yield record
 
 
-
 def _is_checked(data: bytes, crc: bytes) -> bool:
     value = google_crc32c.value(data)
     return crc == struct.pack("<I", (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-
 def _damaged(path: Path, how: str) -> UserError:
-    return UserError(f"{path} {how}: the dataset is damaged; run the preprocessing again with --overwrite")
+    return UserError(
+        f"{path} {how}: the dataset is damaged; run the preprocessing again with --overwrite"
+    )

@@ -11,42 +11,67 @@ from beam_jobs.contract.validation import Fraction, Path_, Section
 class _Model(Section):
     name: str  # each kind has its own; it stands here to be the first key
     embedding_dim: int = Field(128, ge=1, description="size of a token's embedding")
-    dropout: float = Field(0.1, ge=0, lt=1, description="fraction of the units dropped while training")
-    vectors: Path_ | None = Field(None, description="GloVe or word2vec text file that the tokens' embeddings start from; its size is embedding_dim")
-    freeze_vectors: bool = Field(False, description="embeddings from the file stay as they are; those of other tokens are learned")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="fraction of the units dropped while training"
+    )
+    vectors: Path_ | None = Field(
+        None,
+        description="GloVe or word2vec text file that the tokens' embeddings start from; its size is embedding_dim",
+    )
+    freeze_vectors: bool = Field(
+        False,
+        description="embeddings from the file stay as they are; those of other tokens are learned",
+    )
 
 
 class _BagModel(_Model):
-    token_weights: Literal["tfidf", "uniform"] = Field("tfidf", description="a token's weight in the sum; each document's weights have L2 norm 1")
-    bigram_buckets: int = Field(0, ge=0, description="hashed embeddings for pairs of neighbouring tokens; 0: no pairs")
+    token_weights: Literal["tfidf", "uniform"] = Field(
+        "tfidf", description="a token's weight in the sum; each document's weights have L2 norm 1"
+    )
+    bigram_buckets: int = Field(
+        0, ge=0, description="hashed embeddings for pairs of neighbouring tokens; 0: no pairs"
+    )
 
 
 class BowConfig(_BagModel):
     """Bag of embeddings: the sum of the tokens' embeddings, then one dense layer."""
 
     name: Literal["bow"] = Field("bow", description="the architecture")
-    dropout: float = Field(0.0, ge=0, lt=1, description="fraction of the document vector's units dropped while training")
-    wide: bool = Field(False, description="add a linear model: a weight for each token or pair and each label")
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="fraction of the document vector's units dropped while training",
+    )
+    wide: bool = Field(
+        False, description="add a linear model: a weight for each token or pair and each label"
+    )
 
 
 class MlpConfig(_BagModel):
     """Bag of embeddings, then hidden layers."""
 
     name: Literal["mlp"] = Field(description="the architecture")
-    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field((256,), min_length=1, description="units of each hidden layer")
+    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (256,), min_length=1, description="units of each hidden layer"
+    )
 
 
 class SequenceModel(_Model):
     """Models that read tokens in their order."""
 
-    max_tokens: int | None = Field(512, ge=1, description="tokens of a document that are read, from its start; null: all")
+    max_tokens: int | None = Field(
+        512, ge=1, description="tokens of a document that are read, from its start; null: all"
+    )
 
 
 class CnnConfig(SequenceModel):
     """Convolutions of several widths beside each other, each filter's highest value over the document (Kim 2014)."""
 
     name: Literal["cnn"] = Field(description="the architecture")
-    filter_widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((3, 4, 5), min_length=1, description="tokens that the filters span")
+    filter_widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (3, 4, 5), min_length=1, description="tokens that the filters span"
+    )
     filters: int = Field(128, ge=1, description="filters of each width")
 
 
@@ -57,8 +82,15 @@ class LstmConfig(SequenceModel):
     units: int = Field(128, ge=1, description="units of each layer and direction")
     layers: int = Field(1, ge=1, description="layers, one on the other")
     bidirectional: bool = Field(True, description="read both ways")
-    pooling: Literal["max", "last"] = Field("max", description="the document's vector: each unit's highest state, or its last one")
-    spatial_dropout: float = Field(0.1, ge=0, lt=1, description="fraction of whole channels dropped before each layer while training")
+    pooling: Literal["max", "last"] = Field(
+        "max", description="the document's vector: each unit's highest state, or its last one"
+    )
+    spatial_dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="fraction of whole channels dropped before each layer while training",
+    )
 
 
 class CnnLwanConfig(SequenceModel):
@@ -73,16 +105,24 @@ class TransformerConfig(SequenceModel):
     """Transformer encoder with the norm before each layer (Vaswani et al. 2017, Xiong et al. 2020), and the mean over tokens."""
 
     name: Literal["transformer"] = Field(description="the architecture")
-    max_tokens: int = Field(256, ge=1, description="tokens of a document that are read, from its start")
+    max_tokens: int = Field(
+        256, ge=1, description="tokens of a document that are read, from its start"
+    )
     layers: int = Field(2, ge=1, description="encoder layers")
     heads: int = Field(4, ge=1, description="attention heads; they divide embedding_dim")
-    feed_forward_dim: int = Field(512, ge=1, description="units between the two dense layers of each encoder layer")
-    positions: Literal["sinusoidal", "learned"] = Field("sinusoidal", description="how a token's place is told")
+    feed_forward_dim: int = Field(
+        512, ge=1, description="units between the two dense layers of each encoder layer"
+    )
+    positions: Literal["sinusoidal", "learned"] = Field(
+        "sinusoidal", description="how a token's place is told"
+    )
 
     @pydantic.model_validator(mode="after")
     def _heads_share_the_embedding(self):
         if self.embedding_dim % self.heads:
-            raise ValueError(f"expected heads that divide embedding_dim, not {self.heads} and {self.embedding_dim}")
+            raise ValueError(
+                f"expected heads that divide embedding_dim, not {self.heads} and {self.embedding_dim}"
+            )
         return self
 
 
@@ -99,23 +139,37 @@ class CustomConfig(_WithOptions):
     """A model of your own; every further key is an option that its function receives."""
 
     name: Literal["custom"] = Field(description="the architecture")
-    build: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="the function that builds it, as package.module:function")
+    build: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="the function that builds it, as package.module:function",
+    )
 
 
 ModelConfig = Annotated[
-    BowConfig | MlpConfig | CnnConfig | LstmConfig | CnnLwanConfig | TransformerConfig | CustomConfig, Field(discriminator="name")
+    BowConfig
+    | MlpConfig
+    | CnnConfig
+    | LstmConfig
+    | CnnLwanConfig
+    | TransformerConfig
+    | CustomConfig,
+    Field(discriminator="name"),
 ]
 
 
 class _Loss(Section):
     name: str  # as in _Model
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="a label's target is drawn to 1/2 by this fraction of the way")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="a label's target is drawn to 1/2 by this fraction of the way"
+    )
     negatives: Literal["all", "sampled"] = Field(
         "all",
         description="the labels whose loss a document has: all, or its own and a sample of the others that stands for all, the frequent ones more "
         "often; for 10,000 labels and more, whose output layer then trains only the rows drawn",
     )
-    num_sampled: int = Field(2048, ge=1, description="draws of labels a step, where negatives are `sampled`")
+    num_sampled: int = Field(
+        2048, ge=1, description="draws of labels a step, where negatives are `sampled`"
+    )
 
 
 class WeightedBceConfig(_Loss):
@@ -127,14 +181,27 @@ class WeightedBceConfig(_Loss):
         description="weight of a label's positives, from the train split: 1, sqrt(negatives / positives), negatives / positives, that of their "
         "effective numbers, or read from pos_weight_file",
     )
-    max_pos_weight: float = Field(20.0, ge=1, description="positive weights are clipped to [1, this]; those from a file are not")
-    effective_number_beta: float = Field(0.999, ge=0, lt=1, description="n documents count as (1 - beta^n) / (1 - beta) in effective_number")
-    pos_weight_file: Path_ | None = Field(None, description="JSON file, one object with the weight of each label by its name")
+    max_pos_weight: float = Field(
+        20.0,
+        ge=1,
+        description="positive weights are clipped to [1, this]; those from a file are not",
+    )
+    effective_number_beta: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="n documents count as (1 - beta^n) / (1 - beta) in effective_number",
+    )
+    pos_weight_file: Path_ | None = Field(
+        None, description="JSON file, one object with the weight of each label by its name"
+    )
 
     @pydantic.model_validator(mode="after")
     def _file_where_it_is_read(self):
         if (self.pos_weight == "file") != (self.pos_weight_file is not None):
-            raise ValueError(f"expected pos_weight_file with `pos_weight: file` only, not {self.pos_weight_file!r} with {self.pos_weight!r}")
+            raise ValueError(
+                f"expected pos_weight_file with `pos_weight: file` only, not {self.pos_weight_file!r} with {self.pos_weight!r}"
+            )
         return self
 
 
@@ -143,7 +210,12 @@ class FocalConfig(_Loss):
 
     name: Literal["focal"] = Field(description="the loss")
     gamma: float = Field(2.0, ge=0, description="focusing; 0: none")
-    alpha: float | None = Field(0.25, gt=0, lt=1, description="weight of positives, and 1 - alpha of negatives; null: 1 for both")
+    alpha: float | None = Field(
+        0.25,
+        gt=0,
+        lt=1,
+        description="weight of positives, and 1 - alpha of negatives; null: 1 for both",
+    )
 
 
 class AsymmetricConfig(_Loss):
@@ -152,14 +224,18 @@ class AsymmetricConfig(_Loss):
     name: Literal["asymmetric"] = Field(description="the loss")
     gamma_positive: float = Field(0.0, ge=0, description="focusing of positives")
     gamma_negative: float = Field(4.0, ge=0, description="focusing of negatives")
-    probability_shift: float = Field(0.05, ge=0, lt=1, description="negatives with a probability up to this have no loss")
+    probability_shift: float = Field(
+        0.05, ge=0, lt=1, description="negatives with a probability up to this have no loss"
+    )
 
 
 class ClassBalancedConfig(_Loss):
     """Class-balanced loss (Cui et al. 2019): a label weighs by the inverse of its effective number of documents."""
 
     name: Literal["class_balanced"] = Field(description="the loss")
-    beta: float = Field(0.999, ge=0, lt=1, description="n documents count as (1 - beta^n) / (1 - beta)")
+    beta: float = Field(
+        0.999, ge=0, lt=1, description="n documents count as (1 - beta^n) / (1 - beta)"
+    )
     gamma: float = Field(0.0, ge=0, description="focusing as in focal loss; 0: none")
 
 
@@ -167,23 +243,42 @@ class DistributionBalancedConfig(_Loss):
     """Distribution-balanced loss (Wu et al. 2020, Huang et al. 2021): weights by co-occurring labels, and tolerance for negatives."""
 
     name: Literal["distribution_balanced"] = Field(description="the loss")
-    alpha: float = Field(0.1, ge=0, description="the smoothed weight of a label in a document is alpha + sigmoid(beta * (weight - mu))")
+    alpha: float = Field(
+        0.1,
+        ge=0,
+        description="the smoothed weight of a label in a document is alpha + sigmoid(beta * (weight - mu))",
+    )
     beta: float = Field(10.0, gt=0, description="slope of the smoothing")
     mu: float = Field(0.2, ge=0, le=1, description="centre of the smoothing")
-    negative_scale: float = Field(2.0, ge=1, description="negatives' logits are multiplied, and their loss divided, by this; 1: no tolerance")
-    bias_scale: float = Field(0.05, ge=0, description="logits are moved by this times their labels' log-odds in training; 0: not at all")
+    negative_scale: float = Field(
+        2.0,
+        ge=1,
+        description="negatives' logits are multiplied, and their loss divided, by this; 1: no tolerance",
+    )
+    bias_scale: float = Field(
+        0.05,
+        ge=0,
+        description="logits are moved by this times their labels' log-odds in training; 0: not at all",
+    )
     gamma: float = Field(2.0, ge=0, description="focusing as in focal loss; 0: none")
 
 
 LossConfig = Annotated[
-    WeightedBceConfig | FocalConfig | AsymmetricConfig | ClassBalancedConfig | DistributionBalancedConfig, Field(discriminator="name")
+    WeightedBceConfig
+    | FocalConfig
+    | AsymmetricConfig
+    | ClassBalancedConfig
+    | DistributionBalancedConfig,
+    Field(discriminator="name"),
 ]
 
 
 class OptimizerConfig(Section):
     """The optimizer."""
 
-    name: Literal["lazy_adam", "row_adagrad", "adam", "adamw", "adagrad", "sgd", "rmsprop", "lion"] = Field(
+    name: Literal[
+        "lazy_adam", "row_adagrad", "adam", "adamw", "adagrad", "sgd", "rmsprop", "lion"
+    ] = Field(
         "lazy_adam",
         description="`lazy_adam` and `row_adagrad` update only the embeddings that a batch used, the latter with one number of state for each, "
         "which is faster and takes a learning rate of about 0.1; "
@@ -195,21 +290,46 @@ class OptimizerConfig(Section):
         description="how the learning rate falls: until the end of train.epochs, or with `plateau` by plateau_factor after each plateau_patience "
         "epochs without a better validation micro-F1",
     )
-    plateau_factor: float = Field(0.3, gt=0, lt=1, description="what `plateau` multiplies the learning rate by")
-    plateau_patience: int = Field(1, ge=1, description="epochs without a better validation micro-F1 before `plateau` lowers the learning rate")
-    warmup_fraction: Fraction = Field(0.0, description="fraction of the steps of train.epochs in which the learning rate rises first")
-    final_fraction: Fraction = Field(0.0, description="the lowest learning rate of a schedule, as a fraction of learning_rate")
-    clip_norm: float | None = Field(None, gt=0, description="gradients are scaled down to this norm, over all weights and replicas; null: never")
-    weight_decay: float | None = Field(
-        None, ge=0, description="decay of kernels a step, times the learning rate (not of biases, norms and embeddings); null: 0.004 in adamw, else 0"
+    plateau_factor: float = Field(
+        0.3, gt=0, lt=1, description="what `plateau` multiplies the learning rate by"
     )
-    ema_momentum: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights; null: no average")
+    plateau_patience: int = Field(
+        1,
+        ge=1,
+        description="epochs without a better validation micro-F1 before `plateau` lowers the learning rate",
+    )
+    warmup_fraction: Fraction = Field(
+        0.0,
+        description="fraction of the steps of train.epochs in which the learning rate rises first",
+    )
+    final_fraction: Fraction = Field(
+        0.0, description="the lowest learning rate of a schedule, as a fraction of learning_rate"
+    )
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        description="gradients are scaled down to this norm, over all weights and replicas; null: never",
+    )
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="decay of kernels a step, times the learning rate (not of biases, norms and embeddings); null: 0.004 in adamw, else 0",
+    )
+    ema_momentum: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="momentum of the moving average of the weights; null: no average",
+    )
 
 
 class CallbackConfig(_WithOptions):
     """A Keras callback; every further key is an argument of its constructor."""
 
-    name: str = Field(min_length=1, description="one of keras.callbacks, or a class or function of your own, as package.module:function")
+    name: str = Field(
+        min_length=1,
+        description="one of keras.callbacks, or a class or function of your own, as package.module:function",
+    )
 
 
 class TrainConfig(Section):
@@ -221,15 +341,22 @@ class TrainConfig(Section):
         description="auto: multi_worker where TF_CONFIG, Slurm or Vertex AI name several workers, else mirrored where there are several GPUs, "
         "else one device",
     )
-    replicas: int | None = Field(None, ge=1, description="replicas of `mirrored`; null: one a GPU; without GPUs they are logical CPUs")
-    worker_timeout_seconds: int = Field(600, ge=1, description="how long workers wait for each other at the start")
+    replicas: int | None = Field(
+        None,
+        ge=1,
+        description="replicas of `mirrored`; null: one a GPU; without GPUs they are logical CPUs",
+    )
+    worker_timeout_seconds: int = Field(
+        600, ge=1, description="how long workers wait for each other at the start"
+    )
     shard_by: Literal["auto", "file", "example"] = Field(
         "auto",
         description="what workers share out: whole shards, or the documents of each step, whose order is then the same with any number of workers; "
         "auto: shards, if no worker gets 5% more documents than the mean",
     )
     on_corrupt: Literal["error", "skip"] = Field(
-        "error", description="a corrupt record in the train split stops the run, or what follows it in its shard is skipped and counted"
+        "error",
+        description="a corrupt record in the train split stops the run, or what follows it in its shard is skipped and counted",
     )
     batch_size: int = Field(256, ge=1, description="documents a step, over all replicas")
     accumulate_steps: int = Field(
@@ -244,40 +371,69 @@ class TrainConfig(Section):
         "Evaluation and export compute in float32",
     )
     epochs: int = Field(10, ge=1, description="most epochs to train")
-    patience: int | None = Field(2, ge=1, description="stop after this many epochs without a better validation micro-F1; null: never")
+    patience: int | None = Field(
+        2,
+        ge=1,
+        description="stop after this many epochs without a better validation micro-F1; null: never",
+    )
     callbacks: tuple[CallbackConfig, ...] = Field(
         (),
         description="Keras callbacks, such as {name: CSVLogger, filename: log.csv, append: true}; the metrics are loss, val_micro_f1 and the other "
         "columns of history.json. What patience and `optimizer.schedule: plateau` do needs none",
     )
-    steps_per_call: int = Field(16, ge=1, description="training steps in one call of the compiled function")
-    shuffle_buffer: int = Field(10_000, ge=1, description="documents in the shuffle buffer; shards are shuffled as well")
+    steps_per_call: int = Field(
+        16, ge=1, description="training steps in one call of the compiled function"
+    )
+    shuffle_buffer: int = Field(
+        10_000, ge=1, description="documents in the shuffle buffer; shards are shuffled as well"
+    )
     length_window: int | None = Field(
         None,
         ge=1,
         description="steps whose documents are sorted by length together, and then taken in a random order, so that models that pad to the longest "
         "document pad less; 1: not sorted; null: 16 for the models that pad (cnn, lstm, cnn_lwan, transformer), else 1",
     )
-    checkpoint_steps: int | None = Field(None, ge=1, description="also save a checkpoint every so many steps; null: each epoch's end only")
-    keep_checkpoints: int = Field(2, ge=1, description="the newest checkpoints kept; the best is kept besides")
-    seed: int = Field(0, ge=0, description="seed of weights, shuffling and dropout")
-    folds: int | None = Field(None, ge=2, description="folds that the train and validation splits are shared out to where `fold` is set")
-    fold: int | None = Field(
-        None, ge=0, description="the fold that the run validates on, from 0, in a run directory of its own; null: the dataset's own splits"
+    checkpoint_steps: int | None = Field(
+        None,
+        ge=1,
+        description="also save a checkpoint every so many steps; null: each epoch's end only",
     )
-    deterministic: bool = Field(False, description="only operations that give the same bits in every run of the same seed, on GPUs too; slower")
+    keep_checkpoints: int = Field(
+        2, ge=1, description="the newest checkpoints kept; the best is kept besides"
+    )
+    seed: int = Field(0, ge=0, description="seed of weights, shuffling and dropout")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="folds that the train and validation splits are shared out to where `fold` is set",
+    )
+    fold: int | None = Field(
+        None,
+        ge=0,
+        description="the fold that the run validates on, from 0, in a run directory of its own; null: the dataset's own splits",
+    )
+    deterministic: bool = Field(
+        False,
+        description="only operations that give the same bits in every run of the same seed, on GPUs too; slower",
+    )
 
     @pydantic.model_validator(mode="after")
     def _replicas_share_the_batch(self):
         if self.replicas is not None:
             if self.strategy != "mirrored":
-                raise ValueError(f"expected replicas with `strategy: mirrored` only, not with {self.strategy!r}")
+                raise ValueError(
+                    f"expected replicas with `strategy: mirrored` only, not with {self.strategy!r}"
+                )
             if self.batch_size % self.replicas:
-                raise ValueError(f"expected a batch_size that replicas divide, not {self.batch_size} and {self.replicas}")
+                raise ValueError(
+                    f"expected a batch_size that replicas divide, not {self.batch_size} and {self.replicas}"
+                )
         if self.fold is not None and (self.folds is None or self.fold >= self.folds):
             raise ValueError(f"expected a fold below folds, not {self.fold} of {self.folds}")
         if self.batch_size % self.accumulate_steps:
-            raise ValueError(f"expected a batch_size that accumulate_steps divides, not {self.batch_size} and {self.accumulate_steps}")
+            raise ValueError(
+                f"expected a batch_size that accumulate_steps divides, not {self.batch_size} and {self.accumulate_steps}"
+            )
         return self
 
 
@@ -285,7 +441,9 @@ class EvaluateConfig(Section):
     """The evaluation."""
 
     batch_size: int = Field(1024, ge=1, description="documents a step, over all replicas")
-    ranks: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 3, 5), min_length=1, description="the k of precision, recall and nDCG at k")
+    ranks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 3, 5), min_length=1, description="the k of precision, recall and nDCG at k"
+    )
     min_positives: int = Field(
         10,
         ge=1,
@@ -295,9 +453,21 @@ class EvaluateConfig(Section):
         "none",
         description="how scores are made frequencies, fitted on validation: not, by one scale, by scale and bias a label, or by a curve a label",
     )
-    bootstrap_replicates: int = Field(200, ge=0, description="replicates of the bootstrap that gives the headline its 95% intervals; 0: none")
-    propensity_a: float = Field(0.55, ge=0, description="A of the labels' propensities in propensity-scored precision (Jain et al. 2016)")
-    propensity_b: float = Field(1.5, ge=0, description="B of them; the paper has 0.55 and 1.5, for Wikipedia 0.5 and 0.4, for Amazon 0.6 and 2.6")
+    bootstrap_replicates: int = Field(
+        200,
+        ge=0,
+        description="replicates of the bootstrap that gives the headline its 95% intervals; 0: none",
+    )
+    propensity_a: float = Field(
+        0.55,
+        ge=0,
+        description="A of the labels' propensities in propensity-scored precision (Jain et al. 2016)",
+    )
+    propensity_b: float = Field(
+        1.5,
+        ge=0,
+        description="B of them; the paper has 0.55 and 1.5, for Wikipedia 0.5 and 0.4, for Amazon 0.6 and 2.6",
+    )
 
 
 class ExportConfig(Section):
@@ -305,7 +475,10 @@ class ExportConfig(Section):
 
     model_dir: Path_ = Field(description="parent of the numbered versions; default: out/NAME/model")
     top_k: int = Field(5, ge=1, description="labels that serving_default answers with")
-    threshold: Literal["global", "per_label"] = Field("per_label", description="which tuned thresholds `decide` applies")
+    threshold: Literal["global", "per_label"] = Field(
+        "per_label", description="which tuned thresholds `decide` applies"
+    )
     weights: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="how matrices of weights are stored; the latter two halve the size, and `export` prints what that costs in F1"
+        "float32",
+        description="how matrices of weights are stored; the latter two halve the size, and `export` prints what that costs in F1",
     )

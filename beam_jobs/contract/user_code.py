@@ -24,4 +24,6 @@ def import_named(path: str, *, key: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{key}: received {path!r}: {error}; expected package.module:function that Python can import") from None
+        raise UserError(
+            f"{key}: received {path!r}: {error}; expected package.module:function that Python can import"
+        ) from None

@@ -21,7 +21,9 @@ LabelName = Annotated[str, Field(min_length=1)]
 class Section(pydantic.BaseModel):
     """A config section: unknown keys are refused, types are not coerced, instances are frozen."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False
+    )
 
 
 def validate(model: type[pydantic.BaseModel], raw: Any, *, what: str):
@@ -32,14 +34,24 @@ def validate(model: type[pydantic.BaseModel], raw: Any, *, what: str):
     """
     try:
         text = json.dumps(raw, default=str, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:  # a list as a key, a value that holds itself, half a surrogate pair
-        raise UserError(f"{what}: received values that JSON cannot hold ({error}); expected text, numbers, lists and mappings of them") from None
+    except (
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a list as a key, a value that holds itself, half a surrogate pair
+        raise UserError(
+            f"{what}: received values that JSON cannot hold ({error}); expected text, numbers, lists and mappings of them"
+        ) from None
     try:
         # Strict JSON mode takes a list for a tuple, which strict Python mode refuses.
         return model.model_validate_json(text)
     except pydantic.ValidationError as error:
         lines = _explain_all(error.errors(), model)
-        raise UserError(f"{what}: " + ("" if len(lines) == 1 else f"{len(lines)} errors\n  ") + "\n  ".join(lines)) from None
+        raise UserError(
+            f"{what}: "
+            + ("" if len(lines) == 1 else f"{len(lines)} errors\n  ")
+            + "\n  ".join(lines)
+        ) from None
 
 
 def describe_keys(model: type[pydantic.BaseModel]) -> str:
@@ -51,7 +63,9 @@ def describe_keys(model: type[pydantic.BaseModel]) -> str:
             lines.append(_describe_field(name, field))
         for variant in variants:
             lines.append(f"\n{name}:  # {(variant.__doc__ or '').strip().splitlines()[0]}")
-            lines += ["  " + _describe_field(key, value) for key, value in variant.model_fields.items()]
+            lines += [
+                "  " + _describe_field(key, value) for key, value in variant.model_fields.items()
+            ]
     return "\n".join(lines)
 
 
@@ -63,10 +77,16 @@ def _variants(annotation: Any) -> list[Any]:
 
 def _is_section(annotation: Any) -> bool:
     # In Python 3.10, isinstance(tuple[str, ...], type) is true and issubclass of it raises.
-    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Section)
+    return (
+        get_origin(annotation) is None
+        and isinstance(annotation, type)
+        and issubclass(annotation, Section)
+    )
 
 
-def _explain_all(problems: Sequence[Mapping[str, Any]], model: type[pydantic.BaseModel]) -> list[str]:
+def _explain_all(
+    problems: Sequence[Mapping[str, Any]], model: type[pydantic.BaseModel]
+) -> list[str]:
     """A line a key: what pydantic says of each member of a union is joined by `or`."""
     lines: list[str] = []
     for problem in problems:
@@ -99,26 +119,46 @@ def _explain(problem: Mapping[str, Any], model: type[pydantic.BaseModel]) -> str
     if kind == "union_tag_invalid":
         path.append(problem["ctx"]["discriminator"].strip("'"))
         return f"{'.'.join(path)}: received {problem['ctx']['tag']!r}, expected one of {problem['ctx']['expected_tags']}"
-    message = re.sub(r"^\w+ should (?:be|have) ", "expected ", message.removeprefix("Value error, "))
+    message = re.sub(
+        r"^\w+ should (?:be|have) ", "expected ", message.removeprefix("Value error, ")
+    )
     message = re.sub(r"^\w+ should ", "expected to ", message).partition(" after validation")[0]
-    message = message.replace("expected a valid array", "expected a list").replace("expected an object", "expected a mapping")
+    message = message.replace("expected a valid array", "expected a list").replace(
+        "expected an object", "expected a mapping"
+    )
     return f"{'.'.join(path) or 'value'}: {received}; {message}"
 
 
 def _tags(model: type[pydantic.BaseModel], path: Sequence[str]) -> str:
     field = model.model_fields[path[0]]
-    return ", ".join(repr(get_args(v.model_fields[field.discriminator].annotation)[0]) for v in _variants(field.annotation))
+    return ", ".join(
+        repr(get_args(v.model_fields[field.discriminator].annotation)[0])
+        for v in _variants(field.annotation)
+    )
 
 
-def _locate(loc: Sequence[Any], model: type[pydantic.BaseModel]) -> tuple[list[str], type[pydantic.BaseModel] | None]:
+def _locate(
+    loc: Sequence[Any], model: type[pydantic.BaseModel]
+) -> tuple[list[str], type[pydantic.BaseModel] | None]:
     """The dotted path of an error without pydantic's union tags, and the section its last key stands in."""
     path: list[str] = []
     parent = discriminator = None
     at: Any = model
     for key in loc:
-        members = [m for m in get_args(at) if m is not type(None)] if get_origin(at) in _UNIONS else [at]
+        members = (
+            [m for m in get_args(at) if m is not type(None)] if get_origin(at) in _UNIONS else [at]
+        )
         if len(members) > 1:
-            at = next((m for m in members if _is_section(m) and discriminator and key in get_args(m.model_fields[discriminator].annotation)), None)
+            at = next(
+                (
+                    m
+                    for m in members
+                    if _is_section(m)
+                    and discriminator
+                    and key in get_args(m.model_fields[discriminator].annotation)
+                ),
+                None,
+            )
             if at is None:  # a plain union: what follows names the type tried, no key
                 break
             continue
@@ -140,7 +180,9 @@ def _short(value: Any) -> str:
 
 def _describe_field(name: str, field: pydantic.fields.FieldInfo) -> str:
     default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
-    return f"{name}: {_type_name(field.annotation)}, {default}" + (f" -- {field.description}" if field.description else "")
+    return f"{name}: {_type_name(field.annotation)}, {default}" + (
+        f" -- {field.description}" if field.description else ""
+    )
 
 
 def _type_name(annotation: Any) -> str:
@@ -158,4 +200,10 @@ def _type_name(annotation: Any) -> str:
         return f"mapping of {_type_name(arguments[1])}"
     if arguments:
         return " | ".join(_type_name(a) for a in arguments)
-    return {str: "string", int: "integer", float: "number", bool: "true | false", type(None): "null"}.get(annotation, str(annotation))
+    return {
+        str: "string",
+        int: "integer",
+        float: "number",
+        bool: "true | false",
+        type(None): "null",
+    }.get(annotation, str(annotation))

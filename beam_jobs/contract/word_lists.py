@@ -22,16 +22,26 @@ def resolve(text: TextConfig) -> TextConfig:
         words = english.STOP_WORDS
     elif isinstance(words, str):
         expected = "Expected `english`, a list, or a UTF-8 file with one word a line"
-        words = tuple(line.strip() for line in _read("stop_words", words, expected).splitlines() if line.strip())
+        words = tuple(
+            line.strip()
+            for line in _read("stop_words", words, expected).splitlines()
+            if line.strip()
+        )
     if pieces is not None and pieces != "train":
         where = "in the list"
         if isinstance(pieces, str):
             where = f"in {pieces}"
-            content = _read("wordpiece", pieces, "Expected `train`, a list, or a UTF-8 file with one piece a line, such as BERT's vocab.txt")
+            content = _read(
+                "wordpiece",
+                pieces,
+                "Expected `train`, a list, or a UTF-8 file with one piece a line, such as BERT's vocab.txt",
+            )
             # Not splitlines(): vocabularies of many languages have pieces that it takes for line ends.
             pieces = tuple(content.removesuffix("\n").split("\n"))
         _check_pieces(pieces, where)
-    return text.model_copy(update={"stop_words": tuple(sorted(set(words))) if words else None, "wordpiece": pieces})
+    return text.model_copy(
+        update={"stop_words": tuple(sorted(set(words))) if words else None, "wordpiece": pieces}
+    )
 
 
 def _read(key: str, path: str, expected: str) -> str:
@@ -46,9 +56,13 @@ def _check_pieces(pieces: Sequence[str], where: str) -> None:
     seen: set[str] = set()
     for number, piece in enumerate(pieces, start=1):
         if piece.split() != [piece]:
-            raise UserError(f"text.wordpiece: received {piece!r} as piece {number:,} {where}, expected pieces without white space, and no empty one")
+            raise UserError(
+                f"text.wordpiece: received {piece!r} as piece {number:,} {where}, expected pieces without white space, and no empty one"
+            )
         if piece in seen:
-            raise UserError(f"text.wordpiece: received {piece!r} a second time as piece {number:,} {where}, expected each piece once")
+            raise UserError(
+                f"text.wordpiece: received {piece!r} a second time as piece {number:,} {where}, expected each piece once"
+            )
         seen.add(piece)
     if UNKNOWN_PIECE not in seen:
         raise UserError(

@@ -1,6 +1,5 @@
 """Where the documents of a bulk prediction come from: a config, or flags."""
 
-
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,36 +9,64 @@ from beam_jobs.contract.dataset_config import CsvData, DataConfig, JsonlData, Pa
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import validate
 
-_EXTENSIONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text"}
+_EXTENSIONS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
 
 _COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
 
 Source = Literal["jsonl", "csv", "tsv", "parquet", "text"]
 
 
-
 def data_of_config(config: Config, inputs: Sequence[str]) -> DataConfig:
     """The source of an experiment, for documents without labels: its inputs, unless others are given."""
     changes: dict[str, Any] = {"inputs": tuple(inputs)} if inputs else {}
     if inputs and "inputs" not in type(config.data).model_fields:
-        raise UserError(f"--input: data.source {config.data.source!r} of the config reads no files that could be named; leave --input out")
+        raise UserError(
+            f"--input: data.source {config.data.source!r} of the config reads no files that could be named; leave --input out"
+        )
     if isinstance(config.data, RowData):
-        changes |= {"labels_field": None, "label_columns": (), "label_delimiter": None, "metadata_fields": ()}
+        changes |= {
+            "labels_field": None,
+            "label_columns": (),
+            "label_delimiter": None,
+            "metadata_fields": (),
+        }
         changes |= {"weight_field": None, "split_field": None, "time_field": None}
     return config.data.model_copy(update=changes)
 
 
-
-def data_of_flags(inputs: Sequence[str], *, source: Source | None, text_fields: Sequence[str], id_field: str | None, join: bool) -> DataConfig:
+def data_of_flags(
+    inputs: Sequence[str],
+    *,
+    source: Source | None,
+    text_fields: Sequence[str],
+    id_field: str | None,
+    join: bool,
+) -> DataConfig:
     """A source without labels, by the kind of its files.
 
     Raises:
       UserError: the files' names do not tell their kind.
     """
     if not inputs:
-        raise UserError("--input: received none, expected files to score, or a --config that names them")
+        raise UserError(
+            "--input: received none, expected files to score, or a --config that names them"
+        )
     kind = source or _kind(inputs[0])
-    fields = {"inputs": inputs, "labels_field": None, "id_field": id_field, "text_fields": text_fields, "join_text_fields": join}
+    fields = {
+        "inputs": inputs,
+        "labels_field": None,
+        "id_field": id_field,
+        "text_fields": text_fields,
+        "join_text_fields": join,
+    }
     fields["max_reject_fraction"] = 1.0  # they are written beside the predictions
     if kind == "jsonl":
         return validate(JsonlData, fields | {"source": "jsonl"}, what="--input")
@@ -47,12 +74,13 @@ def data_of_flags(inputs: Sequence[str], *, source: Source | None, text_fields: 
         return validate(ParquetData, fields | {"source": "parquet"}, what="--input")
     if kind == "text":  # a document a line: a table of one column, whose delimiter no text has
         if len(text_fields) > 1 or id_field:
-            raise UserError("--source text: received several text fields or an id field, expected neither: a line is a document")
+            raise UserError(
+                "--source text: received several text fields or an id field, expected neither: a line is a document"
+            )
         fields |= {"columns": text_fields, "delimiter": "\x1f", "quote_character": None}
     elif kind == "tsv":
         fields["delimiter"] = "\t"
     return validate(CsvData, fields | {"source": "csv"}, what="--input")
-
 
 
 def _kind(path: str) -> str:
@@ -60,5 +88,7 @@ def _kind(path: str) -> str:
     if extension in _COMPRESSIONS:
         extension = os.path.splitext(stem)[1]
     if extension not in _EXTENSIONS:
-        raise UserError(f"--input: {path!r} does not tell what it holds; expected one of {', '.join(_EXTENSIONS)}, or --source")
+        raise UserError(
+            f"--input: {path!r} does not tell what it holds; expected one of {', '.join(_EXTENSIONS)}, or --source"
+        )
     return _EXTENSIONS[extension]

@@ -47,8 +47,6 @@ from beam_jobs.sources.registry import Reader
 SUMMARY = "predictions.json"  # written last: its presence means that the predictions are complete
 
 
-
-
 class PartResult(Section):
     """What became of one part of the input: a file of the work directory, whose presence tells that the part is done."""
 
@@ -59,12 +57,6 @@ class PartResult(Section):
 
 
 # --- what is read --------------------------------------------------------------------------
-
-
-
-
-
-
 
 
 # --- the job -------------------------------------------------------------------------------
@@ -97,7 +89,9 @@ def score_files(
     """
     started = time.monotonic()
     if FileSystems.get_scheme(output):
-        raise UserError(f"--output: received {output!r}, expected a directory of a mounted file system: only there can it appear whole or not at all")
+        raise UserError(
+            f"--output: received {output!r}, expected a directory of a mounted file system: only there can it appear whole or not at all"
+        )
     place = Path(output)
     recover(place)
     _check_place(place, overwrite=overwrite)
@@ -114,22 +108,37 @@ def score_files(
     files = reader.files()
     parts = registry.parts(files)
     options = runners.pipeline_options(beam_arguments, sum(file.bytes for file in files))
-    print(f"scoring {len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB, on {runners.describe(options)}", flush=True)
+    print(
+        f"scoring {len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB, on {runners.describe(options)}",
+        flush=True,
+    )
     with staging(place, what="--output") as staged:
         work_dir = staged / "work"
         work_dir.mkdir()
         pipeline = beam.Pipeline(options=options)
-        score = ScorePart(reader, model_dir, signature, output_format, str(staged), str(work_dir), len(parts))
-        _ = pipeline | "Parts" >> beam.Create(list(enumerate(parts))) | "SpreadParts" >> beam.Reshuffle() | "ScoreParts" >> beam.ParDo(score)
+        score = ScorePart(
+            reader, model_dir, signature, output_format, str(staged), str(work_dir), len(parts)
+        )
+        _ = (
+            pipeline
+            | "Parts" >> beam.Create(list(enumerate(parts)))
+            | "SpreadParts" >> beam.Reshuffle()
+            | "ScoreParts" >> beam.ParDo(score)
+        )
         with _progress(work_dir, len(parts)):
             runners.run(pipeline)
-        results = [PartResult.model_validate_json(path.read_text()) for path in sorted(work_dir.glob("part-*.json"))]
+        results = [
+            PartResult.model_validate_json(path.read_text())
+            for path in sorted(work_dir.glob("part-*.json"))
+        ]
         summary = _summary(results, data, loaded, num_parts=len(parts), signature=signature)
         shutil.rmtree(work_dir)
         (staged / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
         publish(staged, place)
     seconds = time.monotonic() - started
-    print(f"read {summary['read']:,} documents: {summary['written']:,} scored, {sum(summary['rejected'].values()):,} rejected")
+    print(
+        f"read {summary['read']:,} documents: {summary['written']:,} scored, {sum(summary['rejected'].values()):,} rejected"
+    )
     for reason, count in summary["rejected"].items():
         print(f"  rejected {count:,} x {reason}")
     print(f"wrote {output} in {seconds:.1f} s")
@@ -141,10 +150,19 @@ def _check_place(place: Path, *, overwrite: bool) -> None:
             raise UserError(f"--output: {place} holds predictions; --overwrite replaces them")
     elif place.exists() and (not place.is_dir() or any(place.iterdir())):
         # Not even --overwrite replaces what no run of ours has written.
-        raise UserError(f"--output: {place} is there and holds no predictions; expected a new or empty directory")
+        raise UserError(
+            f"--output: {place} is there and holds no predictions; expected a new or empty directory"
+        )
 
 
-def _summary(results: Sequence[PartResult], data: DataConfig, model: SavedModel, *, num_parts: int, signature: str) -> dict[str, Any]:
+def _summary(
+    results: Sequence[PartResult],
+    data: DataConfig,
+    model: SavedModel,
+    *,
+    num_parts: int,
+    signature: str,
+) -> dict[str, Any]:
     """What the output holds.
 
     Raises:
@@ -154,7 +172,10 @@ def _summary(results: Sequence[PartResult], data: DataConfig, model: SavedModel,
     rejected = collections.Counter()
     for result in results:
         rejected.update(result.rejected)
-    read, written = sum(result.read for result in results), sum(result.predictions.examples for result in results)
+    read, written = (
+        sum(result.read for result in results),
+        sum(result.predictions.examples for result in results),
+    )
     if len(results) != num_parts or read != written + rejected.total():
         raise RuntimeError(
             f"the runner lost or repeated data, so nothing is published: {len(results)} of {num_parts} parts are done, and of {read:,} documents "
@@ -163,11 +184,15 @@ def _summary(results: Sequence[PartResult], data: DataConfig, model: SavedModel,
     if not read:
         raise UserError("--input: the files hold no documents; expected at least one")
     if rejected[UNREADABLE]:
-        raise UserError(f"--input: {rejected[UNREADABLE]:,} files cannot be read to their end; nothing is published")
+        raise UserError(
+            f"--input: {rejected[UNREADABLE]:,} files cannot be read to their end; nothing is published"
+        )
     if rejected.total() > data.max_reject_fraction * read:
         reasons = "".join(f"\n  {count:,} x {reason}" for reason, count in rejected.most_common())
         limit = f"data.max_reject_fraction = {data.max_reject_fraction:g}"
-        raise UserError(f"{rejected.total():,} of {read:,} documents are rejected, more than {limit} allows:{reasons}")
+        raise UserError(
+            f"{rejected.total():,} of {read:,} documents are rejected, more than {limit} allows:{reasons}"
+        )
     origin = model.origin()
     return {
         "model": model.path,
@@ -176,7 +201,12 @@ def _summary(results: Sequence[PartResult], data: DataConfig, model: SavedModel,
         "read": read,
         "written": written,
         "rejected": dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
-        "files": [info.model_dump() for result in results for info in (result.predictions, result.rejects) if info],
+        "files": [
+            info.model_dump()
+            for result in results
+            for info in (result.predictions, result.rejects)
+            if info
+        ],
     }
 
 
@@ -193,7 +223,11 @@ def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManag
                         seen[path] = json.loads(path.read_text())["read"]
                 read = sum(seen.values())
                 rate = read / (time.monotonic() - started)
-                line.update(len(seen), num_parts, f"{len(seen)}/{num_parts} parts, {read:,} documents, {rate:,.0f} documents/s")
+                line.update(
+                    len(seen),
+                    num_parts,
+                    f"{len(seen)}/{num_parts} parts, {read:,} documents, {rate:,.0f} documents/s",
+                )
 
     return local_progress.beside(watch)
 
@@ -244,7 +278,10 @@ class ScorePart(beam.DoFn):
     def process(self, part: tuple[int, Sequence[InputFile]]) -> None:
         number, files = part
         rejected: collections.Counter[str] = collections.Counter()
-        with self._file("predictions", number, self.output_format) as predictions, self._file("rejects", number, "jsonl") as rejects:
+        with (
+            self._file("predictions", number, self.output_format) as predictions,
+            self._file("rejects", number, "jsonl") as rejects,
+        ):
             write = _WRITERS[self.output_format]
             with write(predictions) as write_batch:
                 rows = itertools.chain.from_iterable(map(self.reader.read, files))
@@ -261,10 +298,14 @@ class ScorePart(beam.DoFn):
             predictions=predictions.publish(),
             rejects=rejects.publish() if rejects.examples else rejects.delete(),
         )
-        _write_whole(Path(self.work_dir, f"part-{number:06d}.json"), result.model_dump_json().encode())
+        _write_whole(
+            Path(self.work_dir, f"part-{number:06d}.json"), result.model_dump_json().encode()
+        )
 
     def _file(self, what: str, number: int, extension: str) -> "_OutputFile":
-        return _OutputFile(Path(self.directory, f"{what}-{number:05d}-of-{self.num_parts:05d}.{extension}"))
+        return _OutputFile(
+            Path(self.directory, f"{what}-{number:05d}-of-{self.num_parts:05d}.{extension}")
+        )
 
     def _scored(self, rows: Sequence[Document | Reject]) -> tuple[pa.Table, list[Reject]]:
         """(PREDICTIONS of the documents among the rows, the rejects)."""
@@ -279,16 +320,24 @@ class ScorePart(beam.DoFn):
             field: tf.constant([text.encode("utf-8", "surrogatepass") for text in column])
             for field, column in zip(self._model.text_fields, columns, strict=True)
         }
-        answer = {key: value.numpy() for key, value in self._model.module.signatures[self.signature](**texts).items()}
+        answer = {
+            key: value.numpy()
+            for key, value in self._model.module.signatures[self.signature](**texts).items()
+        }
         num_documents, width = answer["labels"].shape
         counts = answer.get("counts", np.full(num_documents, width, np.int32))
         is_real = np.arange(width) < counts[:, None]
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
         table = pa.table(
             [
-                pa.array([document.id.encode("utf-8", "replace").decode() for document in documents], pa.string()),
+                pa.array(
+                    [document.id.encode("utf-8", "replace").decode() for document in documents],
+                    pa.string(),
+                ),
                 pa.ListArray.from_arrays(offsets, pa.array(answer["labels"][is_real], pa.string())),
-                pa.ListArray.from_arrays(offsets, pa.array(answer["scores"][is_real], pa.float32())),
+                pa.ListArray.from_arrays(
+                    offsets, pa.array(answer["scores"][is_real], pa.float32())
+                ),
             ],
             schema=PREDICTIONS,
         )
@@ -306,15 +355,3 @@ def _overlapping(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterat
             before = running
         if before is not None:
             yield before.result()
-
-
-
-
-
-
-
-
-
-
-
-

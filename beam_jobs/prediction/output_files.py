@@ -1,6 +1,5 @@
 """Files of predictions and of rejects, as JSONL or Parquet."""
 
-
 import contextlib
 import json
 import os
@@ -18,12 +17,13 @@ from beam_jobs.runtime.hashed_file import Described
 SCORE_DIGITS = 6
 
 # An answer of serving_default or decide in columns.
-PREDICTIONS = pa.schema([("id", pa.string()), ("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+PREDICTIONS = pa.schema(
+    [("id", pa.string()), ("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
+)
 
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 Format = Literal["jsonl", "parquet"]
-
 
 
 class _OutputFile(Described):
@@ -49,11 +49,15 @@ class _OutputFile(Described):
     def publish(self) -> ShardInfo:
         """Gives the closed file its name."""
         os.replace(self._temporary, self._path)
-        return ShardInfo(file=self._path.name, bytes=self.size, sha256=self.digest.hexdigest(), examples=self.examples)
+        return ShardInfo(
+            file=self._path.name,
+            bytes=self.size,
+            sha256=self.digest.hexdigest(),
+            examples=self.examples,
+        )
 
     def delete(self) -> None:
         self._temporary.unlink()
-
 
 
 @contextlib.contextmanager
@@ -66,19 +70,17 @@ def _jsonl_writer(target: _OutputFile) -> Iterator[Callable[[pa.Table], None]]:
     yield write
 
 
-
 @contextlib.contextmanager
 def _parquet_writer(target: _OutputFile) -> Iterator[Callable[[pa.Table], None]]:
     with pq.ParquetWriter(pa.PythonFile(target, mode="w"), PREDICTIONS) as writer:
         yield writer.write_table
 
-_WRITERS = {"jsonl": _jsonl_writer, "parquet": _parquet_writer}
 
+_WRITERS = {"jsonl": _jsonl_writer, "parquet": _parquet_writer}
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:
     return _JSON.encode(row).encode("utf-8", "replace") + b"\n"
-
 
 
 def _write_whole(path: Path, content: bytes) -> None:

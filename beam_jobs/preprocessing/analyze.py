@@ -34,8 +34,16 @@ class Analyze(beam.DoFn):
             raise ValueError(
                 f"received a document with other than {self.num_texts} texts, expected one for each of data.text_fields that stays apart"
             )
-        texts = self._analyzer([text.encode("utf-8", "surrogatepass") for document in documents for text in document.texts])
-        analyzed = [b"\n".join(texts[i : i + self.num_texts]) for i in range(0, len(texts), self.num_texts)]
+        texts = self._analyzer(
+            [
+                text.encode("utf-8", "surrogatepass")
+                for document in documents
+                for text in document.texts
+            ]
+        )
+        analyzed = [
+            b"\n".join(texts[i : i + self.num_texts]) for i in range(0, len(texts), self.num_texts)
+        ]
         kept, given, rejects = [], [], []
         for i, (document, text) in enumerate(zip(documents, analyzed, strict=True)):
             if not text.strip():
@@ -62,14 +70,6 @@ class Analyze(beam.DoFn):
         )
 
 
-
-
-
-
-
-
-
-
 @functools.lru_cache(maxsize=1)
 def process_analyzer(text_json: str):
     """list[bytes] -> list[bytes] by the analyzer of a specification: one graph a process, whatever the number of DoFns."""
@@ -85,4 +85,10 @@ def process_analyzer(text_json: str):
 
 
 def _reject(document: Document, reason: str, detail: str) -> Reject:
-    return Reject(document.source, document.row, reason, detail, "\n".join(document.texts)[:MAX_REJECT_CONTENT])
+    return Reject(
+        document.source,
+        document.row,
+        reason,
+        detail,
+        "\n".join(document.texts)[:MAX_REJECT_CONTENT],
+    )

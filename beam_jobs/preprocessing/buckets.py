@@ -1,6 +1,5 @@
 """The intermediate format: buckets of analyzed documents in Arrow files."""
 
-
 import dataclasses
 
 import numpy as np
@@ -26,11 +25,9 @@ DOCUMENTS = pa.schema(
 )
 
 
-
 def tokens_of(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column `text` -> lists of tokens, those of all text fields in one row."""
     return pc.ascii_split_whitespace(pc.ascii_trim_whitespace(texts))
-
 
 
 def order_keys(digests: pa.ChunkedArray) -> np.ndarray:
@@ -38,11 +35,9 @@ def order_keys(digests: pa.ChunkedArray) -> np.ndarray:
     return _halves(digests)[:, 0]
 
 
-
 def split_keys(digests: pa.ChunkedArray) -> np.ndarray:
     """uint64 [documents]: the second half of each digest."""
     return _halves(digests)[:, 1]
-
 
 
 def _halves(digests: pa.ChunkedArray) -> np.ndarray:
@@ -51,7 +46,6 @@ def _halves(digests: pa.ChunkedArray) -> np.ndarray:
 
 
 MERGED = pa.schema([*(field for field in DOCUMENTS if field.name != "given"), ("split", pa.int8())])
-
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +69,6 @@ class Bucket:
     near_duplicates: int = 0
 
 
-
 def write_table(path: str, table: pa.Table) -> None:
     """Writes an Arrow IPC stream, through a temporary name: a retried bundle never meets half a file."""
     temporary = f"{path}.tmp"
@@ -84,7 +77,6 @@ def write_table(path: str, table: pa.Table) -> None:
     if FileSystems.exists(path):
         FileSystems.delete([path])
     FileSystems.rename([temporary], [path])
-
 
 
 def read_table(path: str) -> pa.Table:

@@ -16,7 +16,9 @@ def quantiles(histogram: np.ndarray) -> dict[str, int]:
     below = np.cumsum(histogram)
     if not len(below) or not below[-1]:
         return {}
-    return {f"{q:g}": int(np.searchsorted(below, max(1, np.ceil(q * below[-1])))) for q in QUANTILES}
+    return {
+        f"{q:g}": int(np.searchsorted(below, max(1, np.ceil(q * below[-1])))) for q in QUANTILES
+    }
 
 
 def describe(
@@ -54,11 +56,20 @@ def describe(
             "label_density": round(cardinality / max(len(label_names), 1), 9),
             "labels_per_document": quantiles(labels_each[i]),
             "labels_without_positives": len(label_names) - len(counts),
-            "imbalance_ratio": {"mean": round(float(ratios.mean()), 3), "max": round(float(ratios.max()), 3)} if len(counts) else {},
-            "tokens_per_document": {"mean": round(_mean(token_lengths[i]), 3)} | quantiles(token_lengths[i]),
+            "imbalance_ratio": {
+                "mean": round(float(ratios.mean()), 3),
+                "max": round(float(ratios.max()), 3),
+            }
+            if len(counts)
+            else {},
+            "tokens_per_document": {"mean": round(_mean(token_lengths[i]), 3)}
+            | quantiles(token_lengths[i]),
         }
     pairs = [
-        {"labels": [str(label_names[int(top_labels[i])]) for i in (a, b)], "documents": int(together[a, b])}
+        {
+            "labels": [str(label_names[int(top_labels[i])]) for i in (a, b)],
+            "documents": int(together[a, b]),
+        }
         for a in range(len(top_labels))
         for b in range(a + 1, len(top_labels))
         if together[a, b]

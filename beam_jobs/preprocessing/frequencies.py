@@ -10,10 +10,14 @@ import pyarrow.compute as pc
 
 from beam_jobs.runtime.spill import SpillByKey, read_segments
 
-NUM_PARTITIONS = 64  # each is summed in memory: of 10 GB of text some 100 MB, of its n-grams ten times that
+NUM_PARTITIONS = (
+    64  # each is summed in memory: of 10 GB of text some 100 MB, of its n-grams ten times that
+)
 
 # `count` is the number of documents that hold the name, `occurrences` how often they hold it all together.
-COUNTS = pa.schema([("name", pa.large_string()), ("count", pa.int64()), ("occurrences", pa.int64())])
+COUNTS = pa.schema(
+    [("name", pa.large_string()), ("count", pa.int64()), ("occurrences", pa.int64())]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +53,18 @@ class MostFrequent(beam.PTransform):
 
     def expand(self, partial_counts):
         # Without this, an input of no counts would give no element at all.
-        none = partial_counts.pipeline | "None" >> beam.Create([(None, Frequencies(COUNTS.empty_table(), 0, 0, 0))])
+        none = partial_counts.pipeline | "None" >> beam.Create(
+            [(None, Frequencies(COUNTS.empty_table(), 0, 0, 0))]
+        )
         sums = (
             partial_counts
             | "Partition" >> beam.Map(_with_partition)
             | "Spill" >> beam.ParDo(SpillByKey(self.directory))
             | "GroupPartition" >> beam.GroupByKey()
-            | "SumPartition" >> beam.Map(lambda element: (None, self._sum_partition(read_segments(element[1], COUNTS))))
+            | "SumPartition"
+            >> beam.Map(
+                lambda element: (None, self._sum_partition(read_segments(element[1], COUNTS)))
+            )
         )
         return (
             (sums, none)
@@ -65,13 +74,25 @@ class MostFrequent(beam.PTransform):
         )
 
     def _sum_partition(self, partial: pa.Table) -> Frequencies:
-        sums = partial.group_by("name").aggregate([("count", "sum"), ("occurrences", "sum")]).rename_columns(COUNTS.names)
+        sums = (
+            partial.group_by("name")
+            .aggregate([("count", "sum"), ("occurrences", "sum")])
+            .rename_columns(COUNTS.names)
+        )
         frequent = sums.filter(pc.greater_equal(sums["count"], self.min_count))
-        return Frequencies(self._top(frequent), pc.sum(partial["count"], min_count=0).as_py(), sums.num_rows, frequent.num_rows)
+        return Frequencies(
+            self._top(frequent),
+            pc.sum(partial["count"], min_count=0).as_py(),
+            sums.num_rows,
+            frequent.num_rows,
+        )
 
     def _merge(self, partitions: list[Frequencies]) -> Frequencies:
         counts = pa.concat_tables([partition.counts for partition in partitions])
-        totals = (sum(getattr(partition, key) for partition in partitions) for key in ("total", "distinct", "frequent"))
+        totals = (
+            sum(getattr(partition, key) for partition in partitions)
+            for key in ("total", "distinct", "frequent")
+        )
         return Frequencies(self._top(counts), *totals)
 
     def _top(self, counts: pa.Table) -> pa.Table:
@@ -95,13 +116,19 @@ def count_ngrams(texts: pa.ChunkedArray, size: int) -> pa.Table:
     for ahead in range(1, size):
         # An n-gram is the one before it, which begins at the same token, and one token more.
         starts = np.flatnonzero(field[: len(field) - ahead] == field[ahead:])
-        found, numbers = np.unique(codes[starts] * len(token_names) + token_codes[starts + ahead], return_inverse=True)
+        found, numbers = np.unique(
+            codes[starts] * len(token_names) + token_codes[starts + ahead], return_inverse=True
+        )
         if not len(found):
             break
         first, last = np.divmod(found, len(token_names))
-        names = pc.binary_join_element_wise(names.take(pa.array(first)), token_names.take(pa.array(last)), space)
+        names = pc.binary_join_element_wise(
+            names.take(pa.array(first)), token_names.take(pa.array(last)), space
+        )
         counts = _documents_with(numbers, documents[starts], len(found))
-        tables.append(pa.table([names, counts, np.bincount(numbers, minlength=len(found))], schema=COUNTS))
+        tables.append(
+            pa.table([names, counts, np.bincount(numbers, minlength=len(found))], schema=COUNTS)
+        )
         codes = np.full(len(field), -1)
         codes[starts] = numbers
     return pa.concat_tables(tables)
@@ -118,7 +145,9 @@ def count_documents(lists: pa.ChunkedArray) -> pa.Table:
 def _documents_with(codes: np.ndarray, documents: np.ndarray, num_codes: int) -> np.ndarray:
     """The code and the document of each occurrence -> int64 [num_codes]: in how many documents each code stands."""
     pairs = np.sort(documents.astype(np.int64) * num_codes + codes)
-    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # np.unique hashes since NumPy 2.3, which takes 20 times as long here
+    pairs = pairs[
+        np.diff(pairs, prepend=-1) > 0
+    ]  # np.unique hashes since NumPy 2.3, which takes 20 times as long here
     return np.bincount(pairs % max(num_codes, 1), minlength=num_codes)
 
 

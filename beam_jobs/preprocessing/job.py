@@ -34,7 +34,9 @@ UNKNOWN_BYTES = 1 << 30  # what a source is taken to hold that lists no files
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
-def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool, force: bool) -> None:
+def preprocess(
+    config: Config, *, beam_arguments: Sequence[str], overwrite: bool, force: bool
+) -> None:
     """Makes the dataset that `config` describes, or finds that it is there already.
 
     Raises:
@@ -54,16 +56,25 @@ def preprocess(config: Config, *, beam_arguments: Sequence[str], overwrite: bool
     labels_config = labels.resolve(config.labels)
     input_hash = registry.input_hash([*files, *labels.files_of(config.labels)])
     if _is_there(dataset_dir, config, input_hash, overwrite=overwrite, force=force):
-        print(f"{dataset_dir} is complete: the same config and input made it (--force makes it again)")
+        print(
+            f"{dataset_dir} is complete: the same config and input made it (--force makes it again)"
+        )
         return
     analyzer_spec = _checked(config.text)
     input_bytes = sum(file.plain_bytes for file in files) if files else UNKNOWN_BYTES
     options = runners.pipeline_options(beam_arguments, input_bytes)
-    if runners.is_local(options) and options.view_as(DirectOptions).direct_running_mode == "in_memory":
+    if (
+        runners.is_local(options)
+        and options.view_as(DirectOptions).direct_running_mode == "in_memory"
+    ):
         load_tensorflow()  # this process needs it, and while it loads no progress can be shown
     parts = registry.parts(files)
     bucket_bits = min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length()))
-    what = f"{len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB," if files else config.data.reader
+    what = (
+        f"{len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB,"
+        if files
+        else config.data.reader
+    )
     print(f"preprocessing {what} on {runners.describe(options)}", flush=True)
 
     with _writing(dataset_dir, quiet=runners.is_local(options)), staging(dataset_dir) as staged:
@@ -126,7 +137,9 @@ def _writing(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        codes = {int(code) for code in re.findall(r"\[Errno (\d+)\]", f"{error!r} {error}")} & _WRITE_ERRORS
+        codes = {
+            int(code) for code in re.findall(r"\[Errno (\d+)\]", f"{error!r} {error}")
+        } & _WRITE_ERRORS
         if not codes:
             raise
         reason = " and ".join(map(os.strerror, sorted(codes)))
@@ -138,26 +151,40 @@ def _writing(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
         beam_logger.setLevel(level)
 
 
-def _is_there(dataset_dir: Path, config: Config, input_hash: str, *, overwrite: bool, force: bool) -> bool:
+def _is_there(
+    dataset_dir: Path, config: Config, input_hash: str, *, overwrite: bool, force: bool
+) -> bool:
     """Whether the same dataset stands there already and need not be made again."""
     if not dataset_dir.exists():
         return False
     if not (dataset_dir / manifests.MANIFEST).exists():
         # Not even --overwrite replaces what no run of ours has written.
         if not dataset_dir.is_dir() or any(dataset_dir.iterdir()):
-            raise UserError(f"output.dataset_dir: {dataset_dir} is there and is no dataset; expected a new or empty directory")
+            raise UserError(
+                f"output.dataset_dir: {dataset_dir} is there and is no dataset; expected a new or empty directory"
+            )
         return False
     try:
         manifest = manifests.load(dataset_dir)
         manifests.check_same_dataset(manifest, config.dataset_config(), dataset_dir)
         if manifest.input_hash != input_hash:
-            raise UserError(f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again")
+            raise UserError(
+                f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again"
+            )
         spec = resolve(config.text)
         if spec.wordpiece == "train":
-            spec = spec.model_copy(update={"wordpiece": manifest.analyzer.wordpiece})  # the config and the input decide what is learned
+            spec = spec.model_copy(
+                update={"wordpiece": manifest.analyzer.wordpiece}
+            )  # the config and the input decide what is learned
         if manifest.analyzer != spec:
-            files = [file for file in (config.text.stop_words, config.text.wordpiece) if isinstance(file, str) and file != "train"]
-            raise UserError(f"the dataset {dataset_dir} was made with other words in {' or '.join(files)}; --overwrite makes it again")
+            files = [
+                file
+                for file in (config.text.stop_words, config.text.wordpiece)
+                if isinstance(file, str) and file != "train"
+            ]
+            raise UserError(
+                f"the dataset {dataset_dir} was made with other words in {' or '.join(files)}; --overwrite makes it again"
+            )
     except UserError:
         if overwrite:
             return False
@@ -178,17 +205,27 @@ def _check(results: finish.Results, config: Config, *, num_parts: int, rejects: 
     if not counts.read:
         raise UserError("the input holds no documents; expected at least one")
     if counts.rejected.get(UNREADABLE):
-        raise UserError(f"{counts.rejected[UNREADABLE]:,} input files cannot be read to their end, such as {_example(rejects, UNREADABLE)}")
+        raise UserError(
+            f"{counts.rejected[UNREADABLE]:,} input files cannot be read to their end, such as {_example(rejects, UNREADABLE)}"
+        )
     if rejected > config.data.max_reject_fraction * counts.read:
         limit = f"more than data.max_reject_fraction = {config.data.max_reject_fraction:g} allows"
-        reasons = [f"  {count:,} x {reason}, such as {_example(rejects, reason)}" for reason, count in counts.rejected.items()]
-        raise UserError(f"{rejected:,} of {counts.read:,} documents are rejected, {limit}:\n" + "\n".join(reasons))
+        reasons = [
+            f"  {count:,} x {reason}, such as {_example(rejects, reason)}"
+            for reason, count in counts.rejected.items()
+        ]
+        raise UserError(
+            f"{rejected:,} of {counts.read:,} documents are rejected, {limit}:\n"
+            + "\n".join(reasons)
+        )
     if not results.num_labels:
         raise UserError(
             f"none of {counts.read - rejected:,} documents has a label that is kept; look at labels.min_count and at the label field of `data`"
         )
     if not results.splits["train"].examples:
-        raise UserError(f"the train split is empty: {counts.written:,} documents are too few for `splits`, or none is for training")
+        raise UserError(
+            f"the train split is empty: {counts.written:,} documents are too few for `splits`, or none is for training"
+        )
 
 
 def _example(rejects: Path, reason: str) -> str:
@@ -197,10 +234,22 @@ def _example(rejects: Path, reason: str) -> str:
     return f"{reject['source']}, row {reject['row']}: {reject['detail']}"
 
 
-def _manifest(config: Config, analyzer_spec: TextConfig, results: finish.Results, input_hash: str, staged: Path) -> Manifest:
+def _manifest(
+    config: Config,
+    analyzer_spec: TextConfig,
+    results: finish.Results,
+    input_hash: str,
+    staged: Path,
+) -> Manifest:
     if not (staged / manifests.REJECTS).exists():
         (staged / manifests.REJECTS).touch()
-    metadata = tfds_metadata.write_metadata(staged, config.name, config.data.record_spec, results.splits, has_weights=results.has_weights)
+    metadata = tfds_metadata.write_metadata(
+        staged,
+        config.name,
+        config.data.record_spec,
+        results.splits,
+        has_weights=results.has_weights,
+    )
     has_ngrams = config.vocabulary.ngrams > 1
     dataset_config = config.dataset_config()
     return Manifest(
@@ -223,7 +272,9 @@ def _manifest(config: Config, analyzer_spec: TextConfig, results: finish.Results
         rejects=manifests.file_info(staged, manifests.REJECTS),
         term_counts=manifests.file_info(staged, manifests.TERM_COUNTS),
         ngrams=manifests.file_info(staged, manifests.NGRAMS) if has_ngrams else None,
-        ngram_document_counts=manifests.file_info(staged, manifests.NGRAM_DOCUMENT_COUNTS) if has_ngrams else None,
+        ngram_document_counts=manifests.file_info(staged, manifests.NGRAM_DOCUMENT_COUNTS)
+        if has_ngrams
+        else None,
         statistics=manifests.file_info(staged, manifests.STATISTICS),
         tfds=tuple(manifests.file_info(staged, file) for file in metadata),
     )
@@ -234,7 +285,11 @@ def summary(manifest: Manifest) -> str:
     counts = manifest.counts
     lines = [
         f"read {counts.read:,} documents: {counts.written:,} written, {counts.duplicates:,} duplicates merged, "
-        + (f"{counts.near_duplicates:,} near-duplicates dropped, " if counts.near_duplicates else "")
+        + (
+            f"{counts.near_duplicates:,} near-duplicates dropped, "
+            if counts.near_duplicates
+            else ""
+        )
         + f"{sum(counts.rejected.values()):,} rejected, {counts.dropped_without_labels:,} dropped without labels"
     ]
     lines += [f"  rejected {count:,} x {reason}" for reason, count in counts.rejected.items()]
@@ -246,8 +301,13 @@ def summary(manifest: Manifest) -> str:
         "of labels below min_count or beyond top_k": labels.occurrences - labels.occurrences_kept,
     }
     lines += [f"  label occurrences {what}: {count:,}" for what, count in left_out.items() if count]
-    splits = ", ".join(f"{name} {split.examples:,} in {len(split.shards)} shards" for name, split in manifest.splits.items())
+    splits = ", ".join(
+        f"{name} {split.examples:,} in {len(split.shards)} shards"
+        for name, split in manifest.splits.items()
+    )
     pieces = manifest.analyzer.wordpiece
     of_pieces = "" if pieces is None else f" of {len(pieces):,} pieces"
-    lines.append(f"{splits}; {manifest.num_labels:,} labels, {manifest.vocabulary_size:,} tokens{of_pieces}")
+    lines.append(
+        f"{splits}; {manifest.num_labels:,} labels, {manifest.vocabulary_size:,} tokens{of_pieces}"
+    )
     return "\n".join(lines)

@@ -27,7 +27,9 @@ def resolve(config: LabelsConfig) -> LabelsConfig:
     try:
         lines = Path(config.allow).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"labels.allow: cannot read {config.allow!r}: {error}; {expected}") from None
+        raise UserError(
+            f"labels.allow: cannot read {config.allow!r}: {error}; {expected}"
+        ) from None
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise UserError(f"labels.allow: {config.allow!r} holds no label; {expected}")
@@ -65,7 +67,9 @@ class LabelRules:
         occurrences = np.bincount(indices, minlength=len(cleaned))
         names = pa.array(cleaned, pa.large_string()).take(codes.indices)
         kept = names.is_valid().to_numpy(zero_copy_only=False)
-        offsets = np.searchsorted(pc.list_parent_indices(labels).to_numpy()[kept], np.arange(len(labels) + 1))
+        offsets = np.searchsorted(
+            pc.list_parent_indices(labels).to_numpy()[kept], np.arange(len(labels) + 1)
+        )
         lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), names.drop_null())
         counts = {change: int(occurrences[rows].sum()) for change, rows in changed.items()}
         return pa.chunked_array([lists]), LabelChanges(**counts)

@@ -32,7 +32,11 @@ class MergeDuplicates(beam.DoFn):
         index, segments = element
         received = read_segments(segments, DOCUMENTS)
         labels, label_changes = self.labels.clean(received["labels"])
-        table = merge(received.set_column(received.column_names.index("labels"), DOCUMENTS.field("labels"), labels))
+        table = merge(
+            received.set_column(
+                received.column_names.index("labels"), DOCUMENTS.field("labels"), labels
+            )
+        )
         splits = assign(split_keys(table["digest"]), table["given"].to_numpy(), self.splits)
         table = table.append_column("split", pa.array(splits))
         if not isinstance(self.splits, TimeFractionSplits):
@@ -55,7 +59,11 @@ def merge(table: pa.Table) -> pa.Table:
         values = merged[name].to_numpy().copy()
         np.maximum.at(values, group, table[name].to_numpy())
         merged = merged.set_column(merged.column_names.index(name), name, pa.array(values))
-    return merged.set_column(merged.column_names.index("labels"), "labels", merge_labels(table["labels"], group, merged.num_rows))
+    return merged.set_column(
+        merged.column_names.index("labels"),
+        "labels",
+        merge_labels(table["labels"], group, merged.num_rows),
+    )
 
 
 def merge_labels(labels: pa.ChunkedArray, group: np.ndarray, num_groups: int) -> pa.Array:
@@ -71,8 +79,6 @@ def merge_labels(labels: pa.ChunkedArray, group: np.ndarray, num_groups: int) ->
     rows, name_ranks = np.divmod(pairs, max(len(dictionary), 1))
     offsets = np.searchsorted(rows, np.arange(num_groups + 1))
     sorted_names = dictionary.take(pc.sort_indices(dictionary))
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), sorted_names.take(pa.array(name_ranks)))
-
-
-
-
+    return pa.LargeListArray.from_arrays(
+        pa.array(offsets, pa.int64()), sorted_names.take(pa.array(name_ranks))
+    )

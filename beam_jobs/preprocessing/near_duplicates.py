@@ -26,19 +26,44 @@ NUM_HASHES = BANDS * ROWS_A_BAND
 NUM_PARTITIONS = 64
 
 # A document in one band. Of each MinHash value 8 bits are kept (Li and König 2010).
-_BANDED = pa.schema([("band", pa.uint64()), ("digest", pa.binary()), ("bucket", pa.int64()), ("split", pa.int8()), ("values", pa.binary(NUM_HASHES))])
+_BANDED = pa.schema(
+    [
+        ("band", pa.uint64()),
+        ("digest", pa.binary()),
+        ("bucket", pa.int64()),
+        ("split", pa.int8()),
+        ("values", pa.binary(NUM_HASHES)),
+    ]
+)
 # A document, and another one that is nearly the same and goes before it.
 PAIRS = pa.schema(
     [
         (name, kind)
         for prefix in ("", "other_")
-        for name, kind in ((f"{prefix}digest", pa.binary()), (f"{prefix}split", pa.int8()), (f"{prefix}bucket", pa.int64()))
+        for name, kind in (
+            (f"{prefix}digest", pa.binary()),
+            (f"{prefix}split", pa.int8()),
+            (f"{prefix}bucket", pa.int64()),
+        )
     ]
 )
 # A document that goes, and the one that stays in its place.
-_MOVES = pa.schema([("digest", pa.binary()), ("bucket", pa.int64()), ("other_digest", pa.binary()), ("other_bucket", pa.int64())])
+_MOVES = pa.schema(
+    [
+        ("digest", pa.binary()),
+        ("bucket", pa.int64()),
+        ("other_digest", pa.binary()),
+        ("other_bucket", pa.int64()),
+    ]
+)
 # What goes to the document that stays.
-_MOVED = pa.schema([("other_digest", pa.binary()), ("labels", MERGED.field("labels").type), ("weight", pa.float32())])
+_MOVED = pa.schema(
+    [
+        ("other_digest", pa.binary()),
+        ("labels", MERGED.field("labels").type),
+        ("weight", pa.float32()),
+    ]
+)
 _MOVED_TAG = "moved"
 
 _RANDOM = np.random.default_rng(20_240_131)  # fixed: the same documents meet in every run
@@ -52,7 +77,9 @@ def minhash(texts: pa.ChunkedArray, shingle_tokens: int) -> np.ndarray:
     tokens = tokens_of(texts)
     names = pc.list_flatten(tokens).combine_chunks().dictionary_encode()
     encoded = [name.encode() for name in names.dictionary.to_pylist()]
-    hashes = np.array([zlib.crc32(name) | zlib.crc32(name, 1) << 32 for name in encoded], np.uint64)[names.indices.to_numpy()]
+    hashes = np.array(
+        [zlib.crc32(name) | zlib.crc32(name, 1) << 32 for name in encoded], np.uint64
+    )[names.indices.to_numpy()]
     sizes = pc.list_value_length(tokens).to_numpy().astype(np.int64)
     starts = np.cumsum(sizes) - sizes
     places = np.arange(len(hashes)) - np.repeat(starts, sizes)
@@ -68,7 +95,9 @@ def minhash(texts: pa.ChunkedArray, shingle_tokens: int) -> np.ndarray:
     firsts = np.cumsum(counts) - counts
     values = np.empty((len(sizes), NUM_HASHES), np.uint32)
     for i in range(NUM_HASHES if len(sizes) else 0):
-        values[:, i] = np.minimum.reduceat((shingles * _FACTORS[i] + _OFFSETS[i]) >> np.uint64(32), firsts)
+        values[:, i] = np.minimum.reduceat(
+            (shingles * _FACTORS[i] + _OFFSETS[i]) >> np.uint64(32), firsts
+        )
     return values
 
 
@@ -80,17 +109,29 @@ def find_pairs(banded: pa.Table, similarity: float, *, last_split_first: bool) -
       similarity: least estimated Jaccard similarity.
       last_split_first: which document of a band goes first: one of the last split, or of the first; then the smallest digest.
     """
-    order = [("band", "ascending"), ("split", "descending" if last_split_first else "ascending"), ("digest", "ascending")]
+    order = [
+        ("band", "ascending"),
+        ("split", "descending" if last_split_first else "ascending"),
+        ("digest", "ascending"),
+    ]
     banded = banded.take(pc.sort_indices(banded, sort_keys=order)).combine_chunks()
     band = banded["band"].to_numpy()
     is_first = np.ones(len(band), bool)
     is_first[1:] = band[1:] != band[:-1]
-    firsts = np.flatnonzero(is_first)[np.cumsum(is_first) - 1] if len(band) else np.zeros(0, np.int64)
+    firsts = (
+        np.flatnonzero(is_first)[np.cumsum(is_first) - 1] if len(band) else np.zeros(0, np.int64)
+    )
     rows = np.flatnonzero(~is_first)
     values = np.frombuffer(b"".join(banded["values"].to_pylist()), np.uint8).reshape(-1, NUM_HASHES)
-    near = rows[(values[rows] == values[firsts[rows]]).mean(axis=1) >= similarity] if len(rows) else rows
+    near = (
+        rows[(values[rows] == values[firsts[rows]]).mean(axis=1) >= similarity]
+        if len(rows)
+        else rows
+    )
     first = firsts[near]
-    columns = [banded[name].take(rows) for rows in (near, first) for name in ("digest", "split", "bucket")]
+    columns = [
+        banded[name].take(rows) for rows in (near, first) for name in ("digest", "split", "bucket")
+    ]
     return pa.table(columns, schema=PAIRS)
 
 
@@ -113,7 +154,9 @@ class FindPairs(beam.PTransform):
     together: bool
 
     def expand(self, buckets):
-        banded = buckets | "Band" >> beam.FlatMap(self._banded).with_outputs(BALANCE_TAG, main="banded")
+        banded = buckets | "Band" >> beam.FlatMap(self._banded).with_outputs(
+            BALANCE_TAG, main="banded"
+        )
         pairs = (
             banded.banded
             | "SpillBands" >> beam.ParDo(SpillByKey(self.directory))
@@ -132,7 +175,13 @@ class FindPairs(beam.PTransform):
             band = np.full(len(rows), number, np.uint64)
             for column in rows.T:
                 band = _mix(band * _PRIME + column)
-            columns = [band, table["digest"], np.full(len(rows), bucket.index), table["split"], kept]
+            columns = [
+                band,
+                table["digest"],
+                np.full(len(rows), bucket.index),
+                table["split"],
+                kept,
+            ]
             key = pa.array((band % np.uint64(NUM_PARTITIONS)).astype(np.int64))
             tables.append(pa.table(columns, schema=_BANDED).append_column("key", key))
         yield entry("banded", BANDS * table.num_rows)
@@ -143,7 +192,10 @@ class FindPairs(beam.PTransform):
         pairs = find_pairs(banded, self.similarity, last_split_first=self.last_split_first)
         yield entry("banded", -banded.num_rows)
         yield entry("pairs", pairs.num_rows)
-        yield pairs.append_column("key", pa.array(np.zeros(pairs.num_rows, np.int64)) if self.together else pairs["bucket"])
+        yield pairs.append_column(
+            "key",
+            pa.array(np.zeros(pairs.num_rows, np.int64)) if self.together else pairs["bucket"],
+        )
 
 
 @dataclasses.dataclass
@@ -162,15 +214,22 @@ class DropNearDuplicates(beam.PTransform):
     shingle_tokens: int
 
     def expand(self, buckets):
-        pairs, balance = buckets | "Find" >> FindPairs(self.directory, self.similarity, self.shingle_tokens, True, True)
-        moves = pairs | "GroupPairs" >> beam.GroupByKey() | "Moves" >> beam.FlatMap(self._moves).with_outputs(BALANCE_TAG, main="moves")
+        pairs, balance = buckets | "Find" >> FindPairs(
+            self.directory, self.similarity, self.shingle_tokens, True, True
+        )
+        moves = (
+            pairs
+            | "GroupPairs" >> beam.GroupByKey()
+            | "Moves" >> beam.FlatMap(self._moves).with_outputs(BALANCE_TAG, main="moves")
+        )
         keyed = buckets | "Keyed" >> beam.Map(lambda bucket: (bucket.index, bucket))
         spilled = moves.moves | "SpillMoves" >> beam.ParDo(SpillByKey(self.directory))
         dropped = (
             (keyed, spilled)
             | "Both" >> beam.Flatten()
             | "GroupBucket" >> beam.GroupByKey()
-            | "Drop" >> beam.FlatMap(self._drop).with_outputs(BALANCE_TAG, _MOVED_TAG, main="buckets")
+            | "Drop"
+            >> beam.FlatMap(self._drop).with_outputs(BALANCE_TAG, _MOVED_TAG, main="buckets")
         )
         kept = dropped.buckets | "KeyedAgain" >> beam.Map(lambda bucket: (bucket.index, bucket))
         moved = dropped[_MOVED_TAG] | "SpillMoved" >> beam.ParDo(SpillByKey(self.directory))
@@ -199,10 +258,18 @@ class DropNearDuplicates(beam.PTransform):
             columns = [to["other_digest"], goes["labels"], goes["weight"]]
             yield entry("moves", -goes.num_rows)
             yield entry("moved", goes.num_rows)
-            yield beam.pvalue.TaggedOutput(_MOVED_TAG, pa.table(columns, schema=_MOVED).append_column("key", to["other_bucket"]))
+            yield beam.pvalue.TaggedOutput(
+                _MOVED_TAG,
+                pa.table(columns, schema=_MOVED).append_column("key", to["other_bucket"]),
+            )
             path = FileSystems.join(self.directory, f"apart-{bucket.index:05d}.arrow")
             write_table(path, table.filter(places.is_null()))
-            yield dataclasses.replace(bucket, path=path, documents=table.num_rows - goes.num_rows, near_duplicates=goes.num_rows)
+            yield dataclasses.replace(
+                bucket,
+                path=path,
+                documents=table.num_rows - goes.num_rows,
+                near_duplicates=goes.num_rows,
+            )
 
     def _merge(self, element: tuple[int, Iterable[Bucket | Segment]]) -> Iterator[Bucket]:
         for bucket, moved in _received(element, _MOVED):
@@ -219,26 +286,43 @@ def find_moves(pairs: pa.Table) -> pa.Table:
     digests = np.array(pairs["digest"].to_pylist(), dtype=object)
     is_first = np.ones(len(digests), bool)
     is_first[1:] = digests[1:] != digests[:-1]
-    moves = pairs.filter(pa.array(is_first)).combine_chunks()  # of several, the one that goes before the others
+    moves = pairs.filter(
+        pa.array(is_first)
+    ).combine_chunks()  # of several, the one that goes before the others
     # Every step goes to a document that goes before, so that all end at one that stays.
-    target = pc.index_in(moves["other_digest"], value_set=moves["digest"].combine_chunks()).fill_null(-1).to_numpy().astype(np.int64)
+    target = (
+        pc.index_in(moves["other_digest"], value_set=moves["digest"].combine_chunks())
+        .fill_null(-1)
+        .to_numpy()
+        .astype(np.int64)
+    )
     at = np.where(target < 0, np.arange(len(target)), target)
     while not np.array_equal(at, at[at]):
         at = at[at]
     ends = moves.take(pa.array(at))
-    return pa.table([moves["digest"], moves["bucket"], ends["other_digest"], ends["other_bucket"]], schema=_MOVES)
+    return pa.table(
+        [moves["digest"], moves["bucket"], ends["other_digest"], ends["other_bucket"]],
+        schema=_MOVES,
+    )
 
 
 def merge_into(table: pa.Table, moved: pa.Table) -> pa.Table:
     """MERGED with the labels and weights that have moved to its documents."""
     places = pc.index_in(moved["other_digest"], value_set=table["digest"].combine_chunks())
     if places.null_count:
-        raise RuntimeError(f"the runner lost or repeated data: {places.null_count:,} labels moved to documents that are not there")
+        raise RuntimeError(
+            f"the runner lost or repeated data: {places.null_count:,} labels moved to documents that are not there"
+        )
     group = np.concatenate([np.arange(table.num_rows), places.to_numpy().astype(np.int64)])
-    labels = pa.chunked_array([*table["labels"].chunks, *moved["labels"].chunks], MERGED.field("labels").type)
+    labels = pa.chunked_array(
+        [*table["labels"].chunks, *moved["labels"].chunks], MERGED.field("labels").type
+    )
     weights = table["weight"].to_numpy().copy()
     np.maximum.at(weights, group[table.num_rows :], moved["weight"].to_numpy())
-    for name, column in (("labels", merge_labels(labels, group, table.num_rows)), ("weight", pa.array(weights))):
+    for name, column in (
+        ("labels", merge_labels(labels, group, table.num_rows)),
+        ("weight", pa.array(weights)),
+    ):
         table = table.set_column(table.column_names.index(name), name, column)
     return table
 
@@ -255,8 +339,14 @@ class CountLeaks(beam.PTransform):
     shingle_tokens: int
 
     def expand(self, buckets):
-        pairs, balance = buckets | "Find" >> FindPairs(self.directory, self.similarity, self.shingle_tokens, False, False)
-        counted = pairs | "GroupBucket" >> beam.GroupByKey() | "Count" >> beam.FlatMap(_count_leaks).with_outputs(BALANCE_TAG, main="leaks")
+        pairs, balance = buckets | "Find" >> FindPairs(
+            self.directory, self.similarity, self.shingle_tokens, False, False
+        )
+        counted = (
+            pairs
+            | "GroupBucket" >> beam.GroupByKey()
+            | "Count" >> beam.FlatMap(_count_leaks).with_outputs(BALANCE_TAG, main="leaks")
+        )
         return counted.leaks, (balance, counted[BALANCE_TAG]) | "AllBalances" >> beam.Flatten()
 
 
@@ -269,7 +359,9 @@ def _count_leaks(element: tuple[int, Iterable[Segment]]) -> Iterator[np.ndarray]
     yield leaks
 
 
-def _received(element: tuple[int, Iterable[Bucket | Segment]], schema: pa.Schema) -> Iterator[tuple[Bucket, pa.Table]]:
+def _received(
+    element: tuple[int, Iterable[Bucket | Segment]], schema: pa.Schema
+) -> Iterator[tuple[Bucket, pa.Table]]:
     """The bucket of a group, and the rows that were sent to it."""
     received = list(element[1])
     rows = read_segments((item for item in received if isinstance(item, Segment)), schema)

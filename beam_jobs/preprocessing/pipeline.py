@@ -1,6 +1,5 @@
 """The preprocessing pipeline: parts of the input -> every file of the dataset but its manifest."""
 
-
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
@@ -65,22 +64,35 @@ def build(
     if isinstance(reader, TransformSource):
         rows, read_rows = pipeline | "Source" >> reader.transform, BatchDocuments(reader)
     else:
-        rows = pipeline | "Parts" >> beam.Create(list(enumerate(parts))) | "SpreadParts" >> beam.Reshuffle()  # (number, files)
+        rows = (
+            pipeline
+            | "Parts" >> beam.Create(list(enumerate(parts)))
+            | "SpreadParts" >> beam.Reshuffle()
+        )  # (number, files)
         read_rows = ReadPart(reader, progress_dir)
-    read = rows | "Read" >> beam.ParDo(Timed("read", read_rows)).with_outputs(REJECTS_TAG, READ_TAG, main="documents")  # list[Document]
+    read = rows | "Read" >> beam.ParDo(Timed("read", read_rows)).with_outputs(
+        REJECTS_TAG, READ_TAG, main="documents"
+    )  # list[Document]
     analyzed = read.documents | "Analyze" >> beam.ParDo(
-        Timed("analyze", Analyze(config.text.up_to_words, len(record_spec.text_names), config.splits))
+        Timed(
+            "analyze", Analyze(config.text.up_to_words, len(record_spec.text_names), config.splits)
+        )
     ).with_outputs(REJECTS_TAG, main="documents")  # tables
     # Spilled before they are flattened: what a Flatten takes, the local runner holds in memory.
     spilled_rejects = [
-        rejects | f"RejectTable{stage}" >> beam.Map(reject_table) | f"SpillRejects{stage}" >> beam.ParDo(SpillByKey(work_dir))
+        rejects
+        | f"RejectTable{stage}" >> beam.Map(reject_table)
+        | f"SpillRejects{stage}" >> beam.ParDo(SpillByKey(work_dir))
         for stage, rejects in (("Reading", read[REJECTS_TAG]), ("Analysis", analyzed[REJECTS_TAG]))
     ]
     reject_counts = (
         spilled_rejects
         | "AllRejects" >> beam.Flatten()
         | "GroupRejects" >> beam.GroupByKey()
-        | "SortRejects" >> beam.MapTuple(lambda partition, segments: (None, sort_rejects(partition, segments, work_dir)))
+        | "SortRejects"
+        >> beam.MapTuple(
+            lambda partition, segments: (None, sort_rejects(partition, segments, work_dir))
+        )
         | "GroupSortedRejects" >> beam.GroupByKey()
         | "WriteRejects" >> beam.Map(lambda element: write_rejects(element[1], dataset_dir))
     )  # {reason: count}, or nothing
@@ -89,7 +101,10 @@ def build(
         | "Bucket" >> beam.Map(with_bucket, bits=bucket_bits)
         | "SpillDocuments" >> beam.ParDo(Timed("spill", SpillByKey(work_dir)))
         | "GroupBucket" >> beam.GroupByKey()
-        | "MergeDuplicates" >> beam.ParDo(Timed("merge", MergeDuplicates(work_dir, config.splits, LabelRules(config.labels))))
+        | "MergeDuplicates"
+        >> beam.ParDo(
+            Timed("merge", MergeDuplicates(work_dir, config.splits, LabelRules(config.labels)))
+        )
     )  # Bucket
     near = (work_dir, config.duplicates.similarity, config.duplicates.shingle_tokens)
     balances, pieces = [], None
@@ -97,51 +112,84 @@ def build(
         buckets, balance = buckets | "NearDuplicates" >> DropNearDuplicates(*near)
         balances.append(balance)
     kept_labels = (
-        buckets | "CountLabels" >> beam.Map(_label_counts) | "KeepLabels" >> MostFrequent(work_dir, config.labels.min_count, config.labels.top_k)
+        buckets
+        | "CountLabels" >> beam.Map(_label_counts)
+        | "KeepLabels" >> MostFrequent(work_dir, config.labels.min_count, config.labels.top_k)
     )  # one Frequencies
-    label_names = kept_labels | "SortLabels" >> beam.Map(sorted_names)  # one array of names; a label's id is its place
+    label_names = kept_labels | "SortLabels" >> beam.Map(
+        sorted_names
+    )  # one array of names; a label's id is its place
     if isinstance(config.splits, StratifiedSplits):
-        buckets = buckets | "Stratify" >> Stratify(work_dir, config.splits, keep_unlabeled, label_names, kept_labels)
+        buckets = buckets | "Stratify" >> Stratify(
+            work_dir, config.splits, keep_unlabeled, label_names, kept_labels
+        )
     if isinstance(config.splits, TimeFractionSplits):
-        buckets = buckets | "SplitByTime" >> SplitByTime(work_dir, config.splits, keep_unlabeled, label_names)
+        buckets = buckets | "SplitByTime" >> SplitByTime(
+            work_dir, config.splits, keep_unlabeled, label_names
+        )
     if config.duplicates.near == "report":
         leaks, balance = buckets | "Leaks" >> CountLeaks(*near)
         balances.append(balance)
     if config.text.wordpiece is not None:
-        to_pieces = WordsToPieces(work_dir, config.text, config.vocabulary, keep_unlabeled, label_names)
+        to_pieces = WordsToPieces(
+            work_dir, config.text, config.vocabulary, keep_unlabeled, label_names
+        )
         buckets, pieces, balance = buckets | "WordsToPieces" >> to_pieces
         balances.append(balance)
-    top_labels = kept_labels | "TopLabels" >> beam.Map(top_labels_of)  # one array of label ids, most frequent first
-    tally = beam.ParDo(Timed("count", TallyBucket(keep_unlabeled, config.vocabulary.ngrams)), AsSingleton(label_names), AsSingleton(top_labels))
-    tallied = buckets | "Tally" >> tally.with_outputs(TOKEN_COUNTS_TAG, NGRAM_COUNTS_TAG, POSITIVES_TAG, main="tallies")
+    top_labels = kept_labels | "TopLabels" >> beam.Map(
+        top_labels_of
+    )  # one array of label ids, most frequent first
+    tally = beam.ParDo(
+        Timed("count", TallyBucket(keep_unlabeled, config.vocabulary.ngrams)),
+        AsSingleton(label_names),
+        AsSingleton(top_labels),
+    )
+    tallied = buckets | "Tally" >> tally.with_outputs(
+        TOKEN_COUNTS_TAG, NGRAM_COUNTS_TAG, POSITIVES_TAG, main="tallies"
+    )
     positives = (
         tallied[POSITIVES_TAG]
         | "SpillPositives" >> beam.ParDo(SpillByKey(work_dir))
         | "GroupPositives" >> beam.GroupByKey()
-        | "SumPositives" >> beam.Map(lambda element: sum_positives(read_segments(element[1], POSITIVES)))
+        | "SumPositives"
+        >> beam.Map(lambda element: sum_positives(read_segments(element[1], POSITIVES)))
     )  # POSITIVES, a table for each partition of the labels
     vocabulary = tallied[TOKEN_COUNTS_TAG] | "Vocabulary" >> MostFrequent(
         work_dir, config.vocabulary.min_document_count, config.vocabulary.max_tokens
     )  # one Frequencies
     ngrams = None
     if config.vocabulary.ngrams > 1:
-        most = MostFrequent(work_dir, config.vocabulary.min_document_count, config.vocabulary.max_ngrams)
+        most = MostFrequent(
+            work_dir, config.vocabulary.min_document_count, config.vocabulary.max_ngrams
+        )
         ngrams = AsSingleton(tallied[NGRAM_COUNTS_TAG] | "Ngrams" >> most)
     start = pipeline | "Start" >> beam.Create([None])
     shards = (
         start
-        | "PlanShards" >> beam.FlatMap(lambda _, tallies: plan_shards(tallies, config.output, 1 << bucket_bits), AsList(tallied.tallies))
+        | "PlanShards"
+        >> beam.FlatMap(
+            lambda _, tallies: plan_shards(tallies, config.output, 1 << bucket_bits),
+            AsList(tallied.tallies),
+        )
         | "SpreadShards" >> beam.Reshuffle()
         | "WriteShards"
         >> beam.ParDo(
-            Timed("write", WriteShard(config.name, dataset_dir, record_spec, keep_unlabeled, config.output.compression)), AsSingleton(label_names)
+            Timed(
+                "write",
+                WriteShard(
+                    config.name, dataset_dir, record_spec, keep_unlabeled, config.output.compression
+                ),
+            ),
+            AsSingleton(label_names),
         )
     )  # (split, index, ShardInfo)
     _ = read[READ_TAG] | "CountRead" >> beam.MapTuple(lambda _, rows: count(read=rows))
     for stage, rejects in (("Reading", read[REJECTS_TAG]), ("Analysis", analyzed[REJECTS_TAG])):
         _ = rejects | f"CountRejected{stage}" >> beam.Map(lambda batch: count(rejected=len(batch)))
     _ = tallied.tallies | "CountLeftOut" >> beam.Map(_count_left_out)
-    _ = shards | "CountWritten" >> beam.MapTuple(lambda _split, _index, shard: count(written=shard.examples))
+    _ = shards | "CountWritten" >> beam.MapTuple(
+        lambda _split, _index, shard: count(written=shard.examples)
+    )
     _ = start | "Finish" >> beam.Map(
         finish,
         dataset_dir,
@@ -161,7 +209,11 @@ def build(
 
 
 def _count_left_out(tally: Tally) -> None:
-    count(duplicates=tally.duplicates, near_duplicates=tally.bucket.near_duplicates, dropped_without_labels=tally.dropped)
+    count(
+        duplicates=tally.duplicates,
+        near_duplicates=tally.bucket.near_duplicates,
+        dropped_without_labels=tally.dropped,
+    )
 
 
 def with_bucket(documents: pa.Table, bits: int) -> pa.Table:
@@ -171,25 +223,3 @@ def with_bucket(documents: pa.Table, bits: int) -> pa.Table:
 
 def _label_counts(bucket: Bucket) -> pa.Table:
     return count_documents(read_table(bucket.path)["labels"])
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

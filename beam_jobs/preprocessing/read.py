@@ -28,7 +28,6 @@ from beam_jobs.sources.registry import Reader
 READ_TAG = "read"
 
 
-
 @dataclasses.dataclass
 class ReadPart(beam.DoFn):
     """(part number, files) -> list[Document]; tagged `rejects`, list[Reject]; tagged `read`, (part number, rows).
@@ -45,7 +44,10 @@ class ReadPart(beam.DoFn):
         number, files = part
         rows = rejected = 0
         for batch in batches(itertools.chain.from_iterable(map(self.reader.read, files))):
-            rows, rejected = rows + len(batch), rejected + sum(isinstance(row, Reject) for row in batch)
+            rows, rejected = (
+                rows + len(batch),
+                rejected + sum(isinstance(row, Reject) for row in batch),
+            )
             yield from _sorted_out(batch)
         yield beam.pvalue.TaggedOutput(READ_TAG, (number, rows))
         if self.progress_dir:
@@ -74,7 +76,9 @@ class BatchDocuments(beam.DoFn):
     def finish_bundle(self):
         for output in self._batch():
             is_tagged = isinstance(output, beam.pvalue.TaggedOutput)
-            value = WindowedValue(output.value if is_tagged else output, MIN_TIMESTAMP, [GlobalWindow()])
+            value = WindowedValue(
+                output.value if is_tagged else output, MIN_TIMESTAMP, [GlobalWindow()]
+            )
             yield beam.pvalue.TaggedOutput(output.tag, value) if is_tagged else value
 
     def _batch(self) -> Iterator[list[Document]]:
@@ -91,17 +95,3 @@ def _sorted_out(batch: Sequence[Document | Reject]) -> Iterator[list[Document]]:
         yield documents
     if rejects:
         yield beam.pvalue.TaggedOutput(REJECTS_TAG, rejects)
-
-
-
-
-
-
-
-
-
-
-
-
-
-

@@ -42,17 +42,24 @@ def given_split(document: Document, splits: SplitsConfig) -> int:
         for index, split in enumerate(SPLITS):
             if name in getattr(splits, split):
                 return index
-        raise NoSplit(f"received the split {name!r}, expected one of {[*splits.train, *splits.validation, *splits.test]}")
+        raise NoSplit(
+            f"received the split {name!r}, expected one of {[*splits.train, *splits.validation, *splits.test]}"
+        )
     if isinstance(splits, FileSplits):
         for index in (TEST, VALIDATION):
-            if any(fnmatch.fnmatchcase(document.source, pattern) for pattern in getattr(splits, SPLITS[index])):
+            if any(
+                fnmatch.fnmatchcase(document.source, pattern)
+                for pattern in getattr(splits, SPLITS[index])
+            ):
                 return index
         return TRAIN
     if isinstance(splits, TimeFractionSplits):
         return (_time(document) - _EPOCH) // timedelta(microseconds=1)
     if isinstance(splits, TimeSplits):
         time = _time(document)
-        return int(time >= parse_time(splits.validation_from)) + int(time >= parse_time(splits.test_from))
+        return int(time >= parse_time(splits.validation_from)) + int(
+            time >= parse_time(splits.test_from)
+        )
     return NOT_GIVEN
 
 
@@ -60,7 +67,9 @@ def _time(document: Document) -> datetime:
     try:
         return parse_time(document.time)
     except (AttributeError, TypeError, ValueError):
-        raise NoSplit(f"received the time {document.time!r}, expected ISO 8601, such as 2024-01-31 or 2024-01-31T12:00:00Z") from None
+        raise NoSplit(
+            f"received the time {document.time!r}, expected ISO 8601, such as 2024-01-31 or 2024-01-31T12:00:00Z"
+        ) from None
 
 
 def assign(split_keys: np.ndarray, given: np.ndarray, splits: SplitsConfig) -> np.ndarray:
@@ -88,7 +97,12 @@ def assign(split_keys: np.ndarray, given: np.ndarray, splits: SplitsConfig) -> n
     return np.asarray(given, np.int8)
 
 
-def stratify(labels: Sequence[Sequence[int]], split_keys: np.ndarray, frequencies: np.ndarray, splits: StratifiedSplits) -> np.ndarray:
+def stratify(
+    labels: Sequence[Sequence[int]],
+    split_keys: np.ndarray,
+    frequencies: np.ndarray,
+    splits: StratifiedSplits,
+) -> np.ndarray:
     """Splits documents so that every label is in every split in proportion: rare labels first, one pass, linear in documents.
 
     After the iterative stratification of Sechidis et al. (2011), https://doi.org/10.1007/978-3-642-23808-6_10: a document goes
@@ -114,7 +128,9 @@ def stratify(labels: Sequence[Sequence[int]], split_keys: np.ndarray, frequencie
     for row in ranked:
         for label in row:
             counts[label] = counts.get(label, 0) + 1
-    missing = {label: [count * fraction for fraction in fractions] for label, count in counts.items()}
+    missing = {
+        label: [count * fraction for fraction in fractions] for label, count in counts.items()
+    }
     missing_documents = [len(ranked) * fraction for fraction in fractions]
     rarest = np.array([row[0] if row else len(frequencies) for row in ranked], np.int64)
     assigned = np.zeros(len(ranked), np.int8)

@@ -51,15 +51,21 @@ class WordsToPieces(beam.PTransform):
             counted = buckets | "CountWords" >> beam.ParDo(
                 Timed("words", _CountWords(self.keep_unlabeled)), AsSingleton(self.label_names)
             ).with_outputs(_COUNTS_TAG, BALANCE_TAG, main="buckets")
-            words = counted[_COUNTS_TAG] | "Words" >> MostFrequent(self.directory, 1, LEARN_WORDS)  # one Frequencies
+            words = counted[_COUNTS_TAG] | "Words" >> MostFrequent(
+                self.directory, 1, LEARN_WORDS
+            )  # one Frequencies
             received = words | "Received" >> beam.Map(lambda words: ("words", -words.total))
             balance = (counted[BALANCE_TAG], received) | "Balance" >> beam.Flatten()
             pieces = words | "Learn" >> beam.ParDo(Timed("learn", _Learn(self.vocabulary)))
             buckets = counted.buckets  # counted on their way, so that what is lost there is missed
         else:
-            pieces = buckets.pipeline | "Pieces" >> beam.Create([self.text.wordpiece]).with_output_types(tuple[str, ...])
+            pieces = buckets.pipeline | "Pieces" >> beam.Create(
+                [self.text.wordpiece]
+            ).with_output_types(tuple[str, ...])
             balance = buckets.pipeline | "NothingCounted" >> beam.Create([])
-        in_pieces = buckets | "ToPieces" >> beam.ParDo(Timed("pieces", _ToPieces(self.directory, self.text)), AsSingleton(pieces))
+        in_pieces = buckets | "ToPieces" >> beam.ParDo(
+            Timed("pieces", _ToPieces(self.directory, self.text)), AsSingleton(pieces)
+        )
         return in_pieces, pieces, balance
 
 
@@ -84,11 +90,19 @@ class _Learn(beam.DoFn):
     vocabulary: VocabularyConfig
 
     def process(self, words: Frequencies) -> Iterator[tuple[str, ...]]:
-        occurrences = zip(words.counts["name"].to_pylist(), words.counts["occurrences"].to_pylist(), strict=True)
-        yield learn(list(occurrences), max_pieces=self.vocabulary.max_tokens, min_occurrences=self.vocabulary.min_document_count)
+        occurrences = zip(
+            words.counts["name"].to_pylist(), words.counts["occurrences"].to_pylist(), strict=True
+        )
+        yield learn(
+            list(occurrences),
+            max_pieces=self.vocabulary.max_tokens,
+            min_occurrences=self.vocabulary.min_document_count,
+        )
 
 
-def learn(words: Sequence[tuple[str, int]], *, max_pieces: int, min_occurrences: int) -> tuple[str, ...]:
+def learn(
+    words: Sequence[tuple[str, int]], *, max_pieces: int, min_occurrences: int
+) -> tuple[str, ...]:
     """Pieces that spell words in few tokens: `[UNK]`, single characters, then what pairs of pieces were merged to, the most frequent pair first.
 
     Byte-pair merges (Sennrich et al. 2016) over characters that are marked with `##` within a word. TensorFlow Text's learner is not
@@ -105,13 +119,27 @@ def learn(words: Sequence[tuple[str, int]], *, max_pieces: int, min_occurrences:
     for word, number in words:
         for character in word:
             frequency[character] += number
-    alphabet = sorted(sorted(frequency, key=lambda character: (-frequency[character], character))[: max_pieces // 4])
-    pieces = dict.fromkeys((UNKNOWN_PIECE, *alphabet, *(SUFFIX_MARK + character for character in alphabet)))
+    alphabet = sorted(
+        sorted(frequency, key=lambda character: (-frequency[character], character))[
+            : max_pieces // 4
+        ]
+    )
+    pieces = dict.fromkeys(
+        (UNKNOWN_PIECE, *alphabet, *(SUFFIX_MARK + character for character in alphabet))
+    )
     known = set(alphabet)
-    learned_from = [(word, number) for word, number in words if len(word) <= _MAX_LEARNED_CHARACTERS and known.issuperset(word)]
-    spellings = [[word[0], *(SUFFIX_MARK + character for character in word[1:])] for word, _ in learned_from]
+    learned_from = [
+        (word, number)
+        for word, number in words
+        if len(word) <= _MAX_LEARNED_CHARACTERS and known.issuperset(word)
+    ]
+    spellings = [
+        [word[0], *(SUFFIX_MARK + character for character in word[1:])] for word, _ in learned_from
+    ]
     counts: dict[tuple[str, str], int] = collections.Counter()
-    places: dict[tuple[str, str], set[int]] = collections.defaultdict(set)  # words that a pair stands in, or has stood in
+    places: dict[tuple[str, str], set[int]] = collections.defaultdict(
+        set
+    )  # words that a pair stands in, or has stood in
     for place, (_, number) in enumerate(learned_from):
         for pair in itertools.pairwise(spellings[place]):
             counts[pair] += number
@@ -148,7 +176,10 @@ def _merge(spelling: list[str], pair: tuple[str, str]) -> list[str]:
     merged: list[str] = []
     place = 0
     while place < len(spelling):
-        is_pair = (spelling[place], spelling[place + 1] if place + 1 < len(spelling) else "") == pair
+        is_pair = (
+            spelling[place],
+            spelling[place + 1] if place + 1 < len(spelling) else "",
+        ) == pair
         merged.append(_merged(pair) if is_pair else spelling[place])
         place += 2 if is_pair else 1
     return merged
@@ -166,8 +197,13 @@ class _ToPieces(beam.DoFn):
         table = read_table(bucket.path)
         fields = pc.split_pattern(table["text"], "\n")  # the texts of a document are a line each
         texts = pc.list_flatten(fields).to_pylist()
-        in_pieces = itertools.chain.from_iterable(to_pieces(texts[i : i + BATCH_DOCUMENTS]) for i in range(0, len(texts), BATCH_DOCUMENTS))
-        rows = [b"\n".join(itertools.islice(in_pieces, size)) for size in pc.list_value_length(fields).to_pylist()]
+        in_pieces = itertools.chain.from_iterable(
+            to_pieces(texts[i : i + BATCH_DOCUMENTS]) for i in range(0, len(texts), BATCH_DOCUMENTS)
+        )
+        rows = [
+            b"\n".join(itertools.islice(in_pieces, size))
+            for size in pc.list_value_length(fields).to_pylist()
+        ]
         column = pa.array(rows, pa.large_binary()).cast(pa.large_string())
         path = FileSystems.join(self.directory, f"pieces-{bucket.index:05d}.arrow")
         write_table(path, table.set_column(table.column_names.index("text"), "text", column))
@@ -183,5 +219,8 @@ def _process_tokenizer(text: TextConfig) -> Callable[[list[str]], list[bytes]]:
     from beam_jobs.contract.analyzer import PieceTokenizer
 
     tokenizer = PieceTokenizer(text)
-    to_pieces = tf.function(lambda texts: tokenizer(tf.strings.split(texts)), input_signature=[tf.TensorSpec([None], tf.string)])
+    to_pieces = tf.function(
+        lambda texts: tokenizer(tf.strings.split(texts)),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
     return lambda texts: to_pieces(tf.constant(texts, tf.string)).numpy().tolist()

@@ -75,7 +75,9 @@ class TallyBucket(beam.DoFn):
     keep_unlabeled: bool
     ngrams: int = 1
 
-    def process(self, bucket: Bucket, label_names: pa.Array, top_labels: np.ndarray) -> Iterator[Tally]:
+    def process(
+        self, bucket: Bucket, label_names: pa.Array, top_labels: np.ndarray
+    ) -> Iterator[Tally]:
         merged = read_table(bucket.path)
         table = select(merged, label_names, keep_unlabeled=self.keep_unlabeled)
         splits = table["split"].to_numpy()
@@ -87,12 +89,16 @@ class TallyBucket(beam.DoFn):
             return np.bincount(splits, weights, minlength=len(SPLITS)).astype(np.int64)
 
         def by_split_and(values, size):
-            return np.bincount(values[0] * size + values[1], minlength=len(SPLITS) * size).reshape(len(SPLITS), size)
+            return np.bincount(values[0] * size + values[1], minlength=len(SPLITS) * size).reshape(
+                len(SPLITS), size
+            )
 
         token_counts = count_documents(tokens.filter(pa.array(splits == TRAIN)))
         ngram_counts = COUNTS.empty_table()
         if self.ngrams > 1:
-            ngram_counts = count_ngrams(table["text"].filter(pa.array(splits == TRAIN)), self.ngrams)
+            ngram_counts = count_ngrams(
+                table["text"].filter(pa.array(splits == TRAIN)), self.ngrams
+            )
             yield beam.pvalue.TaggedOutput(NGRAM_COUNTS_TAG, ngram_counts)
         label_splits = splits[pc.list_parent_indices(table["labels"]).to_numpy()].astype(np.int64)
         yield Tally(
@@ -102,8 +108,12 @@ class TallyBucket(beam.DoFn):
             bytes=by_split(pc.binary_length(table["text"]).to_numpy()),
             dropped=merged.num_rows - table.num_rows,
             duplicates=bucket.duplicates,
-            token_lengths=by_split_and((splits.astype(np.int64), tokens_each), int(tokens_each.max(initial=0)) + 1),
-            labels_each=by_split_and((splits.astype(np.int64), labels_each), int(labels_each.max(initial=0)) + 1),
+            token_lengths=by_split_and(
+                (splits.astype(np.int64), tokens_each), int(tokens_each.max(initial=0)) + 1
+            ),
+            labels_each=by_split_and(
+                (splits.astype(np.int64), labels_each), int(labels_each.max(initial=0)) + 1
+            ),
             together=count_together(table["labels"], top_labels),
             merged_labels=len(pc.list_flatten(merged["labels"])),
             kept_labels=len(label_splits),
@@ -112,7 +122,12 @@ class TallyBucket(beam.DoFn):
             train_ngrams=pc.sum(ngram_counts["count"], min_count=0).as_py(),
         )
         yield beam.pvalue.TaggedOutput(TOKEN_COUNTS_TAG, token_counts)
-        yield beam.pvalue.TaggedOutput(POSITIVES_TAG, count_positives(pc.list_flatten(table["labels"]).to_numpy(), label_splits, len(label_names)))
+        yield beam.pvalue.TaggedOutput(
+            POSITIVES_TAG,
+            count_positives(
+                pc.list_flatten(table["labels"]).to_numpy(), label_splits, len(label_names)
+            ),
+        )
 
 
 def count_positives(labels: np.ndarray, splits: np.ndarray, num_labels: int) -> pa.Table:
@@ -125,7 +140,9 @@ def count_positives(labels: np.ndarray, splits: np.ndarray, num_labels: int) -> 
 
 def count_together(labels: pa.ChunkedArray, top_labels: np.ndarray) -> np.ndarray:
     """Lists of label ids, one a document -> int64 [top, top]: documents with both of two labels."""
-    places = pc.index_in(pc.list_flatten(labels), value_set=pa.array(top_labels, pa.int64())).combine_chunks()
+    places = pc.index_in(
+        pc.list_flatten(labels), value_set=pa.array(top_labels, pa.int64())
+    ).combine_chunks()
     known = places.is_valid().to_numpy(zero_copy_only=False)
     rows = pc.list_parent_indices(labels).to_numpy()[known]
     _, rows = np.unique(rows, return_inverse=True)
@@ -136,7 +153,11 @@ def count_together(labels: pa.ChunkedArray, top_labels: np.ndarray) -> np.ndarra
 
 def sum_positives(partial: pa.Table) -> pa.Table:
     """POSITIVES with several rows a label and split -> with one."""
-    return partial.group_by(["label", "split"]).aggregate([("count", "sum")]).rename_columns(POSITIVES.names)
+    return (
+        partial.group_by(["label", "split"])
+        .aggregate([("count", "sum")])
+        .rename_columns(POSITIVES.names)
+    )
 
 
 def select(merged: pa.Table, label_names: pa.Array, *, keep_unlabeled: bool) -> pa.Table:
@@ -154,4 +175,8 @@ def select(merged: pa.Table, label_names: pa.Array, *, keep_unlabeled: bool) -> 
     known_ids = ids.filter(pa.array(known)).cast(pa.int64())
     labels = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), known_ids)
     table = merged.set_column(merged.column_names.index("labels"), "labels", labels)
-    return table if keep_unlabeled else table.filter(pc.greater(pc.list_value_length(table["labels"]), 0))
+    return (
+        table
+        if keep_unlabeled
+        else table.filter(pc.greater(pc.list_value_length(table["labels"]), 0))
+    )

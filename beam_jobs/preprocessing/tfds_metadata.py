@@ -15,7 +15,14 @@ _DICTIONARY = f"{_CLASSES}.features_dict.FeaturesDict"
 _DTYPES = {"bytes": "string", "int64": "int64", "float": "float32"}
 
 
-def write_metadata(directory: Path, name: str, record_spec: RecordSpec, splits: Mapping[str, SplitInfo], *, has_weights: bool) -> list[str]:
+def write_metadata(
+    directory: Path,
+    name: str,
+    record_spec: RecordSpec,
+    splits: Mapping[str, SplitInfo],
+    *,
+    has_weights: bool,
+) -> list[str]:
     """Writes both files and returns their names.
 
     TensorFlow Datasets knows no default of a feature, so the weight is told of only where every record holds it. It knows no
@@ -28,10 +35,16 @@ def write_metadata(directory: Path, name: str, record_spec: RecordSpec, splits: 
         if feature.default is None or has_weights:
             group, _, name_in_group = feature.name.partition("/")
             if name_in_group:
-                features.setdefault(group, _group())["featuresDict"]["features"][name_in_group] = _feature(feature)
+                features.setdefault(group, _group())["featuresDict"]["features"][name_in_group] = (
+                    _feature(feature)
+                )
             else:
                 features[group] = _feature(feature)
-    content = {"type": _DICTIONARY, "content": {"features": features}, "proto_cls": "tensorflow_datasets.FeaturesDict"}
+    content = {
+        "type": _DICTIONARY,
+        "content": {"features": features},
+        "proto_cls": "tensorflow_datasets.FeaturesDict",
+    }
     info = {
         "name": name,
         "version": "1.0.0",
@@ -54,7 +67,10 @@ def _feature(feature: Feature) -> dict:
     }
     if not feature.ragged:
         return tensor
-    return {"pythonClassName": f"{_CLASSES}.sequence_feature.Sequence", "sequence": {"feature": tensor, "length": "-1"}}
+    return {
+        "pythonClassName": f"{_CLASSES}.sequence_feature.Sequence",
+        "sequence": {"feature": tensor, "length": "-1"},
+    }
 
 
 def _split(name: str, split: SplitInfo) -> dict:

@@ -38,9 +38,9 @@ class SplitByTime(beam.PTransform):
     label_names: beam.PCollection
 
     def expand(self, buckets):
-        counted = buckets | "Times" >> beam.ParDo(_CountTimes(self.keep_unlabeled), AsSingleton(self.label_names)).with_outputs(
-            _DOCUMENTS_TAG, main="times"
-        )
+        counted = buckets | "Times" >> beam.ParDo(
+            _CountTimes(self.keep_unlabeled), AsSingleton(self.label_names)
+        ).with_outputs(_DOCUMENTS_TAG, main="times")
         documents = counted[_DOCUMENTS_TAG] | "Total" >> beam.CombineGlobally(sum)
         cuts = (
             counted.times
@@ -48,13 +48,22 @@ class SplitByTime(beam.PTransform):
             | "GroupTimes" >> beam.GroupByKey()
             | "Cuts" >> beam.Map(self._cuts, AsSingleton(documents))
         )
-        return buckets | "ApplyCuts" >> beam.Map(self._apply, AsSingleton(cuts, default_value=(_NEVER, _NEVER)))
+        return buckets | "ApplyCuts" >> beam.Map(
+            self._apply, AsSingleton(cuts, default_value=(_NEVER, _NEVER))
+        )
 
     def _cuts(self, element: tuple[int, Iterable[Segment]], documents: int) -> tuple[int, int]:
-        times = read_segments(element[1], _TIMES).group_by("time").aggregate([("count", "sum")]).sort_by("time")
+        times = (
+            read_segments(element[1], _TIMES)
+            .group_by("time")
+            .aggregate([("count", "sum")])
+            .sort_by("time")
+        )
         counts = times["count_sum"].to_numpy()
         if counts.sum() != documents:
-            raise RuntimeError(f"the runner lost or repeated data: {counts.sum():,} times for {documents:,} documents")
+            raise RuntimeError(
+                f"the runner lost or repeated data: {counts.sum():,} times for {documents:,} documents"
+            )
         return find_cuts(times["time"].to_numpy(), counts, self.splits)
 
     def _apply(self, bucket: Bucket, cuts: tuple[int, int]) -> Bucket:
@@ -75,7 +84,9 @@ class _CountTimes(beam.DoFn):
     def process(self, bucket: Bucket, label_names: pa.Array) -> Iterator[pa.Table]:
         table = select(read_table(bucket.path), label_names, keep_unlabeled=self.keep_unlabeled)
         times, counts = np.unique(table["given"].to_numpy(), return_counts=True)
-        yield pa.table([times, counts], schema=_TIMES).append_column("key", pa.array(np.zeros(len(times), np.int64)))
+        yield pa.table([times, counts], schema=_TIMES).append_column(
+            "key", pa.array(np.zeros(len(times), np.int64))
+        )
         yield beam.pvalue.TaggedOutput(_DOCUMENTS_TAG, table.num_rows)
 
 

@@ -1,6 +1,5 @@
 """A file whose size and SHA-256 are known once it is written."""
 
-
 import hashlib
 from typing import BinaryIO
 

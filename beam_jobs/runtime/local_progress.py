@@ -14,9 +14,21 @@ POLL_SECONDS = 0.5
 
 
 @contextlib.contextmanager
-def watch(*, parts_dir: Path, num_parts: int, work_dir: Path, num_buckets: int, has_pieces: bool, dataset_dir: Path) -> Iterator[None]:
+def watch(
+    *,
+    parts_dir: Path,
+    num_parts: int,
+    work_dir: Path,
+    num_buckets: int,
+    has_pieces: bool,
+    dataset_dir: Path,
+) -> Iterator[None]:
     """Shows, until the block ends, how much is read, merged, split into pieces and written. Beam's local runner itself tells only at the end."""
-    with beside(lambda done: _watch(done, parts_dir, num_parts, work_dir, num_buckets, has_pieces, dataset_dir)):
+    with beside(
+        lambda done: _watch(
+            done, parts_dir, num_parts, work_dir, num_buckets, has_pieces, dataset_dir
+        )
+    ):
         yield
 
 
@@ -33,7 +45,15 @@ def beside(watch: Callable[[threading.Event], None]) -> Iterator[None]:
         watcher.join()
 
 
-def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Path, num_buckets: int, has_pieces: bool, dataset_dir: Path) -> None:
+def _watch(
+    done: threading.Event,
+    parts_dir: Path,
+    num_parts: int,
+    work_dir: Path,
+    num_buckets: int,
+    has_pieces: bool,
+    dataset_dir: Path,
+) -> None:
     started = time.monotonic()
     seen: dict[Path, dict[str, int]] = {}
 
@@ -43,7 +63,10 @@ def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Pat
                 seen[path] = json.loads(path.read_text())
         read, rejected = (sum(part[key] for part in seen.values()) for key in ("read", "rejected"))
         rate = read / (time.monotonic() - started)
-        return len(seen), f"{len(seen)}/{num_parts} parts, {read:,} documents, {rejected:,} rejected, {rate:,.0f} documents/s"
+        return (
+            len(seen),
+            f"{len(seen)}/{num_parts} parts, {read:,} documents, {rejected:,} rejected, {rate:,.0f} documents/s",
+        )
 
     def bucket_status(prefix: str) -> tuple[int, str]:
         count = len(list(work_dir.glob(f"{prefix}-*.arrow")))
@@ -54,7 +77,10 @@ def _watch(done: threading.Event, parts_dir: Path, num_parts: int, work_dir: Pat
         total = sum(path.stat().st_size for path in shards)
         return len(shards), f"{len(shards)} shards, {total / 1e6:,.1f} MB"
 
-    stages = [("reading", read_status, num_parts), ("merging", lambda: bucket_status("bucket"), num_buckets)]
+    stages = [
+        ("reading", read_status, num_parts),
+        ("merging", lambda: bucket_status("bucket"), num_buckets),
+    ]
     if has_pieces:
         stages.append(("splitting words into pieces", lambda: bucket_status("pieces"), num_buckets))
     stages.append(("writing", write_status, None))

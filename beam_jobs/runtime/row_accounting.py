@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 
-BALANCE_TAG = "balance"  # (what, rows): rows sent, and with a minus rows received; together 0 of each
+BALANCE_TAG = (
+    "balance"  # (what, rows): rows sent, and with a minus rows received; together 0 of each
+)
 
 
 def entry(what: str, rows: int) -> beam.pvalue.TaggedOutput:

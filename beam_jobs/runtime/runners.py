@@ -34,16 +34,24 @@ def pipeline_options(beam_arguments: Sequence[str], input_bytes: int) -> Pipelin
     standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
     runner = (standard.runner or "FnApiRunner").rpartition(".")[2]
     if runner in WRONG_RUNNERS:
-        raise UserError(f"--runner={runner}: Beam 2.77 gives wrong results on it; expected FnApiRunner, FlinkRunner or another runner")
+        raise UserError(
+            f"--runner={runner}: Beam 2.77 gives wrong results on it; expected FnApiRunner, FlinkRunner or another runner"
+        )
     if runner in ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner"):
         standard.runner = "FnApiRunner"  # the others would first try to download another runner
         given = {argument.partition("=")[0] for argument in beam_arguments}
         if "--direct_running_mode" not in given:
-            direct.direct_running_mode = "in_memory" if input_bytes < IN_MEMORY_BYTES else "multi_processing"
+            direct.direct_running_mode = (
+                "in_memory" if input_bytes < IN_MEMORY_BYTES else "multi_processing"
+            )
         if "--direct_num_workers" not in given:
-            direct.direct_num_workers = 1 if direct.direct_running_mode == "in_memory" else os.cpu_count() or 1
+            direct.direct_num_workers = (
+                1 if direct.direct_running_mode == "in_memory" else os.cpu_count() or 1
+            )
         if direct.direct_running_mode == "multi_threading":
-            raise UserError("--direct_running_mode=multi_threading: Beam 2.77 loses elements in it; expected in_memory or multi_processing")
+            raise UserError(
+                "--direct_running_mode=multi_threading: Beam 2.77 loses elements in it; expected in_memory or multi_processing"
+            )
     # The local runner, which others may run within themselves, has a timer thread that flushes output buffers; it does so without
     # a lock and loses elements. 0 switches it off.
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
@@ -84,8 +92,16 @@ def _ended_by_signals() -> Iterator[None]:
         received.append(number)
         raise _ending(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, receive) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    numbers = (
+        (signal.SIGINT, signal.SIGTERM)
+        if threading.current_thread() is threading.main_thread()
+        else ()
+    )
+    before = {
+        number: signal.signal(number, receive)
+        for number in numbers
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     except Exception:

@@ -35,7 +35,9 @@ class Timed(beam.DoFn):
     def setup(self):
         started = time.perf_counter_ns()
         self._do_fn.setup()
-        self._setup_ns = time.perf_counter_ns() - started  # counted with the first element: only bundles have metrics
+        self._setup_ns = (
+            time.perf_counter_ns() - started
+        )  # counted with the first element: only bundles have metrics
 
     def start_bundle(self):
         self._do_fn.start_bundle()
@@ -71,5 +73,8 @@ def report(result: PipelineResult) -> str | None:
         seconds = {step: spent / 1e6 for step, spent in counters.values(result, _NAMESPACE).items()}
     except NotImplementedError:
         return None
-    steps = ", ".join(f"{step} {spent:,.1f} s" for step, spent in sorted(seconds.items(), key=lambda item: -item[1]))
+    steps = ", ".join(
+        f"{step} {spent:,.1f} s"
+        for step, spent in sorted(seconds.items(), key=lambda item: -item[1])
+    )
     return f"time in each step, all workers together: {steps}" if steps else None

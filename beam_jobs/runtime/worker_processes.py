@@ -16,11 +16,15 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
 
 POLL_SECONDS = 0.1
 
-lost: list[str] = []  # what is to be told of the first worker process of this run that ended before the job did
+lost: list[
+    str
+] = []  # what is to be told of the first worker process of this run that ended before the job did
 _running: list["WorkerProcess"] = []
 
 
-@WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)  # in the place of Beam's own, once this module is imported
+@WorkerHandler.register_environment(
+    python_urns.SUBPROCESS_SDK, bytes
+)  # in the place of Beam's own, once this module is imported
 class WorkerProcess(GrpcWorkerHandler):
     """One worker process. Its end, before the job's, ends all others and fails the job.
 
@@ -34,7 +38,13 @@ class WorkerProcess(GrpcWorkerHandler):
         self._is_closed = threading.Event()
 
     def start_worker(self) -> None:
-        command = [sys.executable, "-m", "beam_jobs.worker", f"--id={self.worker_id}", f"--provision_endpoint={self.control_address}"]
+        command = [
+            sys.executable,
+            "-m",
+            "beam_jobs.worker",
+            f"--id={self.worker_id}",
+            f"--provision_endpoint={self.control_address}",
+        ]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         _running.append(self)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -53,7 +63,9 @@ class WorkerProcess(GrpcWorkerHandler):
 
     def _watch(self) -> None:
         self._process.wait()
-        while not self._is_closed.wait(POLL_SECONDS):  # more than once, since a bundle may be sent to it after its end
+        while not self._is_closed.wait(
+            POLL_SECONDS
+        ):  # more than once, since a bundle may be sent to it after its end
             self._note_loss()
             self._fail_requests(lost[0])
             for other in list(_running):  # the job would wait for what they are at
@@ -66,7 +78,11 @@ class WorkerProcess(GrpcWorkerHandler):
         if status == -signal.SIGKILL:
             how = "was killed, perhaps for want of memory: try fewer workers, such as --direct_num_workers=1"
         else:
-            how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            how = (
+                f"was ended by {signal.Signals(-status).name}"
+                if status < 0
+                else f"ended with status {status}"
+            )
         lost.append(f"worker process {self._process.pid} {how}")
 
     def _fail_requests(self, error: str) -> None:

@@ -9,13 +9,13 @@ BATCH_DOCUMENTS = 512
 REJECTS_TAG = "rejects"
 
 
-BATCH_CHARACTERS = 8 << 20  # a batch ends here where its documents are long, so that memory stays bounded
-
+BATCH_CHARACTERS = (
+    8 << 20
+)  # a batch ends here where its documents are long, so that memory stays bounded
 
 
 def _characters(row: Document | Reject) -> int:
     return sum(map(len, row.texts)) if isinstance(row, Document) else len(row.content)
-
 
 
 def batches(rows: Iterator[Document | Reject]) -> Iterator[list[Document | Reject]]:

@@ -44,7 +44,10 @@ class TransformSource:
         source, row = self.data.reader, 0
         try:
             if not isinstance(element, Document):
-                raise Rejected(NO_DOCUMENT, f"received {type(element).__name__}, expected beam_jobs.sources.documents.Document or Reject")
+                raise Rejected(
+                    NO_DOCUMENT,
+                    f"received {type(element).__name__}, expected beam_jobs.sources.documents.Document or Reject",
+                )
             source, row = str(element.source), element.row
             return self._document(element)
         except Rejected as error:
@@ -52,19 +55,45 @@ class TransformSource:
 
     def _document(self, document: Document) -> Document:
         spec = self.data.record_spec
-        for name, expected in (("texts", len(spec.text_names)), ("metadata", len(spec.metadata_names)), ("labels", None)):
+        for name, expected in (
+            ("texts", len(spec.text_names)),
+            ("metadata", len(spec.metadata_names)),
+            ("labels", None),
+        ):
             received = getattr(document, name)
-            if not isinstance(received, tuple) or not all(isinstance(value, str) for value in received):
-                raise Rejected(NO_DOCUMENT, f"{name}: received {received!r:.80}, expected a tuple of strings")
+            if not isinstance(received, tuple) or not all(
+                isinstance(value, str) for value in received
+            ):
+                raise Rejected(
+                    NO_DOCUMENT, f"{name}: received {received!r:.80}, expected a tuple of strings"
+                )
             if expected is not None and len(received) != expected:
-                raise Rejected(NO_DOCUMENT, f"{name}: received {len(received)}, expected {expected}, as data.text_fields and metadata_fields say")
-        if not isinstance(document.id, str) or not isinstance(document.source, str) or not isinstance(document.row, int):
+                raise Rejected(
+                    NO_DOCUMENT,
+                    f"{name}: received {len(received)}, expected {expected}, as data.text_fields and metadata_fields say",
+                )
+        if (
+            not isinstance(document.id, str)
+            or not isinstance(document.source, str)
+            or not isinstance(document.row, int)
+        ):
             raise Rejected(
-                NO_DOCUMENT, f"received the id {document.id!r:.80} at {document.source!r:.80}, row {document.row!r}, expected strings and an int"
+                NO_DOCUMENT,
+                f"received the id {document.id!r:.80} at {document.source!r:.80}, row {document.row!r}, expected strings and an int",
             )
-        if not isinstance(document.weight, int | float) or not math.isfinite(document.weight) or not 0 <= document.weight <= MAX_WEIGHT:
-            raise Rejected(NO_DOCUMENT, f"weight: received {document.weight!r:.80}, expected a number of 0 or more")
-        return dataclasses.replace(document, labels=checked_labels(document.labels, f"labels: received {document.labels!r:.80}"))
+        if (
+            not isinstance(document.weight, int | float)
+            or not math.isfinite(document.weight)
+            or not 0 <= document.weight <= MAX_WEIGHT
+        ):
+            raise Rejected(
+                NO_DOCUMENT,
+                f"weight: received {document.weight!r:.80}, expected a number of 0 or more",
+            )
+        return dataclasses.replace(
+            document,
+            labels=checked_labels(document.labels, f"labels: received {document.labels!r:.80}"),
+        )
 
 
 def make(data: CustomData):
@@ -78,12 +107,16 @@ def make(data: CustomData):
         imported = importlib.import_module(module)
         kind = getattr(imported, name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"data.reader: cannot import {data.reader!r}: {error}; expected package.module:name, on PYTHONPATH or installed") from None
+        raise UserError(
+            f"data.reader: cannot import {data.reader!r}: {error}; expected package.module:name, on PYTHONPATH or installed"
+        ) from None
     _let_worker_processes_find(module)
     try:
         source = kind(**data.options)
     except TypeError as error:
-        raise UserError(f"data.options: received {sorted(data.options)}, which {data.reader} does not take: {error}") from None
+        raise UserError(
+            f"data.options: received {sorted(data.options)}, which {data.reader} does not take: {error}"
+        ) from None
     if isinstance(source, beam.PTransform):
         return TransformSource(source, data)
     if missing := [method for method in _METHODS if not callable(getattr(source, method, None))]:
@@ -98,7 +131,9 @@ def _let_worker_processes_find(module: str) -> None:
     """Worker processes of this machine import the module too: they get the places where this process looks for modules."""
     top = sys.modules[module.partition(".")[0]]
     for file in filter(None, [getattr(top, "__file__", None), *getattr(top, "__path__", [])]):
-        folder = os.path.dirname(os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file)
+        folder = os.path.dirname(
+            os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file
+        )
         known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         if folder not in known:
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*known, folder]))

@@ -16,7 +16,10 @@ from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import Fields, Rejected, check_columns, columns_read, too_long
 from beam_jobs.sources.input_files import InputFile, match_files
 
-_DAMAGE = (*streams.DAMAGE, UnicodeError)  # UnicodeError: such as half a character of UTF-16 at the end
+_DAMAGE = (
+    *streams.DAMAGE,
+    UnicodeError,
+)  # UnicodeError: such as half a character of UTF-16 at the end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,10 @@ class CsvReader:
             check_columns(self.data, self.data.columns, "data.columns")
         else:
             for file in files:
-                with contextlib.suppress(*_DAMAGE), self._rows(file) as rows:  # damage is told with its row when the file is read
+                with (
+                    contextlib.suppress(*_DAMAGE),
+                    self._rows(file) as rows,
+                ):  # damage is told with its row when the file is read
                     self._header(rows, file)
         return files
 
@@ -45,7 +51,9 @@ class CsvReader:
                     next_line = row.number + len(row.lines)
                     try:
                         if received := row.fields():  # a blank line has none
-                            yield fields.document(_by_column(columns, received), file.name, row.number)
+                            yield fields.document(
+                                _by_column(columns, received), file.name, row.number
+                            )
                     except Rejected as error:
                         yield error.reject(file.name, row.number, row.content())
         except _DAMAGE as error:
@@ -53,9 +61,14 @@ class CsvReader:
 
     @contextlib.contextmanager
     def _rows(self, file: InputFile) -> Iterator[Iterator["_Row"]]:
-        encoding = "utf-8-sig" if codecs.lookup(self.data.encoding).name == "utf-8" else self.data.encoding
+        encoding = (
+            "utf-8-sig" if codecs.lookup(self.data.encoding).name == "utf-8" else self.data.encoding
+        )
         # A byte that is wrong in the encoding becomes a lone surrogate, which spoils its row and no other.
-        with streams.open_stream(file.path) as stream, io.TextIOWrapper(stream, encoding, "surrogateescape", newline="") as text:
+        with (
+            streams.open_stream(file.path) as stream,
+            io.TextIOWrapper(stream, encoding, "surrogateescape", newline="") as text,
+        ):
             yield _rows(text, self.data)
 
     def _header(self, rows: Iterator["_Row"], file: InputFile) -> list[str]:
@@ -64,11 +77,15 @@ class CsvReader:
             try:
                 columns = row.fields()
             except Rejected as error:
-                raise UserError(f"{file.name}: its first row, which should name the columns, is wrong: {error.reason}: {error.detail}") from None
+                raise UserError(
+                    f"{file.name}: its first row, which should name the columns, is wrong: {error.reason}: {error.detail}"
+                ) from None
             check_columns(self.data, columns, file.name)
             twice = [name for name in columns_read(self.data) if columns.count(name) > 1]
             if twice:
-                raise UserError(f"{file.name}: received several columns {twice[0]!r}, expected one; rename the others")
+                raise UserError(
+                    f"{file.name}: received several columns {twice[0]!r}, expected one; rename the others"
+                )
             return columns
         return []
 
@@ -91,7 +108,10 @@ class _Row:
                     line.encode("utf-8")
                 except UnicodeEncodeError as error:
                     byte = ord(line[error.start]) & 0xFF
-                    raise Rejected("wrong encoding", f"received the byte 0x{byte:02x}, expected text in data.encoding") from None
+                    raise Rejected(
+                        "wrong encoding",
+                        f"received the byte 0x{byte:02x}, expected text in data.encoding",
+                    ) from None
         return self.received
 
     def content(self) -> str:
@@ -100,13 +120,18 @@ class _Row:
 
 def _by_column(columns: Sequence[str], received: list[str]) -> dict[str, str]:
     if len(received) != len(columns):
-        raise Rejected("wrong number of fields", f"received {len(received)}, expected {len(columns)}: {', '.join(columns)}")
+        raise Rejected(
+            "wrong number of fields",
+            f"received {len(received)}, expected {len(columns)}: {', '.join(columns)}",
+        )
     return dict(zip(columns, received, strict=True))
 
 
 def _rows(text: TextIO, data: CsvData) -> Iterator[_Row]:
     """The rows of a file. Behind a row that is wrong, such as one whose quotes do not end, reading goes on with its second line."""
-    csv.field_size_limit(max(csv.field_size_limit(), data.max_row_bytes + 1))  # of the whole process; our own limit is below
+    csv.field_size_limit(
+        max(csv.field_size_limit(), data.max_row_bytes + 1)
+    )  # of the whole process; our own limit is below
     lines = _Lines(text, data.max_row_bytes)
     parser = csv.reader(
         lines,
@@ -156,7 +181,9 @@ class _Lines:
         if not is_whole or self._characters > self._max_characters:
             raise too_long(self._max_characters)
         if "\0" in line:  # which Python 3.10 takes for an error and later ones for text
-            raise Rejected("NUL character", "received a NUL character, expected text; is data.encoding right?")
+            raise Rejected(
+                "NUL character", "received a NUL character, expected text; is data.encoding right?"
+            )
         return line
 
     def begin_row(self) -> int:

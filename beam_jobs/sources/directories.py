@@ -32,18 +32,29 @@ class DirectoriesReader:
     data: DirectoriesData
 
     def files(self) -> list[InputFile]:
-        patterns = [_all_below(pattern) if _is_directory(pattern) else pattern for pattern in self.data.inputs]
+        patterns = [
+            _all_below(pattern) if _is_directory(pattern) else pattern
+            for pattern in self.data.inputs
+        ]
         tops = [_fixed_part(pattern) for pattern in patterns]
         files = match_files(patterns)
         # What stands above an input may be hidden: the user has named it.
-        return [file for file in files if any(file.path.startswith(top) and not _is_hidden(file.path[len(top) :]) for top in tops)]
+        return [
+            file
+            for file in files
+            if any(
+                file.path.startswith(top) and not _is_hidden(file.path[len(top) :]) for top in tops
+            )
+        ]
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
         members = 0
         try:
             with streams.open_stream(file.path) as stream:
                 if not _is_archive(file.path):
-                    yield self._document(file.name, stream.read(self.data.max_row_bytes + 1), file.name)
+                    yield self._document(
+                        file.name, stream.read(self.data.max_row_bytes + 1), file.name
+                    )
                     return
                 watched = _WatchedStream(stream)
                 with tarfile.open(fileobj=watched, mode="r|") as archive:
@@ -63,7 +74,10 @@ class DirectoriesReader:
                 raise too_long(self.data.max_row_bytes)
             label = posixpath.basename(posixpath.dirname(name.replace(os.sep, "/")))
             if label in ("", ".."):
-                raise Rejected("no labels", f"{name} stands in no directory of its own; expected a directory a label")
+                raise Rejected(
+                    "no labels",
+                    f"{name} stands in no directory of its own; expected a directory a label",
+                )
             labels = checked_labels([label], name)
             text = posts.without(self._decoded(content), self.data.remove)
         except Rejected as error:
@@ -75,13 +89,23 @@ class DirectoriesReader:
             return content.decode(self.data.encoding or "utf-8-sig")
         except UnicodeError as error:
             if self.data.encoding is not None:
-                raise Rejected("wrong encoding", f"{error}; data.encoding may be left out") from None
+                raise Rejected(
+                    "wrong encoding", f"{error}; data.encoding may be left out"
+                ) from None
         guesses = charset_normalizer.from_bytes(content)
         best = guesses.best()
         if best is None:
-            raise Rejected("wrong encoding", "received bytes of no known encoding; expected text, or data.encoding")
+            raise Rejected(
+                "wrong encoding",
+                "received bytes of no known encoding; expected text, or data.encoding",
+            )
         # Where several fit equally well, the order of their names would decide: cp1250 for French.
-        usual = (guess for guess in guesses if guess.encoding == _USUAL_ENCODING and (guess.chaos, -guess.coherence) <= (best.chaos, -best.coherence))
+        usual = (
+            guess
+            for guess in guesses
+            if guess.encoding == _USUAL_ENCODING
+            and (guess.chaos, -guess.coherence) <= (best.chaos, -best.coherence)
+        )
         return str(next(usual, best))
 
 
@@ -122,11 +146,16 @@ def _fixed_part(pattern: str) -> str:
 
 
 def _is_archive(path: str) -> bool:
-    return path.lower().endswith((".tar", ".tgz", ".tbz2", ".txz")) or os.path.splitext(path)[0].lower().endswith(".tar")
+    return path.lower().endswith((".tar", ".tgz", ".tbz2", ".txz")) or os.path.splitext(path)[
+        0
+    ].lower().endswith(".tar")
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") and part not in (".", "..") for part in name.replace(os.sep, "/").split("/"))
+    return any(
+        part.startswith(".") and part not in (".", "..")
+        for part in name.replace(os.sep, "/").split("/")
+    )
 
 
 def _member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> BinaryIO:

@@ -19,12 +19,29 @@ from beam_jobs.sources.fields import TOO_LONG
 from beam_jobs.sources.input_files import InputFile
 
 STANDARD_LIBRARY = "stdlib"
-MAX_SOURCE_BYTES = 16 << 20  # 16 MiB: what is longer was made by a program, and parsing takes a hundred times its size
+MAX_SOURCE_BYTES = (
+    16 << 20
+)  # 16 MiB: what is longer was made by a program, and parsing takes a hundred times its size
 # Parts of the standard library's folder that are not the library: other packages, tests, demonstrations.
-_NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__phello__", "__pycache__"}
+_NOT_THE_LIBRARY = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "__phello__",
+    "__pycache__",
+}
 
 # A method is a function: whether a class stands around it, its docstring seldom tells.
-_KINDS = {ast.Module: "kind:module", ast.ClassDef: "kind:class", ast.FunctionDef: "kind:function", ast.AsyncFunctionDef: "kind:function"}
+_KINDS = {
+    ast.Module: "kind:module",
+    ast.ClassDef: "kind:class",
+    ast.FunctionDef: "kind:function",
+    ast.AsyncFunctionDef: "kind:function",
+}
 # The fields of a statement that hold statements, in the order of the file. Definitions stand in no other place.
 _BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 
@@ -40,12 +57,20 @@ class DocstringsReader:
         for root, top in self._tops():
             for path in [top] if top.is_file() else _python_files(top):
                 name = path.relative_to(root).as_posix()
-                found.setdefault(name, InputFile(name=name, path=str(path), bytes=path.stat().st_size))
+                found.setdefault(
+                    name, InputFile(name=name, path=str(path), bytes=path.stat().st_size)
+                )
         return [found[name] for name in sorted(found)]
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
         if file.bytes > MAX_SOURCE_BYTES:
-            yield Reject(file.name, 0, TOO_LONG, f"{file.bytes:,} bytes of Python, expected at most {MAX_SOURCE_BYTES:,}", "")
+            yield Reject(
+                file.name,
+                0,
+                TOO_LONG,
+                f"{file.bytes:,} bytes of Python, expected at most {MAX_SOURCE_BYTES:,}",
+                "",
+            )
             return
         try:
             source = Path(file.path).read_bytes()
@@ -59,16 +84,28 @@ class DocstringsReader:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", None) or 0
             text = source.decode("utf-8", "replace").splitlines()[line - 1 : line] if line else []
-            yield Reject(file.name, line, "not Python", f"{type(error).__name__}: {error}", "".join(text))
+            yield Reject(
+                file.name, line, "not Python", f"{type(error).__name__}: {error}", "".join(text)
+            )
             return
         modules = file.name.removesuffix(".py").split("/")
         if modules[-1] == "__init__" and len(modules) > 1:
             modules.pop()
-        parents = tuple(".".join(modules[:depth]) for depth in range(1, min(len(modules), self.data.label_depth) + 1))
+        parents = tuple(
+            ".".join(modules[:depth])
+            for depth in range(1, min(len(modules), self.data.label_depth) + 1)
+        )
         for qualified_name, row, kind, docstring in docstrings:
             if len(docstring.split()) >= self.data.min_words:
                 name = ".".join(modules) + (f":{qualified_name}" if qualified_name else "")
-                yield Document(id=name, texts=(docstring,), labels=(*parents, kind), weight=1.0, source=file.name, row=row)
+                yield Document(
+                    id=name,
+                    texts=(docstring,),
+                    labels=(*parents, kind),
+                    weight=1.0,
+                    source=file.name,
+                    row=row,
+                )
 
     def _tops(self) -> list[tuple[Path, Path]]:
         """(root that names are relative to, file or folder to read), for each package."""
@@ -82,7 +119,9 @@ class DocstringsReader:
                 continue
             spec = importlib.machinery.PathFinder.find_spec(package)
             if spec is None:
-                raise UserError(f"data.packages: no installed package {package!r}; expected the name that `import` takes, or {STANDARD_LIBRARY!r}")
+                raise UserError(
+                    f"data.packages: no installed package {package!r}; expected the name that `import` takes, or {STANDARD_LIBRARY!r}"
+                )
             for place in spec.submodule_search_locations or [spec.origin]:
                 tops.append((Path(place).parent, Path(place)))
         return tops
@@ -93,7 +132,8 @@ def _standard_library() -> list[tuple[Path, Path]]:
     return [
         (root, path)
         for path in sorted(root.iterdir())
-        if path.name not in _NOT_THE_LIBRARY and (path.suffix == ".py" or (path.is_dir() and path.name in sys.stdlib_module_names))
+        if path.name not in _NOT_THE_LIBRARY
+        and (path.suffix == ".py" or (path.is_dir() and path.name in sys.stdlib_module_names))
     ]
 
 

@@ -50,7 +50,9 @@ def check_columns(data: Rows, found: Iterable[str], source: str) -> None:
     for key, names in _named(data):
         if missing := [name for name in names if name not in found]:
             those = ", ".join(map(repr, missing))
-            raise UserError(f"data.{key}: {source} has no column {those}; the columns found are {', '.join(map(repr, found)) or 'none'}")
+            raise UserError(
+                f"data.{key}: {source} has no column {those}; the columns found are {', '.join(map(repr, found)) or 'none'}"
+            )
 
 
 def columns_read(data: Rows) -> list[str]:
@@ -88,7 +90,9 @@ class Fields:
         return Document(
             id=self._id(values, source, row),
             texts=self.data.texts(self._texts(values)),
-            labels=self._labels_of_columns(values) if self.data.label_columns else self._labels(values),
+            labels=self._labels_of_columns(values)
+            if self.data.label_columns
+            else self._labels(values),
             weight=self._weight(values),
             source=source,
             row=row,
@@ -102,7 +106,10 @@ class Fields:
             return f"{source}:{row}"
         value = values.get(self.data.id_field)
         if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-            raise Rejected("no id", f"{self.data.id_field}: received {_short(value)}, expected a string or an integer")
+            raise Rejected(
+                "no id",
+                f"{self.data.id_field}: received {_short(value)}, expected a string or an integer",
+            )
         return str(value)
 
     def _texts(self, values: Mapping[str, Any]) -> list[str]:
@@ -110,9 +117,14 @@ class Fields:
         for field in self.data.text_fields:
             value = values.get(field)
             if value is None:
-                raise Rejected("no text", f"field {field!r} is missing or null; the row has {', '.join(map(repr, sorted(values)))}")
+                raise Rejected(
+                    "no text",
+                    f"field {field!r} is missing or null; the row has {', '.join(map(repr, sorted(values)))}",
+                )
             if not isinstance(value, str):
-                raise Rejected("text is no string", f"{field}: received {_short(value)}, expected a string")
+                raise Rejected(
+                    "text is no string", f"{field}: received {_short(value)}, expected a string"
+                )
             texts.append(value)
         return texts
 
@@ -124,18 +136,27 @@ class Fields:
         what = f"{field}: received {_short(received)}"
         if received is None:
             if field not in values:
-                raise Rejected("no labels", f"field {field!r} is missing; expected a list, which may be empty")
+                raise Rejected(
+                    "no labels", f"field {field!r} is missing; expected a list, which may be empty"
+                )
             return ()
         if delimiter is not None:
             if not isinstance(received, str):
-                raise Rejected("labels are no string", f"{what}, expected labels joined by {delimiter!r}")
+                raise Rejected(
+                    "labels are no string", f"{what}, expected labels joined by {delimiter!r}"
+                )
             received = [label for label in received.split(delimiter) if label.strip()]
         elif self.all_strings:
             received = [received] if received.strip() else []
         elif not isinstance(received, list):
-            raise Rejected("labels are no list", f"{what}, expected a list of strings; for joined labels set data.label_delimiter")
+            raise Rejected(
+                "labels are no list",
+                f"{what}, expected a list of strings; for joined labels set data.label_delimiter",
+            )
         elif not all(isinstance(label, str) and label.strip() for label in received):
-            raise Rejected("label is no string", f"{what}, expected a list of strings that are not empty")
+            raise Rejected(
+                "label is no string", f"{what}, expected a list of strings that are not empty"
+            )
         return checked_labels(received, what)
 
     def _labels_of_columns(self, values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -145,7 +166,10 @@ class Fields:
             value = values.get(field)
             number = 0.0 if value is None else self._number(value)
             if number is None:
-                raise Rejected("label is no number", f"{field}: received {_short(value)}, expected 0, 1 or a number between")
+                raise Rejected(
+                    "label is no number",
+                    f"{field}: received {_short(value)}, expected 0, 1 or a number between",
+                )
             if number >= self.data.label_threshold:
                 present.append(field)
         return tuple(present)
@@ -157,7 +181,10 @@ class Fields:
         is_number = not isinstance(value, bool) and value is not None and value != ""
         number = self._number(value) if is_number else None
         if number is None or not 0 <= number <= MAX_WEIGHT:
-            raise Rejected("no weight", f"{self.data.weight_field}: received {_short(value)}, expected a number from 0 to {MAX_WEIGHT:.1e}")
+            raise Rejected(
+                "no weight",
+                f"{self.data.weight_field}: received {_short(value)}, expected a number from 0 to {MAX_WEIGHT:.1e}",
+            )
         return number
 
     def _word(self, values: Mapping[str, Any], field: str | None) -> str | None:
@@ -182,9 +209,15 @@ def checked_labels(labels: Iterable[str], what: str) -> tuple[str, ...]:
     """Labels without white space around them; raises Rejected where one cannot be a line of a file."""
     stripped = tuple(label.strip() for label in labels)
     if not all(map(str.isprintable, stripped)):
-        raise Rejected("label is not printable", f"{what}, expected labels without control characters or line breaks")
+        raise Rejected(
+            "label is not printable",
+            f"{what}, expected labels without control characters or line breaks",
+        )
     if any(len(label) > MAX_LABEL_CHARACTERS for label in stripped):
-        raise Rejected("label is too long", f"{what}, expected labels of at most {MAX_LABEL_CHARACTERS:,} characters")
+        raise Rejected(
+            "label is too long",
+            f"{what}, expected labels of at most {MAX_LABEL_CHARACTERS:,} characters",
+        )
     return stripped
 
 

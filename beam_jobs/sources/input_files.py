@@ -13,11 +13,21 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs.contract.errors import UserError
 
 PART_BYTES = 4 << 20  # 4 MiB: small files are read together in parts of about this size
-RANGE_BYTES = 16 << 20  # 16 MiB: larger files are read in ranges of about this size, where their format lets them
+RANGE_BYTES = (
+    16 << 20
+)  # 16 MiB: larger files are read in ranges of about this size, where their format lets them
 _BLOCK_BYTES = 1 << 20  # 1 MiB is searched for line ends, or hashed, at a time
 _THREADS = 8  # remote files answer slowly, so several are asked at once
 # By the extension of compressed files: text is about so many times as large.
-COMPRESSED = {".gz": 3.0, ".tgz": 3.0, ".zst": 3.0, ".bz2": 4.0, ".tbz2": 4.0, ".xz": 4.0, ".txz": 4.0}
+COMPRESSED = {
+    ".gz": 3.0,
+    ".tgz": 3.0,
+    ".zst": 3.0,
+    ".bz2": 4.0,
+    ".tbz2": 4.0,
+    ".xz": 4.0,
+    ".txz": 4.0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +65,9 @@ def extension(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def match_files(patterns: Sequence[str], *, unit: Literal["line", "row group"] | None = None) -> list[InputFile]:
+def match_files(
+    patterns: Sequence[str], *, unit: Literal["line", "row group"] | None = None
+) -> list[InputFile]:
     """The files that match any of the patterns, sorted by path and each once.
 
     Raises:
@@ -72,14 +84,29 @@ def match_files(patterns: Sequence[str], *, unit: Literal["line", "row group"] |
         except (ValueError, BeamIOError) as error:
             raise UserError(f"data.inputs: cannot look for {pattern!r}: {error}") from None
         if not matches:
-            raise UserError(f"data.inputs: no file matches {pattern!r}; expected a file or a glob pattern, seen from the working directory")
+            raise UserError(
+                f"data.inputs: no file matches {pattern!r}; expected a file or a glob pattern, seen from the working directory"
+            )
         for match in matches:
             if os.path.isdir(match.path):
-                raise UserError(f"data.inputs: {pattern!r} is a directory; expected files, such as {os.path.join(pattern, '*.jsonl')!r}")
-            is_relative = not is_remote and (match.path.startswith(here) or not os.path.isabs(pattern))
+                raise UserError(
+                    f"data.inputs: {pattern!r} is a directory; expected files, such as {os.path.join(pattern, '*.jsonl')!r}"
+                )
+            is_relative = not is_remote and (
+                match.path.startswith(here) or not os.path.isabs(pattern)
+            )
             name = os.path.relpath(match.path) if is_relative else match.path
             expansion = COMPRESSED.get(extension(match.path), 1.0)
-            found.setdefault(match.path, InputFile(name=name, path=match.path, bytes=match.size_in_bytes, expansion=expansion, unit=unit))
+            found.setdefault(
+                match.path,
+                InputFile(
+                    name=name,
+                    path=match.path,
+                    bytes=match.size_in_bytes,
+                    expansion=expansion,
+                    unit=unit,
+                ),
+            )
     return [found[path] for path in sorted(found)]
 
 
@@ -93,7 +120,9 @@ def input_hash(files: Sequence[InputFile]) -> str:
     digest = hashlib.sha256()
     with ThreadPoolExecutor(_THREADS) as pool:
         for file, content in zip(files, pool.map(_checksum, files), strict=True):
-            digest.update(f"{file.name}\0{file.bytes}\0{content}\n".encode("utf-8", "surrogateescape"))
+            digest.update(
+                f"{file.name}\0{file.bytes}\0{content}\n".encode("utf-8", "surrogateescape")
+            )
     return digest.hexdigest()
 
 
@@ -112,7 +141,9 @@ def _checksum(file: InputFile) -> str:
     return digest.hexdigest()
 
 
-def parts(files: Sequence[InputFile], *, part_bytes: int = PART_BYTES, range_bytes: int = RANGE_BYTES) -> list[list[InputFile]]:
+def parts(
+    files: Sequence[InputFile], *, part_bytes: int = PART_BYTES, range_bytes: int = RANGE_BYTES
+) -> list[list[InputFile]]:
     """Groups files, in order, into units of parallel work; large files are cut into ranges where their format lets them.
 
     A range of lines must know which lines stand before it, so files that are cut are read once here, which takes
@@ -121,7 +152,9 @@ def parts(files: Sequence[InputFile], *, part_bytes: int = PART_BYTES, range_byt
     groups: list[list[InputFile]] = []
     group: list[InputFile] = []
     group_bytes = 0
-    for piece in _with_line_ends_before([piece for file in files for piece in _ranges(file, range_bytes)]):
+    for piece in _with_line_ends_before(
+        [piece for file in files for piece in _ranges(file, range_bytes)]
+    ):
         group.append(piece)
         group_bytes += piece.plain_bytes
         if group_bytes >= part_bytes:
@@ -135,7 +168,11 @@ def _ranges(file: InputFile, range_bytes: int) -> Iterator[InputFile]:
     bounds = [file.bytes * i // count for i in range(count + 1)]
     for start, end in zip(bounds[:-1], bounds[1:], strict=True):
         is_last = end == file.bytes
-        yield dataclasses.replace(file, bytes=end - start, start=start, end=None if is_last else end) if count > 1 else file
+        yield (
+            dataclasses.replace(file, bytes=end - start, start=start, end=None if is_last else end)
+            if count > 1
+            else file
+        )
 
 
 def _with_line_ends_before(pieces: Sequence[InputFile]) -> Iterator[InputFile]:

@@ -39,7 +39,11 @@ class JsonlReader:
                             raise too_long(max_bytes)
                         yield fields.document(_parse(line, row), file.name, row)
                     except Rejected as error:
-                        yield error.reject(file.name, row, line[:MAX_REJECT_CONTENT].decode("utf-8", "replace").rstrip("\r\n"))
+                        yield error.reject(
+                            file.name,
+                            row,
+                            line[:MAX_REJECT_CONTENT].decode("utf-8", "replace").rstrip("\r\n"),
+                        )
         except streams.DAMAGE as error:
             yield streams.unreadable(file, row + 1, error)
 
@@ -48,7 +52,9 @@ class JsonlReader:
             found: dict[str, None] = {}
             try:
                 with streams.open_stream(file.path) as stream:
-                    for row, line, _ in itertools.islice(streams.numbered_lines(stream, file, self.data.max_row_bytes), _PEEKED_ROWS):
+                    for row, line, _ in itertools.islice(
+                        streams.numbered_lines(stream, file, self.data.max_row_bytes), _PEEKED_ROWS
+                    ):
                         try:
                             found.update(dict.fromkeys(_parse(line, row)))
                         except Rejected:
@@ -70,5 +76,7 @@ def _parse(line: bytes, row: int) -> dict:
     except (ValueError, RecursionError) as error:
         raise Rejected("not JSON", str(error)) from None
     if not isinstance(values, dict):
-        raise Rejected("not an object", f"received a JSON {type(values).__name__}, expected an object")
+        raise Rejected(
+            "not an object", f"received a JSON {type(values).__name__}, expected an object"
+        )
     return values

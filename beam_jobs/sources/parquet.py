@@ -31,9 +31,14 @@ class ParquetReader:
         for file in match_files(self.data.inputs, unit="row group"):
             try:
                 with _open(file) as parquet:
-                    schema, plain_bytes = parquet.schema_arrow, _plain_bytes(parquet.metadata, columns_read(self.data))
+                    schema, plain_bytes = (
+                        parquet.schema_arrow,
+                        _plain_bytes(parquet.metadata, columns_read(self.data)),
+                    )
             except _DAMAGE as error:
-                raise UserError(f"data.inputs: {file.name} ({file.bytes:,} bytes) is no whole Parquet file: {error}") from None
+                raise UserError(
+                    f"data.inputs: {file.name} ({file.bytes:,} bytes) is no whole Parquet file: {error}"
+                ) from None
             check_columns(self.data, schema.names, file.name)
             self._check_types(schema, file)
             files.append(dataclasses.replace(file, expansion=plain_bytes / file.bytes))
@@ -52,18 +57,28 @@ class ParquetReader:
                             raise too_long(self.data.max_row_bytes)
                         yield document
                     except Rejected as error:
-                        yield error.reject(file.name, row, "" if isinstance(values, Rejected) else str(values))
+                        yield error.reject(
+                            file.name, row, "" if isinstance(values, Rejected) else str(values)
+                        )
         except _DAMAGE as error:
             yield streams.unreadable(file, row + 1, error)
 
-    def _rows(self, parquet: pq.ParquetFile, file: InputFile) -> Iterator[tuple[int, dict[str, Any] | Rejected]]:
+    def _rows(
+        self, parquet: pq.ParquetFile, file: InputFile
+    ) -> Iterator[tuple[int, dict[str, Any] | Rejected]]:
         row = 0
         for i in range(parquet.num_row_groups):
             group = parquet.metadata.row_group(i)
-            if file.start <= _first_byte(group) and (file.end is None or _first_byte(group) < file.end):
+            if file.start <= _first_byte(group) and (
+                file.end is None or _first_byte(group) < file.end
+            ):
                 # Threads would compete with the other worker processes.
-                batches = parquet.iter_batches(BATCH_ROWS, row_groups=[i], columns=columns_read(self.data), use_threads=False)
-                yield from enumerate((values for batch in batches for values in _values(batch)), start=row + 1)
+                batches = parquet.iter_batches(
+                    BATCH_ROWS, row_groups=[i], columns=columns_read(self.data), use_threads=False
+                )
+                yield from enumerate(
+                    (values for batch in batches for values in _values(batch)), start=row + 1
+                )
             row += group.num_rows
 
     def _check_types(self, schema: pa.Schema, file: InputFile) -> None:
@@ -74,18 +89,31 @@ class ParquetReader:
         elif self.data.labels_field is None:
             pass
         elif self.data.label_delimiter is not None:
-            wanted.append((self.data.labels_field, _is_string, "a string, as data.label_delimiter is set"))
+            wanted.append(
+                (self.data.labels_field, _is_string, "a string, as data.label_delimiter is set")
+            )
         else:
-            wanted.append((self.data.labels_field, _is_list_of_strings, "a list of strings; for joined labels set data.label_delimiter"))
+            wanted.append(
+                (
+                    self.data.labels_field,
+                    _is_list_of_strings,
+                    "a list of strings; for joined labels set data.label_delimiter",
+                )
+            )
         for name, is_wanted, what in wanted:
             kind = schema.field(name).type
             if not is_wanted(kind) and not pa.types.is_null(kind):
-                raise UserError(f"{file.name}: column {name!r} has the type {kind}, expected {what}")
+                raise UserError(
+                    f"{file.name}: column {name!r} has the type {kind}, expected {what}"
+                )
 
 
 @contextlib.contextmanager
 def _open(file: InputFile) -> Iterator[pq.ParquetFile]:
-    with FileSystems.open(file.path, compression_type="uncompressed") as stream, pq.ParquetFile(stream) as parquet:
+    with (
+        FileSystems.open(file.path, compression_type="uncompressed") as stream,
+        pq.ParquetFile(stream) as parquet,
+    ):
         yield parquet
 
 
@@ -93,20 +121,31 @@ def _plain_bytes(metadata: pq.FileMetaData, columns: Collection[str]) -> int:
     """Bytes of the columns when they are decompressed."""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     chunks = (group.column(j) for group in groups for j in range(group.num_columns))
-    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns)
+    return sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.path_in_schema.partition(".")[0] in columns
+    )
 
 
 def _first_byte(group: pq.RowGroupMetaData) -> int:
-    return min(group.column(0).dictionary_page_offset or group.column(0).data_page_offset, group.column(0).data_page_offset)
+    return min(
+        group.column(0).dictionary_page_offset or group.column(0).data_page_offset,
+        group.column(0).data_page_offset,
+    )
 
 
 def _is_string(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def _is_list_of_strings(kind: pa.DataType) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    is_list = (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
     return is_list and (_is_string(kind.value_type) or pa.types.is_null(kind.value_type))
 
 

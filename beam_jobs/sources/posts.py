@@ -12,7 +12,11 @@ _QUOTE = re.compile(r"writes in|writes:|wrote:|says:|said:|^In article|^Quoted f
 
 def without(text: str, parts: Iterable[str]) -> str:
     """A post without the named parts: `headers`, `footers`, `quotes`; always removed in this order."""
-    for part, remove in (("headers", _without_header), ("footers", _without_footer), ("quotes", _without_quotes)):
+    for part, remove in (
+        ("headers", _without_header),
+        ("footers", _without_footer),
+        ("quotes", _without_quotes),
+    ):
         if part in parts:
             text = remove(text)
     return text

@@ -40,16 +40,24 @@ class StackExchangeReader:
                     try:
                         if not is_whole:
                             raise too_long(max_bytes)
-                        document = self._document(decode(line).removeprefix("\ufeff").strip(), file.name, row)
+                        document = self._document(
+                            decode(line).removeprefix("\ufeff").strip(), file.name, row
+                        )
                         if document:
                             yield document
                     except Rejected as error:
-                        yield error.reject(file.name, row, line[:MAX_REJECT_CONTENT].decode("utf-8", "replace").strip())
+                        yield error.reject(
+                            file.name,
+                            row,
+                            line[:MAX_REJECT_CONTENT].decode("utf-8", "replace").strip(),
+                        )
         except streams.DAMAGE as error:
             yield streams.unreadable(file, row + 1, error)
             return
         if row and file.end is None and not line.strip().endswith(_LAST_LINE):
-            yield Reject(file.name, row, UNREADABLE, f"the file ends before {_LAST_LINE.decode()}", "")
+            yield Reject(
+                file.name, row, UNREADABLE, f"the file ends before {_LAST_LINE.decode()}", ""
+            )
 
     def _document(self, line: str, source: str, row: int) -> Document | None:
         if not line or line.startswith(_FIRST_LINES) or line == _LAST_LINE.decode():
@@ -59,18 +67,29 @@ class StackExchangeReader:
         except (ElementTree.ParseError, ValueError) as error:
             raise Rejected("not XML", f"{error}; expected one `<row ... />` a line") from None
         if post.tag != "row" or "PostTypeId" not in post.attrib:
-            raise Rejected("not a post", f"received <{post.tag}> with {', '.join(sorted(post.attrib)) or 'nothing'}, expected <row> with PostTypeId")
+            raise Rejected(
+                "not a post",
+                f"received <{post.tag}> with {', '.join(sorted(post.attrib)) or 'nothing'}, expected <row> with PostTypeId",
+            )
         if post.get("PostTypeId") != _QUESTION:
             return None
         if not post.get("Id"):
             raise Rejected("no id", "Id is missing")
-        missing = [_ATTRIBUTES[part] for part in self.data.text_fields if _ATTRIBUTES[part] not in post.attrib]
+        missing = [
+            _ATTRIBUTES[part]
+            for part in self.data.text_fields
+            if _ATTRIBUTES[part] not in post.attrib
+        ]
         if missing:
-            raise Rejected("no text", f"{missing[0]} is missing; the post has {', '.join(sorted(post.attrib))}")
+            raise Rejected(
+                "no text", f"{missing[0]} is missing; the post has {', '.join(sorted(post.attrib))}"
+            )
         tags = post.get("Tags", "")
         return Document(
             id=f"{source}:{post.get('Id')}",  # several sites have the same ids
-            texts=self.data.texts([post.attrib[_ATTRIBUTES[part]] for part in self.data.text_fields]),
+            texts=self.data.texts(
+                [post.attrib[_ATTRIBUTES[part]] for part in self.data.text_fields]
+            ),
             labels=checked_labels(_TAG.findall(tags), f"Tags: received {tags[:80]!r}"),
             weight=1.0,
             source=source,

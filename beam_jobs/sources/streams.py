@@ -23,7 +23,10 @@ _BLOCK_BYTES = 1 << 20  # 1 MiB
 
 def ranges_where_plain(files: Iterable[InputFile]) -> list[InputFile]:
     """The files, of which those that are compressed can only be read as a whole."""
-    return [dataclasses.replace(file, unit=None) if extension(file.path) in COMPRESSED else file for file in files]
+    return [
+        dataclasses.replace(file, unit=None) if extension(file.path) in COMPRESSED else file
+        for file in files
+    ]
 
 
 @contextlib.contextmanager
@@ -38,7 +41,10 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
         if opener is None:
             yield raw
         else:
-            with opener(raw) as stream, io.BufferedReader(_SingleReads(stream), _BLOCK_BYTES) as buffered:
+            with (
+                opener(raw) as stream,
+                io.BufferedReader(_SingleReads(stream), _BLOCK_BYTES) as buffered,
+            ):
                 yield buffered
 
 
@@ -47,7 +53,9 @@ def unreadable(file: InputFile, row: int, error: Exception) -> Reject:
     return Reject(file.name, row, UNREADABLE, f"{type(error).__name__}: {error}", "")
 
 
-def numbered_lines(stream: BinaryIO, file: InputFile, max_bytes: int) -> Iterator[tuple[int, bytes, bool]]:
+def numbered_lines(
+    stream: BinaryIO, file: InputFile, max_bytes: int
+) -> Iterator[tuple[int, bytes, bool]]:
     """(row, line, whether it is whole) of the lines that begin in the file's range.
 
     Of a line of more than `max_bytes` only these are there; the rest is passed over without being held in memory.

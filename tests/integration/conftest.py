@@ -25,7 +25,12 @@ class Trained:
 
 
 # Words that tell a document's labels, and words that tell nothing.
-_TOPICS = {"sport": "goal match team coach", "music": "song guitar album concert", "food": "bread soup oven salt", "space": "orbit rocket moon star"}
+_TOPICS = {
+    "sport": "goal match team coach",
+    "music": "song guitar album concert",
+    "food": "bread soup oven salt",
+    "space": "orbit rocket moon star",
+}
 _NOISE = "the a of and with some more other new old one two".split()
 
 
@@ -34,10 +39,30 @@ def write_documents(path: Path, count: int, *, first: int = 0) -> None:
     names = list(_TOPICS)
     with open(path, "w", encoding="utf-8") as stream:
         for i in range(first, first + count):
-            labels = sorted({names[i % 4], names[(i * 7 // 3) % 4]} | ({"rare"} if i % 25 == 0 else set()))
-            words = [_TOPICS[label].split()[(i * 13 + j) % 4] for label in labels if label != "rare" for j in range(3)]
-            words += ["peculiar"] * ("rare" in labels) + [_NOISE[(i * 5 + j * j) % len(_NOISE)] for j in range(6)] + [f"n{i}"]
-            stream.write(json.dumps({"key": f"doc-{i}", "text": "<p>" + " ".join(words).capitalize() + ".</p>", "labels": labels}) + "\n")
+            labels = sorted(
+                {names[i % 4], names[(i * 7 // 3) % 4]} | ({"rare"} if i % 25 == 0 else set())
+            )
+            words = [
+                _TOPICS[label].split()[(i * 13 + j) % 4]
+                for label in labels
+                if label != "rare"
+                for j in range(3)
+            ]
+            words += (
+                ["peculiar"] * ("rare" in labels)
+                + [_NOISE[(i * 5 + j * j) % len(_NOISE)] for j in range(6)]
+                + [f"n{i}"]
+            )
+            stream.write(
+                json.dumps(
+                    {
+                        "key": f"doc-{i}",
+                        "text": "<p>" + " ".join(words).capitalize() + ".</p>",
+                        "labels": labels,
+                    }
+                )
+                + "\n"
+            )
 
 
 CONFIG = """\

@@ -12,17 +12,29 @@ pytestmark = pytest.mark.slow
 
 
 def output_of(script: str, *arguments: str) -> str:
-    result = subprocess.run([sys.executable, str(ROOT / "scripts" / script), *arguments], capture_output=True, text=True, timeout=400, check=False)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
 def test_a_trial_of_the_training_benchmark_prints_rates():
     output = output_of("benchmark_training.py", "--quick", "input")
-    assert re.search(r"input: 3,750 documents .*\n +[\d,]+/s +[\d,]+/core s \(target 40,000/core s\)", output), output
+    assert re.search(
+        r"input: 3,750 documents .*\n +[\d,]+/s +[\d,]+/core s \(target 40,000/core s\)", output
+    ), output
 
 
 def test_a_trial_of_the_preprocessing_benchmark_finds_the_same_bytes_and_records():
-    output = output_of("benchmark_preprocessing.py", "--documents", "2000", "--naive-documents", "4000")
-    assert re.search(r"job / plain: [\d.]+ x the documents/s; \d\d files with the same bytes", output), output
+    output = output_of(
+        "benchmark_preprocessing.py", "--documents", "2000", "--naive-documents", "4000"
+    )
+    assert re.search(
+        r"job / plain: [\d.]+ x the documents/s; \d\d files with the same bytes", output
+    ), output
     assert re.search(r"[1-9][\d,]* records the same on its sample", output), output

@@ -29,13 +29,20 @@ def place(trained, tmp_path_factory):
     rows = documents(root)
     texts = [row["text"].replace("\n", " ") for row in rows]
     with gzip.open(root / "documents.jsonl.gz", "wt", encoding="utf-8") as stream:
-        stream.writelines(json.dumps({"key": row["key"], "text": text}) + "\n" for row, text in zip(rows, texts, strict=True))
+        stream.writelines(
+            json.dumps({"key": row["key"], "text": text}) + "\n"
+            for row, text in zip(rows, texts, strict=True)
+        )
     (root / "documents.txt").write_text("".join(f"{text}\n" for text in texts))
     with open(root / "documents.csv", "w", newline="") as stream:
         writer = csv.DictWriter(stream, ["key", "text"])
         writer.writeheader()
-        writer.writerows({"key": row["key"], "text": text} for row, text in zip(rows, texts, strict=True))
-    pq.write_table(pa.table({"key": [row["key"] for row in rows], "text": texts}), root / "documents.parquet")
+        writer.writerows(
+            {"key": row["key"], "text": text} for row, text in zip(rows, texts, strict=True)
+        )
+    pq.write_table(
+        pa.table({"key": [row["key"] for row in rows], "text": texts}), root / "documents.parquet"
+    )
     return root
 
 
@@ -50,7 +57,12 @@ def run(monkeypatch, root, output, *arguments):
 
 
 def predictions(files):
-    return [json.loads(line) for name, content in files.items() if name.startswith("predictions-") for line in content.splitlines()]
+    return [
+        json.loads(line)
+        for name, content in files.items()
+        if name.startswith("predictions-")
+        for line in content.splitlines()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +73,20 @@ def decided(place):
     answer = model.module.signatures["decide"](text=tf.constant([row["text"] for row in rows]))
     columns = answer["labels"].numpy(), answer["scores"].numpy(), answer["counts"].numpy()
     return {
-        row["key"]: ([label.decode() for label in labels[:count]], scores[:count]) for row, labels, scores, count in zip(rows, *columns, strict=True)
+        row["key"]: ([label.decode() for label in labels[:count]], scores[:count])
+        for row, labels, scores, count in zip(rows, *columns, strict=True)
     }
 
 
-@pytest.mark.parametrize("file", ["documents.jsonl", "documents.jsonl.gz", "documents.csv", "documents.parquet"])
-def test_files_of_every_kind_get_the_labels_and_scores_of_the_model(place, decided, tmp_path, monkeypatch, file):
-    rows = predictions(run(monkeypatch, place, tmp_path / "out", "--input", file, "--id-field", "key"))
+@pytest.mark.parametrize(
+    "file", ["documents.jsonl", "documents.jsonl.gz", "documents.csv", "documents.parquet"]
+)
+def test_files_of_every_kind_get_the_labels_and_scores_of_the_model(
+    place, decided, tmp_path, monkeypatch, file
+):
+    rows = predictions(
+        run(monkeypatch, place, tmp_path / "out", "--input", file, "--id-field", "key")
+    )
     assert [row["id"] for row in rows] == list(decided)  # in the order of the input
     assert {tuple(row) for row in rows} == {("id", "labels", "scores")}
     for row in rows:
@@ -83,48 +102,80 @@ def test_a_text_file_holds_a_document_a_line(place, decided, tmp_path, monkeypat
     assert [row["labels"] for row in rows] == [labels for labels, _ in decided.values()]
 
 
-def test_parquet_holds_what_jsonl_holds_and_best_labels_are_those_of_serving_default(place, tmp_path, monkeypatch):
+def test_parquet_holds_what_jsonl_holds_and_best_labels_are_those_of_serving_default(
+    place, tmp_path, monkeypatch
+):
     arguments = "--input", "documents.jsonl", "--id-field", "key", "--labels", "best"
     rows = predictions(run(monkeypatch, place, tmp_path / "jsonl", *arguments))
     run(monkeypatch, place, tmp_path / "parquet", *arguments, "--format", "parquet")
     table = pq.read_table(tmp_path / "parquet/predictions-00000-of-00001.parquet")
     assert table.schema.remove_metadata() == output_files.PREDICTIONS
     assert table["labels"].to_pylist() == [row["labels"] for row in rows]
-    np.testing.assert_allclose(np.array(table["scores"].to_pylist()), np.array([row["scores"] for row in rows]), atol=6e-7)
+    np.testing.assert_allclose(
+        np.array(table["scores"].to_pylist()), np.array([row["scores"] for row in rows]), atol=6e-7
+    )
     assert {len(row["labels"]) for row in rows} == {5}  # export.top_k
 
 
-def test_the_source_of_the_experiment_serves_with_its_labels_left_alone(place, trained, decided, tmp_path, monkeypatch):
+def test_the_source_of_the_experiment_serves_with_its_labels_left_alone(
+    place, trained, decided, tmp_path, monkeypatch
+):
     shutil.copy(trained.root / trained.config, place)
     rows = predictions(run(monkeypatch, place, tmp_path / "out", "--config", trained.config))
-    assert {row["id"]: row["labels"] for row in rows} == {key: labels for key, (labels, _) in decided.items()}
+    assert {row["id"]: row["labels"] for row in rows} == {
+        key: labels for key, (labels, _) in decided.items()
+    }
 
 
 def test_every_run_with_any_number_of_workers_gives_the_same_bytes(place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     lines = (place / "documents.jsonl").read_text().splitlines(keepends=True)
     for i in range(6):
-        (place / f"split-{i}.jsonl").write_text("".join(lines[i::6]) + ("no JSON\n" if i == 2 else ""))
+        (place / f"split-{i}.jsonl").write_text(
+            "".join(lines[i::6]) + ("no JSON\n" if i == 2 else "")
+        )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the worker processes
-    monkeypatch.setattr(input_files.parts, "__kwdefaults__", {"part_bytes": 1000, "range_bytes": 1 << 20})  # several parts
+    monkeypatch.setattr(
+        input_files.parts, "__kwdefaults__", {"part_bytes": 1000, "range_bytes": 1 << 20}
+    )  # several parts
     given = "--input", "split-*.jsonl", "--id-field", "key"
     once = run(monkeypatch, place, tmp_path / "once", *given)
     again = run(monkeypatch, place, tmp_path / "again", *given)
-    two = run(monkeypatch, place, tmp_path / "two", *given, "--", "--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    two = run(
+        monkeypatch,
+        place,
+        tmp_path / "two",
+        *given,
+        "--",
+        "--direct_running_mode=multi_processing",
+        "--direct_num_workers=2",
+    )
     assert once == again == two
     assert len([name for name in once if name.startswith("predictions-")]) == 6
     summary = json.loads(once["predictions.json"])
-    assert (summary["read"], summary["written"], summary["rejected"]) == (len(lines) + 1, len(lines), {"not JSON": 1})
+    assert (summary["read"], summary["written"], summary["rejected"]) == (
+        len(lines) + 1,
+        len(lines),
+        {"not JSON": 1},
+    )
     assert {info["file"]: info["sha256"] for info in summary["files"]} == {
-        name: hashlib.sha256(content).hexdigest() for name, content in once.items() if name != "predictions.json"
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in once.items()
+        if name != "predictions.json"
     }
     reject = json.loads(once["rejects-00002-of-00006.jsonl"])
-    assert (reject["source"], reject["row"], reject["content"]) == ("split-2.jsonl", len(lines[2::6]) + 1, "no JSON")
+    assert (reject["source"], reject["row"], reject["content"]) == (
+        "split-2.jsonl",
+        len(lines[2::6]) + 1,
+        "no JSON",
+    )
 
 
 def test_odd_texts_are_scored_and_none_is_lost(place, tmp_path, monkeypatch):
     odd = ["", "\ud800 half a pair", "x" * 3_000_000, "\x00\x01", "日本語", "ok"]
-    (place / "odd.jsonl").write_text("".join(json.dumps({"id": f"{i}", "text": text}) + "\n" for i, text in enumerate(odd)))
+    (place / "odd.jsonl").write_text(
+        "".join(json.dumps({"id": f"{i}", "text": text}) + "\n" for i, text in enumerate(odd))
+    )
     (place / "odd.jsonl").open("ab").write(b'{"id": "x", "text": "\xff"}\n{"id": "y"}\n')
     files = run(monkeypatch, place, tmp_path / "out", "--input", "odd.jsonl", "--id-field", "id")
     assert [row["id"] for row in predictions(files)] == [f"{i}" for i in range(len(odd))]
@@ -152,7 +203,9 @@ def test_a_runner_that_loses_a_part_publishes_nothing(place, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(place, tmp_path, monkeypatch):
+def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(
+    place, tmp_path, monkeypatch
+):
     given = "--input", "documents.jsonl"
     run(monkeypatch, place, tmp_path / "out", *given)
     with pytest.raises(UserError, match="--output: .*holds predictions; --overwrite replaces them"):
@@ -170,13 +223,28 @@ def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(place, t
     ("arguments", "message"),
     [
         (["--input", "nothing*.jsonl"], "no file matches 'nothing\\*.jsonl'"),
-        (["--input", "documents.dat"], "--input: 'documents.dat' does not tell what it holds; expected one of .jsonl"),
+        (
+            ["--input", "documents.dat"],
+            "--input: 'documents.dat' does not tell what it holds; expected one of .jsonl",
+        ),
         ([], "--input: received none, expected files to score, or a --config"),
-        (["--input", "documents.jsonl", "--text-field", "body"], "has no column 'body'; the columns found are 'key', 'text'"),
-        (["--input", "documents.jsonl", "--set", "data.id_field=key"], "--set: received without --config"),
+        (
+            ["--input", "documents.jsonl", "--text-field", "body"],
+            "has no column 'body'; the columns found are 'key', 'text'",
+        ),
+        (
+            ["--input", "documents.jsonl", "--set", "data.id_field=key"],
+            "--set: received without --config",
+        ),
         (["--config", "small.yaml", "--source", "csv"], "received with --config"),
-        (["--input", "documents.txt", "--id-field", "key"], "--source text: received several text fields or an id field"),
-        (["--input", "documents.jsonl", "--output", "gs://bucket/x"], "--output: received 'gs://bucket/x', expected a directory of a mounted"),
+        (
+            ["--input", "documents.txt", "--id-field", "key"],
+            "--source text: received several text fields or an id field",
+        ),
+        (
+            ["--input", "documents.jsonl", "--output", "gs://bucket/x"],
+            "--output: received 'gs://bucket/x', expected a directory of a mounted",
+        ),
     ],
 )
 def test_wrong_arguments_are_told(place, trained, tmp_path, monkeypatch, arguments, message):
@@ -189,15 +257,42 @@ def test_wrong_arguments_are_told(place, trained, tmp_path, monkeypatch, argumen
 def test_a_damaged_file_stops_the_job(place, tmp_path, monkeypatch):
     content = (place / "documents.jsonl.gz").read_bytes()
     (place / "cut.jsonl.gz").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="1 files cannot be read to their end; nothing is published"):
+    with pytest.raises(
+        UserError, match="1 files cannot be read to their end; nothing is published"
+    ):
         run(monkeypatch, place, tmp_path / "out", "--input", "cut.jsonl.gz")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_line_ends_with_a_message_and_status_2_or_prints_what_became_of_all(place, tmp_path):
+def test_the_command_line_ends_with_a_message_and_status_2_or_prints_what_became_of_all(
+    place, tmp_path
+):
     (place / "half").mkdir()
-    shutil.copytree(place / "model/1", place / "half/1", ignore=shutil.ignore_patterns("variables.data*"))
-    message = fail_cleanly("beam_jobs.predict", "--model", "half", "--input", "documents.jsonl", "--output", str(tmp_path / "out"), cwd=place)
+    shutil.copytree(
+        place / "model/1", place / "half/1", ignore=shutil.ignore_patterns("variables.data*")
+    )
+    message = fail_cleanly(
+        "beam_jobs.predict",
+        "--model",
+        "half",
+        "--input",
+        "documents.jsonl",
+        "--output",
+        str(tmp_path / "out"),
+        cwd=place,
+    )
     assert "half/1 cannot be loaded, it is damaged or was not copied whole" in message
-    printed = succeed("beam_jobs.predict", "--model", "model/1", "--input", "documents.txt", "--output", str(tmp_path / "out"), cwd=place)
-    assert f"read {len(documents(place)):,} documents: {len(documents(place)):,} scored, 0 rejected" in printed
+    printed = succeed(
+        "beam_jobs.predict",
+        "--model",
+        "model/1",
+        "--input",
+        "documents.txt",
+        "--output",
+        str(tmp_path / "out"),
+        cwd=place,
+    )
+    assert (
+        f"read {len(documents(place)):,} documents: {len(documents(place)):,} scored, 0 rejected"
+        in printed
+    )

@@ -72,10 +72,33 @@ def test_callbacks_are_called_once_in_order_and_all_workers_heed_them(place, wor
     output = train(place, f"train.run_dir={name}", "train.epochs=5", callbacks, workers=workers)
     steps = history(place / name)[0]["step"]
     calls = [5 * (i + 1) - 1 for i in range((steps - 1) // 5)] + [steps - 1]
-    metrics = ["documents_per_second", "learning_rate", "loss", "seconds", "skipped", "step", "threshold", "val_micro_f1"]
-    epochs = [[["epoch_begin", e], *(["batch_end", b, ["loss"]] for b in calls), ["epoch_end", e, metrics]] for e in (0, 1)]
-    assert _recorded(place / f"{name}.jsonl") == [["train_begin"], *epochs[0], *epochs[1], ["train_end"]]
-    np.testing.assert_allclose([row["learning_rate"] for row in history(place / name)], [0.01, 0.005])
+    metrics = [
+        "documents_per_second",
+        "learning_rate",
+        "loss",
+        "seconds",
+        "skipped",
+        "step",
+        "threshold",
+        "val_micro_f1",
+    ]
+    epochs = [
+        [
+            ["epoch_begin", e],
+            *(["batch_end", b, ["loss"]] for b in calls),
+            ["epoch_end", e, metrics],
+        ]
+        for e in (0, 1)
+    ]
+    assert _recorded(place / f"{name}.jsonl") == [
+        ["train_begin"],
+        *epochs[0],
+        *epochs[1],
+        ["train_end"],
+    ]
+    np.testing.assert_allclose(
+        [row["learning_rate"] for row in history(place / name)], [0.01, 0.005]
+    )
     assert output.count("lambda saw epoch 1") == 1
     again = train(place, f"train.run_dir={name}", "train.epochs=5", callbacks, workers=workers)
     assert "epoch 3: loss" not in again  # it has been stopped, and stays so
@@ -91,7 +114,9 @@ def test_loggers_of_keras_write_each_epoch_also_across_a_kill(place):
     whole = list(csv.DictReader((place / "log.csv").open()))
     (place / "log.csv").unlink()
     process = start(place, "train.run_dir=killed", *settings)
-    wait_for(lambda: newest_step(place / "killed") >= 3 * history(place / "whole")[0]["step"], process)
+    wait_for(
+        lambda: newest_step(place / "killed") >= 3 * history(place / "whole")[0]["step"], process
+    )
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     train(place, "train.run_dir=killed", *settings)
@@ -105,16 +130,29 @@ def test_loggers_of_keras_write_each_epoch_also_across_a_kill(place):
 
 def test_wrong_callbacks_are_clean_errors(place):
     def message(value):
-        return fail_cleanly("trainer.task", "train", "--config", "small.yaml", "--set", "train.run_dir=wrong", "--set", value, cwd=place)
+        return fail_cleanly(
+            "trainer.task",
+            "train",
+            "--config",
+            "small.yaml",
+            "--set",
+            "train.run_dir=wrong",
+            "--set",
+            value,
+            cwd=place,
+        )
 
-    assert "train.callbacks: received 'Earlystopping'; expected package.module:function or one of Keras" in message(
-        "train.callbacks=[{name: Earlystopping}]"
+    assert (
+        "train.callbacks: received 'Earlystopping'; expected package.module:function or one of Keras"
+        in message("train.callbacks=[{name: Earlystopping}]")
     )
     assert "train.callbacks" in message("train.callbacks=[{filename: x}]")
     assert "mode='max'" in message("train.callbacks=[{name: EarlyStopping, monitor: val_micro_f1}]")
 
 
 def test_the_keys_are_listed_with_the_callbacks(place):
-    listed = run_module("trainer.task", "train", "--config", "small.yaml", "--list-keys", cwd=place).stdout
+    listed = run_module(
+        "trainer.task", "train", "--config", "small.yaml", "--list-keys", cwd=place
+    ).stdout
     (line,) = [line for line in listed.splitlines() if "callbacks:" in line]
     assert "list of mapping" in line and "<class" not in line

@@ -29,7 +29,13 @@ from trainer.experiment import assemble, restore_best
 from trainer.serving import export, warmup
 
 ARXIV = Path(__file__).parents[3] / "shared/data/arxiv/arxiv-00-of-08.jsonl.gz"
-TEXTS = ["Rocket in orbit around the moon", "soup and bread", "", "<b>guitar</b> &amp; GOAL", "\x00 \udcff".encode("utf-8", "surrogatepass")]
+TEXTS = [
+    "Rocket in orbit around the moon",
+    "soup and bread",
+    "",
+    "<b>guitar</b> &amp; GOAL",
+    "\x00 \udcff".encode("utf-8", "surrogatepass"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +44,10 @@ def model(trained):
 
 
 def answers(model, name, texts=TEXTS):
-    return {key: value.numpy() for key, value in model.module.signatures[name](text=tf.constant(texts)).items()}
+    return {
+        key: value.numpy()
+        for key, value in model.module.signatures[name](text=tf.constant(texts)).items()
+    }
 
 
 def copied(trained, place):
@@ -65,47 +74,74 @@ def test_every_output_of_every_signature_has_a_row_a_document(model, count):
         outputs = model.module.signatures[name](text=texts)
         assert {len(value) for value in outputs.values()} == {count}, name
     examples = tf.constant([example(text) for text in texts.numpy()], tf.string, shape=[count])
-    assert {len(value) for value in model.module.signatures["classify_examples"](inputs=examples).values()} == {count}
+    assert {
+        len(value)
+        for value in model.module.signatures["classify_examples"](inputs=examples).values()
+    } == {count}
 
 
 def test_a_document_is_answered_alike_alone_and_in_any_batch(model):
     texts = [TEXTS[i % len(TEXTS)] for i in range(40)]
     together = answers(model, "scores", texts)["scores"]
     for i in (0, 7, 39):
-        np.testing.assert_allclose(answers(model, "scores", [texts[i]])["scores"][0], together[i], atol=1e-6)
+        np.testing.assert_allclose(
+            answers(model, "scores", [texts[i]])["scores"][0], together[i], atol=1e-6
+        )
 
 
 def example(text):
     text = text if isinstance(text, bytes) else text.encode()
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text]))
-    return tf.train.Example(features=tf.train.Features(feature={"text": feature})).SerializeToString()
+    return tf.train.Example(
+        features=tf.train.Features(feature={"text": feature})
+    ).SerializeToString()
 
 
-def test_classification_gives_what_serving_default_gives_and_is_marked_for_tensorflow_serving(model):
-    classified = model.module.signatures["classify_examples"](inputs=tf.constant([example(text) for text in TEXTS]))
+def test_classification_gives_what_serving_default_gives_and_is_marked_for_tensorflow_serving(
+    model,
+):
+    classified = model.module.signatures["classify_examples"](
+        inputs=tf.constant([example(text) for text in TEXTS])
+    )
     expected = answers(model, "serving_default")
     np.testing.assert_array_equal(classified["classes"], expected["labels"])
     np.testing.assert_array_equal(classified["scores"], expected["scores"])
-    graphs = saved_model_pb2.SavedModel.FromString(Path(model.path, "saved_model.pb").read_bytes()).meta_graphs
+    graphs = saved_model_pb2.SavedModel.FromString(
+        Path(model.path, "saved_model.pb").read_bytes()
+    ).meta_graphs
     definition = graphs[0].signature_def["classify_examples"]
     assert definition.method_name == tf.saved_model.CLASSIFY_METHOD_NAME
     assert set(definition.inputs) == {tf.saved_model.CLASSIFY_INPUTS}
-    assert set(definition.outputs) == {tf.saved_model.CLASSIFY_OUTPUT_CLASSES, tf.saved_model.CLASSIFY_OUTPUT_SCORES}
+    assert set(definition.outputs) == {
+        tf.saved_model.CLASSIFY_OUTPUT_CLASSES,
+        tf.saved_model.CLASSIFY_OUTPUT_SCORES,
+    }
     with pytest.raises(tf.errors.InvalidArgumentError, match="text.*required"):
-        model.module.signatures["classify_examples"](inputs=tf.constant([tf.train.Example().SerializeToString()]))
+        model.module.signatures["classify_examples"](
+            inputs=tf.constant([tf.train.Example().SerializeToString()])
+        )
 
 
 def test_warm_up_requests_are_logs_that_tensorflow_serving_reads_and_the_model_answers(model):
     path = f"{model.path}/assets.extra/tf_serving_warmup_requests"
-    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in tf.data.TFRecordDataset(path).as_numpy_iterator()]
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(record)
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator()
+    ]
     called = set()
     for log in logs:
         if log.WhichOneof("log_type") == "classify_log":
             request = log.classify_log.request
-            inputs = {"inputs": tf.constant([e.SerializeToString() for e in request.input.example_list.examples])}
+            inputs = {
+                "inputs": tf.constant(
+                    [e.SerializeToString() for e in request.input.example_list.examples]
+                )
+            }
         else:
             request = log.predict_log.request
-            inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+            inputs = {
+                name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()
+            }
         outputs = model.module.signatures[request.model_spec.signature_name](**inputs)
         assert {len(value) for value in outputs.values()} == {len(next(iter(inputs.values())))}
         called.add(request.model_spec.signature_name)
@@ -118,14 +154,24 @@ def test_a_model_leads_back_to_its_data(trained, model):
     origin = model.origin()
     manifest = (trained.root / "out/small/dataset/manifest.json").read_bytes()
     assert origin["dataset_manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
-    assert origin["saved_model_fingerprint"] == tf.saved_model.experimental.read_fingerprint(model.path).singleprint()
+    assert (
+        origin["saved_model_fingerprint"]
+        == tf.saved_model.experimental.read_fingerprint(model.path).singleprint()
+    )
     (copy := trained.root / "again").mkdir()
     shutil.copytree(model.path, copy / "1")
     export.write_fingerprint(str(copy / "1"))  # of the files as they are
-    again, written = (tf.saved_model.experimental.read_fingerprint(path) for path in (str(copy / "1"), model.path))
-    assert (again.saved_model_checksum, again.singleprint()) == (written.saved_model_checksum, written.singleprint())
+    again, written = (
+        tf.saved_model.experimental.read_fingerprint(path) for path in (str(copy / "1"), model.path)
+    )
+    assert (again.saved_model_checksum, again.singleprint()) == (
+        written.saved_model_checksum,
+        written.singleprint(),
+    )
     shutil.rmtree(copy)
-    assert load_config(f"{model.path}/assets.extra/config.yaml") == load_config(trained.root / trained.config)
+    assert load_config(f"{model.path}/assets.extra/config.yaml") == load_config(
+        trained.root / trained.config
+    )
 
 
 def test_the_model_card_tells_of_data_metrics_thresholds_and_limits(trained, model):
@@ -136,7 +182,13 @@ def test_the_model_card_tells_of_data_metrics_thresholds_and_limits(trained, mod
     thresholds = json.loads((trained.root / "out/small/run/thresholds.json").read_text())
     assert f"{thresholds['global_bin'] / 1024:.3f}" in card
     assert "1 of 5 labels stand on fewer than 50 train documents" in card
-    assert [line for line in card.splitlines() if line.startswith("## ")] == ["## Model", "## Data", "## Metrics", "## Thresholds", "## Limits"]
+    assert [line for line in card.splitlines() if line.startswith("## ")] == [
+        "## Model",
+        "## Data",
+        "## Metrics",
+        "## Thresholds",
+        "## Limits",
+    ]
 
 
 def test_export_prints_size_and_speed(trained):
@@ -153,7 +205,12 @@ def halved(trained, tmp_path_factory):
     for dtype in ("float16", "bfloat16"):
         printed, model_dir = io.StringIO(), f"out/small/{dtype}"
         with in_directory(place), contextlib.redirect_stdout(printed):
-            export.export(load_config(trained.config, overrides=[f"export.weights={dtype}", f"export.model_dir={model_dir}"]))
+            export.export(
+                load_config(
+                    trained.config,
+                    overrides=[f"export.weights={dtype}", f"export.model_dir={model_dir}"],
+                )
+            )
         found[dtype] = printed.getvalue(), saved_model.load(str(place / model_dir))
     return found
 
@@ -164,15 +221,28 @@ def test_halved_weights_halve_the_matrices_and_cost_what_is_printed(model, halve
     whole, half = answers(model, "scores")["scores"], answers(half_model, "scores")["scores"]
     assert 0 < np.abs(whole - half).max() < 0.01
     reader = tf.train.load_checkpoint(f"{half_model.path}/variables/variables")
-    matrices = {name for name, shape in reader.get_variable_to_shape_map().items() if len(shape) > 1}
-    assert len(matrices) == 2 and {reader.get_variable_to_dtype_map()[name].name for name in matrices} == {dtype}
-    bytes_of = {m.path: sum(file.stat().st_size for file in Path(m.path, "variables").iterdir()) for m in (model, half_model)}
-    assert bytes_of[half_model.path] < 0.65 * bytes_of[model.path]  # vectors, such as IDF, stay float32
+    matrices = {
+        name for name, shape in reader.get_variable_to_shape_map().items() if len(shape) > 1
+    }
+    assert len(matrices) == 2 and {
+        reader.get_variable_to_dtype_map()[name].name for name in matrices
+    } == {dtype}
+    bytes_of = {
+        m.path: sum(file.stat().st_size for file in Path(m.path, "variables").iterdir())
+        for m in (model, half_model)
+    }
+    assert (
+        bytes_of[half_model.path] < 0.65 * bytes_of[model.path]
+    )  # vectors, such as IDF, stay float32
     assert printed.count("on the validation split: micro-F1") == 2
     # The graph as TensorFlow Serving loads it: widened by the initializer, no Python beside.
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
-        signature = tf.compat.v1.saved_model.load(session, ["serve"], half_model.path).signature_def["scores"]
-        served = session.run(signature.outputs["scores"].name, {signature.inputs["text"].name: TEXTS[:2]})
+        signature = tf.compat.v1.saved_model.load(
+            session, ["serve"], half_model.path
+        ).signature_def["scores"]
+        served = session.run(
+            signature.outputs["scores"].name, {signature.inputs["text"].name: TEXTS[:2]}
+        )
     np.testing.assert_allclose(served, half[:2], atol=1e-6)
 
 
@@ -187,9 +257,13 @@ def test_models_of_halved_weights_do_not_disturb_each_other(halved):
 
 
 def test_weights_too_large_for_float16_are_told():
-    model = keras.Sequential([keras.layers.Dense(2, kernel_initializer=keras.initializers.Constant(1e6))])
+    model = keras.Sequential(
+        [keras.layers.Dense(2, kernel_initializer=keras.initializers.Constant(1e6))]
+    )
     model.build((None, 3))
-    with pytest.raises(export.UserError, match="export.weights: received float16.*expected bfloat16 or float32"):
+    with pytest.raises(
+        export.UserError, match="export.weights: received float16.*expected bfloat16 or float32"
+    ):
         export._check_range(model, "float16")
     export._check_range(model, "bfloat16")
 
@@ -197,7 +271,19 @@ def test_weights_too_large_for_float16_are_told():
 def test_an_ensemble_scores_the_weighted_mean_of_its_members(trained, model, halved, tmp_path):
     place = copied(trained, tmp_path / "ensemble")
     other = halved["bfloat16"][1]
-    printed = succeed("trainer.task", "export", "--config", "small.yaml", "--average", model.path, other.path, "--weights", "1", "3", cwd=place)
+    printed = succeed(
+        "trainer.task",
+        "export",
+        "--config",
+        "small.yaml",
+        "--average",
+        model.path,
+        other.path,
+        "--weights",
+        "1",
+        "3",
+        cwd=place,
+    )
     assert "exported the mean of 2 models as out/small/model/1" in printed
     shutil.rmtree(place / "out/small/dataset")
     ensemble = saved_model.load(str(place / "out/small/model"))
@@ -218,7 +304,9 @@ def test_an_ensemble_scores_the_weighted_mean_of_its_members(trained, model, hal
         (None, "export.top_k=5", "changed has other analyzer than the dataset"),
     ],
 )
-def test_models_and_weights_that_do_not_fit_together_are_told(trained, model, tmp_path, monkeypatch, weights, override, message):
+def test_models_and_weights_that_do_not_fit_together_are_told(
+    trained, model, tmp_path, monkeypatch, weights, override, message
+):
     shutil.copytree(model.path, tmp_path / "changed")
     origin = tmp_path / "changed/assets.extra/origin.json"
     values = json.loads(origin.read_text())
@@ -226,7 +314,11 @@ def test_models_and_weights_that_do_not_fit_together_are_told(trained, model, tm
     origin.write_text(json.dumps(values))
     monkeypatch.chdir(trained.root)
     with pytest.raises(export.UserError, match=message):
-        export.export_average(load_config(trained.config, overrides=[override]), [model.path, str(tmp_path / "changed")], weights)
+        export.export_average(
+            load_config(trained.config, overrides=[override]),
+            [model.path, str(tmp_path / "changed")],
+            weights,
+        )
 
 
 def test_models_of_other_labels_do_not_average(trained, model, monkeypatch):
@@ -249,7 +341,9 @@ def test_an_export_that_fails_publishes_nothing_and_leaves_nothing(trained, tmp_
     with pytest.raises(export.UserError, match="cannot write in out/small/model: No space left"):
         export.export(load_config(trained.config))
     assert list((place / "out/small/model").iterdir()) == []
-    (place / "out/small/model/.staging/variables").mkdir(parents=True)  # of an export that was killed
+    (place / "out/small/model/.staging/variables").mkdir(
+        parents=True
+    )  # of an export that was killed
     (place / "out/small/model/7").mkdir()
     monkeypatch.undo()
     monkeypatch.chdir(place)
@@ -299,8 +393,17 @@ evaluate: {{calibration: platt}}
     experiment = assemble(load_config("papers.yaml"))
     restore_best(experiment)
     spec = experiment.dataset.record_spec
-    rows = spec.parse_batch(tf.constant(list(tf.data.TFRecordDataset(experiment.dataset.shards("test")).as_numpy_iterator())))
-    analyzed = {key: text for key, text in zip(rows["id"].numpy().tolist(), rows["text"].numpy().tolist(), strict=True)}
+    rows = spec.parse_batch(
+        tf.constant(
+            list(tf.data.TFRecordDataset(experiment.dataset.shards("test")).as_numpy_iterator())
+        )
+    )
+    analyzed = {
+        key: text
+        for key, text in zip(
+            rows["id"].numpy().tolist(), rows["text"].numpy().tolist(), strict=True
+        )
+    }
     model = saved_model.load("out/papers/model")
     calibration = load_calibration(experiment)
     assert calibration.method == "platt"
@@ -315,7 +418,9 @@ evaluate: {{calibration: platt}}
         papers = [paper for paper in map(json.loads, lines) if paper["id"].encode() in analyzed]
         raw = tf.constant([f"{paper['title']}\n\n{paper['abstract']}" for paper in papers])
         served = model.module.signatures["scores"](text=raw)["scores"]
-        trained_scores = score_analyzed(tf.constant([analyzed[paper["id"].encode()] for paper in papers]))
+        trained_scores = score_analyzed(
+            tf.constant([analyzed[paper["id"].encode()] for paper in papers])
+        )
         largest = max(largest, float(tf.reduce_max(tf.abs(served - trained_scores))))
         documents += len(papers)
     assert documents >= 10_000

@@ -21,8 +21,17 @@ ROOT = Path(__file__).parents[2]
 def made(request, tmp_path_factory) -> Path:
     """A dataset. Read it only."""
     folder = tmp_path_factory.mktemp("inspect")
-    rows = [{"id": f"d{i}", "text": f"word{i} and more " * (1 + i % 3), "labels": ["even", "odd"][i % 2 : i % 2 + 1 + i % 3]} for i in range(90)]
-    (folder / "in.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n" + json.dumps(rows[0]) + "\n{")
+    rows = [
+        {
+            "id": f"d{i}",
+            "text": f"word{i} and more " * (1 + i % 3),
+            "labels": ["even", "odd"][i % 2 : i % 2 + 1 + i % 3],
+        }
+        for i in range(90)
+    ]
+    (folder / "in.jsonl").write_text(
+        "\n".join(map(json.dumps, rows)) + "\n" + json.dumps(rows[0]) + "\n{"
+    )
     (folder / "c.yaml").write_text(
         f"name: tiny\ndata: {{source: jsonl, inputs: ['{folder}/in.jsonl'], id_field: id, max_reject_fraction: 0.1}}\n"
         f"output: {{dataset_dir: '{folder}/dataset', shards: 2, compression: {request.param}}}\n"
@@ -42,17 +51,32 @@ def test_it_shows_counts_labels_quantiles_and_records_and_verifies_everything(ma
     inspect.main([str(made), "--records=1"])
     shown = capsys.readouterr().out
     train = manifest.splits["train"]
-    assert "documents: 92 read, 90 written (0 without labels), 1 duplicates, 0 near-duplicates dropped, 1 rejected, 0 dropped" in shown
+    assert (
+        "documents: 92 read, 90 written (0 without labels), 1 duplicates, 0 near-duplicates dropped, 1 rejected, 0 dropped"
+        in shown
+    )
     assert "\n  rejected 1 x not JSON\n" in shown
     assert f"train: {train.examples} documents in 2 shards" in shown
     assert "tokens a document, by quantile: 0% 3, 5% 3, " in shown
     labels = {row["name"]: row["positives"] for row in manifests.load_labels(manifest, made)}
     for name, positives in labels.items():
-        assert f"  {name}: {positives['train']} / {positives['validation']} / {positives['test']}\n" in shown
+        assert (
+            f"  {name}: {positives['train']} / {positives['validation']} / {positives['test']}\n"
+            in shown
+        )
     assert "label cardinality 1." in shown and "imbalance ratio mean" in shown
-    assert "labels most often together:\n  even + odd: 30\n" in shown or "labels most often together:\n  odd + even: 30\n" in shown
+    assert (
+        "labels most often together:\n  even + odd: 30\n" in shown
+        or "labels most often together:\n  odd + even: 30\n" in shown
+    )
     compression = "GZIP" if manifest.config["output"]["compression"] == "gzip" else ""
-    first = next(iter(tf.data.TFRecordDataset(str(made / train.shards[0].file), compression).as_numpy_iterator()))
+    first = next(
+        iter(
+            tf.data.TFRecordDataset(
+                str(made / train.shards[0].file), compression
+            ).as_numpy_iterator()
+        )
+    )
     example = tf.train.Example.FromString(first).features.feature
     assert f"train {example['id'].bytes_list.value[0].decode()}\n" in shown
     assert f"  text: {example['text'].bytes_list.value[0].decode()}\n" in shown
@@ -67,8 +91,12 @@ def test_statistics_agree_with_the_labels_file(made):
     for split, info in manifest.splits.items():
         positives = [row["positives"][split] for row in labels]
         assert statistics["splits"][split]["documents"] == info.examples
-        assert statistics["splits"][split]["label_cardinality"] == pytest.approx(sum(positives) / info.examples, abs=1e-5)
-        assert statistics["splits"][split]["imbalance_ratio"]["max"] == pytest.approx(max(positives) / min(positives), abs=1e-3)
+        assert statistics["splits"][split]["label_cardinality"] == pytest.approx(
+            sum(positives) / info.examples, abs=1e-5
+        )
+        assert statistics["splits"][split]["imbalance_ratio"]["max"] == pytest.approx(
+            max(positives) / min(positives), abs=1e-3
+        )
 
 
 def test_any_changed_byte_of_any_file_is_found_and_the_file_is_named(made, dataset):
@@ -78,8 +106,13 @@ def test_any_changed_byte_of_any_file_is_found_and_the_file_is_named(made, datas
             continue
         for place in {0, 9, info.bytes // 2, info.bytes - 1} & set(range(info.bytes)):
             content = (made / info.file).read_bytes()
-            (dataset / info.file).write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
-            with pytest.raises(UserError, match=f"{info.file} .*the dataset (is damaged|was changed after it was made)"):
+            (dataset / info.file).write_bytes(
+                content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :]
+            )
+            with pytest.raises(
+                UserError,
+                match=f"{info.file} .*the dataset (is damaged|was changed after it was made)",
+            ):
                 inspect.main([str(dataset), "--records=0"])
         (dataset / info.file).write_bytes(content)
     inspect.main([str(dataset), "--records=0"])
@@ -101,7 +134,9 @@ def test_a_damaged_record_is_named_before_the_checksum_of_its_file(made, dataset
 def test_a_shard_that_is_cut_off_is_named(dataset):
     shard = manifests.load(dataset).splits["train"].shards[0]
     os.truncate(dataset / shard.file, shard.bytes - 5)
-    with pytest.raises(UserError, match=f"{shard.file} has {shard.bytes - 5} bytes, expected {shard.bytes}"):
+    with pytest.raises(
+        UserError, match=f"{shard.file} has {shard.bytes - 5} bytes, expected {shard.bytes}"
+    ):
         inspect.main([str(dataset)])
 
 
@@ -118,4 +153,6 @@ def test_damage_ends_the_command_with_exit_status_2_and_one_message(dataset):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert ended.returncode == 2
-    assert ended.stderr.startswith(f"error: {dataset / shard.file} ") and ended.stderr.count("\n") == 1
+    assert (
+        ended.stderr.startswith(f"error: {dataset / shard.file} ") and ended.stderr.count("\n") == 1
+    )

@@ -54,7 +54,9 @@ def served(trained, documents, tmp_path_factory):
     shutil.copytree(trained.root / "out/small/model/1", place / "model")
     texts = [row["text"] for row in documents.values()]
     command = [sys.executable, "-I", "-c", SERVE_ALONE, str(place / "model")]
-    result = subprocess.run(command, cwd=place, input=json.dumps(texts), capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, cwd=place, input=json.dumps(texts), capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -62,58 +64,108 @@ def served(trained, documents, tmp_path_factory):
 def test_the_model_learns_what_the_labels_follow_from(trained):
     evaluation = json.loads((trained.root / "out/small/run/evaluation-test.json").read_text())
     scores = {system["name"]: system["micro_f1"] for system in evaluation["systems"]}
-    assert scores["model, one threshold"] > 0.95 > 0.7 > scores["baseline: most frequent labels"] > scores["baseline: no labels"] == 0
+    assert (
+        scores["model, one threshold"]
+        > 0.95
+        > 0.7
+        > scores["baseline: most frequent labels"]
+        > scores["baseline: no labels"]
+        == 0
+    )
 
 
-def test_the_saved_model_analyzes_raw_text_to_the_very_bytes_of_the_dataset(trained, documents, served):
+def test_the_saved_model_analyzes_raw_text_to_the_very_bytes_of_the_dataset(
+    trained, documents, served
+):
     analyzed = dict(zip(documents, served["analyzed"], strict=True))
     shards = sorted(map(str, (trained.root / "out/small/dataset").glob("*.tfrecord-*")))
-    parsed = RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))
+    parsed = RecordSpec().parse_batch(
+        tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator()))
+    )
     assert len(parsed["id"]) == len(documents)
     for key, text in zip(parsed["id"].numpy(), parsed["text"].numpy(), strict=True):
         assert analyzed[key.decode()].encode() == text
 
 
-def test_the_saved_model_alone_gives_the_scores_of_the_trainer(trained, documents, served, monkeypatch):
+def test_the_saved_model_alone_gives_the_scores_of_the_trainer(
+    trained, documents, served, monkeypatch
+):
     experiment = assemble(in_root(trained, monkeypatch))
     restore_best(experiment)
     place = {key: i for i, key in enumerate(documents)}
     shards = experiment.dataset.shards("test")
-    ids = [i.decode() for i in RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"].numpy()]
-    batches = evaluation_batches(experiment.dataset, "test", experiment.vectorizer, experiment.strategy, global_batch_size=64)
-    scores = np.concatenate([experiment.scores(batch["tokens"]).numpy() for batch in batches])[: len(ids)]
+    ids = [
+        i.decode()
+        for i in RecordSpec()
+        .parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"]
+        .numpy()
+    ]
+    batches = evaluation_batches(
+        experiment.dataset, "test", experiment.vectorizer, experiment.strategy, global_batch_size=64
+    )
+    scores = np.concatenate([experiment.scores(batch["tokens"]).numpy() for batch in batches])[
+        : len(ids)
+    ]
     # One shard after another here, interleaved there: compared as sets of rows, keyed by the scores of the served model.
     expected = np.array([served["scores"]["scores"][place[key]] for key in ids])
     np.testing.assert_allclose(np.sort(scores, axis=0), np.sort(expected, axis=0), atol=1e-6)
 
 
 def test_serving_default_is_the_sorted_top_of_all_scores(trained, served):
-    names = [label["name"] for label in json.loads((trained.root / "out/small/dataset/labels.json").read_text())]
+    names = [
+        label["name"]
+        for label in json.loads((trained.root / "out/small/dataset/labels.json").read_text())
+    ]
     scores = np.array(served["scores"]["scores"], np.float32)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     assert served["serving_default"]["labels"] == [[names[j] for j in row] for row in order]
-    np.testing.assert_array_equal(np.array(served["serving_default"]["scores"], np.float32), np.take_along_axis(scores, order, axis=1))
+    np.testing.assert_array_equal(
+        np.array(served["serving_default"]["scores"], np.float32),
+        np.take_along_axis(scores, order, axis=1),
+    )
 
 
 def test_decide_applies_the_thresholds_of_the_evaluation(trained, served):
     thresholds = json.loads((trained.root / "out/small/run/thresholds.json").read_text())
-    names = [label["name"] for label in json.loads((trained.root / "out/small/dataset/labels.json").read_text())]
+    names = [
+        label["name"]
+        for label in json.loads((trained.root / "out/small/dataset/labels.json").read_text())
+    ]
     limits = np.array(thresholds["per_label_bins"]) / thresholds["num_bins"]
-    for row, labels, count in zip(served["scores"]["scores"], served["decide"]["labels"], served["decide"]["counts"], strict=True):
-        assert set(labels[:count]) == {name for name, score, limit in zip(names, row, limits, strict=True) if score >= limit}
+    for row, labels, count in zip(
+        served["scores"]["scores"],
+        served["decide"]["labels"],
+        served["decide"]["counts"],
+        strict=True,
+    ):
+        assert set(labels[:count]) == {
+            name for name, score, limit in zip(names, row, limits, strict=True) if score >= limit
+        }
         assert set(labels[count:]) <= {""}
 
 
-def test_thresholds_and_metrics_come_out_the_same_from_the_saved_scores(trained, documents, served, monkeypatch):
+def test_thresholds_and_metrics_come_out_the_same_from_the_saved_scores(
+    trained, documents, served, monkeypatch
+):
     experiment = assemble(in_root(trained, monkeypatch))
     restore_best(experiment)
     tuned = load_thresholds(experiment), load_calibration(experiment)
-    measured = Evaluator(experiment).measure("test", *tuned, chosen=np.arange(experiment.dataset.num_labels))
+    measured = Evaluator(experiment).measure(
+        "test", *tuned, chosen=np.arange(experiment.dataset.num_labels)
+    )
     counts = measured["systems"]["model, a threshold per label"]
     shards = experiment.dataset.shards("test")
-    ids = [i.decode() for i in RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"].numpy()]
+    ids = [
+        i.decode()
+        for i in RecordSpec()
+        .parse_batch(tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator())))["id"]
+        .numpy()
+    ]
     place = {key: i for i, key in enumerate(documents)}
-    tp = sum(len(set(documents[key]["labels"]) & set(served["decide"]["labels"][place[key]])) for key in ids)
+    tp = sum(
+        len(set(documents[key]["labels"]) & set(served["decide"]["labels"][place[key]]))
+        for key in ids
+    )
     predicted = sum(served["decide"]["counts"][place[key]] for key in ids)
     assert counts["documents"] == len(ids)
     assert (counts["tp"].sum(), (counts["tp"] + counts["fp"]).sum()) == (tp, predicted)
@@ -121,10 +173,20 @@ def test_thresholds_and_metrics_come_out_the_same_from_the_saved_scores(trained,
 
 def test_predict_prints_labels_with_scores_for_arguments_and_for_lines_of_stdin(trained):
     text = "Rocket in orbit around the moon"
-    printed = succeed("trainer.task", "predict", "--model", "out/small/model", text, cwd=trained.root)
+    printed = succeed(
+        "trainer.task", "predict", "--model", "out/small/model", text, cwd=trained.root
+    )
     assert printed.splitlines()[0] == text
     assert printed.splitlines()[1].split()[1:] == ["*", "space"]
-    lines = succeed("trainer.task", "predict", "--model", "out/small/model/1", "--json", cwd=trained.root, stdin=f"{text}\n\nsoup and bread\n")
+    lines = succeed(
+        "trainer.task",
+        "predict",
+        "--model",
+        "out/small/model/1",
+        "--json",
+        cwd=trained.root,
+        stdin=f"{text}\n\nsoup and bread\n",
+    )
     rows = [json.loads(line) for line in lines.splitlines()]
     assert [row["text"] for row in rows] == [text, "", "soup and bread"]
     assert rows[0]["labels"][0] == "space" and rows[2]["labels"][0] == "food"
@@ -136,7 +198,9 @@ def test_a_second_run_reuses_what_is_there_and_exports_a_new_version(trained, tm
     place = tmp_path / "again"
     checkpoint = (place / "out/small/run/checkpoints/checkpoint").read_bytes()
     assert "is complete" in succeed("beam_jobs.preprocess", "--config", "small.yaml", cwd=place)
-    assert "resuming after step" in succeed("trainer.task", "train", "--config", "small.yaml", cwd=place)
+    assert "resuming after step" in succeed(
+        "trainer.task", "train", "--config", "small.yaml", cwd=place
+    )
     assert (place / "out/small/run/checkpoints/checkpoint").read_bytes() == checkpoint
     succeed("trainer.task", "export", "--config", "small.yaml", cwd=place)
     assert sorted(path.name for path in (place / "out/small/model").iterdir()) == ["1", "2"]
@@ -148,7 +212,10 @@ def test_a_second_run_reuses_what_is_there_and_exports_a_new_version(trained, tm
         (lambda d: (d / "manifest.json").unlink(), "has no manifest.json"),
         (lambda d: shutil.rmtree(d), "does not exist"),
         (lambda d: truncate(next(d.glob("small-train*"))), "the dataset is damaged"),
-        (lambda d: set_version(d / "manifest.json", manifests.FORMAT_VERSION + 1), f"reads versions up to {manifests.FORMAT_VERSION}"),
+        (
+            lambda d: set_version(d / "manifest.json", manifests.FORMAT_VERSION + 1),
+            f"reads versions up to {manifests.FORMAT_VERSION}",
+        ),
     ],
 )
 def test_a_dataset_that_is_none_is_told_in_one_message(trained, tmp_path, damage, expected):
@@ -171,15 +238,25 @@ def test_a_model_directory_that_is_none_is_told_in_one_message(trained, tmp_path
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/saved_model.pb").write_bytes(b"no protobuf")
-    for model, expected in (("missing", "is no directory"), ("empty", "holds no SavedModel"), ("broken", "cannot be loaded")):
-        assert expected in fail_cleanly("trainer.task", "predict", "--model", model, "text", cwd=tmp_path)
+    for model, expected in (
+        ("missing", "is no directory"),
+        ("empty", "holds no SavedModel"),
+        ("broken", "cannot be loaded"),
+    ):
+        assert expected in fail_cleanly(
+            "trainer.task", "predict", "--model", model, "text", cwd=tmp_path
+        )
 
 
 def test_stages_called_out_of_order_say_what_comes_first(trained, tmp_path):
     shutil.copytree(trained.root / "out/small/dataset", tmp_path / "out/small/dataset")
     shutil.copy(trained.root / "small.yaml", tmp_path)
-    assert "holds no trained model" in fail_cleanly("trainer.task", "evaluate", "--config", "small.yaml", cwd=tmp_path)
+    assert "holds no trained model" in fail_cleanly(
+        "trainer.task", "evaluate", "--config", "small.yaml", cwd=tmp_path
+    )
     shutil.copytree(trained.root / "out/small/run", tmp_path / "out/small/run")
     (tmp_path / "out/small/run/thresholds.json").unlink()
-    assert "run it first" in fail_cleanly("trainer.task", "export", "--config", "small.yaml", cwd=tmp_path)
+    assert "run it first" in fail_cleanly(
+        "trainer.task", "export", "--config", "small.yaml", cwd=tmp_path
+    )
     assert not (tmp_path / "out/small/model").exists()

@@ -21,10 +21,21 @@ from tests.integration.workers import (
 pytestmark = pytest.mark.slow
 
 SETTINGS = (
-    *("train.epochs=6", "train.patience=null", "train.checkpoint_steps=3", "train.steps_per_call=2", "model.dropout=0.3"),
+    *(
+        "train.epochs=6",
+        "train.patience=null",
+        "train.checkpoint_steps=3",
+        "train.steps_per_call=2",
+        "model.dropout=0.3",
+    ),
     *("train.precision=float16", "train.accumulate_steps=2"),
     # A rate at which the metric soon stays where it is.
-    *("optimizer.schedule=plateau", "optimizer.plateau_factor=0.1", "optimizer.final_fraction=0.05", "optimizer.learning_rate=0.1"),
+    *(
+        "optimizer.schedule=plateau",
+        "optimizer.plateau_factor=0.1",
+        "optimizer.final_fraction=0.05",
+        "optimizer.learning_rate=0.1",
+    ),
 )
 
 
@@ -65,7 +76,9 @@ def test_accumulation_needs_no_other_results(place):
         train(place, f"train.run_dir={name}", "train.epochs=2", "model.dropout=0", *settings)
     plain, accumulated = (history(place / name) for name in ("plain", "accumulated"))
     assert [row["step"] for row in plain] == [row["step"] for row in accumulated]
-    np.testing.assert_allclose([row["loss"] for row in plain], [row["loss"] for row in accumulated], rtol=1e-5)
+    np.testing.assert_allclose(
+        [row["loss"] for row in plain], [row["loss"] for row in accumulated], rtol=1e-5
+    )
     left, right = variables(place / "plain"), variables(place / "accumulated")
     for name in left:
         np.testing.assert_allclose(left[name], right[name], rtol=1e-3, atol=1e-4, err_msg=name)
@@ -74,17 +87,38 @@ def test_accumulation_needs_no_other_results(place):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (["train.accumulate_steps=3"], "expected a batch_size that accumulate_steps divides, not 32 and 3"),
-        (["train.accumulate_steps=32", "train.strategy=mirrored", "train.replicas=2"], "expected a multiple of train.accumulate_steps x replicas"),
+        (
+            ["train.accumulate_steps=3"],
+            "expected a batch_size that accumulate_steps divides, not 32 and 3",
+        ),
+        (
+            ["train.accumulate_steps=32", "train.strategy=mirrored", "train.replicas=2"],
+            "expected a multiple of train.accumulate_steps x replicas",
+        ),
         (["train.precision=float8"], "train.precision: received 'float8'"),
         (["optimizer.plateau_factor=1"], "optimizer.plateau_factor: received 1"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(place, settings, expected):
     arguments = [part for setting in settings for part in ("--set", setting)]
-    assert expected in fail_cleanly("trainer.task", "train", "--config", "small.yaml", "--set", "train.run_dir=refused", *arguments, cwd=place)
+    assert expected in fail_cleanly(
+        "trainer.task",
+        "train",
+        "--config",
+        "small.yaml",
+        "--set",
+        "train.run_dir=refused",
+        *arguments,
+        cwd=place,
+    )
 
 
 def test_a_plateau_without_a_validation_split_is_refused(place, tmp_path):
-    make_dataset(tmp_path, 40, CONFIG + "splits: {train: 1, validation: 0, test: 0}\noptimizer: {schedule: plateau}\n")
-    assert "the dataset has no validation split" in fail_cleanly("trainer.task", "train", "--config", "small.yaml", cwd=tmp_path)
+    make_dataset(
+        tmp_path,
+        40,
+        CONFIG + "splits: {train: 1, validation: 0, test: 0}\noptimizer: {schedule: plateau}\n",
+    )
+    assert "the dataset has no validation split" in fail_cleanly(
+        "trainer.task", "train", "--config", "small.yaml", cwd=tmp_path
+    )

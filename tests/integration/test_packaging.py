@@ -28,7 +28,18 @@ CONFIG = "{name: tiny, data: {source: jsonl, inputs: [documents.jsonl], id_field
 
 
 def pip(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)], check=True, timeout=300)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--quiet",
+            "--disable-pip-version-check",
+            *map(str, arguments),
+        ],
+        check=True,
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +61,41 @@ def environment(request, packages, tmp_path_factory) -> Path:
     """The programs of a virtual environment in which the package is installed."""
     folder = tmp_path_factory.mktemp(request.param) / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=120)
-    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
-    (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # .pth files there, such as of a checkout, do not count
-    pip("--python", folder / "bin/python", "install", "--no-deps", "--no-build-isolation", "--no-index", packages[request.param])
+    site = Path(
+        sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
+    )
+    (site / "dependencies.pth").write_text(
+        f"{sysconfig.get_path('purelib')}\n"
+    )  # .pth files there, such as of a checkout, do not count
+    pip(
+        "--python",
+        folder / "bin/python",
+        "install",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        packages[request.param],
+    )
     return folder / "bin"
 
 
 def run(program: Path, *arguments: str, cwd: Path) -> str:
     """What a program prints, without anything of the tests' environment but its dependencies."""
-    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    clean["PATH"] = os.pathsep.join((str(program.parent), os.environ["PATH"]))  # where Beam finds a bare `python`
-    ended = subprocess.run([program, *arguments], cwd=cwd, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    clean = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
+    clean["PATH"] = os.pathsep.join(
+        (str(program.parent), os.environ["PATH"])
+    )  # where Beam finds a bare `python`
+    ended = subprocess.run(
+        [program, *arguments],
+        cwd=cwd,
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
     assert ended.returncode == 0, ended.stdout
     return ended.stdout
 
@@ -70,7 +105,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_sdist_and_wheel_hold_every_module_and_data_file(packages):
-    tracked = {path.relative_to(ROOT).as_posix() for package in ("beam_jobs", "trainer") for path in (ROOT / package).rglob("*") if path.is_file()}
+    tracked = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("beam_jobs", "trainer")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file()
+    }
     expected = {name for name in tracked if "__pycache__" not in name}
     with tarfile.open(packages["sdist"]) as sdist, zipfile.ZipFile(packages["wheel"]) as wheel:
         in_sdist = {name.partition("/")[2] for name in sdist.getnames()}
@@ -82,8 +122,16 @@ def test_sdist_and_wheel_hold_every_module_and_data_file(packages):
 
 def test_the_installed_commands_and_modules_are_those_of_the_package(environment, tmp_path):
     script = "import importlib, json, sys; print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:]]))"
-    modules = ["beam_jobs.preprocess", "beam_jobs.worker", "beam_jobs.contract.config", "trainer.task", "trainer.distribution.cluster"]
-    files = json.loads(run(environment / "python", "-c", script, *modules, cwd=tmp_path).splitlines()[-1])
+    modules = [
+        "beam_jobs.preprocess",
+        "beam_jobs.worker",
+        "beam_jobs.contract.config",
+        "trainer.task",
+        "trainer.distribution.cluster",
+    ]
+    files = json.loads(
+        run(environment / "python", "-c", script, *modules, cwd=tmp_path).splitlines()[-1]
+    )
     assert all(Path(file).is_relative_to(environment.parent) for file in files), files
     for command in environment.glob("multihot-*"):
         assert "usage:" in run(command, "--help", cwd=tmp_path)
@@ -112,9 +160,14 @@ WORKERS = {
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_the_installed_job_writes_the_same_bytes_with_workers_of_every_kind(environment, dataset, tmp_path, workers):
+def test_the_installed_job_writes_the_same_bytes_with_workers_of_every_kind(
+    environment, dataset, tmp_path, workers
+):
     home = make_home(tmp_path)
-    options = [option.format(worker=json.dumps({"command": str(environment / "multihot-worker")})) for option in WORKERS[workers]]
+    options = [
+        option.format(worker=json.dumps({"command": str(environment / "multihot-worker")}))
+        for option in WORKERS[workers]
+    ]
     if workers != "local":
         options += ["--runner=PrismRunner", f"--prism_location={prism()}"]
     run(environment / "multihot-preprocess", "--config", "config.yaml", "--", *options, cwd=home)
@@ -125,7 +178,13 @@ def test_the_installed_job_writes_the_same_bytes_with_workers_of_every_kind(envi
 def prism() -> Path:
     """The program that scripts/run_prism.sh builds where it is not there yet."""
     environment = os.environ | {"PYTHON": sys.executable}
-    ended = subprocess.run([ROOT / "scripts/run_prism.sh", "--help"], env=environment, capture_output=True, text=True, timeout=900)
+    ended = subprocess.run(
+        [ROOT / "scripts/run_prism.sh", "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     if ended.returncode:
         skip_without("prism", ended.stderr.strip().splitlines()[-1])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

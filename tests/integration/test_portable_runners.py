@@ -66,20 +66,30 @@ preprocess.run()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def make_home(folder: Path) -> Path:
     """A working directory with a source of its own and a job module."""
     folder.mkdir()
-    for name, content in {"config.yaml": CONFIG, "made_source.py": SOURCE, "counting_job.py": COUNTING_JOB}.items():
+    for name, content in {
+        "config.yaml": CONFIG,
+        "made_source.py": SOURCE,
+        "counting_job.py": COUNTING_JOB,
+    }.items():
         (folder / name).write_text(content)
     for i in range(8):
         (folder / f"{i}.txt").touch()
     return folder
 
 
-missing: dict[str, str] = {}  # why an engine cannot be had, once that is known: asking takes a while
+missing: dict[
+    str, str
+] = {}  # why an engine cannot be had, once that is known: asking takes a while
 
 
 def start(engine: str, *arguments: str, cwd: Path) -> subprocess.Popen:
@@ -87,17 +97,28 @@ def start(engine: str, *arguments: str, cwd: Path) -> subprocess.Popen:
     if engine in missing:
         skip_without(engine, missing[engine])
     # The workers find the test's own source by PYTHONPATH, and the script finds this Python by PATH.
-    path = {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])), "PYTHONPATH": str(cwd)}
+    path = {
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+        "PYTHONPATH": str(cwd),
+    }
     command = [str(ROOT / f"scripts/run_{engine}.sh"), *arguments]
     return subprocess.Popen(
-        command, cwd=cwd, env=os.environ | path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=cwd,
+        env=os.environ | path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
 def finish(engine: str, process: subprocess.Popen, *, status: int) -> str:
     """What it printed; the test is skipped if the engine cannot be had, and fails if the status is another."""
     try:
-        output, _ = process.communicate(timeout=900)  # the first time the engine is fetched or built
+        output, _ = process.communicate(
+            timeout=900
+        )  # the first time the engine is fetched or built
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(f"still running:\n{process.communicate()[0]}") from None
@@ -117,23 +138,41 @@ def local(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("engine", ["flink", "spark", "prism"])
-def test_an_engine_writes_the_bytes_of_the_local_runner_and_counts_as_the_manifest(local, tmp_path, engine):
+def test_an_engine_writes_the_bytes_of_the_local_runner_and_counts_as_the_manifest(
+    local, tmp_path, engine
+):
     home = make_home(tmp_path / "home")
-    finish(engine, start(engine, "--module", "counting_job", "--config", "config.yaml", cwd=home), status=0)
+    finish(
+        engine,
+        start(engine, "--module", "counting_job", "--config", "config.yaml", cwd=home),
+        status=0,
+    )
     assert contents(home / "out") == contents(local / "out")
     counts = manifests.load(home / "out/tiny/dataset").counts
-    assert counts.read == 4008 and counts.rejected == {"broken": 8} and counts.duplicates and counts.dropped_without_labels
+    assert (
+        counts.read == 4008
+        and counts.rejected == {"broken": 8}
+        and counts.duplicates
+        and counts.dropped_without_labels
+    )
     expected = counts.model_dump() | {"rejected": sum(counts.rejected.values())}
     del expected["written_without_labels"]
     counted = json.loads((home / "counted.json").read_text())
-    assert {name: number for name, number in counted.items() if number} == {name: number for name, number in expected.items() if number}
+    assert {name: number for name, number in counted.items() if number} == {
+        name: number for name, number in expected.items() if number
+    }
 
 
 @pytest.mark.parametrize("engine", ["flink", "spark", "prism"])
 def test_an_engine_writes_the_bytes_of_the_local_runner_from_real_data(tmp_path, engine):
     if not (ROOT / "../shared/data/xed").exists():
         pytest.skip("no ../shared/data")
-    arguments = ("--config", "configs/xed.yaml", "--set", f"output.dataset_dir={tmp_path / 'dataset'}")
+    arguments = (
+        "--config",
+        "configs/xed.yaml",
+        "--set",
+        f"output.dataset_dir={tmp_path / 'dataset'}",
+    )
     finish(engine, start(engine, *arguments, cwd=ROOT), status=0)
     (tmp_path / "dataset").rename(tmp_path / "engine")
     succeed("beam_jobs.preprocess", *arguments, cwd=ROOT)
@@ -162,7 +201,9 @@ def test_flink_replaces_a_worker_that_is_killed_and_writes_the_same_bytes(local,
     assert contents(home / "out") == contents(local / "out")
 
 
-def test_prism_publishes_nothing_where_a_worker_is_killed_and_the_next_run_gives_the_same_bytes(local, tmp_path):
+def test_prism_publishes_nothing_where_a_worker_is_killed_and_the_next_run_gives_the_same_bytes(
+    local, tmp_path
+):
     home = make_home(tmp_path / "home")
     finish("prism", kill_a_worker("prism", home), status=1)
     assert list((home / "out/tiny").iterdir()) == []
@@ -181,7 +222,9 @@ def test_a_signal_to_a_script_stops_job_engine_and_workers(tmp_path, number, sta
         time.sleep(0.05)
     process.send_signal(number)
     finish("prism", process, status=status)
-    listed = subprocess.run(["ps", "-o", "stat=,args=", "--sid", str(process.pid)], capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["ps", "-o", "stat=,args=", "--sid", str(process.pid)], capture_output=True, text=True
+    ).stdout
     assert [line for line in listed.splitlines() if not line.startswith("Z")] == []
     assert list((home / "out/tiny").iterdir()) == []
 
@@ -194,12 +237,21 @@ def test_a_signal_to_a_script_stops_job_engine_and_workers(tmp_path, number, sta
         (["--config", "x.yaml", "--jar"], "error: --jar: received no value"),
     ],
 )
-def test_a_wrong_argument_of_a_script_is_one_message_and_exit_status_2(tmp_path, arguments, message):
+def test_a_wrong_argument_of_a_script_is_one_message_and_exit_status_2(
+    tmp_path, arguments, message
+):
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     ended = subprocess.run(
-        [ROOT / "scripts/run_flink.sh", *arguments], cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60
+        [ROOT / "scripts/run_flink.sh", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
-    assert ended.returncode == 2 and ended.stderr.startswith(message) and ended.stderr.count("\n") == 1
+    assert (
+        ended.returncode == 2 and ended.stderr.startswith(message) and ended.stderr.count("\n") == 1
+    )
 
 
 def test_a_job_server_that_cannot_be_had_is_told_in_one_message(tmp_path):
@@ -207,31 +259,64 @@ def test_a_job_server_that_cannot_be_had_is_told_in_one_message(tmp_path):
     (tmp_path / "mvn").write_text("#!/bin/sh\necho '[ERROR] Could not find artifact'\nexit 1\n")
     (tmp_path / "mvn").chmod(0o755)
     environment = os.environ | {
-        "PATH": os.pathsep.join((str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"])),
+        "PATH": os.pathsep.join(
+            (str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"])
+        ),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    ended = subprocess.run([ROOT / "scripts/run_spark.sh", "--config", "x.yaml"], env=environment, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [ROOT / "scripts/run_spark.sh", "--config", "x.yaml"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert ended.returncode == 2
     assert "[ERROR] Could not find artifact" in ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith("error: Maven cannot get org.apache.beam:beam-runners-spark-3-job-server:")
+    assert ended.stderr.splitlines()[-1].startswith(
+        "error: Maven cannot get org.apache.beam:beam-runners-spark-3-job-server:"
+    )
     assert list((tmp_path / "cache/multihot").iterdir()) == []
 
 
-@pytest.mark.parametrize(("engine", "option"), [("flink", "--flink-master"), ("spark", "--spark-master-url")])
-def test_a_job_server_that_does_not_start_fails_the_job_and_nothing_is_published(tmp_path, engine, option):
+@pytest.mark.parametrize(
+    ("engine", "option"), [("flink", "--flink-master"), ("spark", "--spark-master-url")]
+)
+def test_a_job_server_that_does_not_start_fails_the_job_and_nothing_is_published(
+    tmp_path, engine, option
+):
     """With a Java that ends at once, in the place of the real one: so this also shows what the job server is started with."""
     home = make_home(tmp_path / "home")
-    (tmp_path / "java").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/arguments\nexit 3\n')
+    (tmp_path / "java").write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/arguments\nexit 3\n'
+    )
     (tmp_path / "java").chmod(0o755)
     (tmp_path / "server.jar").touch()
     environment = os.environ | {
-        "PATH": os.pathsep.join((str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"])),
+        "PATH": os.pathsep.join(
+            (str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"])
+        ),
         "PYTHONPATH": str(home),
     }
-    command = [ROOT / f"scripts/run_{engine}.sh", "--jar", tmp_path / "server.jar", "--workers", "3", "--config", "config.yaml"]
-    ended = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 1 and ended.stderr.splitlines()[-1] == "RuntimeError: Service failed to start up with error 3", ended.stderr
+    command = [
+        ROOT / f"scripts/run_{engine}.sh",
+        "--jar",
+        tmp_path / "server.jar",
+        "--workers",
+        "3",
+        "--config",
+        "config.yaml",
+    ]
+    ended = subprocess.run(
+        command, cwd=home, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (
+        ended.returncode == 1
+        and ended.stderr.splitlines()[-1] == "RuntimeError: Service failed to start up with error 3"
+    ), ended.stderr
     arguments = (tmp_path / "arguments").read_text().splitlines()
     assert arguments[arguments.index("-jar") + 1] == str(tmp_path / "server.jar")
-    assert arguments[arguments.index(option) + 1] == {"flink": "[auto]", "spark": "local[3]"}[engine]
+    assert (
+        arguments[arguments.index(option) + 1] == {"flink": "[auto]", "spark": "local[3]"}[engine]
+    )
     assert list((home / "out/tiny").iterdir()) == []

@@ -42,7 +42,19 @@ def corpus_lines() -> list[str]:
     """2,000 rows: duplicates in other spellings, Unicode, documents without tokens or kept labels, rejects."""
     rng = random.Random(7)
     words = [f"word{i}" for i in range(180)]
-    words += ["café", "CAFÉ", "straße", "日本", "ﬁne", "don't", "<b>bold</b>", "http://x.org/y", "\x00", "\ud800", "  "]
+    words += [
+        "café",
+        "CAFÉ",
+        "straße",
+        "日本",
+        "ﬁne",
+        "don't",
+        "<b>bold</b>",
+        "http://x.org/y",
+        "\x00",
+        "\ud800",
+        "  ",
+    ]
     weights = [1 / (1 + i) for i in range(len(words))]
     labels = [f"label {i}" for i in range(15)] + ["étiquette", "标签"]
     rows = []
@@ -55,9 +67,24 @@ def corpus_lines() -> list[str]:
         if i in (100, 900, 1500):
             text = rng.choice(["...", "<p></p>", ""])
         kept = [label for j, label in enumerate(labels) if rng.random() < 0.4 / (1 + j)]
-        rows.append({"id": f"d{rng.getrandbits(40):x}", "text": text, "labels": kept, "weight": rng.choice([1, 1, 0.5])})
-    lines = [json.dumps(row, ensure_ascii=i % 2 == 0 or "\ud800" in row["text"]) for i, row in enumerate(rows)]
-    lines += ["{", '["no object"]', '{"id": "x", "text": 1, "labels": [], "weight": 1}', '{"id": "x", "text": "a", "labels": ["a\\nb"], "weight": 1}']
+        rows.append(
+            {
+                "id": f"d{rng.getrandbits(40):x}",
+                "text": text,
+                "labels": kept,
+                "weight": rng.choice([1, 1, 0.5]),
+            }
+        )
+    lines = [
+        json.dumps(row, ensure_ascii=i % 2 == 0 or "\ud800" in row["text"])
+        for i, row in enumerate(rows)
+    ]
+    lines += [
+        "{",
+        '["no object"]',
+        '{"id": "x", "text": 1, "labels": [], "weight": 1}',
+        '{"id": "x", "text": "a", "labels": ["a\\nb"], "weight": 1}',
+    ]
     return lines
 
 
@@ -66,7 +93,9 @@ def make_home(folder: Path, files: dict[str, list[str]], config: str = CONFIG) -
     (folder / "corpus").mkdir(parents=True)
     for name, lines in files.items():
         content = "".join(line + "\n" for line in lines).encode()
-        (folder / "corpus" / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        (folder / "corpus" / name).write_bytes(
+            gzip.compress(content) if name.endswith(".gz") else content
+        )
     (folder / "config.yaml").write_text(config)
     return folder
 
@@ -74,7 +103,15 @@ def make_home(folder: Path, files: dict[str, list[str]], config: str = CONFIG) -
 def start(home: Path, *arguments: str, **popen) -> subprocess.Popen:
     command = [sys.executable, "-m", "beam_jobs.preprocess", "--config", "config.yaml", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "random"}
-    return subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+    return subprocess.Popen(
+        command,
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **popen,
+    )
 
 
 def run(home: Path, *arguments: str, status: int = 0) -> str:
@@ -87,7 +124,11 @@ def run(home: Path, *arguments: str, status: int = 0) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +166,13 @@ def reference(home: Path) -> dict:
         else:
             documents.append(row)
     read = len(documents) + sum(rejected.values())
-    analyzed = Analyzer(config.text)(tf.constant([row["text"].encode("utf-8", "surrogatepass") for row in documents])).numpy().tolist()
+    analyzed = (
+        Analyzer(config.text)(
+            tf.constant([row["text"].encode("utf-8", "surrogatepass") for row in documents])
+        )
+        .numpy()
+        .tolist()
+    )
     equal = collections.defaultdict(list)
     for text, row in zip(analyzed, documents, strict=True):
         if text:
@@ -138,14 +185,34 @@ def reference(home: Path) -> dict:
         uniform = int.from_bytes(key[8:], "big") / 2**64
         split = "train" if uniform < 0.7 else "validation" if uniform < 0.9 else "test"
         names = {name for row in rows for name in row["labels"]}
-        merged.append((key, split, min(row["id"] for row in rows), text, names, max(row["weight"] for row in rows)))
+        merged.append(
+            (
+                key,
+                split,
+                min(row["id"] for row in rows),
+                text,
+                names,
+                max(row["weight"] for row in rows),
+            )
+        )
     frequency = collections.Counter(name for document in merged for name in document[4])
-    ranked = sorted((name for name, count in frequency.items() if count >= 50), key=lambda name: (-frequency[name], name))
+    ranked = sorted(
+        (name for name, count in frequency.items() if count >= 50),
+        key=lambda name: (-frequency[name], name),
+    )
     labels = sorted(ranked[:11])
     assert len(ranked) > 11 and len(frequency) > len(ranked)  # both limits matter here
     kept = sorted(document for document in merged if document[4] & set(labels))
-    tokens = collections.Counter(token for document in kept if document[1] == "train" for token in set(document[3].decode().split(" ")))
-    vocabulary = sorted(((token, count) for token, count in tokens.items() if count >= 3), key=lambda pair: (-pair[1], pair[0]))
+    tokens = collections.Counter(
+        token
+        for document in kept
+        if document[1] == "train"
+        for token in set(document[3].decode().split(" "))
+    )
+    vocabulary = sorted(
+        ((token, count) for token, count in tokens.items() if count >= 3),
+        key=lambda pair: (-pair[1], pair[0]),
+    )
     assert len(vocabulary) > 150
     return {
         "counts": {
@@ -158,13 +225,25 @@ def reference(home: Path) -> dict:
             "written_without_labels": 0,
         },
         "labels": [
-            {"name": name, "positives": {split: sum(name in d[4] for d in kept if d[1] == split) for split in manifests.SPLITS}} for name in labels
+            {
+                "name": name,
+                "positives": {
+                    split: sum(name in d[4] for d in kept if d[1] == split)
+                    for split in manifests.SPLITS
+                },
+            }
+            for name in labels
         ],
         "vocabulary": vocabulary[:150],
         "splits": {
             split: [
                 [
-                    (name.encode(), text, sorted(labels.index(label) for label in names & set(labels)), weight)
+                    (
+                        name.encode(),
+                        text,
+                        sorted(labels.index(label) for label in names & set(labels)),
+                        weight,
+                    )
                     for key, of, name, text, names, weight in kept
                     if of == split and int.from_bytes(key[:4], "big") * 3 >> 32 == shard
                 ]
@@ -180,45 +259,87 @@ def test_every_file_holds_what_an_independent_computation_gives(base):
     dataset = base / DATASET
     manifest = manifests.load(dataset)
     assert manifest.counts.model_dump() == expected["counts"]
-    assert expected["counts"]["duplicates"] > 200 and expected["counts"]["dropped_without_labels"] > 50
+    assert (
+        expected["counts"]["duplicates"] > 200 and expected["counts"]["dropped_without_labels"] > 50
+    )
     assert list(manifest.counts.rejected) == list(expected["counts"]["rejected"])
     assert manifests.load_labels(manifest, dataset) == expected["labels"]
     tokens = manifests.load_vocabulary(manifest, dataset)
-    assert list(zip(tokens, manifests.load_document_counts(manifest, dataset).tolist(), strict=True)) == expected["vocabulary"]
-    terms = collections.Counter(token for shard in expected["splits"]["train"] for _, text, _, _ in shard for token in text.decode().split(" "))
-    assert manifests.load_term_counts(manifest, dataset).tolist() == [terms[token] for token in tokens]
+    assert (
+        list(zip(tokens, manifests.load_document_counts(manifest, dataset).tolist(), strict=True))
+        == expected["vocabulary"]
+    )
+    terms = collections.Counter(
+        token
+        for shard in expected["splits"]["train"]
+        for _, text, _, _ in shard
+        for token in text.decode().split(" ")
+    )
+    assert manifests.load_term_counts(manifest, dataset).tolist() == [
+        terms[token] for token in tokens
+    ]
     for split, shards in expected["splits"].items():
         info = manifest.splits[split]
         assert [shard.examples for shard in info.shards] == [len(shard) for shard in shards]
         assert info.examples == sum(map(len, shards)) > 0
         lengths = sorted(len(text.split(b" ")) for shard in shards for _, text, _, _ in shard)
-        assert (info.token_length_quantiles["0"], info.token_length_quantiles["1"]) == (lengths[0], lengths[-1])
+        assert (info.token_length_quantiles["0"], info.token_length_quantiles["1"]) == (
+            lengths[0],
+            lengths[-1],
+        )
         assert info.token_length_quantiles["0.5"] == lengths[-(-len(lengths) // 2) - 1]
         for shard, rows in zip(info.shards, shards, strict=True):
             assert hashlib.sha256((dataset / shard.file).read_bytes()).hexdigest() == shard.sha256
-            parsed = RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(str(dataset / shard.file)).as_numpy_iterator())))
+            parsed = RecordSpec().parse_batch(
+                tf.constant(
+                    list(tf.data.TFRecordDataset(str(dataset / shard.file)).as_numpy_iterator())
+                )
+            )
             assert parsed["id"].numpy().tolist() == [row[0] for row in rows]
             assert parsed["text"].numpy().tolist() == [row[1] for row in rows]
             assert parsed["labels"].to_list() == [row[2] for row in rows]
             assert parsed["weight"].numpy().tolist() == [row[3] for row in rows]
 
 
-def test_ngrams_of_the_train_split_are_counted_and_their_tokens_are_in_the_vocabulary(base, tmp_path, monkeypatch):
+def test_ngrams_of_the_train_split_are_counted_and_their_tokens_are_in_the_vocabulary(
+    base, tmp_path, monkeypatch
+):
     monkeypatch.chdir(make_home(tmp_path / "home", {"all.jsonl": corpus_lines()}))
-    preprocess.main(["--config", "config.yaml", "--set", "vocabulary.ngrams=2", "--set", "vocabulary.max_ngrams=300"])
+    preprocess.main(
+        [
+            "--config",
+            "config.yaml",
+            "--set",
+            "vocabulary.ngrams=2",
+            "--set",
+            "vocabulary.max_ngrams=300",
+        ]
+    )
     manifest = manifests.load(DATASET)
-    assert manifest.splits == manifests.load(base / DATASET).splits and manifest.vocabulary.sha256 == manifests.load(base / DATASET).vocabulary.sha256
+    assert (
+        manifest.splits == manifests.load(base / DATASET).splits
+        and manifest.vocabulary.sha256 == manifests.load(base / DATASET).vocabulary.sha256
+    )
     counts = collections.Counter()
     for shard in reference(base)["splits"]["train"]:
         for _, text, _, _ in shard:
             tokens = text.decode().split(" ")
             counts.update(set(zip(tokens, tokens[1:], strict=False)))
-    most = sorted(((-count, pair) for pair, count in counts.items() if count >= 3), key=lambda item: (item[0], " ".join(item[1])))[:300]
+    most = sorted(
+        ((-count, pair) for pair, count in counts.items() if count >= 3),
+        key=lambda item: (item[0], " ".join(item[1])),
+    )[:300]
     known = set(manifests.load_vocabulary(manifest, DATASET))
     expected = [(pair, -count) for count, pair in most if known.issuperset(pair)]
-    found = zip(manifests.load_ngrams(manifest, DATASET), manifests.load_ngram_document_counts(manifest, DATASET).tolist(), strict=True)
+    found = zip(
+        manifests.load_ngrams(manifest, DATASET),
+        manifests.load_ngram_document_counts(manifest, DATASET).tolist(),
+        strict=True,
+    )
     assert list(found) == expected and len(expected) > 200
-    assert {manifests.NGRAMS, manifests.NGRAM_DOCUMENT_COUNTS} <= {info.file for info in manifest.files()}
+    assert {manifests.NGRAMS, manifests.NGRAM_DOCUMENT_COUNTS} <= {
+        info.file for info in manifest.files()
+    }
 
 
 def test_the_directory_holds_the_manifests_files_and_nothing_else(base):
@@ -230,13 +351,20 @@ def test_the_directory_holds_the_manifests_files_and_nothing_else(base):
 
 def test_rejects_tell_source_row_reason_and_content(base):
     lines = (base / "corpus/all.jsonl").read_text().splitlines()
-    rejects = [json.loads(line) for line in (base / DATASET / manifests.REJECTS).read_text().splitlines()]
-    assert collections.Counter(reject["reason"] for reject in rejects) == manifests.load(base / DATASET).counts.rejected
+    rejects = [
+        json.loads(line) for line in (base / DATASET / manifests.REJECTS).read_text().splitlines()
+    ]
+    assert (
+        collections.Counter(reject["reason"] for reject in rejects)
+        == manifests.load(base / DATASET).counts.rejected
+    )
     assert [reject["row"] for reject in rejects] == sorted(reject["row"] for reject in rejects)
     for reject in rejects:
         line = lines[reject["row"] - 1]
         assert reject["source"] == "corpus/all.jsonl"
-        assert reject["content"] == (json.loads(line)["text"] if reject["reason"] == "empty text" else line)
+        assert reject["content"] == (
+            json.loads(line)["text"] if reject["reason"] == "empty text" else line
+        )
 
 
 @pytest.mark.slow
@@ -256,7 +384,10 @@ def test_stages_that_look_at_all_documents_give_the_same_bytes_on_worker_process
         "duplicates.shingle_tokens=1",
         "output.compression=gzip",
     )
-    arguments = [argument for key in keys for argument in ("--set", key)] + ["--set", "labels.aliases={étiquette: label 0}"]
+    arguments = [argument for key in keys for argument in ("--set", key)] + [
+        "--set",
+        "labels.aliases={étiquette: label 0}",
+    ]
     run(home, *arguments)
     once = contents(home / "out")
     assert manifests.load(home / DATASET).counts.near_duplicates > 10
@@ -268,13 +399,24 @@ def test_stages_that_look_at_all_documents_give_the_same_bytes_on_worker_process
 def test_the_order_of_documents_and_files_changes_no_byte_but_where_rejects_stand(base, tmp_path):
     lines = corpus_lines()
     random.Random(0).shuffle(lines)
-    home = make_home(tmp_path / "home", {"c.jsonl": lines[:700], "a.jsonl.gz": lines[700:1500], "b.jsonl": [], "d.jsonl": lines[1500:]})
+    home = make_home(
+        tmp_path / "home",
+        {
+            "c.jsonl": lines[:700],
+            "a.jsonl.gz": lines[700:1500],
+            "b.jsonl": [],
+            "d.jsonl": lines[1500:],
+        },
+    )
     run(home)
     first, second = contents(base / DATASET), contents(home / DATASET)
-    assert sorted(json.loads(line)["content"] for line in first.pop(manifests.REJECTS).splitlines()) == sorted(
-        json.loads(line)["content"] for line in second.pop(manifests.REJECTS).splitlines()
+    assert sorted(
+        json.loads(line)["content"] for line in first.pop(manifests.REJECTS).splitlines()
+    ) == sorted(json.loads(line)["content"] for line in second.pop(manifests.REJECTS).splitlines())
+    manifest, other = (
+        json.loads(first.pop(manifests.MANIFEST)),
+        json.loads(second.pop(manifests.MANIFEST)),
     )
-    manifest, other = json.loads(first.pop(manifests.MANIFEST)), json.loads(second.pop(manifests.MANIFEST))
     assert manifest.pop("input_hash") != other.pop("input_hash")
     manifest.pop("rejects"), other.pop("rejects")
     assert manifest == other
@@ -307,11 +449,23 @@ def test_a_dataset_of_another_config_or_input_is_refused_without_overwrite(copie
 
 
 def test_overwrite_replaces_the_whole_dataset(copied):
-    preprocess.main(["--config", "config.yaml", "--overwrite", "--set", "labels.top_k=null", "--set", "output.shards=1"])
+    preprocess.main(
+        [
+            "--config",
+            "config.yaml",
+            "--overwrite",
+            "--set",
+            "labels.top_k=null",
+            "--set",
+            "output.shards=1",
+        ]
+    )
     manifest = manifests.load(copied / DATASET)
     assert manifest.num_labels > 11 and len(manifest.splits["train"].shards) == 1
     assert set(contents(copied / "out")) == {
-        f"tiny/dataset/{name}" for name in {info.file for info in manifest.files()} | {manifests.MANIFEST, manifests.CONFIG}
+        f"tiny/dataset/{name}"
+        for name in {info.file for info in manifest.files()}
+        | {manifests.MANIFEST, manifests.CONFIG}
     }
 
 
@@ -323,21 +477,57 @@ def test_what_is_no_dataset_is_never_replaced(tmp_path, monkeypatch, arguments, 
     mine = place if is_file else place / "mine"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")
-    with pytest.raises(UserError, match="output.dataset_dir: .*is there and is no dataset; expected a new or empty directory"):
+    with pytest.raises(
+        UserError,
+        match="output.dataset_dir: .*is there and is no dataset; expected a new or empty directory",
+    ):
         preprocess.main(["--config", "config.yaml", *arguments])
-    assert contents(tmp_path / "home/out") == {mine.relative_to(tmp_path / "home/out").as_posix(): b"precious"}
+    assert contents(tmp_path / "home/out") == {
+        mine.relative_to(tmp_path / "home/out").as_posix(): b"precious"
+    }
 
 
-GOOD = [json.dumps({"id": f"{i}", "text": f"some words number {i}", "labels": ["x"], "weight": 1}) for i in range(60)]
+GOOD = [
+    json.dumps({"id": f"{i}", "text": f"some words number {i}", "labels": ["x"], "weight": 1})
+    for i in range(60)
+]
 FAILURES = {
-    "too many rejects": (GOOD + ["{", "[]", "{"], [], "3 of 63 documents are rejected, .*max_reject_fraction = 0.01 allows:\n  2 x not JSON"),
+    "too many rejects": (
+        GOOD + ["{", "[]", "{"],
+        [],
+        "3 of 63 documents are rejected, .*max_reject_fraction = 0.01 allows:\n  2 x not JSON",
+    ),
     "an empty file": ([], [], "the input holds no documents"),
-    "no labels": ([line.replace('["x"]', "[]") for line in GOOD], ["--set", "labels.min_count=1"], "none of 60 documents has a label that is kept"),
-    "rare labels": (GOOD, ["--set", "labels.min_count=61"], "none of 60 documents has a label that is kept; look at labels.min_count"),
-    "only rejects": (["{"], ["--set", "data.max_reject_fraction=1"], "none of 0 documents has a label"),
-    "an empty train split": (GOOD, ["--set", "splits={train: 0.0001, validation: 0.9, test: 0.0999}"], "the train split is empty"),
-    "a wrong pattern": (GOOD, ["--set", "text.token_pattern='('"], "text.token_pattern: received '\\('"),
-    "a place that cannot be": (GOOD, ["--set", "output.dataset_dir=config.yaml/x/dataset"], "output.dataset_dir: cannot write in .*config.yaml/x"),
+    "no labels": (
+        [line.replace('["x"]', "[]") for line in GOOD],
+        ["--set", "labels.min_count=1"],
+        "none of 60 documents has a label that is kept",
+    ),
+    "rare labels": (
+        GOOD,
+        ["--set", "labels.min_count=61"],
+        "none of 60 documents has a label that is kept; look at labels.min_count",
+    ),
+    "only rejects": (
+        ["{"],
+        ["--set", "data.max_reject_fraction=1"],
+        "none of 0 documents has a label",
+    ),
+    "an empty train split": (
+        GOOD,
+        ["--set", "splits={train: 0.0001, validation: 0.9, test: 0.0999}"],
+        "the train split is empty",
+    ),
+    "a wrong pattern": (
+        GOOD,
+        ["--set", "text.token_pattern='('"],
+        "text.token_pattern: received '\\('",
+    ),
+    "a place that cannot be": (
+        GOOD,
+        ["--set", "output.dataset_dir=config.yaml/x/dataset"],
+        "output.dataset_dir: cannot write in .*config.yaml/x",
+    ),
     "a place that is no directory": (
         GOOD,
         ["--set", "output.dataset_dir=gs://bucket/dataset"],
@@ -350,7 +540,9 @@ FAILURES = {
 @pytest.mark.parametrize("what", FAILURES)
 def test_what_the_user_can_mend_is_told_and_leaves_nothing_behind(tmp_path, monkeypatch, what):
     lines, arguments, message = FAILURES[what]
-    home = make_home(tmp_path / "home", {"all.jsonl": lines}, CONFIG.replace("min_count: 50", "min_count: 2"))
+    home = make_home(
+        tmp_path / "home", {"all.jsonl": lines}, CONFIG.replace("min_count: 50", "min_count: 2")
+    )
     monkeypatch.chdir(home)
     with pytest.raises(UserError, match=message):
         preprocess.main(["--config", "config.yaml", *arguments])
@@ -363,7 +555,10 @@ def test_an_input_file_that_is_cut_off_stops_the_job(tmp_path, monkeypatch):
     content = (home / "corpus/all.jsonl.gz").read_bytes()
     (home / "corpus/all.jsonl.gz").write_bytes(content[: len(content) // 2])
     monkeypatch.chdir(home)
-    with pytest.raises(UserError, match="1 input files cannot be read to their end, such as corpus/all.jsonl.gz, row [0-9]+: EOFError"):
+    with pytest.raises(
+        UserError,
+        match="1 input files cannot be read to their end, such as corpus/all.jsonl.gz, row [0-9]+: EOFError",
+    ):
         preprocess.main(["--config", "config.yaml"])
     assert not (home / DATASET).exists()
 
@@ -372,8 +567,14 @@ def test_an_input_file_that_is_cut_off_stops_the_job(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["--config", "nowhere.yaml"], "error: cannot read the config nowhere.yaml"),
-        (["--set", "labels.min_cuont=2"], "error: config.yaml: labels.min_cuont: unknown key; did you mean 'min_count'?"),
-        (["--set", "data.inputs=['nothing/*.jsonl']"], "error: data.inputs: no file matches 'nothing/*.jsonl'"),
+        (
+            ["--set", "labels.min_cuont=2"],
+            "error: config.yaml: labels.min_cuont: unknown key; did you mean 'min_count'?",
+        ),
+        (
+            ["--set", "data.inputs=['nothing/*.jsonl']"],
+            "error: data.inputs: no file matches 'nothing/*.jsonl'",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_message_and_exit_status_2(tmp_path, arguments, message):
@@ -384,12 +585,18 @@ def test_a_users_mistake_is_one_message_and_exit_status_2(tmp_path, arguments, m
 
 
 @pytest.mark.parametrize("mode", [[], pytest.param(MULTI_PROCESSING, marks=pytest.mark.slow)])
-def test_a_disk_that_takes_no_more_ends_the_command_with_one_message_and_publishes_nothing(tmp_path, mode):
+def test_a_disk_that_takes_no_more_ends_the_command_with_one_message_and_publishes_nothing(
+    tmp_path, mode
+):
     home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
-    process = start(home, *mode, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)))
+    process = start(
+        home, *mode, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+    )
     _, error = process.communicate(timeout=300)
     assert process.returncode == 2, error
-    assert error.startswith("error: output.dataset_dir: cannot write out/tiny/dataset: File too large; nothing is published.")
+    assert error.startswith(
+        "error: output.dataset_dir: cannot write out/tiny/dataset: File too large; nothing is published."
+    )
     assert error.count("\n") == 1
     assert list((home / "out/tiny").iterdir()) == []
 
@@ -402,7 +609,11 @@ def mounted(tmp_path):
     place.mkdir(parents=True)
 
     def mount(options: str) -> Path:
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, check=False).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)],
+            capture_output=True,
+            check=False,
+        ).returncode:
             pytest.skip("mounting is not permitted here")
         return home
 
@@ -414,7 +625,9 @@ def mounted(tmp_path):
 def test_a_full_disk_ends_the_command_with_one_message_and_publishes_nothing(mounted):
     home = mounted("size=300k")
     error = run(home, status=2)
-    assert error.startswith("error: output.dataset_dir: cannot write out/tiny/dataset: No space left on device; nothing is published.")
+    assert error.startswith(
+        "error: output.dataset_dir: cannot write out/tiny/dataset: No space left on device; nothing is published."
+    )
     assert error.count("\n") == 1
     assert list((home / "out/tiny").iterdir()) == []
 
@@ -423,14 +636,23 @@ def test_a_full_disk_ends_the_command_with_one_message_and_publishes_nothing(mou
 def test_a_place_that_may_not_be_written_is_told_before_any_work(mounted):
     home = mounted("ro")
     error = run(home, status=2)
-    assert error == "error: output.dataset_dir: cannot write in out/tiny: Read-only file system; expected a directory you may write\n".replace(
-        "out/tiny", str(home / "out/tiny")
+    assert (
+        error
+        == "error: output.dataset_dir: cannot write in out/tiny: Read-only file system; expected a directory you may write\n".replace(
+            "out/tiny", str(home / "out/tiny")
+        )
     )
 
 
 def test_a_run_tells_what_each_step_costs(tmp_path):
-    home = make_home(tmp_path / "home", {"all.jsonl": GOOD}, CONFIG.replace("min_count: 50", "min_count: 2"))
-    (line,) = [line for line in run(home).splitlines() if line.startswith("time in each step, all workers together: ")]
+    home = make_home(
+        tmp_path / "home", {"all.jsonl": GOOD}, CONFIG.replace("min_count: 50", "min_count: 2")
+    )
+    (line,) = [
+        line
+        for line in run(home).splitlines()
+        if line.startswith("time in each step, all workers together: ")
+    ]
     costs = dict(part.rsplit(" ", 2)[:2] for part in line.partition(": ")[2].split(", "))
     assert set(costs) == {"read", "analyze", "spill", "merge", "count", "write"}
     seconds = list(map(float, costs.values()))
@@ -452,7 +674,11 @@ def test_a_killed_run_publishes_nothing_and_the_next_one_gives_the_same_bytes(ba
     process = start(home, *mode, start_new_session=True)
     place = home / "out/tiny"
     deadline = time.monotonic() + 240
-    while not list(place.glob(".dataset.staging-*/work/*.arrow")) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(place.glob(".dataset.staging-*/work/*.arrow"))
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -473,18 +699,36 @@ def test_a_dataset_that_a_killed_run_had_moved_aside_is_found_again(copied, caps
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"), [(["--help"], 0), (["--list-keys"], 0), (["--config", "nowhere"], 2), (["--confg", "x"], 2), ([], 2)]
+    ("arguments", "status"),
+    [
+        (["--help"], 0),
+        (["--list-keys"], 0),
+        (["--config", "nowhere"], 2),
+        (["--confg", "x"], 2),
+        ([], 2),
+    ],
 )
-def test_help_and_wrong_configs_are_answered_without_tensorflow_or_beam(tmp_path, arguments, status):
+def test_help_and_wrong_configs_are_answered_without_tensorflow_or_beam(
+    tmp_path, arguments, status
+):
     script = f"""
 import atexit, runpy, sys
 atexit.register(lambda: print("loaded", [name for name in ("tensorflow", "apache_beam", "pyarrow", "numpy") if name in sys.modules]))
 sys.argv = ["preprocess", *{arguments!r}]
 runpy.run_module("beam_jobs.preprocess", run_name="__main__")
 """
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (status, "loaded []")
     assert "Traceback" not in ended.stderr
     if arguments == ["--help"]:
-        for flag in ("--config", "--set", "--list-keys", "--overwrite", "--force", "Everything after `--` goes to Apache Beam"):
+        for flag in (
+            "--config",
+            "--set",
+            "--list-keys",
+            "--overwrite",
+            "--force",
+            "Everything after `--` goes to Apache Beam",
+        ):
             assert flag in ended.stdout

@@ -31,8 +31,19 @@ def preprocess(home: Path, *arguments: str) -> float:
     """The peak resident memory of the job's process, which does all in memory, in MB."""
     (home / "config.yaml").write_text(CONFIG)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", PEAK, "--config", "config.yaml", *arguments, "--", "--direct_running_mode=in_memory"]
-    ended = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=600)
+    command = [
+        sys.executable,
+        "-c",
+        PEAK,
+        "--config",
+        "config.yaml",
+        *arguments,
+        "--",
+        "--direct_running_mode=in_memory",
+    ]
+    ended = subprocess.run(
+        command, cwd=home, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert ended.returncode == 0, ended.stderr
     return int(ended.stdout) / 1024
 
@@ -46,7 +57,16 @@ def test_memory_does_not_grow_with_the_input(tmp_path, what):
         with open(home / "in.jsonl", "w") as stream:
             for i in range(megabytes * 20):  # rows of 50 KB
                 words = f"number{i} and " * (50_000 // len(f"number{i} and "))
-                stream.write(json.dumps({"text": words if what == "documents" or i < 100 else None, "labels": ["x"], "more": words}) + "\n")
+                stream.write(
+                    json.dumps(
+                        {
+                            "text": words if what == "documents" or i < 100 else None,
+                            "labels": ["x"],
+                            "more": words,
+                        }
+                    )
+                    + "\n"
+                )
         peaks[megabytes] = preprocess(home)
         counts = manifests.load(home / "out/many/dataset").counts
         assert counts.rejected == ({} if what == "documents" else {"no text": megabytes * 20 - 100})
@@ -58,10 +78,22 @@ def test_memory_does_not_grow_with_the_input(tmp_path, what):
 def test_a_million_distinct_labels_are_a_dataset(tmp_path):
     with open(tmp_path / "in.jsonl", "w") as stream:
         for i in range(10_000):
-            stream.write(json.dumps({"text": f"document {i}", "labels": [f"label {i * 100 + j}" for j in range(100)]}) + "\n")
+            stream.write(
+                json.dumps(
+                    {
+                        "text": f"document {i}",
+                        "labels": [f"label {i * 100 + j}" for j in range(100)],
+                    }
+                )
+                + "\n"
+            )
     preprocess(tmp_path)
     manifest = manifests.load(tmp_path / "out/many/dataset")
-    assert (manifest.num_labels, manifest.label_counts.occurrences_kept, manifest.counts.written) == (1_000_000, 1_000_000, 10_000)
+    assert (
+        manifest.num_labels,
+        manifest.label_counts.occurrences_kept,
+        manifest.counts.written,
+    ) == (1_000_000, 1_000_000, 10_000)
     labels = manifests.load_labels(manifest, tmp_path / "out/many/dataset")
     assert [label["name"] for label in labels] == sorted(f"label {i}" for i in range(1_000_000))
     assert all(sum(label["positives"].values()) == 1 for label in labels)

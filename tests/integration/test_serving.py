@@ -36,7 +36,10 @@ def app(model):
 @contextlib.asynccontextmanager
 async def client_of(app):
     transport = httpx.ASGITransport(app=app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test", timeout=120) as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=120) as client,
+    ):
         yield client
 
 
@@ -52,11 +55,16 @@ def request(app, method, path, **kwargs):
 
 
 def post(app, body, path="/v1/models/small:predict"):
-    return request(app, "POST", path, **({"content": body} if isinstance(body, bytes) else {"json": body}))
+    return request(
+        app, "POST", path, **({"content": body} if isinstance(body, bytes) else {"json": body})
+    )
 
 
 def direct(model, signature, texts=TEXTS):
-    return {key: value.numpy() for key, value in model.module.signatures[signature](text=tf.constant(texts)).items()}
+    return {
+        key: value.numpy()
+        for key, value in model.module.signatures[signature](text=tf.constant(texts)).items()
+    }
 
 
 def names(rows):
@@ -73,27 +81,41 @@ def test_rows_and_columns_hold_what_the_signature_answers(app, model, signature)
     assert status == 200 and columns["outputs"].keys() == expected.keys()
     assert columns["outputs"]["labels"] == names(expected["labels"])
     np.testing.assert_allclose(columns["outputs"]["scores"], expected["scores"], atol=1e-6)
-    status, rows = post(app, {"signature_name": signature, "instances": [{"text": text} for text in TEXTS]})
+    status, rows = post(
+        app, {"signature_name": signature, "instances": [{"text": text} for text in TEXTS]}
+    )
     assert status == 200
-    assert rows["predictions"] == [{key: values[i] for key, values in columns["outputs"].items()} for i in range(len(TEXTS))]
+    assert rows["predictions"] == [
+        {key: values[i] for key, values in columns["outputs"].items()} for i in range(len(TEXTS))
+    ]
 
 
 def test_one_input_may_stand_without_its_name_and_one_output_does(app, model):
     status, rows = post(app, {"signature_name": "scores", "instances": TEXTS})
     assert status == 200
     np.testing.assert_allclose(rows["predictions"], direct(model, "scores")["scores"], atol=1e-6)
-    assert post(app, {"signature_name": "scores", "inputs": TEXTS}) == (200, {"outputs": rows["predictions"]})
-    assert post(app, {"signature_name": "analyze", "inputs": TEXTS[:1]}) == (200, {"outputs": ["rocket in orbit around the moon"]})
+    assert post(app, {"signature_name": "scores", "inputs": TEXTS}) == (
+        200,
+        {"outputs": rows["predictions"]},
+    )
+    assert post(app, {"signature_name": "analyze", "inputs": TEXTS[:1]}) == (
+        200,
+        {"outputs": ["rocket in orbit around the moon"]},
+    )
 
 
 def test_serving_default_is_the_signature_of_requests_that_name_none(app):
-    assert post(app, {"instances": TEXTS}) == post(app, {"signature_name": "serving_default", "instances": TEXTS})
+    assert post(app, {"instances": TEXTS}) == post(
+        app, {"signature_name": "serving_default", "instances": TEXTS}
+    )
 
 
 def test_bytes_in_base64_are_what_the_text_itself_is(app):
     encoded = [{"b64": base64.b64encode(text.encode()).decode()} for text in TEXTS]
     assert post(app, {"instances": encoded}) == post(app, {"instances": TEXTS})
-    assert post(app, {"instances": [{"text": row} for row in encoded]}) == post(app, {"instances": TEXTS})
+    assert post(app, {"instances": [{"text": row} for row in encoded]}) == post(
+        app, {"instances": TEXTS}
+    )
 
 
 def test_classification_pairs_labels_with_scores(app, model):
@@ -102,15 +124,24 @@ def test_classification_pairs_labels_with_scores(app, model):
     status, answer = post(app, body, "/v1/models/small:classify")
     assert status == 200
     assert [[label for label, _ in row] for row in answer["results"]] == names(expected["labels"])
-    np.testing.assert_allclose([[score for _, score in row] for row in answer["results"]], expected["scores"], atol=1e-6)
-    shared = post(app, {"context": {"text": TEXTS[0]}, "examples": [{}, {}]}, "/v1/models/small:classify")[1]["results"]
+    np.testing.assert_allclose(
+        [[score for _, score in row] for row in answer["results"]], expected["scores"], atol=1e-6
+    )
+    shared = post(
+        app, {"context": {"text": TEXTS[0]}, "examples": [{}, {}]}, "/v1/models/small:classify"
+    )[1]["results"]
     assert shared == [answer["results"][0]] * 2
 
 
 def test_serialized_examples_are_an_input_of_predictions(app):
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[TEXTS[0].encode()]))
-    example = tf.train.Example(features=tf.train.Features(feature={"text": feature})).SerializeToString()
-    body = {"signature_name": "classify_examples", "instances": [{"b64": base64.b64encode(example).decode()}]}
+    example = tf.train.Example(
+        features=tf.train.Features(feature={"text": feature})
+    ).SerializeToString()
+    body = {
+        "signature_name": "classify_examples",
+        "instances": [{"b64": base64.b64encode(example).decode()}],
+    }
     status, answer = post(app, body)
     assert status == 200 and answer["predictions"][0]["classes"][0] == "space"
     body["instances"] = [{"b64": base64.b64encode(b"no example").decode()}]
@@ -120,15 +151,25 @@ def test_serialized_examples_are_an_input_of_predictions(app):
 
 def test_status_and_metadata_are_those_of_tensorflow_serving(app):
     for path in ("/v1/models/small", "/v1/models/small/versions/1"):
-        state = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        state = {
+            "version": "1",
+            "state": "AVAILABLE",
+            "status": {"error_code": "OK", "error_message": ""},
+        }
         assert request(app, "GET", path) == (200, {"model_version_status": [state]})
     status, answer = request(app, "GET", "/v1/models/small/metadata")
-    assert status == 200 and answer["model_spec"] == {"name": "small", "signature_name": "", "version": "1"}
+    assert status == 200 and answer["model_spec"] == {
+        "name": "small",
+        "signature_name": "",
+        "version": "1",
+    }
     signatures = answer["metadata"]["signature_def"]["signature_def"]
     assert set(saved_model.SIGNATURES) <= set(signatures)
     assert signatures["decide"]["inputs"]["text"]["dtype"] == "DT_STRING"
     assert signatures["classify_examples"]["method_name"] == "tensorflow/serving/classify"
-    assert post(app, {"instances": TEXTS}, "/v1/models/small/versions/1:predict") == post(app, {"instances": TEXTS})
+    assert post(app, {"instances": TEXTS}, "/v1/models/small/versions/1:predict") == post(
+        app, {"instances": TEXTS}
+    )
 
 
 def test_no_documents_get_no_answers(app):
@@ -140,12 +181,22 @@ def test_no_documents_get_no_answers(app):
 
 
 def test_hundreds_of_concurrent_requests_each_get_their_own_answer(app, model, monkeypatch):
-    topics = ["goal match team", "song guitar album", "bread soup oven", "orbit rocket moon", "nothing known here"]
+    topics = [
+        "goal match team",
+        "song guitar album",
+        "bread soup oven",
+        "orbit rocket moon",
+        "nothing known here",
+    ]
     texts = [f"{topics[i % 5]} {topics[i * 7 % 5]} n{i}" for i in range(600)]
     batches = []
     run = rest_server.Batcher._run
     monkeypatch.setattr(
-        rest_server.Batcher, "_run", lambda self, name, columns: batches.append(len(next(iter(columns.values())))) or run(self, name, columns)
+        rest_server.Batcher,
+        "_run",
+        lambda self, name, columns: (
+            batches.append(len(next(iter(columns.values())))) or run(self, name, columns)
+        ),
     )
 
     async def load():
@@ -154,7 +205,9 @@ def test_hundreds_of_concurrent_requests_each_get_their_own_answer(app, model, m
             async def ask(i):
                 signature = ("serving_default", "decide", "scores")[i % 3]
                 body = {"signature_name": signature, "inputs": texts[i : i + 1 + i % 4]}
-                answer = (await client.post("/v1/models/small:predict", json=body)).json()["outputs"]
+                answer = (await client.post("/v1/models/small:predict", json=body)).json()[
+                    "outputs"
+                ]
                 return signature, texts[i : i + 1 + i % 4], answer
 
             return await asyncio.gather(*map(ask, range(len(texts))))
@@ -168,24 +221,32 @@ def test_hundreds_of_concurrent_requests_each_get_their_own_answer(app, model, m
             continue
         np.testing.assert_allclose(answer["scores"], expected["scores"], atol=1e-6)
         assert answer["labels"] == names(expected["labels"])
-    assert sum(batches) == sum(len(given) for _, given, _ in answers)  # each document is scored once
+    assert sum(batches) == sum(
+        len(given) for _, given, _ in answers
+    )  # each document is scored once
     assert len(batches) < 60 and max(batches) > 50  # and together with others
 
 
 def test_a_request_that_the_model_refuses_spoils_no_other(app):
     good = base64.b64encode(
         tf.train.Example(
-            features=tf.train.Features(feature={"text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"goal"]))})
+            features=tf.train.Features(
+                feature={"text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"goal"]))}
+            )
         ).SerializeToString()
     )
 
     async def load():
         async with client_of(app) as client:
             bodies = [
-                {"signature_name": "classify_examples", "instances": [{"b64": b.decode()}]} for b in (good, base64.b64encode(b"bad"), good) * 10
+                {"signature_name": "classify_examples", "instances": [{"b64": b.decode()}]}
+                for b in (good, base64.b64encode(b"bad"), good) * 10
             ]
             return [
-                response.status_code for response in await asyncio.gather(*(client.post("/v1/models/small:predict", json=body) for body in bodies))
+                response.status_code
+                for response in await asyncio.gather(
+                    *(client.post("/v1/models/small:predict", json=body) for body in bodies)
+                )
             ]
 
     assert asyncio.run(load()) == [200, 400, 200] * 10
@@ -203,7 +264,10 @@ def test_a_request_that_the_model_refuses_spoils_no_other(app):
         (b"[1]", "received a JSON list, expected an object"),
         ({}, "received both or neither of 'instances'"),
         ({"instances": ["a"], "inputs": ["a"]}, "received both or neither of 'instances'"),
-        ({"signature_name": "score", "instances": ["a"]}, "signature_name: received 'score', expected one of analyze, classify_examples, decide"),
+        (
+            {"signature_name": "score", "instances": ["a"]},
+            "signature_name: received 'score', expected one of analyze, classify_examples, decide",
+        ),
         ({"signature_name": ["x"], "instances": ["a"]}, "signature_name: received"),
         ({"instances": "a"}, "received a str of rows, expected a list"),
         ({"instances": [1]}, "row 0: text: received int, expected a string"),
@@ -212,7 +276,10 @@ def test_a_request_that_the_model_refuses_spoils_no_other(app):
         ({"instances": [{"b64": "%"}]}, "row 0: text: b64:"),
         ({"inputs": {"body": ["a"]}}, "inputs: expected an object with lists of strings: 'text'"),
         ({"inputs": {"text": "a"}}, "inputs: expected an object with lists of strings"),
-        ({"instances": ["a"] * 1025}, "received 1,025 documents in one request, expected at most 1,024"),
+        (
+            {"instances": ["a"] * 1025},
+            "received 1,025 documents in one request, expected at most 1,024",
+        ),
     ],
 )
 def test_bad_requests_are_answered_with_400_and_the_reason(app, body, message):
@@ -222,9 +289,18 @@ def test_bad_requests_are_answered_with_400_and_the_reason(app, body, message):
 
 
 def test_bad_classifications_are_answered_with_400(app):
-    for body in ({"examples": ["a"]}, {"examples": {}}, {}, {"examples": [{}], "context": 1}, {"examples": [{"text": 1}]}):
+    for body in (
+        {"examples": ["a"]},
+        {"examples": {}},
+        {},
+        {"examples": [{}], "context": 1},
+        {"examples": [{"text": 1}]},
+    ):
         assert post(app, body, "/v1/models/small:classify")[0] == 400
-    assert post(app, {"signature_name": "decide", "examples": []}, "/v1/models/small:classify")[0] == 400
+    assert (
+        post(app, {"signature_name": "decide", "examples": []}, "/v1/models/small:classify")[0]
+        == 400
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,7 +320,9 @@ def test_unknown_paths_are_answered_with_404_and_wrong_methods_with_405(app, met
     assert received == status and answer["error"]
 
 
-def test_a_text_of_ten_megabytes_is_answered_and_a_request_beyond_the_limit_refused(app, monkeypatch):
+def test_a_text_of_ten_megabytes_is_answered_and_a_request_beyond_the_limit_refused(
+    app, monkeypatch
+):
     status, answer = post(app, {"instances": ["goal " * 2_000_000]})
     assert status == 200 and answer["predictions"][0]["labels"][0] == "sport"
     monkeypatch.setattr(rest_server, "MAX_REQUEST_BYTES", 1000)
@@ -267,7 +345,10 @@ def test_a_failure_of_the_server_is_told_as_json(app, monkeypatch):
 
     async def send():
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
             return await client.post("/v1/models/small:predict", json={"instances": ["a"]})
 
     response = asyncio.run(send())
@@ -292,11 +373,30 @@ def test_the_page_names_no_other_host_and_cannot_be_broken_by_the_models_name(mo
 def server(trained, *arguments):
     """(the process, its port)."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "trainer.task", "serve", "--model", "out/small/model", "--port", "0", *arguments]
-    with subprocess.Popen(command, cwd=trained.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "trainer.task",
+        "serve",
+        "--model",
+        "out/small/model",
+        "--port",
+        "0",
+        *arguments,
+    ]
+    with subprocess.Popen(
+        command,
+        cwd=trained.root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             line = process.stdout.readline()
-            assert line.startswith("serving out/small/model/1 at http://127.0.0.1:"), line + process.stderr.read()
+            assert line.startswith("serving out/small/model/1 at http://127.0.0.1:"), (
+                line + process.stderr.read()
+            )
             yield process, int(re.search(r"127\.0\.0\.1:(\d+)/v1/models/small;", line)[1])
         finally:
             process.kill()
@@ -304,7 +404,15 @@ def server(trained, *arguments):
 
 def test_requests_under_way_are_answered_before_the_server_ends(trained):
     with server(trained) as (process, port):
-        occupied = fail_cleanly("trainer.task", "serve", "--model", "out/small/model", "--port", str(port), cwd=trained.root)
+        occupied = fail_cleanly(
+            "trainer.task",
+            "serve",
+            "--model",
+            "out/small/model",
+            "--port",
+            str(port),
+            cwd=trained.root,
+        )
         assert f"cannot listen on 127.0.0.1:{port}" in occupied
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         body = json.dumps({"instances": ["goal " * 20_000] * 4}).encode()
@@ -321,5 +429,11 @@ def test_requests_under_way_are_answered_before_the_server_ends(trained):
 
 def test_a_missing_extra_is_told(trained):
     code = "import sys; sys.modules['uvicorn'] = None; from trainer import task; sys.argv[1:] = ['serve', '--model', 'x']; task.run()"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 2 and "pip install 'multihot[serve]'" in result.stderr and "Traceback" not in result.stderr
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (
+        result.returncode == 2
+        and "pip install 'multihot[serve]'" in result.stderr
+        and "Traceback" not in result.stderr
+    )

@@ -29,12 +29,26 @@ def write_documents(path) -> list[dict]:
             if generator.random() < 0.4:
                 body.append(topic)
         generator.shuffle(title)
-        rows.append({"key": f"d{i}", "title": " ".join(title), "body": f"{' '.join(body)} n{i}", "labels": labels, "section": f"s{i % 3}"})
+        rows.append(
+            {
+                "key": f"d{i}",
+                "title": " ".join(title),
+                "body": f"{' '.join(body)} n{i}",
+                "labels": labels,
+                "section": f"s{i % 3}",
+            }
+        )
     rows[7]["title"] = ""
     rows[7]["labels"] = []
-    rows.append(rows[3] | {"key": "e0", "labels": ["about soup"]})  # equal in both texts: one document, with the labels of both
-    rows.append(rows[4] | {"key": "e1", "title": rows[4]["title"] + " more"})  # equal in one text only: another document
-    rows.append({"key": "e2", "title": " ", "body": "--", "labels": [], "section": ""})  # empty in both
+    rows.append(
+        rows[3] | {"key": "e0", "labels": ["about soup"]}
+    )  # equal in both texts: one document, with the labels of both
+    rows.append(
+        rows[4] | {"key": "e1", "title": rows[4]["title"] + " more"}
+    )  # equal in one text only: another document
+    rows.append(
+        {"key": "e2", "title": " ", "body": "--", "labels": [], "section": ""}
+    )  # empty in both
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
@@ -71,22 +85,41 @@ def apart(tmp_path_factory):
 def records(apart):
     root, _ = apart
     manifest = manifests.load(root / "out/dataset")
-    files = [str(root / "out/dataset" / shard.file) for split in manifest.splits.values() for shard in split.shards]
-    parsed = manifest.record_spec.parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
-    columns = (parsed[name].numpy() for name in ("id", "text/title", "text/body", "metadata/section"))
-    return {key.decode(): tuple(value.decode() for value in values) for key, *values in zip(*columns, strict=True)}
+    files = [
+        str(root / "out/dataset" / shard.file)
+        for split in manifest.splits.values()
+        for shard in split.shards
+    ]
+    parsed = manifest.record_spec.parse_batch(
+        tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator()))
+    )
+    columns = (
+        parsed[name].numpy() for name in ("id", "text/title", "text/body", "metadata/section")
+    )
+    return {
+        key.decode(): tuple(value.decode() for value in values)
+        for key, *values in zip(*columns, strict=True)
+    }
 
 
 def test_records_hold_each_text_and_the_metadata(apart, records):
     _, rows = apart
-    assert records == {key: (row["title"], row["body"], row["section"]) for key, row in rows.items() if key not in ("e0", "e2")}
+    assert records == {
+        key: (row["title"], row["body"], row["section"])
+        for key, row in rows.items()
+        if key not in ("e0", "e2")
+    }
 
 
 def test_documents_are_duplicates_where_all_texts_are_equal_and_rejects_where_all_are_empty(apart):
     root, rows = apart
     manifest = manifests.load(root / "out/dataset")
     assert (manifest.text_fields, manifest.metadata_fields) == (("title", "body"), ("section",))
-    assert (manifest.counts.duplicates, manifest.counts.rejected, manifest.counts.written) == (1, {"empty text": 1}, 601)
+    assert (manifest.counts.duplicates, manifest.counts.rejected, manifest.counts.written) == (
+        1,
+        {"empty text": 1},
+        601,
+    )
 
 
 def test_the_vocabulary_counts_documents_with_a_token_in_any_text(apart, records):
@@ -100,24 +133,39 @@ def test_the_vocabulary_counts_documents_with_a_token_in_any_text(apart, records
         )
     )
     train = [str(root / "out/dataset" / shard.file) for shard in manifest.splits["train"].shards]
-    parsed = manifest.record_spec.parse_batch(tf.constant(list(tf.data.TFRecordDataset(train).as_numpy_iterator())))
+    parsed = manifest.record_spec.parse_batch(
+        tf.constant(list(tf.data.TFRecordDataset(train).as_numpy_iterator()))
+    )
     ids = [key.decode() for key in parsed["id"].numpy()]
-    assert counts["rocket"] == sum("rocket" in f"{records[key][0]} {records[key][1]}".split() for key in ids) > 50
+    assert (
+        counts["rocket"]
+        == sum("rocket" in f"{records[key][0]} {records[key][1]}".split() for key in ids)
+        > 50
+    )
 
 
 def test_tensorflow_datasets_reads_the_texts_as_a_dictionary(apart, records):
     tfds = pytest.importorskip("tensorflow_datasets")
     root, _ = apart
-    for row in tfds.builder_from_directory(str(root / "out/dataset")).as_dataset(split="test", shuffle_files=False).as_numpy_iterator():
+    for row in (
+        tfds.builder_from_directory(str(root / "out/dataset"))
+        .as_dataset(split="test", shuffle_files=False)
+        .as_numpy_iterator()
+    ):
         title, body, section = records[row["id"].decode()]
-        assert {key: value.decode() for key, value in row["text"].items()} == {"title": title, "body": body}
+        assert {key: value.decode() for key, value in row["text"].items()} == {
+            "title": title,
+            "body": body,
+        }
         assert row["metadata"] == {"section": section.encode()}
 
 
 def test_inspect_shows_every_text(apart):
     root, _ = apart
     shown = succeed("beam_jobs.inspect", "out/dataset", cwd=root)
-    assert "  text/title: " in shown and "  text/body: " in shown and "  metadata/section: s" in shown
+    assert (
+        "  text/title: " in shown and "  text/body: " in shown and "  metadata/section: s" in shown
+    )
 
 
 def test_the_model_learns_in_which_text_a_word_stands(apart):
@@ -145,21 +193,45 @@ def test_the_served_model_takes_each_text_by_its_name(apart, records):
     command = [sys.executable, "-c", SERVE, str(root / "out/model/1")]
     keys = list(records)
     sent = json.dumps([{name: rows[key][name] for name in ("title", "body")} for key in keys])
-    result = subprocess.run(command, input=sent, capture_output=True, text=True, check=False, cwd=root)
+    result = subprocess.run(
+        command, input=sent, capture_output=True, text=True, check=False, cwd=root
+    )
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
-    assert answer["analyzed"] == {"analyzed/title": [records[key][0] for key in keys], "analyzed/body": [records[key][1] for key in keys]}
-    right = sum(labels == sorted(rows[key]["labels"]) for key, labels in zip(keys, answer["labels"], strict=True))
+    assert answer["analyzed"] == {
+        "analyzed/title": [records[key][0] for key in keys],
+        "analyzed/body": [records[key][1] for key in keys],
+    }
+    right = sum(
+        labels == sorted(rows[key]["labels"])
+        for key, labels in zip(keys, answer["labels"], strict=True)
+    )
     assert right > 0.9 * len(keys)
     swapped = json.dumps([{"title": rows[key]["body"], "body": rows[key]["title"]} for key in keys])
-    result = subprocess.run(command, input=swapped, capture_output=True, text=True, check=True, cwd=root)
-    assert sum(labels == sorted(rows[key]["labels"]) for key, labels in zip(keys, json.loads(result.stdout)["labels"], strict=True)) < 0.6 * len(keys)
+    result = subprocess.run(
+        command, input=swapped, capture_output=True, text=True, check=True, cwd=root
+    )
+    assert sum(
+        labels == sorted(rows[key]["labels"])
+        for key, labels in zip(keys, json.loads(result.stdout)["labels"], strict=True)
+    ) < 0.6 * len(keys)
 
 
 def test_predict_takes_a_json_object_a_line(apart):
     root, _ = apart
-    lines = [{"title": "word1 rocket word2", "body": "word3 soup"}, {"title": "word1", "body": "rocket"}]
-    printed = succeed("trainer.task", "predict", "--model", "out/model", "--json", cwd=root, stdin="".join(json.dumps(x) + "\n" for x in lines))
+    lines = [
+        {"title": "word1 rocket word2", "body": "word3 soup"},
+        {"title": "word1", "body": "rocket"},
+    ]
+    printed = succeed(
+        "trainer.task",
+        "predict",
+        "--model",
+        "out/model",
+        "--json",
+        cwd=root,
+        stdin="".join(json.dumps(x) + "\n" for x in lines),
+    )
     assert [json.loads(line)["assigned"] for line in printed.splitlines()] == [["about rocket"], []]
 
 

@@ -27,13 +27,22 @@ ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared/data"
 
 TOPICS = ("sport", "music", "food, drink")
-ROWS = [{"key": f"d{i}", "text": f"document {i} \u00e9tude\nsecond line", "label": TOPICS[i % 3]} for i in range(120)]
+ROWS = [
+    {"key": f"d{i}", "text": f"document {i} \u00e9tude\nsecond line", "label": TOPICS[i % 3]}
+    for i in range(120)
+]
 
 
 def write_jsonl(folder: Path) -> dict:
     with gzip.open(folder / "a.jsonl.gz", "wt", encoding="utf-8") as stream:
-        stream.writelines(json.dumps({"key": row["key"], "text": row["text"], "labels": [row["label"]]}) + "\n" for row in ROWS[:70])
-    lines = "".join(json.dumps({"key": row["key"], "text": row["text"], "labels": [row["label"]]}) + "\n" for row in ROWS[70:])
+        stream.writelines(
+            json.dumps({"key": row["key"], "text": row["text"], "labels": [row["label"]]}) + "\n"
+            for row in ROWS[:70]
+        )
+    lines = "".join(
+        json.dumps({"key": row["key"], "text": row["text"], "labels": [row["label"]]}) + "\n"
+        for row in ROWS[70:]
+    )
     (folder / "b.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
     return {"source": "jsonl", "inputs": ["*.jsonl.gz", "b.*"], "id_field": "key"}
 
@@ -41,7 +50,13 @@ def write_jsonl(folder: Path) -> dict:
 def write_csv(folder: Path) -> dict:
     with open(folder / "rows.tsv", "w", encoding="latin-1", newline="") as stream:
         csv.writer(stream, delimiter="\t").writerows(row.values() for row in ROWS)
-    data = {"source": "csv", "inputs": ["rows.tsv"], "columns": ["key", "text", "label"], "delimiter": "\t", "encoding": "latin-1"}
+    data = {
+        "source": "csv",
+        "inputs": ["rows.tsv"],
+        "columns": ["key", "text", "label"],
+        "delimiter": "\t",
+        "encoding": "latin-1",
+    }
     return data | {"id_field": "key", "labels_field": "label"}
 
 
@@ -49,7 +64,12 @@ def write_parquet(folder: Path) -> dict:
     columns = {"key": [row["key"] for row in ROWS], "text": [row["text"] for row in ROWS]}
     columns |= {topic: [float(row["label"] == topic) for row in ROWS] for topic in TOPICS}
     pq.write_table(pa.table(columns), folder / "rows.parquet", row_group_size=50)
-    return {"source": "parquet", "inputs": ["rows.parquet"], "id_field": "key", "label_columns": TOPICS}
+    return {
+        "source": "parquet",
+        "inputs": ["rows.parquet"],
+        "id_field": "key",
+        "label_columns": TOPICS,
+    }
 
 
 def write_directories(folder: Path) -> dict:
@@ -114,8 +134,15 @@ def dataset(config: dict, *arguments: str) -> dict[bytes, tuple]:
     documents = {}
     for split, info in manifest.splits.items():
         for shard in info.shards:
-            parsed = RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(str(directory / shard.file)).as_numpy_iterator()), tf.string))
-            for text, ids in zip(parsed["text"].numpy().tolist(), parsed["labels"].to_list(), strict=True):
+            parsed = RecordSpec().parse_batch(
+                tf.constant(
+                    list(tf.data.TFRecordDataset(str(directory / shard.file)).as_numpy_iterator()),
+                    tf.string,
+                )
+            )
+            for text, ids in zip(
+                parsed["text"].numpy().tolist(), parsed["labels"].to_list(), strict=True
+            ):
                 documents[text] = (split, tuple(names[i] for i in ids))
     return documents
 
@@ -124,14 +151,21 @@ def dataset(config: dict, *arguments: str) -> dict[bytes, tuple]:
 def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # what makes a worker process find our code where it is not installed
+    monkeypatch.setenv(
+        "PYTHONPATH", str(ROOT)
+    )  # what makes a worker process find our code where it is not installed
     return tmp_path
 
 
-@pytest.mark.parametrize("write", [write_jsonl, write_csv, write_parquet, write_directories, write_custom, write_transform])
+@pytest.mark.parametrize(
+    "write",
+    [write_jsonl, write_csv, write_parquet, write_directories, write_custom, write_transform],
+)
 def test_the_same_documents_from_any_source_give_the_same_dataset(home, write):
     in_memory = ["--", "--direct_running_mode=in_memory"]
-    documents = dataset({"name": "same", "data": write(home), "vocabulary": {"min_document_count": 1}}, *in_memory)
+    documents = dataset(
+        {"name": "same", "data": write(home), "vocabulary": {"min_document_count": 1}}, *in_memory
+    )
     assert {text: labels for text, (_, labels) in documents.items()} == {
         f"document {i} \u00e9tude second line".encode(): (TOPICS[i % 3],) for i in range(120)
     }
@@ -141,9 +175,17 @@ def test_the_same_documents_from_any_source_give_the_same_dataset(home, write):
 def test_a_transform_gives_the_same_bytes_on_worker_processes_and_its_rejects_count(home, capsys):
     data = write_transform(home)
     data |= {"options": data["options"] | {"rejects": 2}, "max_reject_fraction": 0.1}
-    config = {"name": "own", "data": data, "vocabulary": {"min_document_count": 1}, "output": {"shards": 2}}
+    config = {
+        "name": "own",
+        "data": data,
+        "vocabulary": {"min_document_count": 1},
+        "output": {"shards": 2},
+    }
     first = dataset(config)
-    assert "preprocessing my_transform:Rows on FnApiRunner, multi_processing" in capsys.readouterr().out
+    assert (
+        "preprocessing my_transform:Rows on FnApiRunner, multi_processing"
+        in capsys.readouterr().out
+    )
     assert manifests.load("out/own/dataset").counts.rejected == {"no text": 2}
     files = {path.name: path.read_bytes() for path in (home / "out/own/dataset").iterdir()}
     assert dataset(config) == first and "is complete" in capsys.readouterr().out
@@ -162,17 +204,29 @@ def test_a_transform_that_yields_no_documents_stops_the_job_with_what_it_yields(
 
 
 def test_documents_with_equal_ids_are_both_kept_unless_their_texts_are_equal(home):
-    rows = [{"key": "same", "text": text, "labels": [label]} for text, label in (("one", "x"), ("two", "x"), ("One!", "y"), ("three", "x"))]
+    rows = [
+        {"key": "same", "text": text, "labels": [label]}
+        for text, label in (("one", "x"), ("two", "x"), ("One!", "y"), ("three", "x"))
+    ]
     (home / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 10))
     splits = {"train": 1, "validation": 0, "test": 0}
     data = {"source": "jsonl", "inputs": ["in.jsonl"], "id_field": "key"}
-    documents = dataset({"name": "ids", "data": data, "splits": splits, "vocabulary": {"min_document_count": 1}})
-    assert {text: labels for text, (_, labels) in documents.items()} == {b"one": ("x", "y"), b"two": ("x",), b"three": ("x",)}
+    documents = dataset(
+        {"name": "ids", "data": data, "splits": splits, "vocabulary": {"min_document_count": 1}}
+    )
+    assert {text: labels for text, (_, labels) in documents.items()} == {
+        b"one": ("x", "y"),
+        b"two": ("x",),
+        b"three": ("x",),
+    }
 
 
 def test_a_missing_column_is_told_with_the_columns_found_before_any_work(home, capsys):
     write_parquet(home)
-    config = {"name": "wrong", "data": {"source": "parquet", "inputs": ["rows.parquet"], "text_fields": ["body"]}}
+    config = {
+        "name": "wrong",
+        "data": {"source": "parquet", "inputs": ["rows.parquet"], "text_fields": ["body"]},
+    }
     (home / "config.yaml").write_text(json.dumps(config))
     message = "data.text_fields: rows.parquet has no column 'body'; the columns found are 'key', 'text', 'sport', 'music', 'food, drink'"
     with pytest.raises(UserError, match=message):
@@ -181,15 +235,23 @@ def test_a_missing_column_is_told_with_the_columns_found_before_any_work(home, c
 
 
 def test_large_files_are_read_in_ranges_with_exact_rows_of_rejects(home, monkeypatch):
-    monkeypatch.setattr(registry, "parts", lambda files: job_parts(files, part_bytes=1000, range_bytes=2000))
+    monkeypatch.setattr(
+        registry, "parts", lambda files: job_parts(files, part_bytes=1000, range_bytes=2000)
+    )
     lines = [json.dumps({"text": row["text"] * 3, "labels": [row["label"]]}) for row in ROWS]
     lines[77] = "broken"
     lines[99] = json.dumps({"text": "...", "labels": ["sport"]})
     (home / "in.jsonl").write_text("\n".join(lines))
-    config = {"name": "ranges", "data": {"source": "jsonl", "inputs": ["in.jsonl"], "max_reject_fraction": 0.1}}
+    config = {
+        "name": "ranges",
+        "data": {"source": "jsonl", "inputs": ["in.jsonl"], "max_reject_fraction": 0.1},
+    }
     assert len(dataset(config | {"vocabulary": {"min_document_count": 1}})) == 118
     rejects = (home / "out/ranges/dataset" / manifests.REJECTS).read_text().splitlines()
-    assert [(row["row"], row["reason"]) for row in map(json.loads, rejects)] == [(78, "not JSON"), (100, "empty text")]
+    assert [(row["row"], row["reason"]) for row in map(json.loads, rejects)] == [
+        (78, "not JSON"),
+        (100, "empty text"),
+    ]
 
 
 job_parts = registry.parts
@@ -199,10 +261,26 @@ assert job.registry is registry
 
 # By config: documents in the sample, and what the first one must hold.
 SAMPLES = {
-    "arxiv": ("1807.10744", ("cs.RO", "cs.CV"), "Attention-based Active Visual Search for Mobile Robots\n\nWe present"),
-    "bills": ("hr5490-109", ("Armed forces and national security", "Crime and law enforcement"), "To require the Secretary of Veterans Affairs"),
-    "newsgroups": ("20news-bydate-train/alt.atheism/49960", ("alt.atheism",), "Archive-name: atheism/resources"),
-    "stackexchange": ("../shared/data/stackexchange/beer_Posts.xml:1", ("hops",), "What is a citra hop, and how does it differ"),
+    "arxiv": (
+        "1807.10744",
+        ("cs.RO", "cs.CV"),
+        "Attention-based Active Visual Search for Mobile Robots\n\nWe present",
+    ),
+    "bills": (
+        "hr5490-109",
+        ("Armed forces and national security", "Crime and law enforcement"),
+        "To require the Secretary of Veterans Affairs",
+    ),
+    "newsgroups": (
+        "20news-bydate-train/alt.atheism/49960",
+        ("alt.atheism",),
+        "Archive-name: atheism/resources",
+    ),
+    "stackexchange": (
+        "../shared/data/stackexchange/beer_Posts.xml:1",
+        ("hops",),
+        "What is a citra hop, and how does it differ",
+    ),
     "xed": ("../shared/data/xed/en-annotated.tsv:1", ("1",), ", ..."),
 }
 
@@ -230,9 +308,13 @@ def test_the_configs_of_the_shared_data_read_what_is_there(monkeypatch, name):
 @pytest.mark.parametrize("name", ["stackexchange"])
 def test_a_config_of_the_shared_data_makes_a_dataset(monkeypatch, tmp_path, name):
     monkeypatch.chdir(ROOT)
-    preprocess.main(["--config", f"configs/{name}.yaml", "--set", f"output.dataset_dir={tmp_path}/dataset"])
+    preprocess.main(
+        ["--config", f"configs/{name}.yaml", "--set", f"output.dataset_dir={tmp_path}/dataset"]
+    )
     manifest = manifests.load(tmp_path / "dataset")
-    assert manifest.counts.read == 1470 and not manifest.counts.rejected and manifest.num_labels > 50
+    assert (
+        manifest.counts.read == 1470 and not manifest.counts.rejected and manifest.num_labels > 50
+    )
 
 
 def test_every_config_in_the_folder_is_valid():

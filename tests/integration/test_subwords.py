@@ -28,7 +28,14 @@ CONFIG = {
     "vocabulary": {"max_tokens": 108},
     "splits": {"train": 0.6, "validation": 0.2, "test": 0.2},
     "output": {"dataset_dir": "out/dataset", "shards": 2},
-    "model": {"name": "transformer", "embedding_dim": 32, "layers": 1, "heads": 2, "feed_forward_dim": 64, "dropout": 0.0},
+    "model": {
+        "name": "transformer",
+        "embedding_dim": 32,
+        "layers": 1,
+        "heads": 2,
+        "feed_forward_dim": 64,
+        "dropout": 0.0,
+    },
     "optimizer": {"learning_rate": 3e-3},
     "train": {"run_dir": "out/run", "batch_size": 32, "epochs": 12},
     "export": {"model_dir": "out/model"},
@@ -41,16 +48,32 @@ def write_documents(path) -> list[dict]:
     rows = []
     for i in range(900):
         stems = generator.sample(STEMS, 3)
-        words = [stem + "".join(generator.choices(LETTERS, k=generator.randint(2, 4))) for stem in stems]
+        words = [
+            stem + "".join(generator.choices(LETTERS, k=generator.randint(2, 4))) for stem in stems
+        ]
         words += ["".join(generator.choices(LETTERS, k=generator.randint(2, 7))) for _ in range(4)]
         generator.shuffle(words)
         labels = [stem for stem in stems if stem in STEMS[:3]]
-        rows.append({"key": f"d{i}", "text": f"<p>{' '.join(words).title()}!</p>", "labels": labels})
+        rows.append(
+            {"key": f"d{i}", "text": f"<p>{' '.join(words).title()}!</p>", "labels": labels}
+        )
     rows += [
-        {"key": "long", "text": "Rocketship " * 25, "labels": ["rocket"]},  # more pieces than are kept
+        {
+            "key": "long",
+            "text": "Rocketship " * 25,
+            "labels": ["rocket"],
+        },  # more pieces than are kept
         {"key": "twice", "text": rows[0]["text"].upper(), "labels": ["soup"]},
-        {"key": "alike", "text": "soup東 soup東", "labels": ["soup"]},  # equal in pieces, since no piece has these characters ...
-        {"key": "alike2", "text": "soup京 soup京", "labels": ["soup"]},  # ... and still two documents
+        {
+            "key": "alike",
+            "text": "soup東 soup東",
+            "labels": ["soup"],
+        },  # equal in pieces, since no piece has these characters ...
+        {
+            "key": "alike2",
+            "text": "soup京 soup京",
+            "labels": ["soup"],
+        },  # ... and still two documents
         {"key": "none", "text": "--", "labels": []},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -60,9 +83,19 @@ def write_documents(path) -> list[dict]:
 def records_of(dataset, split: str | None = None) -> dict[str, str]:
     """The text of each record by its id."""
     manifest = manifests.load(dataset)
-    files = [str(dataset / shard.file) for name, info in manifest.splits.items() for shard in info.shards if split in (None, name)]
-    parsed = manifest.record_spec.parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
-    return {key.decode(): text.decode() for key, text in zip(parsed["id"].numpy(), parsed["text"].numpy(), strict=True)}
+    files = [
+        str(dataset / shard.file)
+        for name, info in manifest.splits.items()
+        for shard in info.shards
+        if split in (None, name)
+    ]
+    parsed = manifest.record_spec.parse_batch(
+        tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator()))
+    )
+    return {
+        key.decode(): text.decode()
+        for key, text in zip(parsed["id"].numpy(), parsed["text"].numpy(), strict=True)
+    }
 
 
 def analyze(text: TextConfig, rows: list[dict]) -> dict[str, str]:
@@ -75,9 +108,13 @@ def made(tmp_path_factory):
     """A working directory in which the job has learned pieces; and its rows."""
     root = tmp_path_factory.mktemp("pieces")
     rows = write_documents(root / "documents.jsonl")
-    (root / "pieces.yaml").write_text(yaml.safe_dump(CONFIG | {"data": CONFIG["data"] | {"max_reject_fraction": 0.1}}))
+    (root / "pieces.yaml").write_text(
+        yaml.safe_dump(CONFIG | {"data": CONFIG["data"] | {"max_reject_fraction": 0.1}})
+    )
     printed = succeed("beam_jobs.preprocess", "--config", "pieces.yaml", cwd=root)
-    assert {"words", "learn", "pieces"} <= set(next(line for line in printed.splitlines() if line.startswith("time in each step")).split())
+    assert {"words", "learn", "pieces"} <= set(
+        next(line for line in printed.splitlines() if line.startswith("time in each step")).split()
+    )
     return root, rows
 
 
@@ -87,14 +124,24 @@ def in_root(made, monkeypatch):
 
 
 def make(*settings: str, name: str) -> None:
-    preprocess.main(["--config", "pieces.yaml", "--set", f"output.dataset_dir=out/{name}", *(x for setting in settings for x in ("--set", setting))])
+    preprocess.main(
+        [
+            "--config",
+            "pieces.yaml",
+            "--set",
+            f"output.dataset_dir=out/{name}",
+            *(x for setting in settings for x in ("--set", setting)),
+        ]
+    )
 
 
 def test_records_hold_what_the_manifests_analyzer_makes_of_the_raw_text(made):
     root, rows = made
     manifest = manifests.load(root / "out/dataset")
     records = records_of(root / "out/dataset")
-    assert records == {key: text for key, text in analyze(manifest.analyzer, rows).items() if key in records}
+    assert records == {
+        key: text for key, text in analyze(manifest.analyzer, rows).items() if key in records
+    }
     assert set(records) == {row["key"] for row in rows} - {"none", "twice"}
     assert records["long"].count(" ") == 29
     tokens = collections.Counter(token for text in records.values() for token in text.split(" "))
@@ -107,21 +154,37 @@ def test_pieces_are_learned_from_the_words_of_the_train_split_alone(made, in_roo
     manifest = manifests.load(root / "out/dataset")
     words = analyze(manifest.analyzer.up_to_words, rows)
     train = [words[key].split(" ") for key in records_of(root / "out/dataset", "train")]
-    documents, occurrences = collections.Counter(word for text in train for word in set(text)), collections.Counter(sum(train, []))
+    documents, occurrences = (
+        collections.Counter(word for text in train for word in set(text)),
+        collections.Counter(sum(train, [])),
+    )
     by_frequency = sorted(documents, key=lambda word: (-documents[word], word))
-    assert manifest.analyzer.wordpiece == learn([(word, occurrences[word]) for word in by_frequency], max_pieces=108, min_occurrences=2)
-    assert manifest.analyzer.wordpiece[0] == "[UNK]" and {*STEMS} <= set(manifest.analyzer.wordpiece)
+    assert manifest.analyzer.wordpiece == learn(
+        [(word, occurrences[word]) for word in by_frequency], max_pieces=108, min_occurrences=2
+    )
+    assert manifest.analyzer.wordpiece[0] == "[UNK]" and {*STEMS} <= set(
+        manifest.analyzer.wordpiece
+    )
 
 
 def test_the_vocabulary_and_the_lengths_are_those_of_pieces(made):
     root, _ = made
     manifest = manifests.load(root / "out/dataset")
     train = [text.split(" ") for text in records_of(root / "out/dataset", "train").values()]
-    documents, occurrences = collections.Counter(piece for text in train for piece in set(text)), collections.Counter(sum(train, []))
+    documents, occurrences = (
+        collections.Counter(piece for text in train for piece in set(text)),
+        collections.Counter(sum(train, [])),
+    )
     vocabulary = manifests.load_vocabulary(manifest, root / "out/dataset")
-    assert vocabulary == sorted((p for p in documents if documents[p] >= 2), key=lambda p: (-documents[p], p))
-    assert manifests.load_document_counts(manifest, root / "out/dataset").tolist() == [documents[piece] for piece in vocabulary]
-    assert manifests.load_term_counts(manifest, root / "out/dataset").tolist() == [occurrences[piece] for piece in vocabulary]
+    assert vocabulary == sorted(
+        (p for p in documents if documents[p] >= 2), key=lambda p: (-documents[p], p)
+    )
+    assert manifests.load_document_counts(manifest, root / "out/dataset").tolist() == [
+        documents[piece] for piece in vocabulary
+    ]
+    assert manifests.load_term_counts(manifest, root / "out/dataset").tolist() == [
+        occurrences[piece] for piece in vocabulary
+    ]
     assert manifest.splits["train"].token_length_quantiles["1"] == max(map(len, train))
 
 
@@ -131,8 +194,12 @@ def test_splits_and_counts_are_those_of_words(made, in_root):
     of_words, of_pieces = manifests.load("out/words"), manifests.load("out/dataset")
     assert of_words.counts == of_pieces.counts and of_pieces.counts.duplicates == 1
     for split in manifests.SPLITS:
-        assert list(records_of(root / "out/words", split)) == list(records_of(root / "out/dataset", split))
-    assert (root / "out/words/labels.json").read_bytes() == (root / "out/dataset/labels.json").read_bytes()
+        assert list(records_of(root / "out/words", split)) == list(
+            records_of(root / "out/dataset", split)
+        )
+    assert (root / "out/words/labels.json").read_bytes() == (
+        root / "out/dataset/labels.json"
+    ).read_bytes()
 
 
 def test_the_same_config_is_recognised_and_learned_pieces_are_no_change(made, in_root, capsys):
@@ -150,7 +217,11 @@ def test_learned_pieces_given_as_a_file_or_a_list_give_the_same_records(made, in
     make(f"text.wordpiece={json.dumps(manifest.analyzer.wordpiece)}", name="list")
     for name in ("file", "list"):
         other = manifests.load(f"out/{name}")
-        assert (other.splits, other.analyzer, other.vocabulary) == (manifest.splits, manifest.analyzer, manifest.vocabulary)
+        assert (other.splits, other.analyzer, other.vocabulary) == (
+            manifest.splits,
+            manifest.analyzer,
+            manifest.vocabulary,
+        )
     make("text.wordpiece=vocab.txt", name="file")
     assert "out/file is complete" in capsys.readouterr().out
     with open(root / "vocab.txt", "a") as stream:
@@ -158,7 +229,9 @@ def test_learned_pieces_given_as_a_file_or_a_list_give_the_same_records(made, in
     with pytest.raises(UserError, match="was made with other words in vocab.txt; --overwrite"):
         make("text.wordpiece=vocab.txt", name="file")
     (root / "vocab.txt").write_text("a\nb\n")
-    with pytest.raises(UserError, match=r"text.wordpiece: received 2 pieces in vocab.txt without \[UNK\]"):
+    with pytest.raises(
+        UserError, match=r"text.wordpiece: received 2 pieces in vocab.txt without \[UNK\]"
+    ):
         make("text.wordpiece=vocab.txt", name="bad")
     assert not (root / "out/bad").exists()
 
@@ -171,18 +244,29 @@ def test_an_empty_train_split_is_told_as_ever(made, in_root):
 @pytest.mark.parametrize("method", ["stratified", "folds"])
 def test_other_splits_near_duplicates_and_ngrams_go_with_pieces(made, in_root, method):
     root, rows = made
-    make(f"splits={{method: {method}}}", "duplicates.near=drop", "vocabulary.ngrams=2", "labels.keep_unlabeled=false", name=method)
+    make(
+        f"splits={{method: {method}}}",
+        "duplicates.near=drop",
+        "vocabulary.ngrams=2",
+        "labels.keep_unlabeled=false",
+        name=method,
+    )
     manifest = manifests.load(f"out/{method}")
     records = records_of(root / "out" / method)
     expected = analyze(manifest.analyzer, rows)
-    assert records == {key: expected[key] for key in records} and len(records) == manifest.counts.written > 700
+    assert (
+        records == {key: expected[key] for key in records}
+        and len(records) == manifest.counts.written > 700
+    )
     known = set(manifests.load_vocabulary(manifest, f"out/{method}"))
     ngrams = manifests.load_ngrams(manifest, f"out/{method}")
     assert len(ngrams) > 100 and all(known.issuperset(ngram) for ngram in ngrams)
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != manifests.CONFIG}
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != manifests.CONFIG
+    }
 
 
 def test_the_number_of_buckets_changes_no_byte(made, in_root, monkeypatch):
@@ -195,25 +279,48 @@ def test_the_number_of_buckets_changes_no_byte(made, in_root, monkeypatch):
 def test_worker_processes_learn_the_same_pieces_and_write_the_same_bytes(made):
     root, _ = made
     workers = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    succeed("beam_jobs.preprocess", "--config", "pieces.yaml", "--set", "output.dataset_dir=out/workers", *workers, cwd=root)
+    succeed(
+        "beam_jobs.preprocess",
+        "--config",
+        "pieces.yaml",
+        "--set",
+        "output.dataset_dir=out/workers",
+        *workers,
+        cwd=root,
+    )
     assert contents(root / "out/workers") == contents(root / "out/dataset")
 
 
 def test_texts_that_stay_apart_are_each_in_pieces(tmp_path, monkeypatch):
     rows = write_documents(tmp_path / "documents.jsonl")
-    apart = [{"title": "" if i % 9 == 0 else row["text"][:20], "body": row["text"][20:]} | row for i, row in enumerate(rows)]
+    apart = [
+        {"title": "" if i % 9 == 0 else row["text"][:20], "body": row["text"][20:]} | row
+        for i, row in enumerate(rows)
+    ]
     (tmp_path / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in apart))
-    data = CONFIG["data"] | {"text_fields": ["title", "body"], "join_text_fields": False, "max_reject_fraction": 0.1}
+    data = CONFIG["data"] | {
+        "text_fields": ["title", "body"],
+        "join_text_fields": False,
+        "max_reject_fraction": 0.1,
+    }
     (tmp_path / "pieces.yaml").write_text(yaml.safe_dump(CONFIG | {"data": data}))
     monkeypatch.chdir(tmp_path)
     make(name="dataset")
     manifest = manifests.load("out/dataset")
-    files = [f"out/dataset/{shard.file}" for info in manifest.splits.values() for shard in info.shards]
-    parsed = manifest.record_spec.parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
+    files = [
+        f"out/dataset/{shard.file}" for info in manifest.splits.values() for shard in info.shards
+    ]
+    parsed = manifest.record_spec.parse_batch(
+        tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator()))
+    )
     ids = [key.decode() for key in parsed["id"].numpy()]
     for field in ("title", "body"):
-        expected = analyze(manifest.analyzer, [{"key": row["key"], "text": row[field]} for row in apart])
-        assert [text.decode() for text in parsed[f"text/{field}"].numpy()] == [expected[key] for key in ids]
+        expected = analyze(
+            manifest.analyzer, [{"key": row["key"], "text": row[field]} for row in apart]
+        )
+        assert [text.decode() for text in parsed[f"text/{field}"].numpy()] == [
+            expected[key] for key in ids
+        ]
     assert b"" in parsed["text/title"].numpy() and len(ids) > 890
 
 
@@ -238,15 +345,38 @@ def test_the_served_model_labels_words_that_it_has_never_seen(made):
     assert {system["name"]: system["micro_f1"] for system in systems}["model, one threshold"] > 0.95
     texts = [row["text"] for row in rows]
     command = [sys.executable, "-I", "-c", SERVE, str(root / "out/model/1")]
-    result = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=False, cwd=root)
+    result = subprocess.run(
+        command, input=json.dumps(texts), capture_output=True, text=True, check=False, cwd=root
+    )
     assert result.returncode == 0, result.stderr
     served = json.loads(result.stdout)
     records = records_of(root / "out/dataset")
-    assert {row["key"]: text for row, text in zip(rows, served["analyzed"], strict=True) if row["key"] in records} == records
+    assert {
+        row["key"]: text
+        for row, text in zip(rows, served["analyzed"], strict=True)
+        if row["key"] in records
+    } == records
     test = records_of(root / "out/dataset", "test")
-    right = [labels == sorted(row["labels"]) for row, labels in zip(rows, served["labels"], strict=True) if row["key"] in test]
+    right = [
+        labels == sorted(row["labels"])
+        for row, labels in zip(rows, served["labels"], strict=True)
+        if row["key"] in test
+    ]
     assert sum(right) > 0.9 * len(right)
-    assert "Words that its pieces cannot spell tell it nothing." in (root / "out/model/1/assets.extra/model_card.md").read_text()
-    printed = succeed("trainer.task", "predict", "--model", "out/model", "--json", "Rocketzq and pianoxé", cwd=root)
+    assert (
+        "Words that its pieces cannot spell tell it nothing."
+        in (root / "out/model/1/assets.extra/model_card.md").read_text()
+    )
+    printed = succeed(
+        "trainer.task",
+        "predict",
+        "--model",
+        "out/model",
+        "--json",
+        "Rocketzq and pianoxé",
+        cwd=root,
+    )
     assert sorted(json.loads(printed)["assigned"]) == ["piano", "rocket"]
-    assert "rocket" in succeed("trainer.task", "explain", "--model", "out/model", "Rocketzq and pianoxé", cwd=root)
+    assert "rocket" in succeed(
+        "trainer.task", "explain", "--model", "out/model", "Rocketzq and pianoxé", cwd=root
+    )

@@ -57,7 +57,9 @@ def alone(even):
 def assert_equal_within_tolerance(run, reference):
     assert [row["step"] for row in history(run)] == [row["step"] for row in history(reference)]
     for key in ("loss", "validation_micro_f1"):
-        np.testing.assert_allclose([row[key] for row in history(run)], [row[key] for row in history(reference)], rtol=1e-4)
+        np.testing.assert_allclose(
+            [row[key] for row in history(run)], [row[key] for row in history(reference)], rtol=1e-4
+        )
     ours, theirs = variables(run), variables(reference)
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -65,7 +67,13 @@ def assert_equal_within_tolerance(run, reference):
 
 
 def test_two_replicas_give_the_losses_and_weights_of_one(even, alone):
-    train(even, "train.run_dir=mirrored", "train.epochs=2", "train.strategy=mirrored", "train.replicas=2")
+    train(
+        even,
+        "train.run_dir=mirrored",
+        "train.epochs=2",
+        "train.strategy=mirrored",
+        "train.replicas=2",
+    )
     assert_equal_within_tolerance(even / "mirrored", alone)
 
 
@@ -74,7 +82,9 @@ def test_two_workers_give_the_losses_and_weights_of_one_and_only_the_chief_write
     assert "of 2 workers" in output and "documents go to workers by example" in output
     assert output.count("epoch 1: loss") == 1
     assert_equal_within_tolerance(even / "workers", alone)
-    assert sorted(p.name for p in (even / "workers").iterdir()) == sorted(p.name for p in alone.iterdir())
+    assert sorted(p.name for p in (even / "workers").iterdir()) == sorted(
+        p.name for p in alone.iterdir()
+    )
     assert len(list((even / "workers/logs").iterdir())) == 1
 
 
@@ -82,7 +92,9 @@ def test_workers_that_read_shards_of_their_own_see_every_document(even):
     train(even, "train.run_dir=by_file", "train.epochs=1", "train.shard_by=file", workers=2)
     (row,) = history(even / "by_file")
     assert row["skipped"] == 0
-    assert row["step"] > -(-398 // 32)  # more steps than documents need: one worker has two of three shards
+    assert row["step"] > -(
+        -398 // 32
+    )  # more steps than documents need: one worker has two of three shards
 
 
 def leaves(value, name: str = "") -> dict:
@@ -90,15 +102,45 @@ def leaves(value, name: str = "") -> dict:
     if not isinstance(value, dict | list):
         return {name: value}
     items = value.items() if isinstance(value, dict) else enumerate(value)
-    return {path: leaf for key, inner in items for path, leaf in leaves(inner, f"{name}/{key}").items()}
+    return {
+        path: leaf for key, inner in items for path, leaf in leaves(inner, f"{name}/{key}").items()
+    }
 
 
 def test_evaluation_over_two_workers_counts_what_one_counts(even, alone):
-    succeed("trainer.task", "evaluate", "--config", "small.yaml", "--set", "train.run_dir=alone", "--set", "train.epochs=2", cwd=even)
+    succeed(
+        "trainer.task",
+        "evaluate",
+        "--config",
+        "small.yaml",
+        "--set",
+        "train.run_dir=alone",
+        "--set",
+        "train.epochs=2",
+        cwd=even,
+    )
     one = json.loads((alone / "evaluation-test.json").read_text())
-    command = [sys.executable, str(LAUNCHER), "--workers", "2", "--", "evaluate", "--config", "small.yaml", "--set", "train.run_dir=alone"]
+    command = [
+        sys.executable,
+        str(LAUNCHER),
+        "--workers",
+        "2",
+        "--",
+        "evaluate",
+        "--config",
+        "small.yaml",
+        "--set",
+        "train.run_dir=alone",
+    ]
     environment = os.environ | {"TF_NUM_INTRAOP_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=even, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=even,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     finish(process)
     both = json.loads((alone / "evaluation-test.json").read_text())
     assert both["documents"] == one["documents"]
@@ -108,14 +150,28 @@ def test_evaluation_over_two_workers_counts_what_one_counts(even, alone):
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_empty_shards_a_partial_batch_and_no_validation_split_finish(uneven, workers):
-    output = train(uneven, f"train.run_dir=run{workers}", "train.epochs=2", "train.batch_size=16", workers=workers)
+    output = train(
+        uneven,
+        f"train.run_dir=run{workers}",
+        "train.epochs=2",
+        "train.batch_size=16",
+        workers=workers,
+    )
     assert "no validation split" in output
     assert [row["skipped"] for row in history(uneven / f"run{workers}")] == [0, 0]
 
 
 def test_a_worker_that_dies_ends_the_others_and_a_restart_resumes(even):
-    settings = ("train.run_dir=killed", "train.epochs=20", "train.patience=null", "train.checkpoint_steps=2", "train.steps_per_call=1")
-    process = start(even, *settings, workers=2, launcher=("--restarts", "1", "--grace-seconds", "5"))
+    settings = (
+        "train.run_dir=killed",
+        "train.epochs=20",
+        "train.patience=null",
+        "train.checkpoint_steps=2",
+        "train.steps_per_call=1",
+    )
+    process = start(
+        even, *settings, workers=2, launcher=("--restarts", "1", "--grace-seconds", "5")
+    )
     wait_for(lambda: newest_step(even / "killed") >= 4, process)
     os.kill(worker_processes(process)[1], signal.SIGKILL)
     output = finish(process)
@@ -128,23 +184,41 @@ def test_a_worker_that_dies_ends_the_others_and_a_restart_resumes(even):
 
 def worker_processes(process) -> list[int]:
     """The launcher's workers, in order."""
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    )
     return sorted(map(int, children.stdout.split()))
 
 
 def test_a_failure_without_restarts_is_the_launchers_own(even):
     output = train(even, "train.run_dir=failed", "train.epochs=0", workers=2, status=2)
     assert "train.epochs: received 0" in output
-    process = start(even, "train.run_dir=failed", "train.epochs=50", workers=2, launcher=("--grace-seconds", "5"))
+    process = start(
+        even,
+        "train.run_dir=failed",
+        "train.epochs=50",
+        workers=2,
+        launcher=("--grace-seconds", "5"),
+    )
     wait_for(lambda: newest_step(even / "failed") > 0, process)
     os.kill(worker_processes(process)[0], signal.SIGKILL)
     assert "worker 0 ended with SIGKILL" in finish(process, status=128 + signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("number", "to"), [(signal.SIGTERM, "launcher"), (signal.SIGINT, "launcher"), (signal.SIGTERM, "worker 1")])
+@pytest.mark.parametrize(
+    ("number", "to"),
+    [(signal.SIGTERM, "launcher"), (signal.SIGINT, "launcher"), (signal.SIGTERM, "worker 1")],
+)
 def test_a_signal_stops_all_workers_after_the_same_step(even, number, to):
     name = f"stopped_{number.name}_{to.replace(' ', '_')}"
-    process = start(even, f"train.run_dir={name}", "train.epochs=500", "train.patience=null", "train.steps_per_call=2", workers=2)
+    process = start(
+        even,
+        f"train.run_dir={name}",
+        "train.epochs=500",
+        "train.patience=null",
+        "train.steps_per_call=2",
+        workers=2,
+    )
     wait_for(lambda: newest_step(even / name) > 0, process)
     os.kill(process.pid if to == "launcher" else worker_processes(process)[1], number)
     output = finish(process, status=128 + number)
@@ -161,11 +235,25 @@ def test_a_worker_that_never_comes_up_is_a_clean_error(even):
         "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}),
         "PYTHONPATH": str(LAUNCHER.parents[1]),
     }
-    command = [sys.executable, "-m", "trainer.task", "train", "--config", "small.yaml", "--set", "train.worker_timeout_seconds=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "trainer.task",
+        "train",
+        "--config",
+        "small.yaml",
+        "--set",
+        "train.worker_timeout_seconds=2",
+    ]
     started = time.monotonic()
-    result = subprocess.run(command, cwd=even, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(
+        command, cwd=even, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert result.returncode == 2, result.stderr
-    assert "waited 2 s (train.worker_timeout_seconds), and there was no answer from worker 1 (127.0.0.1:9)" in result.stderr
+    assert (
+        "waited 2 s (train.worker_timeout_seconds), and there was no answer from worker 1 (127.0.0.1:9)"
+        in result.stderr
+    )
     assert time.monotonic() - started < 60
 
 
@@ -177,11 +265,31 @@ def test_workers_with_different_configs_are_told(even):
     for index in range(2):
         cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
         environment = os.environ | {
-            "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+            "TF_CONFIG": json.dumps(
+                {"cluster": cluster, "task": {"type": "worker", "index": index}}
+            ),
             "PYTHONPATH": str(LAUNCHER.parents[1]),
         }
-        command = [sys.executable, "-m", "trainer.task", "train", "--config", "small.yaml", "--set", f"train.seed={index}"]
-        processes.append(subprocess.Popen(command, cwd=even, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        command = [
+            sys.executable,
+            "-m",
+            "trainer.task",
+            "train",
+            "--config",
+            "small.yaml",
+            "--set",
+            f"train.seed={index}",
+        ]
+        processes.append(
+            subprocess.Popen(
+                command,
+                cwd=even,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
     for process in processes:
         assert "the 2 workers differ in their configs" in finish(process, status=2, timeout=120)
 
@@ -190,18 +298,36 @@ def test_workers_with_different_configs_are_told(even):
     ("arguments", "expected"),
     [
         (["--workers", "0", "--", "train"], "--workers: received 0, expected 1 or more"),
-        (["--workers", "2", "--restarts", "-1", "--", "train"], "--restarts: received -1, expected 0 or more"),
-        (["--workers", "2", "--grace-seconds", "-1", "--", "train"], "--grace-seconds: received -1, expected 0 or more"),
+        (
+            ["--workers", "2", "--restarts", "-1", "--", "train"],
+            "--restarts: received -1, expected 0 or more",
+        ),
+        (
+            ["--workers", "2", "--grace-seconds", "-1", "--", "train"],
+            "--grace-seconds: received -1, expected 0 or more",
+        ),
         (["--workers", "2"], "received no command; expected one after `--`"),
         (["--", "train"], "the following arguments are required: --workers"),
     ],
 )
 def test_wrong_arguments_of_the_launcher_are_told(arguments, expected):
-    result = subprocess.run([sys.executable, str(LAUNCHER), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [sys.executable, str(LAUNCHER), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert result.returncode == 2
     assert expected in result.stderr
 
 
 def test_help_of_the_launcher_shows_an_example():
-    result = subprocess.run([sys.executable, str(LAUNCHER), "--help"], capture_output=True, text=True, timeout=60, check=True)
+    result = subprocess.run(
+        [sys.executable, str(LAUNCHER), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert "--workers 2 -- train --config" in result.stdout

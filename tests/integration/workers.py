@@ -17,12 +17,36 @@ LAUNCHER = ROOT / "scripts/launch_workers.py"
 TIMING = ("documents_per_second", "seconds")
 
 
-def start(root: Path, *settings: str, workers: int | None = None, launcher: tuple[str, ...] = (), fresh: bool = False) -> subprocess.Popen:
+def start(
+    root: Path,
+    *settings: str,
+    workers: int | None = None,
+    launcher: tuple[str, ...] = (),
+    fresh: bool = False,
+) -> subprocess.Popen:
     """Starts `train --config small.yaml` with settings such as `train.epochs=1`; with `workers` by the launcher."""
-    command = [sys.executable, str(LAUNCHER), "--workers", str(workers), *launcher, "--"] if workers else [sys.executable, "-m", "trainer.task"]
-    command += ["train", "--config", "small.yaml", *(["--fresh"] if fresh else []), *(part for setting in settings for part in ("--set", setting))]
+    command = (
+        [sys.executable, str(LAUNCHER), "--workers", str(workers), *launcher, "--"]
+        if workers
+        else [sys.executable, "-m", "trainer.task"]
+    )
+    command += [
+        "train",
+        "--config",
+        "small.yaml",
+        *(["--fresh"] if fresh else []),
+        *(part for setting in settings for part in ("--set", setting)),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"}
-    return subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process: subprocess.Popen, *, status: int = 0, timeout: float = 240) -> str:
@@ -33,7 +57,9 @@ def finish(process: subprocess.Popen, *, status: int = 0, timeout: float = 240) 
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         raise AssertionError(f"still running after {timeout} s:\n{output}") from None
-    assert process.returncode == status, f"status {process.returncode}, expected {status}:\n{output}"
+    assert process.returncode == status, (
+        f"status {process.returncode}, expected {status}:\n{output}"
+    )
     return output
 
 
@@ -46,14 +72,19 @@ def wait_for(condition, process: subprocess.Popen, *, timeout: float = 120) -> N
     """Returns when `condition()` holds; fails if the process ends before."""
     deadline = time.monotonic() + timeout
     while not condition():
-        assert process.poll() is None, f"ended too early, with status {process.returncode}:\n{process.stdout.read()}"
+        assert process.poll() is None, (
+            f"ended too early, with status {process.returncode}:\n{process.stdout.read()}"
+        )
         assert time.monotonic() < deadline, "the condition did not come to hold"
         time.sleep(0.01)
 
 
 def history(run: Path) -> list[dict]:
     """The rows of history.json without timings."""
-    return [{k: v for k, v in row.items() if k not in TIMING} for row in json.loads((run / "history.json").read_text())]
+    return [
+        {k: v for k, v in row.items() if k not in TIMING}
+        for row in json.loads((run / "history.json").read_text())
+    ]
 
 
 def newest_step(run: Path) -> int:
@@ -65,7 +96,11 @@ def newest_step(run: Path) -> int:
 def variables(run: Path, *, folder: str = "checkpoints") -> dict[str, np.ndarray]:
     """All tensors of the newest checkpoint but the text of the run's state, which holds timings."""
     reader = tf.train.load_checkpoint(str(run / folder))
-    names = sorted(name for name in reader.get_variable_to_shape_map() if name.startswith(("model", "optimizer")))
+    names = sorted(
+        name
+        for name in reader.get_variable_to_shape_map()
+        if name.startswith(("model", "optimizer"))
+    )
     assert any(name.startswith("optimizer") for name in names)
     return {name: reader.get_tensor(name) for name in names}
 

@@ -72,7 +72,10 @@ class Dataset:
     def ngrams(self) -> list[tuple[int, ...]]:
         """Places in the vocabulary of the tokens of each n-gram, most frequent first; empty where there are none."""
         places = {token: place for place, token in enumerate(self.vocabulary)}
-        return [tuple(places[token] for token in ngram) for ngram in manifests.load_ngrams(self.manifest, self.directory)]
+        return [
+            tuple(places[token] for token in ngram)
+            for ngram in manifests.load_ngrams(self.manifest, self.directory)
+        ]
 
     @functools.cached_property
     def ngram_document_counts(self) -> np.ndarray:
@@ -91,7 +94,9 @@ def open_dataset(config: Config) -> Dataset:
     manifest = manifests.load(directory)
     manifests.check_same_dataset(manifest, config.dataset_config(), directory)
     if not manifest.vocabulary_size:
-        raise UserError(f"the dataset {directory} has an empty vocabulary; look at vocabulary.min_document_count")
+        raise UserError(
+            f"the dataset {directory} has an empty vocabulary; look at vocabulary.min_document_count"
+        )
     return Dataset(directory, manifest)
 
 

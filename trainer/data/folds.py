@@ -30,13 +30,17 @@ class FoldDataset(Dataset):
         rows = []
         for row, own in zip(Dataset.labels.func(self), of_fold.tolist(), strict=True):
             both = row["positives"]["train"] + row["positives"]["validation"]
-            rows.append(row | {"positives": row["positives"] | {"train": both - own, "validation": own}})
+            rows.append(
+                row | {"positives": row["positives"] | {"train": both - own, "validation": own}}
+            )
         return rows
 
     def _count_labels(self, shards: Sequence[str]) -> np.ndarray:
         counts = np.zeros(self.num_labels, np.int64)
         with naming_corrupt_shards(self, "validation"):
-            for records in tf.data.TFRecordDataset(list(shards), compression_type=compression_of(shards)).batch(4096):
+            for records in tf.data.TFRecordDataset(
+                list(shards), compression_type=compression_of(shards)
+            ).batch(4096):
                 ids = self.record_spec.parse_batch(records, ["labels"])["labels"].values.numpy()
                 counts += np.bincount(ids, minlength=self.num_labels)
         return counts
@@ -54,7 +58,12 @@ def take_fold(dataset: Dataset, *, fold: int, folds: int) -> FoldDataset:
       UserError: there are fewer shards with documents than folds.
     """
     splits = dataset.manifest.splits
-    pool = [shard for split in ("train", "validation") for shard in splits[split].shards if shard.examples]
+    pool = [
+        shard
+        for split in ("train", "validation")
+        for shard in splits[split].shards
+        if shard.examples
+    ]
     if len(pool) < folds:
         raise UserError(
             f"train.folds: received {folds}, and the train and validation splits have {len(pool)} shards with documents; "
@@ -63,19 +72,25 @@ def take_fold(dataset: Dataset, *, fold: int, folds: int) -> FoldDataset:
     held_out = set(share_out([shard.examples for shard in pool], folds)[fold])
 
     def split(shards: list[ShardInfo], like: str) -> SplitInfo:
-        return splits[like].model_copy(update={"examples": sum(shard.examples for shard in shards), "shards": tuple(shards)})
+        return splits[like].model_copy(
+            update={"examples": sum(shard.examples for shard in shards), "shards": tuple(shards)}
+        )
 
     new = {
         "train": split([shard for i, shard in enumerate(pool) if i not in held_out], "train"),
         "validation": split([shard for i, shard in enumerate(pool) if i in held_out], "validation"),
     }
-    return FoldDataset(dataset.directory, dataset.manifest.model_copy(update={"splits": splits | new}))
+    return FoldDataset(
+        dataset.directory, dataset.manifest.model_copy(update={"splits": splits | new})
+    )
 
 
 def with_fold_directories(config: Config) -> Config:
     """The config with a run and a model directory of the fold's own, `fold-0` and so on, where `train.fold` is set."""
     name = f"fold-{config.train.fold}"
-    if config.train.fold is None or Path(config.train.run_dir).name == name:  # the latter in the config that a run has saved
+    if (
+        config.train.fold is None or Path(config.train.run_dir).name == name
+    ):  # the latter in the config that a run has saved
         return config
     train = config.train.model_copy(update={"run_dir": f"{config.train.run_dir}/{name}"})
     export = config.export.model_copy(update={"model_dir": f"{config.export.model_dir}/{name}"})

@@ -36,19 +36,31 @@ def make_vectorizer(vocabulary: list[str]) -> keras.layers.TextVectorization:
 
     The analyzer has done all cleaning: the layer only splits at spaces and looks tokens up.
     """
-    vectorizer = keras.layers.TextVectorization(standardize=None, split=_split_at_spaces, output_mode="int", ragged=True, vocabulary=vocabulary)
-    vectorizer._lookup_layer.mask_token = None  # no token is empty; to look for such ones takes half as long as the look-up
+    vectorizer = keras.layers.TextVectorization(
+        standardize=None,
+        split=_split_at_spaces,
+        output_mode="int",
+        ragged=True,
+        vocabulary=vocabulary,
+    )
+    vectorizer._lookup_layer.mask_token = (
+        None  # no token is empty; to look for such ones takes half as long as the look-up
+    )
     return vectorizer
 
 
 def _split_at_spaces(texts: tf.Tensor) -> tf.RaggedTensor:
     """Strings [batch] -> their tokens [batch, None], in 0.6 times the time of tf.strings.split, which also knows other white space."""
     places, tokens, _ = tf.raw_ops.StringSplit(input=texts, delimiter=" ")
-    splits = tf.searchsorted(places[:, 0], tf.range(tf.size(texts, tf.int64) + 1), out_type=tf.int64)
+    splits = tf.searchsorted(
+        places[:, 0], tf.range(tf.size(texts, tf.int64) + 1), out_type=tf.int64
+    )
     return tf.RaggedTensor.from_row_splits(tokens, splits, validate=False)
 
 
-def token_ids(vectorizer: keras.layers.TextVectorization, texts: Sequence[tf.Tensor]) -> tf.RaggedTensor | tuple[tf.RaggedTensor, ...]:
+def token_ids(
+    vectorizer: keras.layers.TextVectorization, texts: Sequence[tf.Tensor]
+) -> tf.RaggedTensor | tuple[tf.RaggedTensor, ...]:
     """Analyzed strings [batch] of each text field -> what a model is called with: the token ids, or a tuple where there are several fields."""
     tokens = tuple(vectorizer(text) for text in texts)
     return tokens if len(tokens) > 1 else tokens[0]
@@ -91,9 +103,13 @@ def train_batches(
     shards = plan.by_file[worker_index(strategy)] if plan.by_file else dataset.shards("train")
     shards = order.permutation(shards).tolist()
     shuffle_seed = int(order.integers(1 << 31))
-    serialized = _read(shards, skip_corrupt=skip_corrupt).shuffle(shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
+    serialized = _read(shards, skip_corrupt=skip_corrupt).shuffle(
+        shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False
+    )
     options = {"first_step": first_step, "length_window": length_window, "seed": shuffle_seed}
-    return _distribute(serialized, dataset.record_spec, vectorizer, strategy, plan, global_batch_size, **options)
+    return _distribute(
+        serialized, dataset.record_spec, vectorizer, strategy, plan, global_batch_size, **options
+    )
 
 
 def evaluation_batches(
@@ -110,16 +126,29 @@ def evaluation_batches(
 
     `annotate`: parsed records -> further entries of a Batch, numbers only, because no string goes to a GPU; it runs on the CPU.
     """
-    plan = plan or plan_split(dataset, split, num_workers=num_workers(strategy), global_batch_size=global_batch_size)
+    plan = plan or plan_split(
+        dataset, split, num_workers=num_workers(strategy), global_batch_size=global_batch_size
+    )
     shards = plan.by_file[worker_index(strategy)] if plan.by_file else dataset.shards(split)
-    return _distribute(_read(shards), dataset.record_spec, vectorizer, strategy, plan, global_batch_size, last_step=plan.steps, annotate=annotate)
+    return _distribute(
+        _read(shards),
+        dataset.record_spec,
+        vectorizer,
+        strategy,
+        plan,
+        global_batch_size,
+        last_step=plan.steps,
+        annotate=annotate,
+    )
 
 
 def _read(shards: Sequence[str], *, skip_corrupt: bool = False) -> tf.data.Dataset:
     compression = compression_of(shards)
 
     def read_shard(shard: tf.Tensor) -> tf.data.Dataset:
-        serialized = tf.data.TFRecordDataset(shard, compression_type=compression, buffer_size=READ_BUFFER_BYTES)
+        serialized = tf.data.TFRecordDataset(
+            shard, compression_type=compression, buffer_size=READ_BUFFER_BYTES
+        )
         return (serialized.ignore_errors() if skip_corrupt else serialized).batch(READ_BLOCK)
 
     return (
@@ -152,35 +181,60 @@ def _distribute(
     workers, worker = num_workers(strategy), worker_index(strategy)
     worker_replicas = strategy.num_replicas_in_sync // workers
     replica_batch_size = global_batch_size // strategy.num_replicas_in_sync
-    empty = {"id": b"", "labels": [], "weight": 0.0, **dict.fromkeys((*record_spec.text_names, *record_spec.metadata_names), b"")}
+    empty = {
+        "id": b"",
+        "labels": [],
+        "weight": 0.0,
+        **dict.fromkeys((*record_spec.text_names, *record_spec.metadata_names), b""),
+    }
     padding = record_spec.encode(empty)
 
     def to_batch(record: tf.Tensor) -> Batch:
         missing = tf.repeat(padding, replica_batch_size - tf.size(record))
         record = tf.ensure_shape(tf.concat([record, missing], axis=0), [replica_batch_size])
-        mask = tf.cast(record != padding, tf.float32)  # no document's record is like it: each has a token
-        parsed = record_spec.parse_batch(record, None if annotate else [*record_spec.text_names, "labels", "weight"])
+        mask = tf.cast(
+            record != padding, tf.float32
+        )  # no document's record is like it: each has a token
+        parsed = record_spec.parse_batch(
+            record, None if annotate else [*record_spec.text_names, "labels", "weight"]
+        )
         tokens = token_ids(vectorizer, [parsed[name] for name in record_spec.text_names])
-        batch = {"tokens": tokens, "labels": parsed["labels"], "weights": parsed["weight"], "mask": mask}
+        batch = {
+            "tokens": tokens,
+            "labels": parsed["labels"],
+            "weights": parsed["weight"],
+            "mask": mask,
+        }
         return batch | (annotate(parsed) if annotate else {})
 
     step_size = global_batch_size // workers if plan.by_file else global_batch_size
     records = serialized.skip(first_step // length_window * length_window * step_size)
     if length_window > 1:
         padded = records.concatenate(tf.data.Dataset.from_tensors(padding).repeat())
-        sizes = {"batch_size": step_size, "batches": plan.steps, "first_batch": first_step, "window": length_window}
+        sizes = {
+            "batch_size": step_size,
+            "batches": plan.steps,
+            "first_batch": first_step,
+            "window": length_window,
+        }
         records = group_by_length(padded, seed=seed, **sizes)
     # Records are padded batch by batch: one by one would cost a twentieth of the whole.
-    batches = records.batch(replica_batch_size).concatenate(tf.data.Dataset.from_tensors(tf.constant([], tf.string)).repeat())
+    batches = records.batch(replica_batch_size).concatenate(
+        tf.data.Dataset.from_tensors(tf.constant([], tf.string)).repeat()
+    )
     if workers > 1 and not plan.by_file:
-        own = batches.enumerate().filter(lambda place, _: place // worker_replicas % workers == worker)
+        own = batches.enumerate().filter(
+            lambda place, _: place // worker_replicas % workers == worker
+        )
         batches = own.map(lambda _, record: record)
     batches = batches.map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if last_step is not None:
         batches = batches.take((last_step - first_step) * worker_replicas)
     else:
         # Of a data set that may end, several workers would tell each other at every step whether it has.
-        batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        batches = batches.apply(
+            tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        )
     return strategy.distribute_datasets_from_function(lambda _: batches.prefetch(tf.data.AUTOTUNE))
 
 

@@ -1,7 +1,5 @@
 """Labels as the trainer needs them: ids to multi-hot, and head, mid and tail groups."""
 
-
-
 import numpy as np
 import tensorflow as tf
 
@@ -20,9 +18,9 @@ def multi_hot(label_ids: tf.RaggedTensor, num_labels: int) -> tf.Tensor:
       tf.errors.InvalidArgumentError: an id is outside [0, num_labels) (on a CPU; a GPU ignores it).
     """
     cells = tf.stack([label_ids.value_rowids(), label_ids.values], axis=1)
-    return tf.tensor_scatter_nd_update(tf.zeros([label_ids.nrows(), num_labels]), cells, tf.ones_like(label_ids.values, tf.float32))
-
-
+    return tf.tensor_scatter_nd_update(
+        tf.zeros([label_ids.nrows(), num_labels]), cells, tf.ones_like(label_ids.values, tf.float32)
+    )
 
 
 def label_groups(positives: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """Records of a split, read outside the input pipeline."""
 
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,10 +10,16 @@ from trainer.data.dataset import Dataset, compression_of
 _BATCH_RECORDS = 1024
 
 
-
 def read_records(dataset: Dataset, split: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yields batches of a split's records, in order: NumPy arrays by feature name, or a tf.RaggedTensor where the feature is ragged."""
     shards = dataset.shards(split)
-    records = tf.data.TFRecordDataset(shards, compression_type=compression_of(shards)).batch(_BATCH_RECORDS)
-    for parsed in records.map(lambda serialized: dataset.record_spec.parse_batch(serialized, names)):
-        yield {name: value if isinstance(value, tf.RaggedTensor) else value.numpy() for name, value in parsed.items()}
+    records = tf.data.TFRecordDataset(shards, compression_type=compression_of(shards)).batch(
+        _BATCH_RECORDS
+    )
+    for parsed in records.map(
+        lambda serialized: dataset.record_spec.parse_batch(serialized, names)
+    ):
+        yield {
+            name: value if isinstance(value, tf.RaggedTensor) else value.numpy()
+            for name, value in parsed.items()
+        }

@@ -41,7 +41,14 @@ def num_steps(examples: int, global_batch_size: int) -> int:
     return -(-examples // global_batch_size)
 
 
-def plan_split(dataset: Dataset, split: str, *, num_workers: int, global_batch_size: int, shard_by: str = "auto") -> SplitPlan:
+def plan_split(
+    dataset: Dataset,
+    split: str,
+    *,
+    num_workers: int,
+    global_batch_size: int,
+    shard_by: str = "auto",
+) -> SplitPlan:
     """Shares a split out among workers, from the manifest's counts.
 
     Args:
@@ -57,10 +64,15 @@ def plan_split(dataset: Dataset, split: str, *, num_workers: int, global_batch_s
     sizes = [shard.examples for shard in dataset.manifest.splits[split].shards]
     shares = share_out(sizes, num_workers)
     most = max(sum(sizes[i] for i in share) for share in shares)
-    if shard_by == "auto" and (not all(shares) or most > (1 + MOST_IMBALANCE) * sum(sizes) / num_workers):
+    if shard_by == "auto" and (
+        not all(shares) or most > (1 + MOST_IMBALANCE) * sum(sizes) / num_workers
+    ):
         return SplitPlan(steps, None)
     paths = dataset.shards(split)
-    return SplitPlan(num_steps(most, global_batch_size // num_workers), tuple(tuple(paths[i] for i in share) for share in shares))
+    return SplitPlan(
+        num_steps(most, global_batch_size // num_workers),
+        tuple(tuple(paths[i] for i in share) for share in shares),
+    )
 
 
 def share_out(sizes: Sequence[int], num_workers: int) -> list[list[int]]:
@@ -108,7 +120,11 @@ def _masked_crc(data: bytes) -> int:
 def describe_corruption(dataset: Dataset, split: str) -> list[str]:
     """The file, offset and fault of each corrupt shard of a split. Reads the whole split."""
     found = ((path, first_corruption(path)) for path in dataset.shards(split))
-    return [f"{path}: the record at byte {fault[0]:,} is corrupt: {fault[1]}" for path, fault in found if fault]
+    return [
+        f"{path}: the record at byte {fault[0]:,} is corrupt: {fault[1]}"
+        for path, fault in found
+        if fault
+    ]
 
 
 @contextlib.contextmanager

@@ -67,33 +67,51 @@ def _from_tf_config(name: str, text: str, *, pools: Mapping[str, str] | None) ->
         return None  # some platforms set it, without a cluster, for jobs of one process
     for key in ("cluster", "task"):
         if not isinstance(value.get(key), dict):
-            raise wrong(f"{value.get(key)!r} as `{key}`" if key in value else f"no `{key}`", f"a mapping as `{key}`")
+            raise wrong(
+                f"{value.get(key)!r} as `{key}`" if key in value else f"no `{key}`",
+                f"a mapping as `{key}`",
+            )
     cluster, task = value["cluster"], value["task"]
     if pools:
         cluster = {pools.get(pool, pool): addresses for pool, addresses in cluster.items()}
         task = task | {"type": pools.get(task.get("type"), task.get("type"))}
     unknown = sorted(cluster.keys() - set(_TASK_TYPES))
     if unknown or not cluster:
-        raise wrong(f"the task types {sorted(cluster)}", f"only {' and '.join(_TASK_TYPES)}: there are neither parameter servers nor evaluators")
+        raise wrong(
+            f"the task types {sorted(cluster)}",
+            f"only {' and '.join(_TASK_TYPES)}: there are neither parameter servers nor evaluators",
+        )
     for task_type, addresses in cluster.items():
         if not isinstance(addresses, list) or not all(isinstance(a, str) for a in addresses):
             raise wrong(f"{addresses!r} as the addresses of {task_type!r}", "a list of `host:port`")
         for address in addresses:
             port = re.fullmatch(r"[^\s/]+:(\d+)", address)
             if not port or not 0 < int(port[1]) < 65536:
-                raise wrong(f"the address {address!r} of {task_type!r}", "`host:port`, with a port from 1 to 65535")
+                raise wrong(
+                    f"the address {address!r} of {task_type!r}",
+                    "`host:port`, with a port from 1 to 65535",
+                )
     if len(cluster.get("chief", [])) > 1:
         raise wrong(f"{len(cluster['chief'])} chiefs", "one")
     task_type, index = task.get("type"), task.get("index")
     if task_type not in cluster:
         raise wrong(f"the task type {task_type!r}", f"one of the cluster's: {sorted(cluster)}")
     index = int(index) if isinstance(index, str) and index.isdecimal() else index
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(cluster[task_type]):
-        raise wrong(f"the task index {index!r}", f"0 to {len(cluster[task_type]) - 1}, as there are {len(cluster[task_type])} of type {task_type!r}")
+    if (
+        not isinstance(index, int)
+        or isinstance(index, bool)
+        or not 0 <= index < len(cluster[task_type])
+    ):
+        raise wrong(
+            f"the task index {index!r}",
+            f"0 to {len(cluster[task_type]) - 1}, as there are {len(cluster[task_type])} of type {task_type!r}",
+        )
     addresses = tuple(address for kind in _TASK_TYPES for address in cluster.get(kind, []))
     if len(set(addresses)) < len(addresses):
         raise wrong(f"the addresses {', '.join(addresses)}", "a different one for each worker")
-    return Cluster(addresses, index + (len(cluster.get("chief", [])) if task_type == "worker" else 0), name)
+    return Cluster(
+        addresses, index + (len(cluster.get("chief", [])) if task_type == "worker" else 0), name
+    )
 
 
 def _from_slurm(environment: Mapping[str, str]) -> Cluster:
@@ -107,15 +125,21 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     names = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID")
     try:
         rank, hosts, tasks, job = (environment[name] for name in names)
-        tasks_per_host = list(zip(expand_hostlist(hosts), expand_tasks_per_node(tasks), strict=True))
+        tasks_per_host = list(
+            zip(expand_hostlist(hosts), expand_tasks_per_node(tasks), strict=True)
+        )
         first_port = _SLURM_FIRST_PORT + _SLURM_PORTS_PER_JOB * (int(job) % _SLURM_PORT_BLOCKS)
-        addresses = tuple(f"{host}:{first_port + i}" for host, count in tasks_per_host for i in range(count))
+        addresses = tuple(
+            f"{host}:{first_port + i}" for host, count in tasks_per_host for i in range(count)
+        )
         index = int(rank)
         if not 0 <= index < len(addresses):
             raise ValueError(f"rank {index} of {len(addresses)} tasks")
     except (KeyError, ValueError) as error:
         received = ", ".join(f"{name}={environment.get(name)!r}" for name in names)
-        raise UserError(f"Slurm: received {received} ({error}), expected what `srun` sets in each task of a step") from None
+        raise UserError(
+            f"Slurm: received {received} ({error}), expected what `srun` sets in each task of a step"
+        ) from None
     return Cluster(addresses, index, "Slurm")
 
 
@@ -130,7 +154,9 @@ def wait_for_workers(cluster: Cluster, *, timeout_seconds: float) -> None:
     port = int(cluster.addresses[cluster.index].rpartition(":")[2])
     deadline = time.monotonic() + timeout_seconds
     with socket.socket() as own:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a worker that has ended leaves behind does not count
+        own.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # what a worker that has ended leaves behind does not count
         try:
             own.bind(("", port))
         except OSError as error:
@@ -168,7 +194,10 @@ def with_platform_directories(config: Config, environment: Mapping[str, str]) ->
     AIP_CHECKPOINT_DIR takes the place of train.run_dir and AIP_MODEL_DIR that of export.model_dir. Vertex AI mounts
     gs://BUCKET as /gcs/BUCKET.
     """
-    for name, section, key in (("AIP_CHECKPOINT_DIR", "train", "run_dir"), ("AIP_MODEL_DIR", "export", "model_dir")):
+    for name, section, key in (
+        ("AIP_CHECKPOINT_DIR", "train", "run_dir"),
+        ("AIP_MODEL_DIR", "export", "model_dir"),
+    ):
         if environment.get(name):
             changed = getattr(config, section).model_copy(update={key: _mounted(environment[name])})
             config = config.model_copy(update={section: changed})
@@ -177,7 +206,11 @@ def with_platform_directories(config: Config, environment: Mapping[str, str]) ->
 
 def log_dir(run_dir: str, environment: Mapping[str, str]) -> str:
     """Where TensorBoard's logs go: AIP_TENSORBOARD_LOG_DIR if it is set, else a folder of the run."""
-    return _mounted(environment["AIP_TENSORBOARD_LOG_DIR"]) if environment.get("AIP_TENSORBOARD_LOG_DIR") else os.path.join(run_dir, "logs")
+    return (
+        _mounted(environment["AIP_TENSORBOARD_LOG_DIR"])
+        if environment.get("AIP_TENSORBOARD_LOG_DIR")
+        else os.path.join(run_dir, "logs")
+    )
 
 
 def _mounted(path: str) -> str:

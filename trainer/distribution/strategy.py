@@ -13,7 +13,13 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import TrainConfig
 from trainer.distribution.cluster import Cluster, find_cluster, wait_for_workers
 
-_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError)
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 
 
 def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
@@ -41,27 +47,41 @@ def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
     if several:
         strategy = _join(cluster, timeout_seconds=train.worker_timeout_seconds)
     elif train.strategy == "mirrored" or (train.strategy != "one_device" and len(gpus) > 1):
-        devices = [f"/gpu:{i}" for i in range(len(gpus))][: train.replicas] if gpus else _logical_cpus(train.replicas or 1)
+        devices = (
+            [f"/gpu:{i}" for i in range(len(gpus))][: train.replicas]
+            if gpus
+            else _logical_cpus(train.replicas or 1)
+        )
         if train.replicas and len(devices) < train.replicas:
-            raise UserError(f"train.replicas: received {train.replicas}, expected at most {len(devices)}, the number of GPUs")
+            raise UserError(
+                f"train.replicas: received {train.replicas}, expected at most {len(devices)}, the number of GPUs"
+            )
         strategy = tf.distribute.MirroredStrategy(devices)
     else:
         strategy = tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
     if train.batch_size % strategy.num_replicas_in_sync:
-        raise UserError(f"train.batch_size: received {train.batch_size}, expected a multiple of the {strategy.num_replicas_in_sync} replicas")
+        raise UserError(
+            f"train.batch_size: received {train.batch_size}, expected a multiple of the {strategy.num_replicas_in_sync} replicas"
+        )
     return strategy
 
 
 def _join(cluster: Cluster, *, timeout_seconds: float) -> tf.distribute.Strategy:
     wait_for_workers(cluster, timeout_seconds=timeout_seconds)
     spec = tf.train.ClusterSpec({"worker": cluster.addresses})
-    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, task_type="worker", task_id=cluster.index, rpc_layer="grpc")
-    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)  # all-reduce by NCCL on GPUs, by a ring on CPUs
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        spec, task_type="worker", task_id=cluster.index, rpc_layer="grpc"
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        cluster_resolver=resolver
+    )  # all-reduce by NCCL on GPUs, by a ring on CPUs
 
 
 def _logical_cpus(count: int) -> list[str]:
     (cpu, *_) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * count
+    )
     return [f"/cpu:{i}" for i in range(count)]
 
 
@@ -83,7 +103,11 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def _resolver(strategy: tf.distribute.Strategy) -> Any:
-    return strategy.cluster_resolver if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
+    return (
+        strategy.cluster_resolver
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        else None
+    )
 
 
 def sum_over_workers(strategy: tf.distribute.Strategy, values: Any) -> Any:
@@ -102,7 +126,9 @@ def sum_over_workers(strategy: tf.distribute.Strategy, values: Any) -> Any:
 
     def total(value):
         # The first replica of a worker speaks for it.
-        mine = strategy.experimental_distribute_values_from_function(lambda c: value if c.replica_id_in_sync_group % own_replicas == 0 else value * 0)
+        mine = strategy.experimental_distribute_values_from_function(
+            lambda c: value if c.replica_id_in_sync_group % own_replicas == 0 else value * 0
+        )
         return strategy.reduce("SUM", mine, axis=None).numpy()
 
     return tf.nest.map_structure(lambda value: total(tf.constant(value)), values)
@@ -113,7 +139,9 @@ def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) 
     workers = num_workers(strategy)
     total = int(sum_over_workers(strategy, np.int64(value)))
     if total != workers * value:
-        raise UserError(f"the {workers} workers differ in {what}: worker {worker_index(strategy)} has {value}, the mean is {total / workers:g}")
+        raise UserError(
+            f"the {workers} workers differ in {what}: worker {worker_index(strategy)} has {value}, the mean is {total / workers:g}"
+        )
 
 
 @contextlib.contextmanager
@@ -124,12 +152,23 @@ def naming_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except _LOST as error:
         if num_workers(strategy) == 1:
             raise
-        print(f"error: worker {worker_index(strategy)} has lost another worker: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+        print(
+            f"error: worker {worker_index(strategy)} has lost another worker: {str(error).splitlines()[0]}",
+            file=sys.stderr,
+            flush=True,
+        )
         sys.exit(1)
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
     """The strategy, in words."""
-    devices = ", ".join(device.rpartition("/")[2].removeprefix("device:") for device in strategy.extended.worker_devices)
-    workers = f" of worker {worker_index(strategy)}, of {num_workers(strategy)} workers" if num_workers(strategy) > 1 else ""
+    devices = ", ".join(
+        device.rpartition("/")[2].removeprefix("device:")
+        for device in strategy.extended.worker_devices
+    )
+    workers = (
+        f" of worker {worker_index(strategy)}, of {num_workers(strategy)} workers"
+        if num_workers(strategy) > 1
+        else ""
+    )
     return f"{type(strategy).__name__} on {devices}{workers}"

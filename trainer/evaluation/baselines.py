@@ -25,17 +25,25 @@ _BATCH_DOCUMENTS = 1024
 
 def check_fits(dataset: Dataset) -> None:
     """Raises UserError where a dataset is too large for `linear_baseline`."""
-    documents, labels, tokens = dataset.examples("train"), dataset.num_labels, len(dataset.vocabulary)
+    documents, labels, tokens = (
+        dataset.examples("train"),
+        dataset.num_labels,
+        len(dataset.vocabulary),
+    )
     for name, received, most in (
         ("train documents", documents, MOST_DOCUMENTS),
         ("train documents x labels", documents * labels, MOST_DOCUMENTS_LABELS),
         ("tokens x labels", tokens * labels, MOST_WEIGHTS),
     ):
         if received > most:
-            raise UserError(f"--baseline linear: received {received:,} {name}, expected at most {most:,}; leave the baseline out, or use fewer")
+            raise UserError(
+                f"--baseline linear: received {received:,} {name}, expected at most {most:,}; leave the baseline out, or use fewer"
+            )
 
 
-def linear_baseline(dataset: Dataset, splits: Sequence[str], *, config: EvaluateConfig) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+def linear_baseline(
+    dataset: Dataset, splits: Sequence[str], *, config: EvaluateConfig
+) -> dict[str, dict[str, dict[str, np.ndarray]]]:
     """One-vs-rest LinearSVC (C = 1) over TF-IDF of single tokens (sublinear, L2-normalized), with thresholds tuned on the validation split.
 
     Its decision values are put in (0, 1) by a sigmoid, which changes no order.
@@ -58,21 +66,44 @@ def linear_baseline(dataset: Dataset, splits: Sequence[str], *, config: Evaluate
         for start in range(0, len(texts), _BATCH_DOCUMENTS):
             part = slice(start, start + _BATCH_DOCUMENTS)
             margins = features.transform(texts[part]) @ weights.T + bias
-            yield tf.constant(truth[part].toarray()), tf.sigmoid(tf.constant(margins, tf.float32)), tf.ones([margins.shape[0]])
+            yield (
+                tf.constant(truth[part].toarray()),
+                tf.sigmoid(tf.constant(margins, tf.float32)),
+                tf.ones([margins.shape[0]]),
+            )
 
     bins = classification.histogram_bins(labels)
     histogram = np.zeros((2, labels, bins + 1), np.int64)
     for batch in batches("validation"):
         histogram += classification.score_histogram(*batch, num_bins=bins).numpy()
     thresholds = tune(histogram, min_positives=config.min_positives)
-    propensities = ranking.propensities(dataset.positives("train"), dataset.examples("train"), a=config.propensity_a, b=config.propensity_b)
+    propensities = ranking.propensities(
+        dataset.positives("train"),
+        dataset.examples("train"),
+        a=config.propensity_a,
+        b=config.propensity_b,
+    )
     found: dict[str, dict[str, Any]] = {split: {} for split in splits}
     for split in splits:
         for positive, scores, mask in batches(split):
-            ranked = ranking.ranking_counts(positive, scores, mask, ranks=config.ranks, label_propensities=propensities)
-            for name, at in (("one threshold", thresholds.global_bin), ("a threshold per label", thresholds.per_label_bins)):
-                counts = classification.decision_counts(positive, classification.decide(scores, at), mask) | ranked
-                _add(found[split], f"baseline: linear, {name}", {key: value.numpy() for key, value in counts.items()})
+            ranked = ranking.ranking_counts(
+                positive, scores, mask, ranks=config.ranks, label_propensities=propensities
+            )
+            for name, at in (
+                ("one threshold", thresholds.global_bin),
+                ("a threshold per label", thresholds.per_label_bins),
+            ):
+                counts = (
+                    classification.decision_counts(
+                        positive, classification.decide(scores, at), mask
+                    )
+                    | ranked
+                )
+                _add(
+                    found[split],
+                    f"baseline: linear, {name}",
+                    {key: value.numpy() for key, value in counts.items()},
+                )
     return found
 
 
@@ -86,17 +117,29 @@ def _read(dataset: Dataset, split: str) -> tuple[list[str], scipy.sparse.csr_mat
     texts: list[str] = []
     label_ids, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for parsed in read_records(dataset, split, [*names, "labels"]):
-        texts += [b" ".join(row).decode() for row in zip(*(parsed[name] for name in names), strict=True)]
+        texts += [
+            b" ".join(row).decode() for row in zip(*(parsed[name] for name in names), strict=True)
+        ]
         label_ids.append(parsed["labels"].values.numpy())
         lengths.append(parsed["labels"].row_lengths().numpy())
-    columns, splits = np.concatenate(label_ids), np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return texts, scipy.sparse.csr_matrix((np.ones(len(columns), np.float32), columns, splits), shape=(len(texts), dataset.num_labels))
+    columns, splits = (
+        np.concatenate(label_ids),
+        np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
+    )
+    return texts, scipy.sparse.csr_matrix(
+        (np.ones(len(columns), np.float32), columns, splits), shape=(len(texts), dataset.num_labels)
+    )
 
 
-def _fit(features: scipy.sparse.csr_matrix, truth: scipy.sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+def _fit(
+    features: scipy.sparse.csr_matrix, truth: scipy.sparse.csr_matrix
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights, float32 [labels, tokens], and biases, float32 [labels]."""
     num_labels = truth.shape[1]
-    weights, bias = np.zeros((num_labels, features.shape[1]), np.float32), np.full(num_labels, -1, np.float32)
+    weights, bias = (
+        np.zeros((num_labels, features.shape[1]), np.float32),
+        np.full(num_labels, -1, np.float32),
+    )
     columns = truth.tocsc()
     with ProgressLine("fitting the linear baseline") as line:
         for label in range(num_labels):

@@ -30,7 +30,14 @@ def confusion_labels(errors: np.ndarray, train_positives: np.ndarray) -> np.ndar
     return np.sort(order[:MOST_CONFUSION_LABELS])
 
 
-def confusion_counts(labels: tf.Tensor, scores: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor, *, chosen: np.ndarray) -> dict[str, tf.Tensor]:
+def confusion_counts(
+    labels: tf.Tensor,
+    scores: tf.Tensor,
+    decisions: tf.Tensor,
+    mask: tf.Tensor,
+    *,
+    chosen: np.ndarray,
+) -> dict[str, tf.Tensor]:
     """Pairs of labels, counted in the graph. One batch must hold fewer than 2^24 documents.
 
     Args:
@@ -47,7 +54,9 @@ def confusion_counts(labels: tf.Tensor, scores: tf.Tensor, decisions: tf.Tensor,
     """
     weight, decided = tf.cast(mask, tf.float32)[:, tf.newaxis], tf.cast(decisions, tf.float32)
     own, assigned = (tf.gather(matrix, chosen, axis=1) for matrix in (labels, decided))
-    best = tf.cast(tf.argmax(scores, axis=1)[:, tf.newaxis] == tf.constant(chosen, tf.int64), tf.float32)
+    best = tf.cast(
+        tf.argmax(scores, axis=1)[:, tf.newaxis] == tf.constant(chosen, tf.int64), tf.float32
+    )
 
     def together(left, right):
         return tf.cast(tf.matmul(left * weight, right, transpose_a=True), tf.int64)
@@ -60,7 +69,9 @@ def confusion_counts(labels: tf.Tensor, scores: tf.Tensor, decisions: tf.Tensor,
     }
 
 
-def describe_confusions(counts: Mapping[str, np.ndarray], *, chosen: np.ndarray, names: Sequence[str], documents: int) -> dict[str, Any]:
+def describe_confusions(
+    counts: Mapping[str, np.ndarray], *, chosen: np.ndarray, names: Sequence[str], documents: int
+) -> dict[str, Any]:
     """Plain JSON values.
 
     Returns:
@@ -83,7 +94,9 @@ def describe_confusions(counts: Mapping[str, np.ndarray], *, chosen: np.ndarray,
 # --- errors that the model is surest of ------------------------------------------------
 
 
-def confident_errors(labels: tf.Tensor, scores: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
+def confident_errors(
+    labels: tf.Tensor, scores: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor, keys: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """The batch's wrong labels with the highest scores, and its missed ones with the lowest, one a document at most; in the graph.
 
     Args:
@@ -97,11 +110,17 @@ def confident_errors(labels: tf.Tensor, scores: tf.Tensor, decisions: tf.Tensor,
       surety: float32 [2, n], the score of a wrong label, or one minus that of a missed one; -1 where there is no error;
       label: int64 [2, n]; key: int64 [2, n].
     """
-    is_real, positive, decided = tf.cast(mask, tf.bool)[:, tf.newaxis], tf.cast(labels, tf.bool), tf.cast(decisions, tf.bool)
+    is_real, positive, decided = (
+        tf.cast(mask, tf.bool)[:, tf.newaxis],
+        tf.cast(labels, tf.bool),
+        tf.cast(decisions, tf.bool),
+    )
     sides = {"surety": [], "label": [], "key": []}
     for is_error, surety in ((decided & ~positive, scores), (positive & ~decided, 1 - scores)):
         surety = tf.where(is_error & is_real, surety, -1.0)
-        best = tf.math.top_k(tf.reduce_max(surety, axis=1), tf.minimum(_ERRORS_SHOWN, tf.shape(scores)[0]))
+        best = tf.math.top_k(
+            tf.reduce_max(surety, axis=1), tf.minimum(_ERRORS_SHOWN, tf.shape(scores)[0])
+        )
         sides["surety"].append(best.values)
         sides["label"].append(tf.gather(tf.argmax(surety, axis=1), best.indices))
         sides["key"].append(tf.gather(keys, best.indices))
@@ -110,14 +129,28 @@ def confident_errors(labels: tf.Tensor, scores: tf.Tensor, decisions: tf.Tensor,
 
 def surest(errors: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Of several `confident_errors` the surest, as many as are shown, padded with surety -1; ties by key."""
-    columns = {name: np.concatenate([part[name] for part in errors], axis=1) for name in ("surety", "label", "key")}
-    order = [np.lexsort((key, -surety))[:_ERRORS_SHOWN] for key, surety in zip(columns["key"], columns["surety"], strict=True)]
-    rows = {name: np.stack([column[i] for column, i in zip(values, order, strict=True)]) for name, values in columns.items()}
+    columns = {
+        name: np.concatenate([part[name] for part in errors], axis=1)
+        for name in ("surety", "label", "key")
+    }
+    order = [
+        np.lexsort((key, -surety))[:_ERRORS_SHOWN]
+        for key, surety in zip(columns["key"], columns["surety"], strict=True)
+    ]
+    rows = {
+        name: np.stack([column[i] for column, i in zip(values, order, strict=True)])
+        for name, values in columns.items()
+    }
     missing = _ERRORS_SHOWN - rows["key"].shape[1]
-    return {name: np.pad(values, ((0, 0), (0, missing)), constant_values=-1) for name, values in rows.items()}
+    return {
+        name: np.pad(values, ((0, 0), (0, missing)), constant_values=-1)
+        for name, values in rows.items()
+    }
 
 
-def describe_errors(errors: Mapping[str, np.ndarray], dataset: Dataset, split: str) -> dict[str, list[dict[str, Any]]]:
+def describe_errors(
+    errors: Mapping[str, np.ndarray], dataset: Dataset, split: str
+) -> dict[str, list[dict[str, Any]]]:
     """{"wrong": [{"id", "label", "score", "labels", "text"}], "missed": [same]}, surest first; reads the split's records once for their text."""
     wanted = set(errors["key"][errors["surety"] >= 0].tolist())
     found: dict[int, dict[str, Any]] = {}
@@ -132,7 +165,13 @@ def describe_errors(errors: Mapping[str, np.ndarray], dataset: Dataset, split: s
                 "text": text if len(text) <= _TEXT_CHARACTERS else text[:_TEXT_CHARACTERS] + "...",
             }
     sides = {}
-    for side, (name, of_side) in enumerate((("wrong", lambda surety: surety), ("missed", lambda surety: 1 - surety))):
+    for side, (name, of_side) in enumerate(
+        (("wrong", lambda surety: surety), ("missed", lambda surety: 1 - surety))
+    ):
         rows = zip(*(errors[key][side].tolist() for key in ("surety", "label", "key")), strict=True)
-        sides[name] = [{"label": names[label], "score": of_side(surety)} | found[key] for surety, label, key in rows if surety >= 0]
+        sides[name] = [
+            {"label": names[label], "score": of_side(surety)} | found[key]
+            for surety, label, key in rows
+            if surety >= 0
+        ]
     return sides

@@ -33,13 +33,6 @@ from trainer.runs.layout import CALIBRATION, THRESHOLDS, evaluation_path
 _CURVE_POINTS = 128
 
 
-
-
-
-
-
-
-
 # --- what is saved ---------------------------------------------------------------------
 
 
@@ -58,37 +51,59 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
     dataset = experiment.dataset
     splits = [split for split in ("validation", "test") if dataset.examples(split)]
     if not splits:
-        raise UserError(f"the dataset {dataset.directory} has neither validation nor test documents; look at `splits`")
+        raise UserError(
+            f"the dataset {dataset.directory} has neither validation nor test documents; look at `splits`"
+        )
     if baseline:
         check_fits(dataset)
     evaluator = Evaluator(experiment)
     thresholds, calibration, errors = _tune(experiment, evaluator)
     chosen = error_analysis.confusion_labels(errors, dataset.positives("train"))
-    counts = {split: evaluator.measure(split, thresholds, calibration, chosen=chosen) for split in splits}
+    counts = {
+        split: evaluator.measure(split, thresholds, calibration, chosen=chosen) for split in splits
+    }
     if not is_chief(experiment.strategy):
         return
-    more_systems = linear_baseline(dataset, splits, config=experiment.config.evaluate) if baseline else {}
+    more_systems = (
+        linear_baseline(dataset, splits, config=experiment.config.evaluate) if baseline else {}
+    )
     calibration.save(experiment.run_dir / CALIBRATION)
     write_atomically(experiment.run_dir / THRESHOLDS, dump_json(thresholds.to_json()))
     for split in splits:
-        evaluation = _describe(experiment, split, thresholds, calibration, counts[split], chosen=chosen, more_systems=more_systems.get(split, {}))
+        evaluation = _describe(
+            experiment,
+            split,
+            thresholds,
+            calibration,
+            counts[split],
+            chosen=chosen,
+            more_systems=more_systems.get(split, {}),
+        )
         text = format_evaluation(evaluation)
         write_atomically(evaluation_path(experiment.run_dir, split), dump_json(evaluation))
         write_atomically(experiment.run_dir / f"evaluation-{split}.txt", text)
-        write_atomically(experiment.run_dir / f"evaluation-{split}-labels.txt", classification_report(evaluation))
+        write_atomically(
+            experiment.run_dir / f"evaluation-{split}-labels.txt", classification_report(evaluation)
+        )
     print(text)
-    print(f"evaluations of {' and '.join(splits)} in {experiment.run_dir}; a page of them: python -m trainer.task report --run {experiment.run_dir}")
+    print(
+        f"evaluations of {' and '.join(splits)} in {experiment.run_dir}; a page of them: python -m trainer.task report --run {experiment.run_dir}"
+    )
 
 
-
-
-def _tune(experiment: Experiment, evaluator: Evaluator) -> tuple[Thresholds, Calibration, np.ndarray]:
+def _tune(
+    experiment: Experiment, evaluator: Evaluator
+) -> tuple[Thresholds, Calibration, np.ndarray]:
     """The thresholds and the calibration that are best on the validation split, and each label's errors there."""
     config = experiment.config.evaluate
     if config.calibration == "none":
         calibration = Calibration.none(experiment.dataset.num_labels)
     else:
-        calibration = fit(config.calibration, evaluator.log_odds_histogram("validation"), min_positives=config.min_positives)
+        calibration = fit(
+            config.calibration,
+            evaluator.log_odds_histogram("validation"),
+            min_positives=config.min_positives,
+        )
     counts = evaluator.tuning_counts("validation", calibration)
     thresholds = tune(counts["histogram"], min_positives=config.min_positives, hits=counts["hits"])
     return thresholds, calibration, label_errors(counts["histogram"], thresholds)
@@ -104,7 +119,9 @@ def load_thresholds(experiment: Experiment) -> Thresholds:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; expected the thresholds that `python -m trainer.task evaluate` writes: run it first") from None
+        raise UserError(
+            f"cannot read {path}: {error}; expected the thresholds that `python -m trainer.task evaluate` writes: run it first"
+        ) from None
     return Thresholds.from_json(raw, num_labels=experiment.dataset.num_labels, what=str(path))
 
 
@@ -114,9 +131,9 @@ def load_calibration(experiment: Experiment) -> Calibration:
     Raises:
       UserError: there is none, or it is not of this dataset.
     """
-    return Calibration.load(experiment.run_dir / CALIBRATION, num_labels=experiment.dataset.num_labels)
-
-
+    return Calibration.load(
+        experiment.run_dir / CALIBRATION, num_labels=experiment.dataset.num_labels
+    )
 
 
 # --- counts -> plain JSON values, see `trainer.evaluation.text_report` ----------------------------------
@@ -137,7 +154,9 @@ def _describe(
     auc, auc_error = score_histograms.roc_auc(counts["log_odds"])
     precision, precision_error = score_histograms.average_precision(counts["log_odds"])
     groups = label_groups(train_positives)
-    per_label = _per_label(experiment, thresholds, counts, groups=groups, roc_auc=auc, average_precision=precision)
+    per_label = _per_label(
+        experiment, thresholds, counts, groups=groups, roc_auc=auc, average_precision=precision
+    )
     return {
         "split": split,
         "documents": documents,
@@ -163,7 +182,11 @@ def _describe(
                 for name, histogram in (
                     ("the model's logits", counts["raw"]),
                     ("the loss's weighting undone", counts["uncalibrated"]),
-                    *([(f"calibrated: {calibration.method}", counts["log_odds"].sum(axis=1))] if calibration.method != "none" else []),
+                    *(
+                        [(f"calibrated: {calibration.method}", counts["log_odds"].sum(axis=1))]
+                        if calibration.method != "none"
+                        else []
+                    ),
                 )
             ],
         },
@@ -171,29 +194,43 @@ def _describe(
         "precision_recall": _precision_recall(counts["histogram"], groups),
         "groups": _groups(per_label, groups, tp=counts["systems"][LABEL_THRESHOLDS]["tp"]),
         "slices": slices.describe_slices(counts["slicing"], counts["slices"]),
-        "confusions": error_analysis.describe_confusions(counts["confusions"], chosen=chosen, names=dataset.label_names, documents=documents),
+        "confusions": error_analysis.describe_confusions(
+            counts["confusions"], chosen=chosen, names=dataset.label_names, documents=documents
+        ),
         "errors": error_analysis.describe_errors(counts["errors"], dataset, split),
         "per_label": per_label,
     }
 
 
-def _systems(experiment: Experiment, documents: int, counts: Counts, more_systems: Mapping[str, Counts]) -> list[dict[str, Any]]:
+def _systems(
+    experiment: Experiment, documents: int, counts: Counts, more_systems: Mapping[str, Counts]
+) -> list[dict[str, Any]]:
     ranks, rows = experiment.config.evaluate.ranks, []
-    rankings = dict.fromkeys((ONE_THRESHOLD, LABEL_THRESHOLDS, TOP_K, EXPECTED_F1), counts["rankings"]["model"]) | {
-        FREQUENT_LABELS: counts["rankings"][FREQUENT_LABELS]
-    }
+    rankings = dict.fromkeys(
+        (ONE_THRESHOLD, LABEL_THRESHOLDS, TOP_K, EXPECTED_F1), counts["rankings"]["model"]
+    ) | {FREQUENT_LABELS: counts["rankings"][FREQUENT_LABELS]}
     for name, system in (counts["systems"] | more_systems).items():
         row = {"name": name} | classification.summarize(system)
         found = rankings.get(name, system if "hits" in system else None)
         if found is not None:
             row |= ranking.summarize_ranking(found, documents=documents, ranks=ranks)
         if name in counts.get("bootstrap", {}):
-            row["intervals"] = bootstrap.intervals(counts["bootstrap"][name], num_labels=experiment.dataset.num_labels)
+            row["intervals"] = bootstrap.intervals(
+                counts["bootstrap"][name], num_labels=experiment.dataset.num_labels
+            )
         rows.append(row)
     return rows
 
 
-def _per_label(experiment: Experiment, thresholds: Thresholds, counts: Counts, *, groups, roc_auc, average_precision) -> list[dict[str, Any]]:
+def _per_label(
+    experiment: Experiment,
+    thresholds: Thresholds,
+    counts: Counts,
+    *,
+    groups,
+    roc_auc,
+    average_precision,
+) -> list[dict[str, Any]]:
     dataset = experiment.dataset
     group_of = np.empty(dataset.num_labels, object)
     for name, ids in groups.items():
@@ -210,7 +247,12 @@ def _per_label(experiment: Experiment, thresholds: Thresholds, counts: Counts, *
         "ece": score_histograms.label_calibration_error(counts["log_odds"]).tolist(),
     }
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return [row | more for row, more in zip(rows, classification.per_label(counts["systems"][LABEL_THRESHOLDS]), strict=True)]
+    return [
+        row | more
+        for row, more in zip(
+            rows, classification.per_label(counts["systems"][LABEL_THRESHOLDS]), strict=True
+        )
+    ]
 
 
 def _none_for_nan(values: np.ndarray) -> list[float | None]:
@@ -231,11 +273,17 @@ def _sweep(histogram: np.ndarray) -> dict[str, list[float]]:
     macro = np.zeros(len(at))
     for label in range(histogram.shape[1]):
         macro += classification.sweep(histogram[:, label])["f1"][at] / histogram.shape[1]
-    columns = {"threshold": at / bins} | {f"micro_{name}": values[at] for name, values in micro.items()} | {"macro_f1": macro}
+    columns = (
+        {"threshold": at / bins}
+        | {f"micro_{name}": values[at] for name, values in micro.items()}
+        | {"macro_f1": macro}
+    )
     return {name: values.tolist() for name, values in columns.items()}
 
 
-def _precision_recall(histogram: np.ndarray, groups: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[float]]]:
+def _precision_recall(
+    histogram: np.ndarray, groups: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, list[float]]]:
     """Precision against recall of all labels together and of head, mid and tail labels together, at points of different recall."""
     found = {}
     for name, ids in {"all": np.arange(histogram.shape[1]), **groups}.items():
@@ -249,14 +297,19 @@ def _precision_recall(histogram: np.ndarray, groups: Mapping[str, np.ndarray]) -
     return found
 
 
-def _groups(per_label: list[dict[str, Any]], groups: Mapping[str, np.ndarray], *, tp: np.ndarray) -> list[dict[str, Any]]:
+def _groups(
+    per_label: list[dict[str, Any]], groups: Mapping[str, np.ndarray], *, tp: np.ndarray
+) -> list[dict[str, Any]]:
     """Head, mid and tail labels: [{"name", "labels", "least", "most" (train positives), "positives", "micro_f1", "macro_f1", "without_hits"}]."""
     rows = []
     for name, ids in groups.items():
         own = [per_label[i] for i in ids]
         if not own:
             continue
-        train, positives, predicted = (np.array([row[key] for row in own]) for key in ("train_positives", "positives", "predicted"))
+        train, positives, predicted = (
+            np.array([row[key] for row in own])
+            for key in ("train_positives", "positives", "predicted")
+        )
         f1 = np.array([row["f1"] for row in own])
         rows.append(
             {
@@ -265,7 +318,9 @@ def _groups(per_label: list[dict[str, Any]], groups: Mapping[str, np.ndarray], *
                 "least": int(train.min()),
                 "most": int(train.max()),
                 "positives": int(positives.sum()),
-                "micro_f1": float(classification.ratio(2 * tp[ids].sum(), (positives + predicted).sum())),
+                "micro_f1": float(
+                    classification.ratio(2 * tp[ids].sum(), (positives + predicted).sum())
+                ),
                 "macro_f1": float(f1.mean()),
                 "without_hits": int((f1 == 0).sum()),
             }

@@ -1,6 +1,5 @@
 """Counts over a split: one pass of the model, summed over replicas and workers."""
 
-
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,7 +28,6 @@ from trainer.runs.evaluation_record import (
 Counts = dict[str, Any]
 
 
-
 class Evaluator:
     """Runs the model over a split and returns sums, exact over any number of replicas.
 
@@ -47,7 +45,9 @@ class Evaluator:
         self._num_bins = classification.histogram_bins(self._num_labels)
         self._log_odds_bins = score_histograms.log_odds_bins(self._num_labels)
         # Training calls it after every epoch, so it is traced once.
-        self._histogram_step = self._compile(lambda labels, scores, mask, _: {"histogram": self._histogram(labels, scores, mask)})
+        self._histogram_step = self._compile(
+            lambda labels, scores, mask, _: {"histogram": self._histogram(labels, scores, mask)}
+        )
 
     def histogram(self, split: str) -> np.ndarray:
         """int64 [2, labels, bins + 1]: `trainer.metrics.classification.score_histogram` of the whole split, before calibration."""
@@ -58,8 +58,14 @@ class Evaluator:
         """int64 [2, labels, bins]: `trainer.metrics.score_histograms.log_odds_histogram` of the whole split, before calibration."""
 
         def count(batch: Batch) -> Counts:
-            log_odds = self._experiment.log_odds(self._experiment.model(batch["tokens"], training=False))
-            return {"histogram": self._log_odds_histogram(multi_hot(batch["labels"], self._num_labels), log_odds, batch["mask"])}
+            log_odds = self._experiment.log_odds(
+                self._experiment.model(batch["tokens"], training=False)
+            )
+            return {
+                "histogram": self._log_odds_histogram(
+                    multi_hot(batch["labels"], self._num_labels), log_odds, batch["mask"]
+                )
+            }
 
         empty = np.zeros((2, self._num_labels, self._log_odds_bins), np.int64)
         return self._sum(self._distribute(count), split, {"histogram": empty})["histogram"]
@@ -69,13 +75,20 @@ class Evaluator:
         ranks, even = tuple(range(1, MOST_LABELS + 1)), np.ones(self._num_labels)
 
         def count(labels, scores, mask, _):
-            best = ranking.ranking_counts(labels, scores, mask, ranks=ranks, label_propensities=even)
+            best = ranking.ranking_counts(
+                labels, scores, mask, ranks=ranks, label_propensities=even
+            )
             return {"histogram": self._histogram(labels, scores, mask), "hits": best["hits"]}
 
-        empty = {"histogram": np.zeros((2, self._num_labels, self._num_bins + 1), np.int64), "hits": np.zeros(MOST_LABELS, np.int64)}
+        empty = {
+            "histogram": np.zeros((2, self._num_labels, self._num_bins + 1), np.int64),
+            "hits": np.zeros(MOST_LABELS, np.int64),
+        }
         return self._sum(self._compile(count, calibration), split, empty)
 
-    def measure(self, split: str, thresholds: Thresholds, calibration: Calibration, *, chosen: np.ndarray) -> Counts:
+    def measure(
+        self, split: str, thresholds: Thresholds, calibration: Calibration, *, chosen: np.ndarray
+    ) -> Counts:
         """Everything that an evaluation tells of a split; its documents are read once.
 
         Args:
@@ -92,14 +105,28 @@ class Evaluator:
         experiment, config = self._experiment, self._experiment.config.evaluate
         train_positives = experiment.dataset.positives("train")
         frequent, frequency = _most_frequent(train_positives, experiment.dataset.examples("train"))
-        propensities = ranking.propensities(train_positives, experiment.dataset.examples("train"), a=config.propensity_a, b=config.propensity_b)
-        slicing, replicates = slices.slicing_of(experiment.dataset, split), config.bootstrap_replicates
+        propensities = ranking.propensities(
+            train_positives,
+            experiment.dataset.examples("train"),
+            a=config.propensity_a,
+            b=config.propensity_b,
+        )
+        slicing, replicates = (
+            slices.slicing_of(experiment.dataset, split),
+            config.bootstrap_replicates,
+        )
         with_labels = bootstrap.has_macro(self._num_labels, replicates=2 * replicates)
 
         def annotate(parsed):
             keys = bootstrap.document_key(parsed["id"])
-            weights = bootstrap.resample(keys, replicates=replicates, seed=experiment.config.train.seed) if replicates else None
-            return {"keys": keys, "slices": slicing.metadata_slices(parsed)} | ({"resampled": weights} if replicates else {})
+            weights = (
+                bootstrap.resample(keys, replicates=replicates, seed=experiment.config.train.seed)
+                if replicates
+                else None
+            )
+            return {"keys": keys, "slices": slicing.metadata_slices(parsed)} | (
+                {"resampled": weights} if replicates else {}
+            )
 
         def count(batch: Batch) -> Counts:
             labels, mask = multi_hot(batch["labels"], self._num_labels), batch["mask"]
@@ -112,7 +139,9 @@ class Evaluator:
                 return tf.broadcast_to(row, tf.shape(scores))
 
             def ranked(of):
-                return ranking.ranking_counts(labels, of, mask, ranks=config.ranks, label_propensities=propensities)
+                return ranking.ranking_counts(
+                    labels, of, mask, ranks=config.ranks, label_propensities=propensities
+                )
 
             decisions = {
                 ONE_THRESHOLD: classification.decide(scores, thresholds.global_bin),
@@ -124,48 +153,72 @@ class Evaluator:
             }
             members = slicing.members(batch["tokens"], batch["slices"])
             sums = {
-                "systems": {name: classification.decision_counts(labels, decided, mask) for name, decided in decisions.items()},
+                "systems": {
+                    name: classification.decision_counts(labels, decided, mask)
+                    for name, decided in decisions.items()
+                },
                 "rankings": {
                     "model": ranked(scores) | ranking.full_ranking_counts(labels, scores, mask),
                     FREQUENT_LABELS: ranked(constant(frequency)),
                 },
                 "histogram": self._histogram(labels, scores, mask),
                 "log_odds": self._log_odds_histogram(labels, log_odds, mask),
-                "uncalibrated": tf.reduce_sum(self._log_odds_histogram(labels, uncalibrated, mask), axis=1),
+                "uncalibrated": tf.reduce_sum(
+                    self._log_odds_histogram(labels, uncalibrated, mask), axis=1
+                ),
                 "raw": tf.reduce_sum(self._log_odds_histogram(labels, logits, mask), axis=1),
                 "slices": slices.slice_counts(labels, decisions[LABEL_THRESHOLDS], members, mask),
-                "confusions": error_analysis.confusion_counts(labels, scores, decisions[LABEL_THRESHOLDS], mask, chosen=chosen),
+                "confusions": error_analysis.confusion_counts(
+                    labels, scores, decisions[LABEL_THRESHOLDS], mask, chosen=chosen
+                ),
             }
             if replicates:
                 sums["bootstrap"] = {
-                    name: bootstrap.resampled_counts(labels, decisions[name], batch["resampled"], mask, with_labels=with_labels)
+                    name: bootstrap.resampled_counts(
+                        labels, decisions[name], batch["resampled"], mask, with_labels=with_labels
+                    )
                     for name in (ONE_THRESHOLD, LABEL_THRESHOLDS)
                 }
-            errors = error_analysis.confident_errors(labels, scores, decisions[LABEL_THRESHOLDS], mask, batch["keys"])
+            errors = error_analysis.confident_errors(
+                labels, scores, decisions[LABEL_THRESHOLDS], mask, batch["keys"]
+            )
             return {"sums": sums, "errors": errors}
 
         total, errors = None, []
         for part in self._results(self._distribute(count), split, annotate):
-            total = part["sums"] if total is None else tf.nest.map_structure(np.add, total, part["sums"])
+            total = (
+                part["sums"]
+                if total is None
+                else tf.nest.map_structure(np.add, total, part["sums"])
+            )
             errors = [error_analysis.surest([*errors, part["errors"]])]
         workers, worker = num_workers(self._strategy), worker_index(self._strategy)
         # Each worker's errors in a place of its own: the sum then holds those of all.
-        apart = {name: np.stack([values * (i == worker) for i in range(workers)]) for name, values in errors[0].items()}
+        apart = {
+            name: np.stack([values * (i == worker) for i in range(workers)])
+            for name, values in errors[0].items()
+        }
         gathered = sum_over_workers(self._strategy, apart)
-        every = error_analysis.surest([{name: values[i] for name, values in gathered.items()} for i in range(workers)])
+        every = error_analysis.surest(
+            [{name: values[i] for name, values in gathered.items()} for i in range(workers)]
+        )
         return sum_over_workers(self._strategy, total) | {"errors": every, "slicing": slicing}
 
     def _histogram(self, labels, scores, mask) -> tf.Tensor:
         return classification.score_histogram(labels, scores, mask, num_bins=self._num_bins)
 
     def _log_odds_histogram(self, labels, log_odds, mask) -> tf.Tensor:
-        return score_histograms.log_odds_histogram(labels, log_odds, mask, num_bins=self._log_odds_bins)
+        return score_histograms.log_odds_histogram(
+            labels, log_odds, mask, num_bins=self._log_odds_bins
+        )
 
     def _compile(self, count: Callable[..., Counts], calibration: Calibration | None = None):
         """A step that counts (labels, calibrated scores, mask, batch) of each replica."""
 
         def of_batch(batch: Batch) -> Counts:
-            log_odds = self._experiment.log_odds(self._experiment.model(batch["tokens"], training=False))
+            log_odds = self._experiment.log_odds(
+                self._experiment.model(batch["tokens"], training=False)
+            )
             scores = tf.sigmoid(calibration.log_odds(log_odds) if calibration else log_odds)
             return count(multi_hot(batch["labels"], self._num_labels), scores, batch["mask"], batch)
 
@@ -177,14 +230,24 @@ class Evaluator:
     def _results(self, step, split: str, annotate=None) -> Iterator[Counts]:
         """What every step counts on every replica of this worker, as NumPy arrays."""
         dataset, strategy = self._experiment.dataset, self._strategy
-        plan = plan_split(dataset, split, num_workers=num_workers(strategy), global_batch_size=self._batch_size)
+        plan = plan_split(
+            dataset, split, num_workers=num_workers(strategy), global_batch_size=self._batch_size
+        )
         batches = evaluation_batches(
-            dataset, split, self._experiment.vectorizer, strategy, global_batch_size=self._batch_size, plan=plan, annotate=annotate
+            dataset,
+            split,
+            self._experiment.vectorizer,
+            strategy,
+            global_batch_size=self._batch_size,
+            plan=plan,
+            annotate=annotate,
         )
         iterators = [iter(batches)]
         with naming_corrupt_shards(dataset, split):
             for _ in range(plan.steps):
-                result = tf.nest.map_structure(strategy.experimental_local_results, step(iterators[0]))
+                result = tf.nest.map_structure(
+                    strategy.experimental_local_results, step(iterators[0])
+                )
                 flat = [[value.numpy() for value in replicas] for replicas in _leaves(result)]
                 for values in zip(*flat, strict=True):
                     yield _with_leaves(result, iter(values))
@@ -197,16 +260,16 @@ class Evaluator:
         return sum_over_workers(self._strategy, total)
 
 
-
 def _leaves(counts: Counts) -> Iterator[Any]:
     for value in counts.values():
         yield from _leaves(value) if isinstance(value, dict) else (value,)
 
 
-
 def _with_leaves(counts: Counts, values: Iterator[Any]) -> Counts:
-    return {name: _with_leaves(value, values) if isinstance(value, dict) else next(values) for name, value in counts.items()}
-
+    return {
+        name: _with_leaves(value, values) if isinstance(value, dict) else next(values)
+        for name, value in counts.items()
+    }
 
 
 def _most_frequent(positives: np.ndarray, documents: int) -> tuple[np.ndarray, np.ndarray]:

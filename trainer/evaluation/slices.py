@@ -12,7 +12,9 @@ from trainer.data.dataset import Dataset
 from trainer.data.records import read_records
 from trainer.metrics.classification import ratio
 
-MOST_VALUES = 10  # of a metadata field, the most frequent; the documents of all others are one slice
+MOST_VALUES = (
+    10  # of a metadata field, the most frequent; the documents of all others are one slice
+)
 _MOST_COUNTED = 100_000  # values of a metadata field kept while they are counted
 _QUARTILES = ("0.25", "0.5", "0.75")
 
@@ -34,20 +36,32 @@ class Slicing:
         """(what divides, which part) of every slice."""
         edges = self.length_edges
         low = [0, *(edge + 1 for edge in edges)]
-        lengths = [f"{a:,} to {b:,} tokens" for a, b in zip(low, edges, strict=False)] + ([f"{low[-1]:,} tokens and more"])
+        lengths = [f"{a:,} to {b:,} tokens" for a, b in zip(low, edges, strict=False)] + (
+            [f"{low[-1]:,} tokens and more"]
+        )
         rows = [("length", name) for name in lengths]
         for field, values in self.values.items():
-            rows += [(field, value.decode("utf-8", "replace") or "(empty)") for value in values] + [(field, "(other)")]
+            rows += [(field, value.decode("utf-8", "replace") or "(empty)") for value in values] + [
+                (field, "(other)")
+            ]
         return rows
 
     def metadata_slices(self, parsed: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """int32 [batch, fields]: each document's slice within each metadata field; on a CPU, from parsed records."""
         columns = []
         for field, values in self.values.items():
-            is_value = parsed[f"metadata/{field}"][:, tf.newaxis] == tf.constant(values, tf.string, shape=[len(values)])
+            is_value = parsed[f"metadata/{field}"][:, tf.newaxis] == tf.constant(
+                values, tf.string, shape=[len(values)]
+            )
             others = tf.fill([tf.shape(is_value)[0], 1], True)
-            columns.append(tf.argmax(tf.concat([is_value, others], axis=1), axis=1, output_type=tf.int32))
-        return tf.stack(columns, axis=1) if columns else tf.zeros([tf.shape(parsed["id"])[0], 0], tf.int32)
+            columns.append(
+                tf.argmax(tf.concat([is_value, others], axis=1), axis=1, output_type=tf.int32)
+            )
+        return (
+            tf.stack(columns, axis=1)
+            if columns
+            else tf.zeros([tf.shape(parsed["id"])[0], 0], tf.int32)
+        )
 
     def members(self, tokens: Any, metadata: tf.Tensor) -> tf.Tensor:
         """float32 [batch, slices]: 1 where a document is in a slice; in the graph.
@@ -57,9 +71,19 @@ class Slicing:
           metadata: `metadata_slices`.
         """
         length = tf.add_n([part.row_lengths() for part in tf.nest.flatten(tokens)])
-        place = tf.reduce_sum(tf.cast(length[:, tf.newaxis] > tf.constant(self.length_edges, tf.int64, shape=[len(self.length_edges)]), tf.int32), 1)
+        place = tf.reduce_sum(
+            tf.cast(
+                length[:, tf.newaxis]
+                > tf.constant(self.length_edges, tf.int64, shape=[len(self.length_edges)]),
+                tf.int32,
+            ),
+            1,
+        )
         parts = [tf.one_hot(place, len(self.length_edges) + 1)]
-        parts += [tf.one_hot(metadata[:, i], len(values) + 1) for i, values in enumerate(self.values.values())]
+        parts += [
+            tf.one_hot(metadata[:, i], len(values) + 1)
+            for i, values in enumerate(self.values.values())
+        ]
         return tf.concat(parts, axis=1)
 
 
@@ -72,7 +96,13 @@ def slicing_of(dataset: Dataset, split: str) -> Slicing:
     quantiles = dataset.manifest.splits["train"].token_length_quantiles
     edges = sorted({quantiles[q] for q in _QUARTILES if q in quantiles})
     fields = dataset.record_spec.metadata_fields
-    return Slicing(tuple(edges), {field: values for field, values in zip(fields, _frequent_values(dataset, split), strict=True)})
+    return Slicing(
+        tuple(edges),
+        {
+            field: values
+            for field, values in zip(fields, _frequent_values(dataset, split), strict=True)
+        },
+    )
 
 
 def _frequent_values(dataset: Dataset, split: str) -> list[tuple[bytes, ...]]:
@@ -83,7 +113,9 @@ def _frequent_values(dataset: Dataset, split: str) -> list[tuple[bytes, ...]]:
     for parsed in read_records(dataset, split, list(spec.metadata_names)):
         for counter, name in zip(counters, spec.metadata_names, strict=True):
             counter.update(parsed[name].tolist())
-            if len(counter) > 2 * _MOST_COUNTED:  # a field that tells documents apart has no frequent values anyway
+            if (
+                len(counter) > 2 * _MOST_COUNTED
+            ):  # a field that tells documents apart has no frequent values anyway
                 for value in _by_frequency(counter)[_MOST_COUNTED:]:
                     del counter[value]
     return [tuple(_by_frequency(counter)[:MOST_VALUES]) for counter in counters]
@@ -93,12 +125,12 @@ def _by_frequency(counter: collections.Counter[bytes]) -> list[bytes]:
     return sorted(counter, key=lambda value: (-counter[value], value))
 
 
-
-
 # --- what is counted -------------------------------------------------------------------
 
 
-def slice_counts(labels: tf.Tensor, decisions: tf.Tensor, members: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
+def slice_counts(
+    labels: tf.Tensor, decisions: tf.Tensor, members: tf.Tensor, mask: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """Sums over the documents of each slice, in the graph.
 
     Args:
@@ -118,9 +150,20 @@ def slice_counts(labels: tf.Tensor, decisions: tf.Tensor, members: tf.Tensor, ma
     def over_documents(column):
         return tf.linalg.matvec(weights, column, transpose_a=True)
 
-    columns = {"documents": tf.ones_like(hits), "tp": hits, "fp": predicted - hits, "fn": positives - hits}
-    f1 = tf.linalg.matvec(tf.cast(weights, tf.float64), tf.cast(tf.math.divide_no_nan(2 * hits, predicted + positives), tf.float64), transpose_a=True)
-    return {name: tf.cast(over_documents(column), tf.int64) for name, column in columns.items()} | {"sample_f1": f1}
+    columns = {
+        "documents": tf.ones_like(hits),
+        "tp": hits,
+        "fp": predicted - hits,
+        "fn": positives - hits,
+    }
+    f1 = tf.linalg.matvec(
+        tf.cast(weights, tf.float64),
+        tf.cast(tf.math.divide_no_nan(2 * hits, predicted + positives), tf.float64),
+        transpose_a=True,
+    )
+    return {name: tf.cast(over_documents(column), tf.int64) for name, column in columns.items()} | {
+        "sample_f1": f1
+    }
 
 
 def describe_slices(slicing: Slicing, counts: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -133,5 +176,12 @@ def describe_slices(slicing: Slicing, counts: Mapping[str, np.ndarray]) -> list[
         "micro_f1": ratio(2 * tp, 2 * tp + fp + fn),
         "sample_f1": ratio(counts["sample_f1"], counts["documents"]),
     }
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*(column.tolist() for column in columns.values()), strict=True)]
-    return [{"by": by, "name": name} | row for (by, name), row in zip(slicing.names, rows, strict=True) if row["documents"]]
+    rows = [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
+    ]
+    return [
+        {"by": by, "name": name} | row
+        for (by, name), row in zip(slicing.names, rows, strict=True)
+        if row["documents"]
+    ]

@@ -44,7 +44,13 @@ def format_evaluation(evaluation: Mapping[str, Any]) -> str:
          "per_label": [{"name": str, "train_positives": int, "positives": int, "predicted": int, "threshold": float,
            "precision": float, "recall": float, "f1": float, ...}], in any order}; other keys are for the page.
     """
-    parts = [_headline(evaluation), _more_numbers(evaluation), _thresholds(evaluation), *_slice_tables(evaluation), *_label_tables(evaluation)]
+    parts = [
+        _headline(evaluation),
+        _more_numbers(evaluation),
+        _thresholds(evaluation),
+        *_slice_tables(evaluation),
+        *_label_tables(evaluation),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -55,7 +61,11 @@ def classification_report(evaluation: Mapping[str, Any]) -> str:
       evaluation: see `format_evaluation`; the averages are those of the system "model, a threshold per label".
     """
     names = [_printable(row["name"]) for row in evaluation["per_label"]]
-    (system,) = [system for system in evaluation["systems"] if system["name"] == "model, a threshold per label"]
+    (system,) = [
+        system
+        for system in evaluation["systems"]
+        if system["name"] == "model, a threshold per label"
+    ]
     support = sum(row["positives"] for row in evaluation["per_label"])
     width = max(map(len, [*names, "weighted avg"]))
 
@@ -63,23 +73,43 @@ def classification_report(evaluation: Mapping[str, Any]) -> str:
         return f"{name:>{width}s}  {precision:>9.2f} {recall:>9.2f} {f1:>9.2f} {positives:>9}"
 
     rows = [
-        line(name, row["precision"], row["recall"], row["f1"], row["positives"]) for name, row in zip(names, evaluation["per_label"], strict=True)
+        line(name, row["precision"], row["recall"], row["f1"], row["positives"])
+        for name, row in zip(names, evaluation["per_label"], strict=True)
     ]
     averages = [
-        line(f"{shown} avg", *(system[f"{key}_{name}"] for name in ("precision", "recall", "f1")), support)
-        for shown, key in (("micro", "micro"), ("macro", "macro"), ("weighted", "weighted"), ("samples", "sample"))
+        line(
+            f"{shown} avg",
+            *(system[f"{key}_{name}"] for name in ("precision", "recall", "f1")),
+            support,
+        )
+        for shown, key in (
+            ("micro", "micro"),
+            ("macro", "macro"),
+            ("weighted", "weighted"),
+            ("samples", "sample"),
+        )
     ]
-    header = " " * width + " " + "".join(f" {name:>9}" for name in ("precision", "recall", "f1-score", "support"))
+    header = (
+        " " * width
+        + " "
+        + "".join(f" {name:>9}" for name in ("precision", "recall", "f1-score", "support"))
+    )
     return "\n".join([header, "", *rows, "", *averages]) + "\n"
 
 
 def _headline(evaluation: Mapping[str, Any]) -> str:
     systems, labels = evaluation["systems"], evaluation["labels"]
     present = min((system["labels_present"] for system in systems), default=labels)
-    columns = {title: key for title, key in HEADLINE.items() if title != "macro-F1*" or present < labels}
+    columns = {
+        title: key for title, key in HEADLINE.items() if title != "macro-F1*" or present < labels
+    }
     ranks = sorted({int(k) for system in systems for k in system.get("precision_at", {})})
     rows = [
-        [system["name"], *(_number(system[key]) for key in columns.values()), *(_number(system.get("precision_at", {}).get(str(k))) for k in ranks)]
+        [
+            system["name"],
+            *(_number(system[key]) for key in columns.values()),
+            *(_number(system.get("precision_at", {}).get(str(k))) for k in ranks),
+        ]
         for system in systems
     ]
     lines = [
@@ -88,7 +118,9 @@ def _headline(evaluation: Mapping[str, Any]) -> str:
         _table(["", *columns, *(f"P@{k}" for k in ranks)], rows),
     ]
     if present < labels:
-        lines.append(f"* over the {present:,} labels that occur in this split; in macro-F1 each of the other {labels - present:,} counts as 0")
+        lines.append(
+            f"* over the {present:,} labels that occur in this split; in macro-F1 each of the other {labels - present:,} counts as 0"
+        )
     return "\n".join(lines)
 
 
@@ -97,7 +129,10 @@ def _more_numbers(evaluation: Mapping[str, Any]) -> str:
     lines = []
     for system in evaluation["systems"]:
         if "intervals" in system:
-            ranges = [f"{_INTERVAL_NAMES[name]} {low:.3f} to {high:.3f}" for name, (low, high) in system["intervals"].items()]
+            ranges = [
+                f"{_INTERVAL_NAMES[name]} {low:.3f} to {high:.3f}"
+                for name, (low, high) in system["intervals"].items()
+            ]
             lines.append(f"95% intervals of `{system['name']}`: {', '.join(ranges)}")
     areas = evaluation["areas"]
     lines.append(
@@ -108,8 +143,12 @@ def _more_numbers(evaluation: Mapping[str, Any]) -> str:
     if ranked:
         k = max(ranked["recall_at"], key=int)
         at = [f"{shown}@{k} {ranked[key][k]:.3f}" for shown, key in RANKED.items()]
-        lines.append(f"{', '.join(at)}, coverage error {ranked['coverage_error']:.1f}, ranking loss {ranked['ranking_loss']:.4f}")
-    stages = [f"{stage['ece']:.4f} ({stage['name']})" for stage in evaluation["calibration"]["stages"]]
+        lines.append(
+            f"{', '.join(at)}, coverage error {ranked['coverage_error']:.1f}, ranking loss {ranked['ranking_loss']:.4f}"
+        )
+    stages = [
+        f"{stage['ece']:.4f} ({stage['name']})" for stage in evaluation["calibration"]["stages"]
+    ]
     lines.append(f"expected calibration error {' -> '.join(stages)}")
     return "\n".join(lines)
 
@@ -120,12 +159,29 @@ def _with_error(areas: Mapping[str, Any], name: str) -> str:
 
 def _slice_tables(evaluation: Mapping[str, Any]) -> list[str]:
     groups = [
-        [f"{row['name']}: {row['least']:,} to {row['most']:,} documents", *(_number(row[key]) for key in ("labels", "micro_f1", "macro_f1"))]
+        [
+            f"{row['name']}: {row['least']:,} to {row['most']:,} documents",
+            *(_number(row[key]) for key in ("labels", "micro_f1", "macro_f1")),
+        ]
         for row in evaluation["groups"]
     ]
-    tables = ["Labels by documents in train\n" + _table(["", "labels", "micro-F1", "macro-F1"], groups)] if groups else []
-    rows = [[f"{row['by']}: {row['name']}", *(_number(row[key]) for key in ("documents", "micro_f1", "sample_f1"))] for row in evaluation["slices"]]
-    return tables + (["Documents by slice\n" + _table(["", "documents", "micro-F1", "sample-F1"], rows)] if rows else [])
+    tables = (
+        ["Labels by documents in train\n" + _table(["", "labels", "micro-F1", "macro-F1"], groups)]
+        if groups
+        else []
+    )
+    rows = [
+        [
+            f"{row['by']}: {row['name']}",
+            *(_number(row[key]) for key in ("documents", "micro_f1", "sample_f1")),
+        ]
+        for row in evaluation["slices"]
+    ]
+    return tables + (
+        ["Documents by slice\n" + _table(["", "documents", "micro-F1", "sample-F1"], rows)]
+        if rows
+        else []
+    )
 
 
 def _thresholds(evaluation: Mapping[str, Any]) -> str:
@@ -177,7 +233,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     text = []
     for line in lines:
         name = line[0] + " " * (widths[0] - _width(line[0]))
-        text.append("  ".join([name, *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]))
+        text.append(
+            "  ".join(
+                [
+                    name,
+                    *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+                ]
+            )
+        )
     return "\n".join(text)
 
 
@@ -197,4 +260,7 @@ def _printable(name: str) -> str:
 
 def _width(text: str) -> int:
     """Terminal columns: two for an East Asian wide character, none for a combining mark."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )

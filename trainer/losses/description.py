@@ -1,6 +1,5 @@
 """The loss in words: what it weighs, printed before training."""
 
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,16 +13,30 @@ from trainer.losses.label_weights import label_weights
 from trainer.losses.prior_correction import calibration_shift
 
 
-def plan_text(config: LossConfig, *, positives: np.ndarray, num_documents: int, label_names: Sequence[str] = ()) -> str:
+def plan_text(
+    config: LossConfig,
+    *,
+    positives: np.ndarray,
+    num_documents: int,
+    label_names: Sequence[str] = (),
+) -> str:
     """The loss and its weights for head, mid and tail labels, a line each, to be printed before training.
 
     Head labels are the most frequent ones, as many as hold half of all positives; mid labels those that hold them up to nine tenths.
     """
     positives = np.asarray(positives)
-    weights = label_weights(config, positives=positives, num_documents=num_documents, label_names=label_names)
-    shift = calibration_shift(config, positives=positives, num_documents=num_documents, label_names=label_names)
+    weights = label_weights(
+        config, positives=positives, num_documents=num_documents, label_names=label_names
+    )
+    shift = calibration_shift(
+        config, positives=positives, num_documents=num_documents, label_names=label_names
+    )
     hidden = {"name"} if config.negatives == "sampled" else {"name", "negatives", "num_sampled"}
-    options = ", ".join(f"{key} {value}" for key, value in config.model_dump().items() if key not in hidden and value is not None)
+    options = ", ".join(
+        f"{key} {value}"
+        for key, value in config.model_dump().items()
+        if key not in hidden and value is not None
+    )
     rows = [f"loss {config.name} ({options})"]
     for group, ids in label_groups(positives).items():
         if not len(ids):
@@ -35,6 +48,10 @@ def plan_text(config: LossConfig, *, positives: np.ndarray, num_documents: int, 
             f"of negatives {means[1]}; logits to be shifted by {np.mean(shift[ids]):+.2f}"
         )
     if isinstance(config, DistributionBalancedConfig):
-        least, most = (config.alpha + 1 / (1 + np.exp(-config.beta * (r - config.mu))) for r in (0, 1))
-        rows.append(f"  times {least:.2f} to {most:.2f} by how rare the label is beside the document's labels")
+        least, most = (
+            config.alpha + 1 / (1 + np.exp(-config.beta * (r - config.mu))) for r in (0, 1)
+        )
+        rows.append(
+            f"  times {least:.2f} to {most:.2f} by how rare the label is beside the document's labels"
+        )
     return "\n".join(rows)

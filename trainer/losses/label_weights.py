@@ -1,6 +1,5 @@
 """Weights of positives and negatives by label, and the logits to start from."""
 
-
 import json
 from collections.abc import Sequence
 
@@ -18,8 +17,13 @@ from beam_jobs.contract.training_config import (
 MIN_COUNT = 0.5
 
 
-
-def label_weights(config: LossConfig, *, positives: np.ndarray, num_documents: int, label_names: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+def label_weights(
+    config: LossConfig,
+    *,
+    positives: np.ndarray,
+    num_documents: int,
+    label_names: Sequence[str] = (),
+) -> tuple[np.ndarray, np.ndarray]:
     """What a loss multiplies each label's positives and negatives by, in every document: two of float32 [labels].
 
     The weights of the distribution-balanced loss depend on the document's other labels and are not in them.
@@ -37,8 +41,13 @@ def label_weights(config: LossConfig, *, positives: np.ndarray, num_documents: i
     return ones, ones
 
 
-
-def positive_weights(config: WeightedBceConfig, positives: np.ndarray, num_documents: int, *, label_names: Sequence[str] = ()) -> np.ndarray:
+def positive_weights(
+    config: WeightedBceConfig,
+    positives: np.ndarray,
+    num_documents: int,
+    *,
+    label_names: Sequence[str] = (),
+) -> np.ndarray:
     """The weight of each label's positives in the weighted binary cross-entropy, from the train split's counts.
 
     Args:
@@ -62,11 +71,14 @@ def positive_weights(config: WeightedBceConfig, positives: np.ndarray, num_docum
         return _weights_from_file(config.pos_weight_file, label_names)
     negatives = num_documents - positives
     if config.pos_weight == "effective_number":
-        positives, negatives = (effective_number(n, config.effective_number_beta) for n in (positives, negatives))
-    ratio = np.divide(negatives, positives, out=np.full_like(positives, np.inf), where=positives > 0)
+        positives, negatives = (
+            effective_number(n, config.effective_number_beta) for n in (positives, negatives)
+        )
+    ratio = np.divide(
+        negatives, positives, out=np.full_like(positives, np.inf), where=positives > 0
+    )
     weights = np.sqrt(ratio) if config.pos_weight == "sqrt" else ratio
     return np.clip(weights, 1, config.max_pos_weight).astype(np.float32)
-
 
 
 def effective_number(count: np.ndarray, beta: float) -> np.ndarray:
@@ -74,7 +86,6 @@ def effective_number(count: np.ndarray, beta: float) -> np.ndarray:
     if beta == 0:
         return np.minimum(np.asarray(count, np.float64), 1)
     return -np.expm1(np.asarray(count, np.float64) * np.log(beta)) / (1 - beta)
-
 
 
 def _weights_from_file(path: str, label_names: Sequence[str]) -> np.ndarray:
@@ -86,16 +97,26 @@ def _weights_from_file(path: str, label_names: Sequence[str]) -> np.ndarray:
         raise UserError(f"loss.pos_weight_file: cannot read {path}: {error}; {expected}") from None
     if not isinstance(weights, dict):
         raise UserError(f"loss.pos_weight_file: {path} holds {type(weights).__name__}; {expected}")
-    missing, unknown = [name for name in label_names if name not in weights], sorted(weights.keys() - set(label_names))
+    missing, unknown = (
+        [name for name in label_names if name not in weights],
+        sorted(weights.keys() - set(label_names)),
+    )
     if missing or unknown:
-        parts = [f"{what} {', '.join(map(repr, names[:5]))}" for what, names in (("lacks", missing), ("has the unknown", unknown)) if names]
+        parts = [
+            f"{what} {', '.join(map(repr, names[:5]))}"
+            for what, names in (("lacks", missing), ("has the unknown", unknown))
+            if names
+        ]
         more = f" ({len(missing)} missing, {len(unknown)} unknown of {len(label_names)} labels)"
         raise UserError(f"loss.pos_weight_file: {path} {' and '.join(parts)}{more}; {expected}")
     for name, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        if (
+            isinstance(weight, bool)
+            or not isinstance(weight, int | float)
+            or not 0 < weight < float("inf")
+        ):
             raise UserError(f"loss.pos_weight_file: {path} has {weight!r} for {name!r}; {expected}")
     return np.array([weights[name] for name in label_names], np.float32)
-
 
 
 def output_bias(positives: np.ndarray, num_documents: int) -> np.ndarray:
@@ -113,4 +134,6 @@ def output_bias(positives: np.ndarray, num_documents: int) -> np.ndarray:
     """
     positives = np.asarray(positives, np.float64)
     negatives = num_documents - positives
-    return np.log(np.maximum(positives, MIN_COUNT) / np.maximum(negatives, MIN_COUNT)).astype(np.float32)
+    return np.log(np.maximum(positives, MIN_COUNT) / np.maximum(negatives, MIN_COUNT)).astype(
+        np.float32
+    )

@@ -24,7 +24,13 @@ from trainer.losses.sampled_negatives import Candidates
 Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, Candidates | None], tf.Tensor]
 
 
-def build_loss(config: LossConfig, *, positives: np.ndarray, num_documents: int, label_names: Sequence[str] = ()) -> Loss:
+def build_loss(
+    config: LossConfig,
+    *,
+    positives: np.ndarray,
+    num_documents: int,
+    label_names: Sequence[str] = (),
+) -> Loss:
     """The loss that the config section `loss` describes.
 
     Args:
@@ -43,10 +49,18 @@ def build_loss(config: LossConfig, *, positives: np.ndarray, num_documents: int,
       UserError: the file with positive weights does not fit the labels.
     """
     positive_weight, negative_weight = (
-        tf.constant(w) for w in label_weights(config, positives=positives, num_documents=num_documents, label_names=label_names)
+        tf.constant(w)
+        for w in label_weights(
+            config, positives=positives, num_documents=num_documents, label_names=label_names
+        )
     )
 
-    def document_losses(labels: tf.Tensor, logits: tf.Tensor, document_weights: tf.Tensor, candidates: Candidates | None = None) -> tf.Tensor:
+    def document_losses(
+        labels: tf.Tensor,
+        logits: tf.Tensor,
+        document_weights: tf.Tensor,
+        candidates: Candidates | None = None,
+    ) -> tf.Tensor:
         def of_label(values: tf.Tensor) -> tf.Tensor:
             return values if candidates is None else tf.gather(values, candidates.labels)
 
@@ -57,7 +71,9 @@ def build_loss(config: LossConfig, *, positives: np.ndarray, num_documents: int,
         if isinstance(config, WeightedBceConfig):
             positive, negative = tf.math.softplus(-logits), tf.math.softplus(logits)
         elif isinstance(config, AsymmetricConfig):
-            positive, negative = _focused(logits, config.gamma_positive, config.gamma_negative, config.probability_shift)
+            positive, negative = _focused(
+                logits, config.gamma_positive, config.gamma_negative, config.probability_shift
+            )
         elif isinstance(config, DistributionBalancedConfig):
             moved = logits + of_label(bias)
             positive, _ = _focused(moved, config.gamma, config.gamma)
@@ -72,25 +88,21 @@ def build_loss(config: LossConfig, *, positives: np.ndarray, num_documents: int,
         return tf.reduce_sum(losses, axis=-1) * document_weights
 
     if isinstance(config, DistributionBalancedConfig):
-        bias = tf.constant(calibration_shift(config, positives=positives, num_documents=num_documents, label_names=label_names))
+        bias = tf.constant(
+            calibration_shift(
+                config, positives=positives, num_documents=num_documents, label_names=label_names
+            )
+        )
         inverse_counts = tf.constant(1 / np.maximum(positives, MIN_COUNT), tf.float32)
     return document_losses
-
-
-
-
-
-
-
-
-
-
 
 
 # --- per label and document --------------------------------------------------------------
 
 
-def _focused(logits: tf.Tensor, gamma_positive: float, gamma_negative: float, shift: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
+def _focused(
+    logits: tf.Tensor, gamma_positive: float, gamma_negative: float, shift: float = 0.0
+) -> tuple[tf.Tensor, tf.Tensor]:
     """-(1 - s)^g+ log(s) and -p^g- log(1 - p), where s = sigmoid(logit) and p = max(s - shift, 0).
 
     Lin et al. 2017, equation 4, is the case of equal gammas without a shift; Ridnik et al. 2021, equation 7.
@@ -105,7 +117,9 @@ def _focused(logits: tf.Tensor, gamma_positive: float, gamma_negative: float, sh
     return positive, tf.where(above > 0, -tf.pow(p, gamma_negative) * tf.math.log1p(-p), 0.0)
 
 
-def _rebalanced_weights(config: DistributionBalancedConfig, labels: tf.Tensor, inverse_counts: tf.Tensor) -> tf.Tensor:
+def _rebalanced_weights(
+    config: DistributionBalancedConfig, labels: tf.Tensor, inverse_counts: tf.Tensor
+) -> tf.Tensor:
     """Wu et al. 2020, equations 4 to 6, float32 [batch, labels]: how rare a label is beside the labels of its document, smoothed.
 
     A document without labels has all weights at their most, as in the authors' code.
@@ -118,18 +132,4 @@ def _rebalanced_weights(config: DistributionBalancedConfig, labels: tf.Tensor, i
 # --- calibration -------------------------------------------------------------------------
 
 
-
-
-
-
-
-
-
-
-
-
 # --- what is told before training ----------------------------------------------------------
-
-
-
-

@@ -1,6 +1,5 @@
 """Prior correction: what a loss's weights do to the logits is undone where they are evaluated and served."""
 
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +17,13 @@ from trainer.losses.label_weights import label_weights, output_bias
 _LOG_TINY = -80.0  # exp of it is still a normal float32
 
 
-def calibration_shift(config: LossConfig, *, positives: np.ndarray, num_documents: int, label_names: Sequence[str] = ()) -> np.ndarray:
+def calibration_shift(
+    config: LossConfig,
+    *,
+    positives: np.ndarray,
+    num_documents: int,
+    label_names: Sequence[str] = (),
+) -> np.ndarray:
     """What to add to a trained model's logits so that the weighting of positives no longer shows: float32 [labels].
 
     A label of probability p has its least weighted cross-entropy at the logit log(p / (1 - p)) + log(w+ / w-), so the shift is
@@ -29,9 +34,10 @@ def calibration_shift(config: LossConfig, *, positives: np.ndarray, num_document
     """
     if isinstance(config, DistributionBalancedConfig):
         return np.float32(config.bias_scale) * output_bias(positives, num_documents)
-    positive, negative = label_weights(config, positives=positives, num_documents=num_documents, label_names=label_names)
+    positive, negative = label_weights(
+        config, positives=positives, num_documents=num_documents, label_names=label_names
+    )
     return np.log(negative.astype(np.float64) / positive).astype(np.float32)
-
 
 
 def calibrated_logits(config: LossConfig, logits: tf.Tensor, *, shift: tf.Tensor) -> tf.Tensor:
@@ -49,7 +55,12 @@ def calibrated_logits(config: LossConfig, logits: tf.Tensor, *, shift: tf.Tensor
     """
     logits = tf.cast(logits, tf.float32)
     if isinstance(config, AsymmetricConfig):
-        logits = _log_slope_ratio(logits, config.gamma_positive, config.gamma_negative, config.probability_shift) + shift
+        logits = (
+            _log_slope_ratio(
+                logits, config.gamma_positive, config.gamma_negative, config.probability_shift
+            )
+            + shift
+        )
     elif isinstance(config, FocalConfig | ClassBalancedConfig):
         logits = _log_slope_ratio(logits, config.gamma, config.gamma) + shift
     elif isinstance(config, DistributionBalancedConfig):
@@ -64,18 +75,21 @@ def calibrated_logits(config: LossConfig, logits: tf.Tensor, *, shift: tf.Tensor
     return logits
 
 
-
-def _log_slope_ratio(logits: tf.Tensor, gamma_positive: float, gamma_negative: float, shift: float = 0.0) -> tf.Tensor:
-    return _log_negative_slope(logits, gamma_negative, shift) - _log_positive_slope(logits, gamma_positive)
-
+def _log_slope_ratio(
+    logits: tf.Tensor, gamma_positive: float, gamma_negative: float, shift: float = 0.0
+) -> tf.Tensor:
+    return _log_negative_slope(logits, gamma_negative, shift) - _log_positive_slope(
+        logits, gamma_positive
+    )
 
 
 def _log_positive_slope(z: tf.Tensor, gamma: float) -> tf.Tensor:
     """log of minus the derivative of -(1 - s)^g log(s): (1 - s)^g (1 - s - g s log(s))."""
     log_s, log_not_s = tf.math.log_sigmoid(z), tf.math.log_sigmoid(-z)
     # g s log(s) / (1 - s) is -g at s = 1, where both are 0.
-    return (gamma + 1) * log_not_s + tf.math.log1p(-gamma * tf.exp(log_s) * log_s / tf.maximum(tf.exp(log_not_s), np.exp(_LOG_TINY)))
-
+    return (gamma + 1) * log_not_s + tf.math.log1p(
+        -gamma * tf.exp(log_s) * log_s / tf.maximum(tf.exp(log_not_s), np.exp(_LOG_TINY))
+    )
 
 
 def _log_negative_slope(z: tf.Tensor, gamma: float, shift: float = 0.0) -> tf.Tensor:
@@ -84,4 +98,8 @@ def _log_negative_slope(z: tf.Tensor, gamma: float, shift: float = 0.0) -> tf.Te
         return _log_positive_slope(-z, gamma)
     p = tf.maximum(tf.sigmoid(z) - shift, 1e-7)
     log_slope = gamma * tf.math.log(p) + tf.math.log(1 / (1 - p) - gamma * tf.math.log1p(-p) / p)
-    return tf.where(tf.sigmoid(z) > shift, tf.math.log_sigmoid(z) + tf.math.log_sigmoid(-z) + log_slope, _LOG_TINY)
+    return tf.where(
+        tf.sigmoid(z) > shift,
+        tf.math.log_sigmoid(z) + tf.math.log_sigmoid(-z) + log_slope,
+        _LOG_TINY,
+    )

@@ -45,7 +45,9 @@ class LabelSampler:
         """The sample of a step, an integer."""
         # float64: in float32 the highest of a million ranks would be too coarse to be drawn at all.
         uniform = tf.random.stateless_uniform(
-            [self._num_sampled], seed=tf.stack([tf.cast(self._seed, tf.int64), tf.cast(step, tf.int64)]), dtype=tf.float64
+            [self._num_sampled],
+            seed=tf.stack([tf.cast(self._seed, tf.int64), tf.cast(step, tf.int64)]),
+            dtype=tf.float64,
         )
         log_range = np.log(self._num_labels + 1.0)
         ranks = tf.minimum(tf.cast(tf.exp(uniform * log_range), tf.int64) - 1, self._num_labels - 1)
@@ -54,7 +56,9 @@ class LabelSampler:
         drawn = -tf.math.expm1(self._num_sampled * tf.math.log1p(-q))
         return Candidates(tf.gather(self._by_rank, ranks), tf.cast(1 / drawn, tf.float32))
 
-    def candidates(self, label_ids: tf.RaggedTensor, step: tf.Tensor) -> tuple[Candidates, tf.Tensor]:
+    def candidates(
+        self, label_ids: tf.RaggedTensor, step: tf.Tensor
+    ) -> tuple[Candidates, tf.Tensor]:
         """The sample of a step with the labels of its documents.
 
         A document's own labels always count in full. Labels that only other documents have weigh 0 as negatives, so that a document's
@@ -69,9 +73,13 @@ class LabelSampler:
         """
         sample = self.draw(step)
         size = tf.size(sample.labels)
-        labels, positions = tf.unique(tf.concat([sample.labels, label_ids.values], 0), out_idx=tf.int64)
+        labels, positions = tf.unique(
+            tf.concat([sample.labels, label_ids.values], 0), out_idx=tf.int64
+        )
         weights = tf.concat([sample.negative_weights, tf.zeros([tf.size(labels) - size])], 0)
         cells = tf.stack([tf.cast(label_ids.value_rowids(), tf.int64), positions[size:]], axis=1)
         shape = [label_ids.nrows(), tf.size(labels, label_ids.row_splits.dtype)]
-        multi_hot = tf.tensor_scatter_nd_update(tf.zeros(shape), cells, tf.ones_like(positions[size:], tf.float32))
+        multi_hot = tf.tensor_scatter_nd_update(
+            tf.zeros(shape), cells, tf.ones_like(positions[size:], tf.float32)
+        )
         return Candidates(labels, weights), multi_hot

@@ -11,9 +11,13 @@ import tensorflow as tf
 
 from trainer.metrics.classification import ratio
 
-MACRO_BYTES = 256 << 20  # 256 MiB: counts of all labels in all replicates; beyond, macro-F1 has no interval
+MACRO_BYTES = (
+    256 << 20
+)  # 256 MiB: counts of all labels in all replicates; beyond, macro-F1 has no interval
 _CONFIDENCE = 0.95
-_POISSON_CDF = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(9)])  # of mean 1; beyond 8 lies one in a million
+_POISSON_CDF = np.cumsum(
+    [math.exp(-1) / math.factorial(k) for k in range(9)]
+)  # of mean 1; beyond 8 lies one in a million
 
 
 def document_key(ids: tf.Tensor) -> tf.Tensor:
@@ -26,15 +30,25 @@ def resample(keys: tf.Tensor, *, replicates: int, seed: int) -> tf.Tensor:
 
     The uniform numbers are those of SplitMix64 (Steele et al. 2014, Fast splittable pseudorandom number generators), started from the key.
     """
-    steps = tf.constant(np.arange(1, replicates + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    state = _mix(tf.cast(keys, tf.uint64) ^ tf.constant(seed % 2**64, tf.uint64))[:, tf.newaxis] + steps
-    uniform = tf.cast(tf.bitwise.right_shift(_mix(state), tf.constant(40, tf.uint64)), tf.float32) * np.float32(2**-24)
-    return tf.add_n([tf.cast(uniform >= edge, tf.float32) for edge in _POISSON_CDF.astype(np.float32)])
+    steps = tf.constant(
+        np.arange(1, replicates + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    )
+    state = (
+        _mix(tf.cast(keys, tf.uint64) ^ tf.constant(seed % 2**64, tf.uint64))[:, tf.newaxis] + steps
+    )
+    uniform = tf.cast(
+        tf.bitwise.right_shift(_mix(state), tf.constant(40, tf.uint64)), tf.float32
+    ) * np.float32(2**-24)
+    return tf.add_n(
+        [tf.cast(uniform >= edge, tf.float32) for edge in _POISSON_CDF.astype(np.float32)]
+    )
 
 
 def _mix(state: tf.Tensor) -> tf.Tensor:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        state = (state ^ tf.bitwise.right_shift(state, tf.constant(shift, tf.uint64))) * tf.constant(factor, tf.uint64)
+        state = (
+            state ^ tf.bitwise.right_shift(state, tf.constant(shift, tf.uint64))
+        ) * tf.constant(factor, tf.uint64)
     return state ^ tf.bitwise.right_shift(state, tf.constant(31, tf.uint64))
 
 
@@ -43,7 +57,14 @@ def has_macro(num_labels: int, *, replicates: int) -> bool:
     return 3 * 8 * num_labels * replicates <= MACRO_BYTES
 
 
-def resampled_counts(labels: tf.Tensor, decisions: tf.Tensor, weights: tf.Tensor, mask: tf.Tensor, *, with_labels: bool) -> dict[str, tf.Tensor]:
+def resampled_counts(
+    labels: tf.Tensor,
+    decisions: tf.Tensor,
+    weights: tf.Tensor,
+    mask: tf.Tensor,
+    *,
+    with_labels: bool,
+) -> dict[str, tf.Tensor]:
     """Counts of each replicate, in the graph; one batch must hold fewer than 2^24 counts of a label.
 
     Args:
@@ -57,11 +78,20 @@ def resampled_counts(labels: tf.Tensor, decisions: tf.Tensor, weights: tf.Tensor
       tp, fp, fn: int64 [replicates, labels], or [replicates, 1] summed over labels.
     """
     positive, decided = tf.cast(labels, tf.float32), tf.cast(decisions, tf.float32)
-    counts = {"tp": positive * decided, "fp": decided * (1 - positive), "fn": positive * (1 - decided)}
+    counts = {
+        "tp": positive * decided,
+        "fp": decided * (1 - positive),
+        "fn": positive * (1 - decided),
+    }
     weights = weights * mask[:, tf.newaxis]
     if not with_labels:
-        counts = {name: tf.reduce_sum(matrix, axis=1, keepdims=True) for name, matrix in counts.items()}
-    return {name: tf.cast(tf.matmul(weights, matrix, transpose_a=True), tf.int64) for name, matrix in counts.items()}
+        counts = {
+            name: tf.reduce_sum(matrix, axis=1, keepdims=True) for name, matrix in counts.items()
+        }
+    return {
+        name: tf.cast(tf.matmul(weights, matrix, transpose_a=True), tf.int64)
+        for name, matrix in counts.items()
+    }
 
 
 def intervals(counts: dict[str, np.ndarray], *, num_labels: int) -> dict[str, list[float]]:
@@ -73,6 +103,8 @@ def intervals(counts: dict[str, np.ndarray], *, num_labels: int) -> dict[str, li
     tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
     values = {"micro_f1": ratio(2 * tp.sum(axis=1), (2 * tp + fp + fn).sum(axis=1))}
     if tp.shape[1] == num_labels:
-        values["macro_f1_present"] = ratio(ratio(2 * tp, 2 * tp + fp + fn).sum(axis=1), (tp + fn > 0).sum(axis=1))
+        values["macro_f1_present"] = ratio(
+            ratio(2 * tp, 2 * tp + fp + fn).sum(axis=1), (tp + fn > 0).sum(axis=1)
+        )
     ends = (1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2
     return {name: np.quantile(value, ends).tolist() for name, value in values.items()}

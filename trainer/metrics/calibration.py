@@ -52,7 +52,9 @@ class Calibration:
         moved = log_odds * tf.constant(self.scale) + tf.constant(self.bias)
         if self.table is None:
             return moved
-        place = tf.clip_by_value((moved + LOG_ODDS_LIMIT) * ((KNOTS - 1) / (2 * LOG_ODDS_LIMIT)), 0.0, KNOTS - 1.0)
+        place = tf.clip_by_value(
+            (moved + LOG_ODDS_LIMIT) * ((KNOTS - 1) / (2 * LOG_ODDS_LIMIT)), 0.0, KNOTS - 1.0
+        )
         left = tf.minimum(tf.floor(place), KNOTS - 2.0)
         cells = tf.cast(left, tf.int32) + tf.range(len(self.scale)) * KNOTS
         flat = tf.constant(self.table.reshape(-1))
@@ -61,7 +63,9 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Writes the numbers as a NumPy archive, which `load` reads."""
-        arrays = {"method": np.array(self.method), "scale": self.scale, "bias": self.bias} | ({} if self.table is None else {"table": self.table})
+        arrays = {"method": np.array(self.method), "scale": self.scale, "bias": self.bias} | (
+            {} if self.table is None else {"table": self.table}
+        )
         stream = io.BytesIO()
         np.savez_compressed(stream, **arrays)
         write_atomically(path, stream.getvalue())
@@ -73,16 +77,29 @@ class Calibration:
         Raises:
           UserError: there is none, or it is not that of `num_labels` labels.
         """
-        advice = "expected the calibration that `python -m trainer.task evaluate` writes: run it first"
+        advice = (
+            "expected the calibration that `python -m trainer.task evaluate` writes: run it first"
+        )
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                calibration = cls(str(arrays["method"]), arrays["scale"], arrays["bias"], arrays["table"] if "table" in arrays else None)
+                calibration = cls(
+                    str(arrays["method"]),
+                    arrays["scale"],
+                    arrays["bias"],
+                    arrays["table"] if "table" in arrays else None,
+                )
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise UserError(f"cannot read {path}: {error}; {advice}") from None
         expected = (num_labels,), (num_labels,), (num_labels, KNOTS)
-        shapes = calibration.scale.shape, calibration.bias.shape, expected[2] if calibration.table is None else calibration.table.shape
+        shapes = (
+            calibration.scale.shape,
+            calibration.bias.shape,
+            expected[2] if calibration.table is None else calibration.table.shape,
+        )
         if calibration.method not in METHODS or shapes != expected:
-            raise UserError(f"{path} holds the calibration of {calibration.scale.shape} labels, expected ({num_labels},); {advice}")
+            raise UserError(
+                f"{path} holds the calibration of {calibration.scale.shape} labels, expected ({num_labels},); {advice}"
+            )
         return calibration
 
 
@@ -106,7 +123,9 @@ def fit(method: str, histogram: np.ndarray, *, min_positives: int) -> Calibratio
     if method == "none" or pooled.sum(axis=-1).min() == 0:
         return Calibration.none(num_labels)
     own = histogram.sum(axis=-1).min(axis=0) >= min_positives
-    scale, bias = (np.repeat(values, num_labels) for values in _fit_line(pooled, with_bias=method == "platt"))
+    scale, bias = (
+        np.repeat(values, num_labels) for values in _fit_line(pooled, with_bias=method == "platt")
+    )
     if num_labels and scale[0] <= 0:  # a scale may turn no ranking round
         scale, bias = np.ones(num_labels), np.zeros(num_labels)
     if method == "platt":
@@ -114,13 +133,18 @@ def fit(method: str, histogram: np.ndarray, *, min_positives: int) -> Calibratio
             part = slice(start, start + _LABELS_AT_A_TIME)
             own_scale, own_bias = _fit_line(histogram[:, part], with_bias=True)
             is_used = own[part] & (own_scale > 0)
-            scale[part], bias[part] = np.where(is_used, own_scale, scale[part]), np.where(is_used, own_bias, bias[part])
+            scale[part], bias[part] = (
+                np.where(is_used, own_scale, scale[part]),
+                np.where(is_used, own_bias, bias[part]),
+            )
     if method != "isotonic":
         return Calibration(method, scale.astype(np.float32), bias.astype(np.float32))
     table = np.repeat(_fit_rising(pooled[:, 0])[np.newaxis], num_labels, axis=0)
     for label in np.flatnonzero(own):
         table[label] = _fit_rising(histogram[:, label])
-    return Calibration("isotonic", np.ones(num_labels, np.float32), np.zeros(num_labels, np.float32), table)
+    return Calibration(
+        "isotonic", np.ones(num_labels, np.float32), np.zeros(num_labels, np.float32), table
+    )
 
 
 def _fit_line(histogram: np.ndarray, *, with_bias: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +154,10 @@ def _fit_line(histogram: np.ndarray, *, with_bias: bool) -> tuple[np.ndarray, np
     counts, total = negatives + positives, (negatives.sum(axis=-1), positives.sum(axis=-1))
     target = positives
     if with_bias:  # a temperature is one number for all labels, and needs no smoothed targets
-        target = positives * ((total[1] + 1) / (total[1] + 2))[:, None] + negatives * (1 / (total[0] + 2))[:, None]
+        target = (
+            positives * ((total[1] + 1) / (total[1] + 2))[:, None]
+            + negatives * (1 / (total[0] + 2))[:, None]
+        )
 
     def loss(scale, bias):
         line = scale[:, None] * z + bias[:, None]
@@ -156,7 +183,11 @@ def _fit_line(histogram: np.ndarray, *, with_bias: bool) -> tuple[np.ndarray, np
                 break
             size = np.where(is_worse, size / 2, size)
         size = np.where(is_worse, 0, size)
-        scale, bias, gained = scale - size * steps[0], bias - size * steps[1], best - np.where(is_worse, best, new)
+        scale, bias, gained = (
+            scale - size * steps[0],
+            bias - size * steps[1],
+            best - np.where(is_worse, best, new),
+        )
         best = best - gained
         if (gained <= 1e-12 * np.abs(best)).all():
             break
@@ -165,7 +196,9 @@ def _fit_line(histogram: np.ndarray, *, with_bias: bool) -> tuple[np.ndarray, np
 
 def _fit_rising(histogram: np.ndarray) -> np.ndarray:
     """float32 [KNOTS]: the isotonic regression of one label's [2, bins], as log-odds at the knots."""
-    nearest = np.rint((bin_centers(histogram.shape[-1]) + LOG_ODDS_LIMIT) * ((KNOTS - 1) / (2 * LOG_ODDS_LIMIT))).astype(int)
+    nearest = np.rint(
+        (bin_centers(histogram.shape[-1]) + LOG_ODDS_LIMIT) * ((KNOTS - 1) / (2 * LOG_ODDS_LIMIT))
+    ).astype(int)
     negatives, positives = (np.bincount(nearest, side, KNOTS) for side in histogram)
     filled = np.flatnonzero(negatives + positives)
     counts, right = (negatives + positives)[filled], positives[filled]

@@ -36,8 +36,6 @@ HISTOGRAM_BYTES = 256 << 20  # 256 MiB
 # --- in the graph: one batch -> sums ---------------------------------------------------
 
 
-
-
 def histogram_bins(num_labels: int) -> int:
     """How many bins the score histograms of so many labels have: NUM_BINS, or the power of two that keeps them within HISTOGRAM_BYTES.
 
@@ -56,7 +54,9 @@ def score_bins(scores: tf.Tensor, num_bins: int = NUM_BINS) -> tf.Tensor:
       int32, in the shape of `scores`.
     """
     # Clipped as integers: NaN casts to an integer that depends on the device, but never to one in (0, num_bins].
-    return tf.clip_by_value(tf.cast(tf.floor(tf.cast(scores, tf.float32) * num_bins), tf.int32), 0, num_bins)
+    return tf.clip_by_value(
+        tf.cast(tf.floor(tf.cast(scores, tf.float32) * num_bins), tf.int32), 0, num_bins
+    )
 
 
 def decide(scores: tf.Tensor, threshold_bins: Any) -> tf.Tensor:
@@ -72,7 +72,9 @@ def decide(scores: tf.Tensor, threshold_bins: Any) -> tf.Tensor:
     return score_bins(scores) >= tf.cast(threshold_bins, tf.int32)
 
 
-def score_histogram(labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, num_bins: int = NUM_BINS) -> tf.Tensor:
+def score_histogram(
+    labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, num_bins: int = NUM_BINS
+) -> tf.Tensor:
     """How many scores of each label fall in each bin, apart for negatives and positives.
 
     Memory: see `histogram_of_bins`; 82 MB at 5,000 labels. `histogram_bins` bounds it.
@@ -80,10 +82,14 @@ def score_histogram(labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, nu
     Returns:
       int64 [2, labels, num_bins + 1]: [0] counts negatives, [1] positives.
     """
-    return histogram_of_bins(labels, score_bins(tf.transpose(scores), num_bins), mask, num_bins=num_bins + 1)
+    return histogram_of_bins(
+        labels, score_bins(tf.transpose(scores), num_bins), mask, num_bins=num_bins + 1
+    )
 
 
-def histogram_of_bins(labels: tf.Tensor, bins: tf.Tensor, mask: tf.Tensor, *, num_bins: int) -> tf.Tensor:
+def histogram_of_bins(
+    labels: tf.Tensor, bins: tf.Tensor, mask: tf.Tensor, *, num_bins: int
+) -> tf.Tensor:
     """How often each label falls in each bin, apart for negatives and positives.
 
     Memory: the result takes 16 bytes x labels x num_bins; while it is made, as much again, and 12 bytes x batch x labels. One
@@ -102,14 +108,18 @@ def histogram_of_bins(labels: tf.Tensor, bins: tf.Tensor, mask: tf.Tensor, *, nu
     # Transposed as floats, and not below: oneDNN complains of int32 on many CPUs.
     positive = tf.transpose(tf.cast(labels, tf.float32)) > 0
     cells = bins + tf.where(positive, num_bins, 0)
-    cells = tf.where(tf.cast(mask, tf.bool)[tf.newaxis, :], cells, row)  # the op ignores cells past the end
+    cells = tf.where(
+        tf.cast(mask, tf.bool)[tf.newaxis, :], cells, row
+    )  # the op ignores cells past the end
     # A row a label counts in parallel without private copies: 2.5 times as fast at 5,000 labels as a flat bincount or
     # unsorted_segment_sum, 7 times as scatter_nd. int32, because on a GPU the op has no int64 kernel.
     counts = tf.raw_ops.DenseBincount(input=cells, size=row, weights=tf.zeros([0], tf.int32))
     return tf.cast(tf.stack([counts[:, :num_bins], counts[:, num_bins:]]), tf.int64)
 
 
-def decision_counts(labels: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
+def decision_counts(
+    labels: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """What `summarize` and `per_label` need to know of the decisions.
 
     One batch must hold fewer than 2^24 documents and labels (it is counted in float32, which GPUs add fast and exactly).
@@ -142,7 +152,9 @@ def decision_counts(labels: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor) ->
         "sample_precision": tf.reduce_sum(weight * tf.math.divide_no_nan(hits, predicted)),
         "sample_recall": tf.reduce_sum(weight * tf.math.divide_no_nan(hits, positives)),
         "sample_f1": tf.reduce_sum(weight * tf.math.divide_no_nan(2 * hits, positives + predicted)),
-        "subset_accurate": tf.cast(tf.reduce_sum(tf.where((hits == positives) & (hits == predicted), mask, 0)), tf.int64),
+        "subset_accurate": tf.cast(
+            tf.reduce_sum(tf.where((hits == positives) & (hits == predicted), mask, 0)), tf.int64
+        ),
     }
 
 
@@ -156,7 +168,9 @@ def add(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> dict
       ValueError: they hold different counts.
     """
     if left.keys() != right.keys():
-        raise ValueError(f"received the counts {sorted(left)} and {sorted(right)}, expected the same in both")
+        raise ValueError(
+            f"received the counts {sorted(left)} and {sorted(right)}, expected the same in both"
+        )
     return {key: left[key] + right[key] for key in left}
 
 
@@ -175,11 +189,17 @@ def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
     documents, positives = int(counts["documents"]), tp + fn
     each = _precision_recall_f1(tp, tp + fp, positives)
     micro = _precision_recall_f1(tp.sum(), (tp + fp).sum(), positives.sum())
-    summary: dict[str, Any] = {"documents": documents, "labels": len(tp), "labels_present": int((positives > 0).sum())}
+    summary: dict[str, Any] = {
+        "documents": documents,
+        "labels": len(tp),
+        "labels_present": int((positives > 0).sum()),
+    }
     for name, values in each.items():
         summary[f"micro_{name}"] = float(micro[name])
         summary[f"macro_{name}"] = float(ratio(values.sum(), len(tp)))
-        summary[f"macro_{name}_present"] = float(ratio(values[positives > 0].sum(), (positives > 0).sum()))
+        summary[f"macro_{name}_present"] = float(
+            ratio(values[positives > 0].sum(), (positives > 0).sum())
+        )
         summary[f"weighted_{name}"] = float(ratio((values * positives).sum(), positives.sum()))
         summary[f"sample_{name}"] = float(ratio(counts[f"sample_{name}"], documents))
     summary["subset_accuracy"] = float(ratio(counts["subset_accurate"], documents))
@@ -189,9 +209,17 @@ def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def per_label(counts: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Each label's metrics, in the order of label ids: positives, predicted (counts), precision, recall, f1; plain JSON values."""
-    tp, predicted, positives = (np.asarray(x) for x in (counts["tp"], counts["tp"] + counts["fp"], counts["tp"] + counts["fn"]))
-    columns = {"positives": positives, "predicted": predicted} | _precision_recall_f1(tp, predicted, positives)
-    return [dict(zip(columns, row, strict=True)) for row in zip(*(column.tolist() for column in columns.values()), strict=True)]
+    tp, predicted, positives = (
+        np.asarray(x)
+        for x in (counts["tp"], counts["tp"] + counts["fp"], counts["tp"] + counts["fn"])
+    )
+    columns = {"positives": positives, "predicted": predicted} | _precision_recall_f1(
+        tp, predicted, positives
+    )
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
+    ]
 
 
 def sweep(histogram: np.ndarray) -> dict[str, np.ndarray]:
@@ -209,10 +237,16 @@ def sweep(histogram: np.ndarray) -> dict[str, np.ndarray]:
 
 def _precision_recall_f1(tp: Any, predicted: Any, positives: Any) -> dict[str, np.ndarray]:
     # F1 is divided once, from integers: equal F1s are then equal floats, which the tie rule of thresholds relies on.
-    return {"precision": ratio(tp, predicted), "recall": ratio(tp, positives), "f1": ratio(2 * tp, predicted + positives)}
+    return {
+        "precision": ratio(tp, predicted),
+        "recall": ratio(tp, positives),
+        "f1": ratio(2 * tp, predicted + positives),
+    }
 
 
 def ratio(numerator: Any, denominator: Any) -> np.ndarray:
     """float64 numerator / denominator, 0 where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    numerator, denominator = np.broadcast_arrays(
+        np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    )
     return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)

@@ -13,7 +13,9 @@ import tensorflow as tf
 from trainer.metrics.classification import ratio
 
 
-def propensities(train_positives: np.ndarray, num_documents: int, *, a: float = 0.55, b: float = 1.5) -> np.ndarray:
+def propensities(
+    train_positives: np.ndarray, num_documents: int, *, a: float = 0.55, b: float = 1.5
+) -> np.ndarray:
     """How likely a label that is right was also assigned, by its train frequency: float64 [labels].
 
     1 / (1 + C exp(-a log(n + b))) with C = (log N - 1) (b + 1)^a (Jain, Prabhu and Varma 2016, Extreme multi-label loss functions for
@@ -33,7 +35,12 @@ def propensities(train_positives: np.ndarray, num_documents: int, *, a: float = 
 
 
 def ranking_counts(
-    labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, ranks: Sequence[int], label_propensities: np.ndarray
+    labels: tf.Tensor,
+    scores: tf.Tensor,
+    mask: tf.Tensor,
+    *,
+    ranks: Sequence[int],
+    label_propensities: np.ndarray,
 ) -> dict[str, tf.Tensor]:
     """What `summarize_ranking` needs to know of the k best-scored labels.
 
@@ -55,7 +62,9 @@ def ranking_counts(
     right = tf.gather(positive, best, batch_dims=1) * kept
     positives = tf.reduce_sum(positive, axis=1, keepdims=True)
     discounts = 1 / tf.math.log(tf.cast(tf.range(most), tf.float32) + 2)
-    ideal = tf.cumsum(tf.where(tf.cast(tf.range(most), tf.float32) < positives, discounts, 0.0), axis=1)
+    ideal = tf.cumsum(
+        tf.where(tf.cast(tf.range(most), tf.float32) < positives, discounts, 0.0), axis=1
+    )
     gains = {
         "recall": tf.math.divide_no_nan(tf.cumsum(right, axis=1), positives),
         "ndcg": tf.math.divide_no_nan(tf.cumsum(right * discounts, axis=1), ideal),
@@ -63,11 +72,18 @@ def ranking_counts(
         "propensity_best": tf.cumsum(tf.math.top_k(positive * inverse, most).values * kept, axis=1),
     }
     at = tf.minimum(tf.constant(list(ranks)), num_labels) - 1
-    sums = {name: tf.gather(tf.reduce_sum(tf.cast(gain, tf.float64), axis=0), at) for name, gain in gains.items()}
-    return {"hits": tf.gather(tf.cumsum(tf.cast(tf.reduce_sum(right, axis=0), tf.int64)), at)} | sums
+    sums = {
+        name: tf.gather(tf.reduce_sum(tf.cast(gain, tf.float64), axis=0), at)
+        for name, gain in gains.items()
+    }
+    return {
+        "hits": tf.gather(tf.cumsum(tf.cast(tf.reduce_sum(right, axis=0), tf.int64)), at)
+    } | sums
 
 
-def full_ranking_counts(labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
+def full_ranking_counts(
+    labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """What `summarize_ranking` needs to know of the places of all positives, with ties counted against them, as in scikit-learn.
 
     It compares the scores with those of one positive of each document at a time, so its time grows with the most labels on one
@@ -81,24 +97,46 @@ def full_ranking_counts(labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor) -
     positive, scores = tf.cast(labels, tf.bool), tf.cast(scores, tf.float32)
     num_labels = tf.cast(tf.shape(scores)[1], tf.float32)
     positives = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
-    most = tf.maximum(tf.reduce_max(positives), 0)  # the maximum of no documents is the smallest int32
-    own = tf.math.top_k(tf.where(positive, scores, -np.inf), most).values  # [batch, most]: scores of positives, then padding
+    most = tf.maximum(
+        tf.reduce_max(positives), 0
+    )  # the maximum of no documents is the smallest int32
+    own = tf.math.top_k(
+        tf.where(positive, scores, -np.inf), most
+    ).values  # [batch, most]: scores of positives, then padding
     is_real = tf.sequence_mask(positives, most)
 
-    def add_positive(place, coverage, wrong, precision):  # `place`: the positive of each document that is compared
+    def add_positive(
+        place, coverage, wrong, precision
+    ):  # `place`: the positive of each document that is compared
         bar, is_there = own[:, place : place + 1], is_real[:, place]
         reaching = tf.reduce_sum(tf.cast(scores >= bar, tf.float32), axis=1)
         right = tf.reduce_sum(tf.cast(is_real & (own >= bar), tf.float32), axis=1)
-        sums = (tf.maximum(coverage, reaching), wrong + reaching - right, precision + right / tf.maximum(reaching, 1.0))
-        return place + 1, *(tf.where(is_there, new, old) for new, old in zip(sums, (coverage, wrong, precision), strict=True))
+        sums = (
+            tf.maximum(coverage, reaching),
+            wrong + reaching - right,
+            precision + right / tf.maximum(reaching, 1.0),
+        )
+        return place + 1, *(
+            tf.where(is_there, new, old)
+            for new, old in zip(sums, (coverage, wrong, precision), strict=True)
+        )
 
     weight, count = tf.cast(mask, tf.float32), tf.cast(positives, tf.float32)
     none = tf.zeros_like(count)
-    _, coverage, wrong, precision = tf.while_loop(lambda place, *_: place < most, add_positive, (0, none, none, none))
+    _, coverage, wrong, precision = tf.while_loop(
+        lambda place, *_: place < most, add_positive, (0, none, none, none)
+    )
     return {
         "coverage": tf.reduce_sum(tf.cast(weight * coverage, tf.int64)),
-        "ranking_loss": tf.reduce_sum(tf.cast(weight * tf.math.divide_no_nan(wrong, count * (num_labels - count)), tf.float64)),
-        "average_precision": tf.reduce_sum(tf.cast(weight * tf.where(positives > 0, tf.math.divide_no_nan(precision, count), 1.0), tf.float64)),
+        "ranking_loss": tf.reduce_sum(
+            tf.cast(weight * tf.math.divide_no_nan(wrong, count * (num_labels - count)), tf.float64)
+        ),
+        "average_precision": tf.reduce_sum(
+            tf.cast(
+                weight * tf.where(positives > 0, tf.math.divide_no_nan(precision, count), 1.0),
+                tf.float64,
+            )
+        ),
     }
 
 
@@ -107,13 +145,17 @@ def top_k_decisions(scores: tf.Tensor, k: int) -> tf.Tensor:
     best = tf.math.top_k(tf.cast(scores, tf.float32), tf.minimum(k, tf.shape(scores)[1])).indices
     rows = tf.broadcast_to(tf.range(tf.shape(best)[0])[:, tf.newaxis], tf.shape(best))
     cells = tf.stack([rows, best], axis=-1)
-    return tf.tensor_scatter_nd_update(tf.zeros(tf.shape(scores)), cells, tf.ones(tf.shape(best))) > 0
+    return (
+        tf.tensor_scatter_nd_update(tf.zeros(tf.shape(scores)), cells, tf.ones(tf.shape(best))) > 0
+    )
 
 
 # --- on the host: sums -> numbers to read ----------------------------------------------
 
 
-def summarize_ranking(counts: Mapping[str, np.ndarray], *, documents: int, ranks: Sequence[int]) -> dict[str, Any]:
+def summarize_ranking(
+    counts: Mapping[str, np.ndarray], *, documents: int, ranks: Sequence[int]
+) -> dict[str, Any]:
     """The metrics of a ranking, as plain JSON values.
 
     Args:
@@ -134,7 +176,15 @@ def summarize_ranking(counts: Mapping[str, np.ndarray], *, documents: int, ranks
         "precision_at": at(ratio(counts["hits"], np.array(ranks) * documents)),
         "recall_at": at(ratio(counts["recall"], documents)),
         "ndcg_at": at(ratio(counts["ndcg"], documents)),
-        "propensity_scored_precision_at": at(ratio(counts["propensity_gain"], counts["propensity_best"])),
+        "propensity_scored_precision_at": at(
+            ratio(counts["propensity_gain"], counts["propensity_best"])
+        ),
     }
-    names = {"coverage_error": "coverage", "ranking_loss": "ranking_loss", "label_ranking_average_precision": "average_precision"}
-    return summary | {name: float(ratio(counts[key], documents)) for name, key in names.items() if key in counts}
+    names = {
+        "coverage_error": "coverage",
+        "ranking_loss": "ranking_loss",
+        "label_ranking_average_precision": "average_precision",
+    }
+    return summary | {
+        name: float(ratio(counts[key], documents)) for name, key in names.items() if key in counts
+    }

@@ -13,7 +13,9 @@ from trainer.metrics.classification import NUM_BINS, histogram_bins, histogram_o
 
 LOG_ODDS_LIMIT = 16.0  # log-odds beyond are counted in the outer bins; a score of 1e-7 is at -16.1
 CALIBRATION_BINS = 15  # of even width in the score, as in Guo et al. 2017, On calibration of modern neural networks
-_LABELS_AT_A_TIME = 1024  # arrays float64 [these, bins] then take a few MB, however many labels there are
+_LABELS_AT_A_TIME = (
+    1024  # arrays float64 [these, bins] then take a few MB, however many labels there are
+)
 
 
 # --- in the graph ----------------------------------------------------------------------
@@ -24,15 +26,21 @@ def log_odds_bins(num_labels: int) -> int:
     return histogram_bins(num_labels) * 512 // NUM_BINS
 
 
-def log_odds_histogram(labels: tf.Tensor, log_odds: tf.Tensor, mask: tf.Tensor, *, num_bins: int) -> tf.Tensor:
+def log_odds_histogram(
+    labels: tf.Tensor, log_odds: tf.Tensor, mask: tf.Tensor, *, num_bins: int
+) -> tf.Tensor:
     """How many log-odds of each label fall in each of `num_bins` even bins over [-LOG_ODDS_LIMIT, LOG_ODDS_LIMIT), clipped; NaN in bin 0.
 
     Returns:
       int64 [2, labels, num_bins]: [0] counts negatives, [1] positives.
     """
-    scaled = (tf.transpose(tf.cast(log_odds, tf.float32)) + LOG_ODDS_LIMIT) * (num_bins / (2 * LOG_ODDS_LIMIT))
+    scaled = (tf.transpose(tf.cast(log_odds, tf.float32)) + LOG_ODDS_LIMIT) * (
+        num_bins / (2 * LOG_ODDS_LIMIT)
+    )
     # Clipped as floats too: the integer of a float beyond int32 depends on the device.
-    bins = tf.clip_by_value(tf.cast(tf.clip_by_value(scaled, 0.0, num_bins - 1.0), tf.int32), 0, num_bins - 1)
+    bins = tf.clip_by_value(
+        tf.cast(tf.clip_by_value(scaled, 0.0, num_bins - 1.0), tf.int32), 0, num_bins - 1
+    )
     return histogram_of_bins(labels, bins, mask, num_bins=num_bins)
 
 
@@ -83,15 +91,25 @@ def _average_precision(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = tp[..., -1]
     # Within a bin the precision lies between that of its first positive behind all its negatives and that of its last one before them.
     first = tp - positives + (positives > 0)
-    sums = [(positives * ratio(*pair)).sum(axis=-1) for pair in ((tp, tp + fp), (first, first + fp), (tp, tp + fp - negatives))]
+    sums = [
+        (positives * ratio(*pair)).sum(axis=-1)
+        for pair in ((tp, tp + fp), (first, first + fp), (tp, tp + fp - negatives))
+    ]
     with np.errstate(invalid="ignore"):
         value, least, most = (x / total for x in sums)
     return value, np.maximum(value - least, most - value)
 
 
 def _in_parts(function: Any, histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    parts = [function(histogram[:, start : start + _LABELS_AT_A_TIME]) for start in range(0, histogram.shape[1], _LABELS_AT_A_TIME)]
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True)) if parts else (np.zeros(0), np.zeros(0))
+    parts = [
+        function(histogram[:, start : start + _LABELS_AT_A_TIME])
+        for start in range(0, histogram.shape[1], _LABELS_AT_A_TIME)
+    ]
+    return (
+        tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+        if parts
+        else (np.zeros(0), np.zeros(0))
+    )
 
 
 def calibration(histogram: np.ndarray) -> dict[str, Any]:
@@ -110,7 +128,10 @@ def calibration(histogram: np.ndarray) -> dict[str, Any]:
     negatives, positives = histogram.astype(np.float64)
     counts = negatives + positives
     scores, edges, cells = _calibration_cells(histogram.shape[-1])
-    count, right, mean = (np.bincount(cells, weights, CALIBRATION_BINS) for weights in (counts, positives, counts * scores))
+    count, right, mean = (
+        np.bincount(cells, weights, CALIBRATION_BINS)
+        for weights in (counts, positives, counts * scores)
+    )
     frequency, mean = ratio(right, count), ratio(mean, count)
     # A bin of log-odds that an edge of the score's bins cuts may belong to either: its pairs may move by their whole distance.
     is_cut = np.ceil(edges[1:] * CALIBRATION_BINS) - np.floor(edges[:-1] * CALIBRATION_BINS) > 1
@@ -119,7 +140,11 @@ def calibration(histogram: np.ndarray) -> dict[str, Any]:
     return {
         "ece": float(ratio((count * np.abs(frequency - mean)).sum(), counts.sum())),
         "ece_error": float(ratio((counts * farthest).sum(), counts.sum())),
-        "bins": [{"count": int(n), "mean_score": float(m), "frequency": float(f)} for n, m, f in rows if n],
+        "bins": [
+            {"count": int(n), "mean_score": float(m), "frequency": float(f)}
+            for n, m, f in rows
+            if n
+        ],
     }
 
 
@@ -137,7 +162,11 @@ def _calibration_cells(num_bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     edges = np.arange(num_bins + 1) * (2 * LOG_ODDS_LIMIT / num_bins) - LOG_ODDS_LIMIT
     edges[0], edges[-1] = -np.inf, np.inf
     scores = _sigmoid(bin_centers(num_bins))
-    return scores, _sigmoid(edges), np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return (
+        scores,
+        _sigmoid(edges),
+        np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1),
+    )
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -71,7 +71,9 @@ class Thresholds(Section):
         return thresholds
 
 
-def tune(histogram: np.ndarray, *, min_positives: int = 10, hits: np.ndarray | None = None) -> Thresholds:
+def tune(
+    histogram: np.ndarray, *, min_positives: int = 10, hits: np.ndarray | None = None
+) -> Thresholds:
     """The thresholds with the best F1 on the validation split, among all multiples of 1 / bins.
 
     The global one maximises micro-F1, each label's own its F1. A label with fewer positives than `min_positives`
@@ -94,19 +96,27 @@ def tune(histogram: np.ndarray, *, min_positives: int = 10, hits: np.ndarray | N
         part = histogram[:, start : start + _LABELS_AT_A_TIME]
         f1 = sweep(part)["f1"]
         is_own = (part[1].sum(axis=-1) >= min_positives) & (f1.max(axis=-1) >= LEAST_F1)
-        per_label[start : start + _LABELS_AT_A_TIME] = np.where(is_own, _nearest_best(f1, global_bin), global_bin)
+        per_label[start : start + _LABELS_AT_A_TIME] = np.where(
+            is_own, _nearest_best(f1, global_bin), global_bin
+        )
     top_k = 1
     if hits is not None and histogram.shape[1]:
         documents = histogram[:, 0].sum()
         k = np.minimum(np.arange(1, len(hits) + 1), histogram.shape[1])
         top_k = 1 + int(np.argmax(ratio(2 * hits, k * documents + histogram[1].sum())))
     unit = NUM_BINS // bins
-    return Thresholds(global_bin=global_bin * unit, per_label_bins=tuple((per_label * unit).tolist()), top_k=top_k)
+    return Thresholds(
+        global_bin=global_bin * unit, per_label_bins=tuple((per_label * unit).tolist()), top_k=top_k
+    )
 
 
 def micro_f1(histogram: np.ndarray, thresholds: Thresholds) -> float:
     """The micro-F1 that the global threshold has on the documents of a histogram, see `tune`."""
-    return float(sweep(histogram.sum(axis=1))["f1"][thresholds.global_bin * (histogram.shape[-1] - 1) // NUM_BINS])
+    return float(
+        sweep(histogram.sum(axis=1))["f1"][
+            thresholds.global_bin * (histogram.shape[-1] - 1) // NUM_BINS
+        ]
+    )
 
 
 def label_errors(histogram: np.ndarray, thresholds: Thresholds) -> np.ndarray:
@@ -133,11 +143,16 @@ def expected_f1_decisions(scores: tf.Tensor) -> tf.Tensor:
 
     def better(half_f1, _):
         chosen = tf.cast(scores > half_f1, tf.float32)
-        new = tf.math.divide_no_nan(tf.reduce_sum(chosen * scores, axis=1, keepdims=True), tf.reduce_sum(chosen, axis=1, keepdims=True) + total)
+        new = tf.math.divide_no_nan(
+            tf.reduce_sum(chosen * scores, axis=1, keepdims=True),
+            tf.reduce_sum(chosen, axis=1, keepdims=True) + total,
+        )
         return tf.maximum(new, half_f1), tf.reduce_any(new > half_f1)
 
     start = tf.zeros_like(total), tf.constant(True)
-    half_f1, _ = tf.while_loop(lambda _, is_rising: is_rising, better, start, maximum_iterations=_MOST_ROUNDS)
+    half_f1, _ = tf.while_loop(
+        lambda _, is_rising: is_rising, better, start, maximum_iterations=_MOST_ROUNDS
+    )
     return scores > half_f1
 
 

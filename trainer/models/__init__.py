@@ -63,22 +63,36 @@ def build_model(
       UserError: the file of vectors cannot be used, or the model of one's own cannot be built or gives no such logits.
     """
     if vocabulary.document_counts.shape != (vocabulary.size,):
-        raise ValueError(f"received document_counts of shape {vocabulary.document_counts.shape}, expected ({vocabulary.size},), one a token")
+        raise ValueError(
+            f"received document_counts of shape {vocabulary.document_counts.shape}, expected ({vocabulary.size},), one a token"
+        )
     if output_bias.shape != (num_labels,):
-        raise ValueError(f"received output_bias of shape {output_bias.shape}, expected ({num_labels},), one a label")
+        raise ValueError(
+            f"received output_bias of shape {output_bias.shape}, expected ({num_labels},), one a label"
+        )
     if isinstance(config, CustomConfig):
-        return _build_custom(config, ModelInputs(vocabulary, num_labels, output_bias, seed, num_texts=num_texts))
+        return _build_custom(
+            config, ModelInputs(vocabulary, num_labels, output_bias, seed, num_texts=num_texts)
+        )
     vectors = None if config.vectors is None else _vectors(config, vocabulary, with_pretrained)
     inputs = ModelInputs(vocabulary, num_labels, output_bias, seed, vectors, num_texts)
     architecture = functools.partial(_ARCHITECTURES[config.name], config)
     return architecture(inputs) if num_texts == 1 else Towers(architecture, inputs)
 
 
-def _vectors(config: ModelConfig, vocabulary: VocabularyStatistics, with_pretrained: bool) -> PretrainedVectors:
+def _vectors(
+    config: ModelConfig, vocabulary: VocabularyStatistics, with_pretrained: bool
+) -> PretrainedVectors:
     if not with_pretrained:  # the model must have the same variables, whose values are to come
-        return PretrainedVectors(np.zeros((vocabulary.size, config.embedding_dim), np.float32), np.zeros(vocabulary.size, bool), [])
+        return PretrainedVectors(
+            np.zeros((vocabulary.size, config.embedding_dim), np.float32),
+            np.zeros(vocabulary.size, bool),
+            [],
+        )
     if len(vocabulary.tokens) != vocabulary.size:
-        raise ValueError(f"received {len(vocabulary.tokens)} tokens, expected {vocabulary.size}: pretrained vectors need the vocabulary itself")
+        raise ValueError(
+            f"received {len(vocabulary.tokens)} tokens, expected {vocabulary.size}: pretrained vectors need the vocabulary itself"
+        )
     vectors = load_vectors(config.vectors, vocabulary.tokens, dim=config.embedding_dim)
     print(coverage_text(config.vectors, vectors, vocabulary.document_counts), flush=True)
     return vectors
@@ -88,12 +102,22 @@ def _build_custom(config: CustomConfig, inputs: ModelInputs) -> keras.Model:
     """Calls `function(options, inputs)` and tries the model on two documents, of which one is empty."""
     model = import_named(config.build, key="model.build")(config.options, inputs)
     if not isinstance(model, keras.Model):
-        raise UserError(f"model.build: {config.build} returned {type(model).__name__}, expected a keras.Model")
-    tokens = tf.RaggedTensor.from_row_lengths(tf.constant([1, 2], tf.int64), tf.constant([2, 0], tf.int64))
-    logits = model(tokens if inputs.num_texts == 1 else (tokens,) * inputs.num_texts, training=False)
+        raise UserError(
+            f"model.build: {config.build} returned {type(model).__name__}, expected a keras.Model"
+        )
+    tokens = tf.RaggedTensor.from_row_lengths(
+        tf.constant([1, 2], tf.int64), tf.constant([2, 0], tf.int64)
+    )
+    logits = model(
+        tokens if inputs.num_texts == 1 else (tokens,) * inputs.num_texts, training=False
+    )
     expected = f"tf.float32 [2, {inputs.num_labels}]"
     if not tf.is_tensor(logits) or f"{logits.dtype!r} {logits.shape.as_list()}" != expected:
-        received = f"{logits.dtype!r} {logits.shape.as_list()}" if tf.is_tensor(logits) else type(logits).__name__
+        received = (
+            f"{logits.dtype!r} {logits.shape.as_list()}"
+            if tf.is_tensor(logits)
+            else type(logits).__name__
+        )
         raise UserError(
             f"model.build: the model of {config.build} gives {received} for two documents and {inputs.num_labels} labels, expected {expected}"
         )

@@ -19,18 +19,33 @@ class BagOfEmbeddings(keras.Model):
 
     def __init__(self, config: BowConfig, inputs: ModelInputs):
         super().__init__(name="bow")
-        self._terms = term_bags(inputs.vocabulary, token_weights=config.token_weights, bigram_buckets=config.bigram_buckets)
+        self._terms = term_bags(
+            inputs.vocabulary,
+            token_weights=config.token_weights,
+            bigram_buckets=config.bigram_buckets,
+        )
         self._table = EmbeddingTable(
-            self._terms.num_rows, config.embedding_dim, vectors=inputs.vectors, freeze=config.freeze_vectors, seed=inputs.seed
+            self._terms.num_rows,
+            config.embedding_dim,
+            vectors=inputs.vectors,
+            freeze=config.freeze_vectors,
+            seed=inputs.seed,
         )
         self._wide = None
         if config.wide:
-            self._wide = self.add_weight(name="wide_embeddings", shape=(self._terms.num_rows, inputs.num_labels), initializer="zeros", autocast=False)
+            self._wide = self.add_weight(
+                name="wide_embeddings",
+                shape=(self._terms.num_rows, inputs.num_labels),
+                initializer="zeros",
+                autocast=False,
+            )
         self._dropout = keras.layers.Dropout(config.dropout, seed=inputs.seed)
         self._dense = LogitsLayer(config.embedding_dim, inputs.output_bias, seed=inputs.seed + 1)
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         rows, bags = self._terms(tokens)
         vectors = sum_bags(bags, tf.cast(self._table(rows), tf.float32))

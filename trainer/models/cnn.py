@@ -23,18 +23,30 @@ class ConvolutionalNetwork(keras.Model):
         self._convolutions = []
         for width in config.filter_widths:
             initializer = keras.initializers.GlorotUniform(seed=next(seed))
-            layer = keras.layers.Conv1D(config.filters, width, activation="relu", kernel_initializer=initializer, name=f"width_{width}")
+            layer = keras.layers.Conv1D(
+                config.filters,
+                width,
+                activation="relu",
+                kernel_initializer=initializer,
+                name=f"width_{width}",
+            )
             layer.build((None, None, config.embedding_dim))
             self._convolutions.append(layer)
         self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
-        self._dense = LogitsLayer(config.filters * len(config.filter_widths), inputs.output_bias, seed=next(seed))
+        self._dense = LogitsLayer(
+            config.filters * len(config.filter_widths), inputs.output_bias, seed=next(seed)
+        )
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         vectors, mask = self._sequences(tokens)
         highest = []
         for width, convolution in zip(self._widths, self._convolutions, strict=True):
             values = convolution(tf.pad(vectors, [[0, 0], [0, width - 1], [0, 0]]))
-            highest.append(tf.reduce_max(values * tf.cast(mask, values.dtype)[:, :, None], axis=1))  # ReLU's values are 0 or more
+            highest.append(
+                tf.reduce_max(values * tf.cast(mask, values.dtype)[:, :, None], axis=1)
+            )  # ReLU's values are 0 or more
         return self._dense(self._dropout(tf.concat(highest, axis=1), training=training), labels)

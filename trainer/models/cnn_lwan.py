@@ -30,19 +30,48 @@ class LabelWiseAttention(keras.Model):
         )
         self._convolution.build((None, None, config.embedding_dim))
         self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
-        shape = (inputs.num_labels, config.filters)  # so that some labels' gradient touches their rows alone
-        self._queries = self.add_weight(name="queries_kernel", shape=shape, initializer=keras.initializers.GlorotUniform(seed=next(seed)))
-        self._outputs = self.add_weight(name="outputs_kernel", shape=shape, initializer=keras.initializers.GlorotUniform(seed=next(seed)))
-        self._bias = self.add_weight(name="bias", shape=(inputs.num_labels,), initializer=lambda shape, dtype: tf.constant(inputs.output_bias, dtype))
+        shape = (
+            inputs.num_labels,
+            config.filters,
+        )  # so that some labels' gradient touches their rows alone
+        self._queries = self.add_weight(
+            name="queries_kernel",
+            shape=shape,
+            initializer=keras.initializers.GlorotUniform(seed=next(seed)),
+        )
+        self._outputs = self.add_weight(
+            name="outputs_kernel",
+            shape=shape,
+            initializer=keras.initializers.GlorotUniform(seed=next(seed)),
+        )
+        self._bias = self.add_weight(
+            name="bias",
+            shape=(inputs.num_labels,),
+            initializer=lambda shape, dtype: tf.constant(inputs.output_bias, dtype),
+        )
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         vectors, mask = self._sequences(tokens)
         hidden = self._convolution(self._dropout(vectors, training=training))
-        scores = tf.cast(tf.matmul(hidden, tf.cast(rows_of(self._queries, labels), hidden.dtype), transpose_b=True), tf.float32)
+        scores = tf.cast(
+            tf.matmul(
+                hidden, tf.cast(rows_of(self._queries, labels), hidden.dtype), transpose_b=True
+            ),
+            tf.float32,
+        )
         attention = tf.nn.softmax(scores + padding_bias(mask)[:, :, None], axis=1)
-        values = tf.cast(tf.matmul(hidden, tf.cast(rows_of(self._outputs, labels), hidden.dtype), transpose_b=True), tf.float32)
+        values = tf.cast(
+            tf.matmul(
+                hidden, tf.cast(rows_of(self._outputs, labels), hidden.dtype), transpose_b=True
+            ),
+            tf.float32,
+        )
         logits = tf.reduce_sum(attention * values, axis=1)
         # The attention of an empty document spreads over padding.
-        return tf.where(tf.reduce_any(mask, axis=1)[:, None], logits, 0.0) + tf.cast(rows_of(self._bias, labels), tf.float32)
+        return tf.where(tf.reduce_any(mask, axis=1)[:, None], logits, 0.0) + tf.cast(
+            rows_of(self._bias, labels), tf.float32
+        )

@@ -26,7 +26,9 @@ class VocabularyStatistics:
     num_documents: int
     tokens: Sequence[str] = ()
     ngrams: Sequence[tuple[int, ...]] = ()
-    ngram_document_counts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    ngram_document_counts: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(0, np.int64)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

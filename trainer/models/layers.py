@@ -34,8 +34,14 @@ class LogitsLayer(keras.layers.Layer):
     def __init__(self, num_inputs: int, output_bias: np.ndarray, *, seed: int):
         super().__init__(name="logits", dtype="float32")
         shape = (len(output_bias), num_inputs)
-        self._kernel = self.add_weight(name="kernel", shape=shape, initializer=keras.initializers.GlorotUniform(seed=seed))
-        self._bias = self.add_weight(name="bias", shape=shape[:1], initializer=lambda shape, dtype: tf.constant(output_bias, dtype))
+        self._kernel = self.add_weight(
+            name="kernel", shape=shape, initializer=keras.initializers.GlorotUniform(seed=seed)
+        )
+        self._bias = self.add_weight(
+            name="bias",
+            shape=shape[:1],
+            initializer=lambda shape, dtype: tf.constant(output_bias, dtype),
+        )
         self.built = True
 
     def call(self, vectors: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
@@ -49,9 +55,16 @@ def rows_of(variable: keras.Variable, rows: tf.Tensor | None) -> tf.Tensor:
     return tf.convert_to_tensor(variable.value) if rows is None else tf.gather(variable.value, rows)
 
 
-def dense_layer(num_inputs: int, units: int, *, activation: str | None, seed: int, name: str) -> keras.layers.Dense:
+def dense_layer(
+    num_inputs: int, units: int, *, activation: str | None, seed: int, name: str
+) -> keras.layers.Dense:
     """A built dense layer."""
-    layer = keras.layers.Dense(units, activation=activation, kernel_initializer=keras.initializers.GlorotUniform(seed=seed), name=name)
+    layer = keras.layers.Dense(
+        units,
+        activation=activation,
+        kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
+        name=name,
+    )
     layer.build((None, num_inputs))
     return layer
 
@@ -70,7 +83,9 @@ class EmbeddingTable(keras.layers.Layer):
       seed: of the random rows.
     """
 
-    def __init__(self, num_rows: int, dim: int, *, vectors: PretrainedVectors | None, freeze: bool, seed: int):
+    def __init__(
+        self, num_rows: int, dim: int, *, vectors: PretrainedVectors | None, freeze: bool, seed: int
+    ):
         super().__init__(name="table")
         random = keras.initializers.RandomUniform(-0.05, 0.05, seed=seed)
 
@@ -79,16 +94,24 @@ class EmbeddingTable(keras.layers.Layer):
             if vectors is None:
                 return values
             rows = NUM_SPECIAL_IDS + np.flatnonzero(vectors.found)[:, None]
-            return tf.tensor_scatter_nd_update(values, rows, tf.cast(vectors.values[vectors.found], dtype))
+            return tf.tensor_scatter_nd_update(
+                values, rows, tf.cast(vectors.values[vectors.found], dtype)
+            )
 
         # Mixed precision would cast the whole table at every step, and make its gradient dense.
-        self._embeddings = self.add_weight(name="embeddings", shape=(num_rows, dim), initializer=initial_values, autocast=False)
+        self._embeddings = self.add_weight(
+            name="embeddings", shape=(num_rows, dim), initializer=initial_values, autocast=False
+        )
         self._learned = None
         if vectors is not None and freeze:
             learned = np.ones(num_rows, np.float32)
             learned[NUM_SPECIAL_IDS : NUM_SPECIAL_IDS + len(vectors.found)] -= vectors.found
             self._learned = self.add_weight(
-                name="learned_rows", shape=(num_rows,), dtype="float32", trainable=False, initializer=lambda shape, dtype: tf.constant(learned, dtype)
+                name="learned_rows",
+                shape=(num_rows,),
+                dtype="float32",
+                trainable=False,
+                initializer=lambda shape, dtype: tf.constant(learned, dtype),
             )
         self.built = True
 
@@ -113,7 +136,13 @@ class TokenSequences(keras.layers.Layer):
     def __init__(self, config: SequenceModel, inputs: ModelInputs, *, seed: int):
         super().__init__(name="tokens")
         num_rows = NUM_SPECIAL_IDS + inputs.vocabulary.size
-        self._table = EmbeddingTable(num_rows, config.embedding_dim, vectors=inputs.vectors, freeze=config.freeze_vectors, seed=seed)
+        self._table = EmbeddingTable(
+            num_rows,
+            config.embedding_dim,
+            vectors=inputs.vectors,
+            freeze=config.freeze_vectors,
+            seed=seed,
+        )
         self._max_tokens = config.max_tokens
         self.built = True
 
@@ -124,7 +153,9 @@ class TokenSequences(keras.layers.Layer):
         rows, positions = tf.unique(tokens.flat_values, out_idx=tf.int64)
         vectors = tf.gather(self._table(rows), positions)
         padded = tokens.with_values(vectors).to_tensor()
-        missing = tf.maximum(1 - tf.shape(padded)[1], 0)  # convolutions and maxima of nothing are not defined
+        missing = tf.maximum(
+            1 - tf.shape(padded)[1], 0
+        )  # convolutions and maxima of nothing are not defined
         padded = tf.pad(padded, [[0, 0], [0, missing], [0, 0]])
         return padded, tf.sequence_mask(tokens.row_lengths(), tf.shape(padded)[1])
 
@@ -142,12 +173,6 @@ def padding_bias(mask: tf.Tensor) -> tf.Tensor:
 
 def smooth_idf(document_counts: np.ndarray, num_documents: int) -> np.ndarray:
     """Inverse document frequencies ln((1 + n) / (1 + df)) + 1, float32 [size], as scikit-learn's TfidfTransformer smooths them."""
-    return (np.log((1 + num_documents) / (1 + np.asarray(document_counts, np.float64))) + 1).astype(np.float32)
-
-
-
-
-
-
-
-
+    return (np.log((1 + num_documents) / (1 + np.asarray(document_counts, np.float64))) + 1).astype(
+        np.float32
+    )

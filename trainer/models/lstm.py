@@ -24,16 +24,22 @@ class LstmNetwork(keras.Model):
         self._forward, self._backward, self._spatial_dropouts = [], [], []
         num_inputs = config.embedding_dim
         for i in range(config.layers):
-            self._spatial_dropouts.append(keras.layers.SpatialDropout1D(config.spatial_dropout, seed=next(seed)))
+            self._spatial_dropouts.append(
+                keras.layers.SpatialDropout1D(config.spatial_dropout, seed=next(seed))
+            )
             self._forward.append(_lstm(num_inputs, config.units, seed=seed, name=f"forward_{i}"))
             if config.bidirectional:
-                self._backward.append(_lstm(num_inputs, config.units, seed=seed, name=f"backward_{i}"))
+                self._backward.append(
+                    _lstm(num_inputs, config.units, seed=seed, name=f"backward_{i}")
+                )
             num_inputs = config.units * (2 if config.bidirectional else 1)
         self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
         self._dense = LogitsLayer(num_inputs, inputs.output_bias, seed=next(seed))
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         x, mask = self._sequences(tokens)
         lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
@@ -42,7 +48,9 @@ class LstmNetwork(keras.Model):
             x = dropout(x, training=training)
             readings = [self._forward[i](x, training=training)]
             if self._backward:
-                backward = self._backward[i](tf.reverse_sequence(x, lengths, seq_axis=1), training=training)
+                backward = self._backward[i](
+                    tf.reverse_sequence(x, lengths, seq_axis=1), training=training
+                )
                 readings.append(tf.reverse_sequence(backward, lengths, seq_axis=1))
             x = tf.concat(readings, axis=2)
         has_tokens = lengths[:, None] > 0

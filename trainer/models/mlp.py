@@ -15,9 +15,17 @@ class MultilayerPerceptron(keras.Model):
     def __init__(self, config: MlpConfig, inputs: ModelInputs):
         super().__init__(name="mlp")
         seed = seeds(inputs.seed)
-        self._terms = term_bags(inputs.vocabulary, token_weights=config.token_weights, bigram_buckets=config.bigram_buckets)
+        self._terms = term_bags(
+            inputs.vocabulary,
+            token_weights=config.token_weights,
+            bigram_buckets=config.bigram_buckets,
+        )
         self._table = EmbeddingTable(
-            self._terms.num_rows, config.embedding_dim, vectors=inputs.vectors, freeze=config.freeze_vectors, seed=next(seed)
+            self._terms.num_rows,
+            config.embedding_dim,
+            vectors=inputs.vectors,
+            freeze=config.freeze_vectors,
+            seed=next(seed),
         )
         sizes = (config.embedding_dim, *config.hidden_units)
         self._hidden = [
@@ -28,7 +36,9 @@ class MultilayerPerceptron(keras.Model):
         self._dense = LogitsLayer(sizes[-1], inputs.output_bias, seed=next(seed))
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         rows, bags = self._terms(tokens)
         x = sum_bags(bags, tf.cast(self._table(rows), tf.float32))

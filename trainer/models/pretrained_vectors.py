@@ -64,7 +64,9 @@ def load_vectors(path: str, tokens: Sequence[str], *, dim: int) -> PretrainedVec
                     elif vector is not None and row is not None:
                         values[row], found[row] = vector, True
     except (OSError, EOFError) as error:
-        raise UserError(f"model.vectors: cannot read {path}: {error}; expected a text file with a token and its vector a line") from None
+        raise UserError(
+            f"model.vectors: cannot read {path}: {error}; expected a text file with a token and its vector a line"
+        ) from None
     if not found.any():
         raise UserError(
             f"model.vectors: {path} has none of the {len(tokens):,} tokens of the vocabulary in its {lines:,} lines{_told(broken)}; "
@@ -81,7 +83,10 @@ def coverage_text(path: str, vectors: PretrainedVectors, document_counts: np.nda
       vectors: what was read from it.
       document_counts: int [vocabulary], documents with each token.
     """
-    found, share = int(vectors.found.sum()), document_counts[vectors.found].sum() / max(1, document_counts.sum())
+    found, share = (
+        int(vectors.found.sum()),
+        document_counts[vectors.found].sum() / max(1, document_counts.sum()),
+    )
     return (
         f"vectors of {path}: {found:,} of {len(vectors.found):,} tokens ({found / len(vectors.found):.1%}), "
         f"which are {share:.1%} of the documents' distinct tokens{_told(vectors.broken)}"
@@ -119,4 +124,8 @@ def _told(broken: Sequence[tuple[int, str]]) -> str:
     if not broken:
         return ""
     more = "; ..." if len(broken) > _LINES_TOLD else ""
-    return f"; {len(broken):,} broken lines left out: " + "; ".join(f"line {n}: {why}" for n, why in broken[:_LINES_TOLD]) + more
+    return (
+        f"; {len(broken):,} broken lines left out: "
+        + "; ".join(f"line {n}: {why}" for n, why in broken[:_LINES_TOLD])
+        + more
+    )

@@ -27,9 +27,21 @@ class Towers(keras.Model):
         self._towers = []
         for i, seed in enumerate(seeds.tolist()):
             bias = inputs.output_bias if i == 0 else np.zeros_like(inputs.output_bias)
-            self._towers.append(architecture(dataclasses.replace(inputs, output_bias=bias, seed=seed, num_texts=1)))
+            self._towers.append(
+                architecture(dataclasses.replace(inputs, output_bias=bias, seed=seed, num_texts=1))
+            )
         self.built = True
 
-    def call(self, tokens: tuple[tf.RaggedTensor, ...], training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self,
+        tokens: tuple[tf.RaggedTensor, ...],
+        training: bool = False,
+        labels: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None], one a text; with label ids, only theirs."""
-        return tf.add_n([tower(text, training=training, labels=labels) for tower, text in zip(self._towers, tokens, strict=True)])
+        return tf.add_n(
+            [
+                tower(text, training=training, labels=labels)
+                for tower, text in zip(self._towers, tokens, strict=True)
+            ]
+        )

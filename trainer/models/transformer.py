@@ -25,25 +25,39 @@ class TransformerEncoder(keras.Model):
         self._scale = float(config.embedding_dim) ** 0.5
         if config.positions == "learned":
             initializer = keras.initializers.RandomNormal(stddev=0.02, seed=next(seed))
-            self._positions = self.add_weight(name="positions", shape=(config.max_tokens, config.embedding_dim), initializer=initializer)
+            self._positions = self.add_weight(
+                name="positions",
+                shape=(config.max_tokens, config.embedding_dim),
+                initializer=initializer,
+            )
         else:
-            self._positions = tf.constant(sinusoidal_positions(config.max_tokens, config.embedding_dim))
-        self._encoders = [EncoderLayer(config, seed=seed, name=f"encoder_{i}") for i in range(config.layers)]
+            self._positions = tf.constant(
+                sinusoidal_positions(config.max_tokens, config.embedding_dim)
+            )
+        self._encoders = [
+            EncoderLayer(config, seed=seed, name=f"encoder_{i}") for i in range(config.layers)
+        ]
         self._norm = _norm(config.embedding_dim, "norm")
         self._first_dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
         self._last_dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
         self._dense = LogitsLayer(config.embedding_dim, inputs.output_bias, seed=next(seed))
         self.built = True
 
-    def call(self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         vectors, mask = self._sequences(tokens)
         positions = tf.convert_to_tensor(self._positions)[: tf.shape(vectors)[1]]
-        x = self._first_dropout(vectors * self._scale + tf.cast(positions, vectors.dtype), training=training)
+        x = self._first_dropout(
+            vectors * self._scale + tf.cast(positions, vectors.dtype), training=training
+        )
         for encoder in self._encoders:
             x = encoder(x, mask, training=training)
         weights = tf.cast(mask, tf.float32)[:, :, None]
-        means = tf.reduce_sum(tf.cast(self._norm(x), tf.float32) * weights, axis=1) / tf.maximum(tf.reduce_sum(weights, axis=1), 1.0)
+        means = tf.reduce_sum(tf.cast(self._norm(x), tf.float32) * weights, axis=1) / tf.maximum(
+            tf.reduce_sum(weights, axis=1), 1.0
+        )
         return self._dense(self._last_dropout(means, training=training), labels)
 
 
@@ -53,11 +67,30 @@ class EncoderLayer(keras.layers.Layer):
     def __init__(self, config: TransformerConfig, *, seed: Iterator[int], name: str):
         super().__init__(name=name)
         dim, self._heads = config.embedding_dim, config.heads
-        self._attention_norm, self._feed_forward_norm = _norm(dim, f"{name}_attention_norm"), _norm(dim, f"{name}_feed_forward_norm")
-        self._projection = dense_layer(dim, 3 * dim, activation=None, seed=next(seed), name=f"{name}_query_key_value")
-        self._output = dense_layer(dim, dim, activation=None, seed=next(seed), name=f"{name}_attention_output")
-        self._wider = dense_layer(dim, config.feed_forward_dim, activation="relu", seed=next(seed), name=f"{name}_feed_forward_in")
-        self._narrower = dense_layer(config.feed_forward_dim, dim, activation=None, seed=next(seed), name=f"{name}_feed_forward_out")
+        self._attention_norm, self._feed_forward_norm = (
+            _norm(dim, f"{name}_attention_norm"),
+            _norm(dim, f"{name}_feed_forward_norm"),
+        )
+        self._projection = dense_layer(
+            dim, 3 * dim, activation=None, seed=next(seed), name=f"{name}_query_key_value"
+        )
+        self._output = dense_layer(
+            dim, dim, activation=None, seed=next(seed), name=f"{name}_attention_output"
+        )
+        self._wider = dense_layer(
+            dim,
+            config.feed_forward_dim,
+            activation="relu",
+            seed=next(seed),
+            name=f"{name}_feed_forward_in",
+        )
+        self._narrower = dense_layer(
+            config.feed_forward_dim,
+            dim,
+            activation=None,
+            seed=next(seed),
+            name=f"{name}_feed_forward_out",
+        )
         self._attention_dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
         self._feed_forward_dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
         self.built = True
@@ -65,13 +98,20 @@ class EncoderLayer(keras.layers.Layer):
     def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[batch, tokens, dim] of [batch, tokens, dim]; only tokens where mask bool [batch, tokens] is true are attended to."""
         x += self._attention_dropout(self._attend(self._attention_norm(x), mask), training=training)
-        return x + self._feed_forward_dropout(self._narrower(self._wider(self._feed_forward_norm(x))), training=training)
+        return x + self._feed_forward_dropout(
+            self._narrower(self._wider(self._feed_forward_norm(x))), training=training
+        )
 
     def _attend(self, x: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         batch, length, dim = tf.shape(x)[0], tf.shape(x)[1], x.shape[2]
         heads = tf.reshape(self._projection(x), [batch, length, 3, self._heads, dim // self._heads])
-        query, key, value = tf.unstack(tf.transpose(heads, [2, 0, 3, 1, 4]), num=3)  # each [batch, heads, tokens, dim of a head]
-        scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32) * (dim // self._heads) ** -0.5
+        query, key, value = tf.unstack(
+            tf.transpose(heads, [2, 0, 3, 1, 4]), num=3
+        )  # each [batch, heads, tokens, dim of a head]
+        scores = (
+            tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+            * (dim // self._heads) ** -0.5
+        )
         weights = tf.nn.softmax(scores + padding_bias(mask)[:, None, None, :])
         attended = tf.matmul(tf.cast(weights, value.dtype), value)
         return self._output(tf.reshape(tf.transpose(attended, [0, 2, 1, 3]), [batch, length, dim]))

@@ -41,7 +41,13 @@ _LABEL_COLUMNS = (
 )
 
 
-def report(*, run_dir: str | None, model_dir: str | None, compare: Sequence[str] = (), output: str | None = None) -> None:
+def report(
+    *,
+    run_dir: str | None,
+    model_dir: str | None,
+    compare: Sequence[str] = (),
+    output: str | None = None,
+) -> None:
     """Writes the page and its plots, and says where.
 
     Args:
@@ -55,16 +61,24 @@ def report(*, run_dir: str | None, model_dir: str | None, compare: Sequence[str]
     """
     run = Run(Path(run_dir) if run_dir else run_of_model(Path(model_dir or "")))
     others = [Run(Path(directory)) for directory in compare]
-    runs = {str(each.directory): each.history for each in (run, *others)} if others else {"": run.history}
+    runs = (
+        {str(each.directory): each.history for each in (run, *others)}
+        if others
+        else {"": run.history}
+    )
     plots = draw_all(run.evaluation, runs)
     directory = Path(output) if output else run.directory / "report"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, (_, png) in plots.items():
             write_atomically(directory / f"{name}.png", png)
-        write_atomically(directory / PAGE, page(run, others, {name: svg for name, (svg, _) in plots.items()}))
+        write_atomically(
+            directory / PAGE, page(run, others, {name: svg for name, (svg, _) in plots.items()})
+        )
     except OSError as error:
-        raise UserError(f"--output: cannot write in {directory}: {error.strerror}; expected a directory you may write") from None
+        raise UserError(
+            f"--output: cannot write in {directory}: {error.strerror}; expected a directory you may write"
+        ) from None
     print(f"wrote {directory / PAGE} and {len(plots)} plots as PNG beside it")
 
 
@@ -89,7 +103,10 @@ def page(run: Run, others: Sequence[Run], plots: Mapping[str, str]) -> str:
     }
     evaluation, assets = run.evaluation, resources.files(__package__) / "page"
     links = "".join(f'<a href="#{key}">{short}</a>' for key, (_, short, _) in sections.items())
-    body = "".join(f'<section id="{key}"><h2>{title}</h2>{content}</section>' for key, (title, _, content) in sections.items())
+    body = "".join(
+        f'<section id="{key}"><h2>{title}</h2>{content}</section>'
+        for key, (title, _, content) in sections.items()
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -129,13 +146,25 @@ def _number(value: float | int | None, digits: int = 3) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, classes: Sequence[str] = (), names: int = 1) -> str:
+def _table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    classes: Sequence[str] = (),
+    names: int = 1,
+) -> str:
     """A table of escaped cells, which scrolls by itself where it is too wide; the first `names` columns stand to the left, numbers to the right."""
-    head = "".join(f'<th scope="col"{_name_class(i < names)}>{title}</th>' for i, title in enumerate(header))
+    head = "".join(
+        f'<th scope="col"{_name_class(i < names)}>{title}</th>' for i, title in enumerate(header)
+    )
     lines = []
     for number, row in enumerate(rows):
         of_row = f' class="{classes[number]}"' if classes and classes[number] else ""
-        lines.append(f"<tr{of_row}>" + "".join(f"<td{_name_class(i < names)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>")
+        lines.append(
+            f"<tr{of_row}>"
+            + "".join(f"<td{_name_class(i < names)}>{cell}</td>" for i, cell in enumerate(row))
+            + "</tr>"
+        )
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
@@ -155,12 +184,30 @@ def _figures(plots: Mapping[str, str], *names: str, more: str = "") -> str:
 _TITLES = {
     "loss": ("Training loss", "Mean over the documents of each epoch, weighted as in training."),
     "validation-f1": ("Validation micro-F1", "At the threshold that is best in each epoch."),
-    "threshold-sweep": ("Threshold sweep", "One threshold for all labels, on the split reported here. The line marks the one tuned on validation."),
-    "precision-recall": ("Precision and recall", "All labels together, and head, mid and tail labels apart, over all thresholds."),
-    "label-frequency": ("Label frequency", "Head labels hold half of all positives of the train split, head and mid labels nine tenths."),
-    "loss-weight": ("Loss weight against frequency", "What the loss multiplies the positives of a label by."),
-    "f1-by-frequency": ("F1 against frequency", "Labels that occur in this split, at their own thresholds."),
-    "calibration": ("Calibration", "On the diagonal, a score is the frequency with which it is right. All pairs of a document and a label."),
+    "threshold-sweep": (
+        "Threshold sweep",
+        "One threshold for all labels, on the split reported here. The line marks the one tuned on validation.",
+    ),
+    "precision-recall": (
+        "Precision and recall",
+        "All labels together, and head, mid and tail labels apart, over all thresholds.",
+    ),
+    "label-frequency": (
+        "Label frequency",
+        "Head labels hold half of all positives of the train split, head and mid labels nine tenths.",
+    ),
+    "loss-weight": (
+        "Loss weight against frequency",
+        "What the loss multiplies the positives of a label by.",
+    ),
+    "f1-by-frequency": (
+        "F1 against frequency",
+        "Labels that occur in this split, at their own thresholds.",
+    ),
+    "calibration": (
+        "Calibration",
+        "On the diagonal, a score is the frequency with which it is right. All pairs of a document and a label.",
+    ),
 }
 
 
@@ -172,15 +219,41 @@ def _tiles(run: Run) -> str:
         ends = system.get("intervals", {}).get(key)
         return f"95%: {ends[0]:.3f} to {ends[1]:.3f}" if ends else "no interval"
 
-    baseline = max((s for s in evaluation["systems"] if s["name"].startswith("baseline")), key=lambda s: s["micro_f1"])
+    baseline = max(
+        (s for s in evaluation["systems"] if s["name"].startswith("baseline")),
+        key=lambda s: s["micro_f1"],
+    )
     tiles = [
         ("micro-F1", _number(one["micro_f1"]), interval(one, "micro_f1")),
-        ("macro-F1 of labels that occur", _number(own["macro_f1_present"]), interval(own, "macro_f1_present")),
-        (f"precision at {run.first_rank}", _number(one["precision_at"][run.first_rank]), "of the best-scored labels"),
-        ("mean average precision", _number(evaluation["areas"]["mean_average_precision"]), "over labels that occur"),
-        ("best baseline, micro-F1", _number(baseline["micro_f1"]), _text(baseline["name"].removeprefix("baseline: "))),
+        (
+            "macro-F1 of labels that occur",
+            _number(own["macro_f1_present"]),
+            interval(own, "macro_f1_present"),
+        ),
+        (
+            f"precision at {run.first_rank}",
+            _number(one["precision_at"][run.first_rank]),
+            "of the best-scored labels",
+        ),
+        (
+            "mean average precision",
+            _number(evaluation["areas"]["mean_average_precision"]),
+            "over labels that occur",
+        ),
+        (
+            "best baseline, micro-F1",
+            _number(baseline["micro_f1"]),
+            _text(baseline["name"].removeprefix("baseline: ")),
+        ),
     ]
-    return '<div class="tiles">' + "".join(f'<div class="tile"><span>{a}</span><b>{b}</b><span>{c}</span></div>' for a, b, c in tiles) + "</div>"
+    return (
+        '<div class="tiles">'
+        + "".join(
+            f'<div class="tile"><span>{a}</span><b>{b}</b><span>{c}</span></div>'
+            for a, b, c in tiles
+        )
+        + "</div>"
+    )
 
 
 def _results(run: Run) -> str:
@@ -207,8 +280,14 @@ def _results(run: Run) -> str:
     )
     areas, ranked = run.evaluation["areas"], run.system(ONE_THRESHOLD)
     more = [
-        ("mean average precision", f"{_number(areas['mean_average_precision'])} ± {_number(areas['mean_average_precision_error'])}"),
-        ("macro ROC AUC", f"{_number(areas['macro_roc_auc'])} ± {_number(areas['macro_roc_auc_error'])}"),
+        (
+            "mean average precision",
+            f"{_number(areas['mean_average_precision'])} ± {_number(areas['mean_average_precision_error'])}",
+        ),
+        (
+            "macro ROC AUC",
+            f"{_number(areas['macro_roc_auc'])} ± {_number(areas['macro_roc_auc_error'])}",
+        ),
         ("coverage error", _number(ranked["coverage_error"], 1)),
         ("ranking loss", _number(ranked["ranking_loss"], 4)),
         ("label ranking average precision", _number(ranked["label_ranking_average_precision"])),
@@ -217,7 +296,10 @@ def _results(run: Run) -> str:
         ("Hamming loss", _number(ranked["hamming_loss"], 5)),
     ]
     keys = {"P": "precision_at"} | RANKED
-    at_k = _table(["at k", *map(str, ranks)], [[name, *(_number(ranked[key][str(k)]) for k in ranks)] for name, key in keys.items()])
+    at_k = _table(
+        ["at k", *map(str, ranks)],
+        [[name, *(_number(ranked[key][str(k)]) for k in ranks)] for name, key in keys.items()],
+    )
     return (
         table
         + note
@@ -232,40 +314,82 @@ def _compare(run: Run, others: Sequence[Run]) -> str:
         "micro-F1": lambda r: r.system(ONE_THRESHOLD)["micro_f1"],
         "macro-F1*": lambda r: r.system(LABEL_THRESHOLDS)["macro_f1_present"],
         "sample-F1": lambda r: r.system(ONE_THRESHOLD)["sample_f1"],
-        f"P@{run.first_rank}": lambda r: r.system(ONE_THRESHOLD)["precision_at"].get(run.first_rank),
+        f"P@{run.first_rank}": lambda r: r.system(ONE_THRESHOLD)["precision_at"].get(
+            run.first_rank
+        ),
         "mAP": lambda r: r.evaluation["areas"]["mean_average_precision"],
         "ECE": lambda r: r.evaluation["calibration"]["stages"][-1]["ece"],
         "epochs": lambda r: len(r.history),
-        "documents/s": lambda r: max((row["documents_per_second"] for row in r.history), default=None),
+        "documents/s": lambda r: max(
+            (row["documents_per_second"] for row in r.history), default=None
+        ),
     }
     rows = []
     for each in (run, *others):
         cells = []
         for name, value in columns.items():
             own, first = value(each), value(run)
-            change = f' <span class="note">{own - first:+.3f}</span>' if each is not run and isinstance(own, float) and first is not None else ""
+            change = (
+                f' <span class="note">{own - first:+.3f}</span>'
+                if each is not run and isinstance(own, float) and first is not None
+                else ""
+            )
             cells.append(_number(own, 4 if name == "ECE" else 3) + change)
         rows.append([_text(each.name), *cells])
     parts = [_table(["run", *columns], rows, classes=["best"] + [""] * len(others))]
     for other in others:
-        if (other.manifest.config_hash, other.manifest.input_hash) != (run.manifest.config_hash, run.manifest.input_hash):
-            parts.append(f'<p class="note below">{_text(other.name)} was evaluated on another dataset: the numbers do not compare.</p>')
+        if (other.manifest.config_hash, other.manifest.input_hash) != (
+            run.manifest.config_hash,
+            run.manifest.input_hash,
+        ):
+            parts.append(
+                f'<p class="note below">{_text(other.name)} was evaluated on another dataset: the numbers do not compare.</p>'
+            )
         elif other.evaluation["split"] != run.evaluation["split"]:
-            parts.append(f'<p class="note below">{_text(other.name)} was evaluated on its {_text(other.evaluation["split"])} split.</p>')
+            parts.append(
+                f'<p class="note below">{_text(other.name)} was evaluated on its {_text(other.evaluation["split"])} split.</p>'
+            )
     dumps = [each.config.model_dump(mode="json") for each in (run, *others)]
-    keys = sorted({key for other in dumps[1:] for key, _, _ in differing_keys(dumps[0], other)} - {"train.run_dir", "export.model_dir"})
+    keys = sorted(
+        {key for other in dumps[1:] for key, _, _ in differing_keys(dumps[0], other)}
+        - {"train.run_dir", "export.model_dir"}
+    )
     if keys:
         values = [[_text(key), *(_text(_at(dump, key)) for dump in dumps)] for key in keys]
-        parts.append(_table(["what differs in the configs", *(_text(each.directory) for each in (run, *others))], values))
+        parts.append(
+            _table(
+                [
+                    "what differs in the configs",
+                    *(_text(each.directory) for each in (run, *others)),
+                ],
+                values,
+            )
+        )
     first = {row["name"]: row["f1"] for row in run.evaluation["per_label"] if row["positives"]}
     for other in others:
-        changes = [(row["f1"] - first[row["name"]], row) for row in other.evaluation["per_label"] if row["name"] in first]
+        changes = [
+            (row["f1"] - first[row["name"]], row)
+            for row in other.evaluation["per_label"]
+            if row["name"] in first
+        ]
         tables = []
         for title, sign in (("better", 1), ("worse", -1)):
-            moved = sorted((c for c in changes if c[0] * sign > 0), key=lambda c: (-abs(c[0]), c[1]["name"]))[:_CHANGES]
-            rows = [[_text(row["name"]), _number(row["train_positives"]), _number(row["f1"]), f"{change:+.3f}"] for change, row in moved]
+            moved = sorted(
+                (c for c in changes if c[0] * sign > 0), key=lambda c: (-abs(c[0]), c[1]["name"])
+            )[:_CHANGES]
+            rows = [
+                [
+                    _text(row["name"]),
+                    _number(row["train_positives"]),
+                    _number(row["f1"]),
+                    f"{change:+.3f}",
+                ]
+                for change, row in moved
+            ]
             if rows:
-                tables.append(f"<div>{_table([f'{title} in {_text(other.directory)}', 'train', 'F1', 'change'], rows)}</div>")
+                tables.append(
+                    f"<div>{_table([f'{title} in {_text(other.directory)}', 'train', 'F1', 'change'], rows)}</div>"
+                )
         parts.append(f'<div class="grid">{"".join(tables)}</div>')
     return "".join(parts)
 
@@ -294,17 +418,25 @@ def _frequency(run: Run, plots: Mapping[str, str]) -> str:
     rows = [
         [
             f"{_text(row['name'])}: {row['least']:,} to {row['most']:,} train documents",
-            *(_number(row[key]) for key in ("labels", "positives", "micro_f1", "macro_f1", "without_hits")),
+            *(
+                _number(row[key])
+                for key in ("labels", "positives", "micro_f1", "macro_f1", "without_hits")
+            ),
         ]
         for row in run.evaluation["groups"]
     ]
-    table = _table(["labels by frequency", "labels", "positives", "micro-F1", "macro-F1", "with F1 0"], rows)
+    table = _table(
+        ["labels by frequency", "labels", "positives", "micro-F1", "macro-F1", "with F1 0"], rows
+    )
     return _figures(plots, "f1-by-frequency", "label-frequency", "loss-weight", more=table)
 
 
 def _calibration(run: Run, plots: Mapping[str, str]) -> str:
     stages = run.evaluation["calibration"]["stages"]
-    rows = [[_text(stage["name"]), _number(stage["ece"], 4), _number(stage["ece_error"], 4)] for stage in stages]
+    rows = [
+        [_text(stage["name"]), _number(stage["ece"], 4), _number(stage["ece_error"], 4)]
+        for stage in stages
+    ]
     table = _table(["scores from", "expected calibration error", "± bins"], rows)
     told = (
         "<p class='note below'>Fitted on validation and measured here. The expected calibration error is over all pairs of a document and a "
@@ -315,10 +447,26 @@ def _calibration(run: Run, plots: Mapping[str, str]) -> str:
 
 
 def _slices(run: Run) -> str:
-    columns = {"documents": "documents", "micro-F1": "micro_f1", "precision": "micro_precision", "recall": "micro_recall", "sample-F1": "sample_f1"}
-    rows = [[f"{_text(row['by'])}: {_text(row['name'])}", *(_number(row[key]) for key in columns.values())] for row in run.evaluation["slices"]]
+    columns = {
+        "documents": "documents",
+        "micro-F1": "micro_f1",
+        "precision": "micro_precision",
+        "recall": "micro_recall",
+        "sample-F1": "sample_f1",
+    }
+    rows = [
+        [
+            f"{_text(row['by'])}: {_text(row['name'])}",
+            *(_number(row[key]) for key in columns.values()),
+        ]
+        for row in run.evaluation["slices"]
+    ]
     fields = run.manifest.metadata_fields
-    note = "" if fields else "<p class='note below'>Records hold no metadata to slice by; <code>data.metadata_fields</code> names some.</p>"
+    note = (
+        ""
+        if fields
+        else "<p class='note below'>Records hold no metadata to slice by; <code>data.metadata_fields</code> names some.</p>"
+    )
     return _table(["slice", *columns], rows) + note
 
 
@@ -326,10 +474,15 @@ def _labels(run: Run) -> str:
     groups = [group["name"] for group in run.evaluation["groups"]]
     options = "".join(f'<option value="{_text(name)}">{_text(name)}</option>' for name in groups)
     header = "".join(
-        f'<th scope="col"{_name_class(digits is None)}><button type="button">{title}</button></th>' for _, title, digits in _LABEL_COLUMNS
+        f'<th scope="col"{_name_class(digits is None)}><button type="button">{title}</button></th>'
+        for _, title, digits in _LABEL_COLUMNS
     )
     hidden = len(run.evaluation["per_label"]) - MOST_LABELS
-    note = f"<p class='note'>The {MOST_LABELS:,} most frequent labels; {hidden:,} more are in the evaluation's files.</p>" if hidden > 0 else ""
+    note = (
+        f"<p class='note'>The {MOST_LABELS:,} most frequent labels; {hidden:,} more are in the evaluation's files.</p>"
+        if hidden > 0
+        else ""
+    )
     return f"""{note}<div class="controls">
 <label class="grow">name holds<input id="label-name" type="search" autocomplete="off"></label>
 <label>group<select id="label-group"><option value="">all</option>{options}</select></label>
@@ -340,7 +493,9 @@ def _labels(run: Run) -> str:
 
 
 def _label_data(run: Run) -> str:
-    rows = sorted(run.evaluation["per_label"], key=lambda row: -row["train_positives"])[:MOST_LABELS]
+    rows = sorted(run.evaluation["per_label"], key=lambda row: -row["train_positives"])[
+        :MOST_LABELS
+    ]
     data = {
         "columns": [{"key": key, "digits": digits} for key, _, digits in _LABEL_COLUMNS],
         "rows": [[_rounded(row[key], digits) for key, _, digits in _LABEL_COLUMNS] for row in rows],
@@ -356,14 +511,25 @@ def _rounded(value: Any, digits: int | None) -> Any:
 def _confusions(run: Run) -> str:
     confusions, documents = run.evaluation["confusions"], run.evaluation["documents"]
     rows = [
-        [_text(pair["present"]), _text(pair["predicted"]), _number(pair["documents"]), f"{pair['documents'] / documents:.1%}"]
+        [
+            _text(pair["present"]),
+            _text(pair["predicted"]),
+            _number(pair["documents"]),
+            f"{pair['documents'] / documents:.1%}",
+        ]
         for pair in confusions["pairs"][:_PAIRS]
     ]
     looked = (
-        f"the {confusions['labels']:,} labels with the most errors on validation" if confusions["labels"] < run.evaluation["labels"] else "all labels"
+        f"the {confusions['labels']:,} labels with the most errors on validation"
+        if confusions["labels"] < run.evaluation["labels"]
+        else "all labels"
     )
-    parts = [f"<p class='note'>Documents with a label that the model misses, which get another one that they do not have. Pairs of {looked}.</p>"]
-    parts.append(_table(["present, and missed", "predicted instead", "documents", "of all"], rows, names=2))
+    parts = [
+        f"<p class='note'>Documents with a label that the model misses, which get another one that they do not have. Pairs of {looked}.</p>"
+    ]
+    parts.append(
+        _table(["present, and missed", "predicted instead", "documents", "of all"], rows, names=2)
+    )
     if "matrix" in confusions:
         parts.append(_matrix(confusions["matrix"]))
     return "".join(parts)
@@ -380,9 +546,15 @@ def _matrix(matrix: Mapping[str, Any]) -> str:
         for j in shown:
             count = matrix["rows"][i][j]
             percent = round(100 * count / max(totals[i], 1))
-            shade = f' style="background:color-mix(in srgb, var(--series-{1 if i == j else 2}) {percent * 0.7:.0f}%, transparent)"' if count else ""
+            shade = (
+                f' style="background:color-mix(in srgb, var(--series-{1 if i == j else 2}) {percent * 0.7:.0f}%, transparent)"'
+                if count
+                else ""
+            )
             cells.append(f"<td{shade}>{count or ''}</td>")
-        lines.append(f'<tr><th scope="row" class="name">{_text(matrix["labels"][i])}</th>{"".join(cells)}</tr>')
+        lines.append(
+            f'<tr><th scope="row" class="name">{_text(matrix["labels"][i])}</th>{"".join(cells)}</tr>'
+        )
     caption = "<caption>Every document has one label: the best-scored label (columns) of the documents of each label (rows)</caption>"
     head = f'<thead><tr><th class="name"></th>{head}</tr></thead>'
     return f'<div class="scroll" tabindex="0"><table class="matrix">{caption}{head}<tbody>{"".join(lines)}</tbody></table></div>'
@@ -391,7 +563,11 @@ def _matrix(matrix: Mapping[str, Any]) -> str:
 def _errors(run: Run) -> str:
     cards = []
     for key, title, told in (
-        ("wrong", "Assigned, and wrong", "The highest scores of labels that the documents do not have."),
+        (
+            "wrong",
+            "Assigned, and wrong",
+            "The highest scores of labels that the documents do not have.",
+        ),
         ("missed", "Present, and missed", "The lowest scores of labels that the documents have."),
     ):
         items = [
@@ -400,7 +576,9 @@ def _errors(run: Run) -> str:
             for row in run.evaluation["errors"][key][:_ERRORS]
         ]
         shown = f'<ol class="errors">{"".join(items)}</ol>' if items else "<p>None.</p>"
-        cards.append(f'<div class="card"><h3>{title}</h3><p class="note">{told} One a document at most.</p>{shown}</div>')
+        cards.append(
+            f'<div class="card"><h3>{title}</h3><p class="note">{told} One a document at most.</p>{shown}</div>'
+        )
     return f'<div class="grid">{"".join(cards)}</div>'
 
 
@@ -418,7 +596,11 @@ def _data(run: Run) -> str:
     ]
     quantiles = ("0.05", "0.5", "0.95", "1")
     splits = [
-        [_text(name), _number(split.examples), *(_number(split.token_length_quantiles.get(q)) for q in quantiles)]
+        [
+            _text(name),
+            _number(split.examples),
+            *(_number(split.token_length_quantiles.get(q)) for q in quantiles),
+        ]
         for name, split in manifest.splits.items()
     ]
     try:
@@ -430,9 +612,15 @@ def _data(run: Run) -> str:
         for split, where in statistics.get("near_duplicates", {}).items()
     ]
     leakage = "Equal texts are merged before documents are divided, so that none is in two splits."
-    told = _table(["near-duplicates of documents of", *[""] * (max(map(len, leaks)) - 1)], leaks) if leaks else ""
+    told = (
+        _table(["near-duplicates of documents of", *[""] * (max(map(len, leaks)) - 1)], leaks)
+        if leaks
+        else ""
+    )
     missing = (
-        "" if leaks else " Near-duplicates were not looked for, or the dataset is not there any more (<code>duplicates.near</code> reports them)."
+        ""
+        if leaks
+        else " Near-duplicates were not looked for, or the dataset is not there any more (<code>duplicates.near</code> reports them)."
     )
     labels = manifest.label_counts
     rows = [

@@ -48,7 +48,9 @@ _STYLE = {
 }
 
 
-def draw_all(evaluation: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, tuple[str, bytes]]:
+def draw_all(
+    evaluation: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, tuple[str, bytes]]:
     """Every plot of a report, as (SVG element, PNG file), by name.
 
     Args:
@@ -61,7 +63,9 @@ def draw_all(evaluation: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[
         "threshold-sweep": lambda: _sweep(evaluation),
         "precision-recall": lambda: _precision_recall(evaluation),
         "label-frequency": lambda: _label_frequency(evaluation),
-        "loss-weight": lambda: _against_frequency(evaluation, "loss_weight", "weight of a label's positives"),
+        "loss-weight": lambda: _against_frequency(
+            evaluation, "loss_weight", "weight of a label's positives"
+        ),
         "f1-by-frequency": lambda: _against_frequency(evaluation, "f1", "F1", with_median=True),
         "calibration": lambda: _calibration(evaluation),
     }
@@ -79,10 +83,20 @@ def draw_all(evaluation: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[
 
 def _svg(figure: Figure, name: str) -> str:
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(
+        stream,
+        format="svg",
+        transparent=True,
+        metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+    )
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{name}">', svg, count=1)
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',
+        rf'<svg viewBox="\1" role="img" aria-label="{name}">',
+        svg,
+        count=1,
+    )
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font: ([^;\"]*?)'?sans-serif'?[^;\"]*", r"font: \1var(--font)", svg)
     # Names within the page: every plot would define the same ones.
@@ -109,14 +123,26 @@ def _axes(x: str, y: str, *, height: float = 3.3) -> Any:
     return axes
 
 
-def _learning(runs: Mapping[str, Sequence[Mapping[str, Any]]], key: str, title: str, *, scale: str = "linear") -> Figure | None:
-    series = {name: [(row["epoch"], row[key]) for row in history if row.get(key) is not None] for name, history in runs.items()}
+def _learning(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], key: str, title: str, *, scale: str = "linear"
+) -> Figure | None:
+    series = {
+        name: [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
+        for name, history in runs.items()
+    }
     series = {name: points for name, points in series.items() if points}
     if not series:
         return None
     axes = _axes("epoch", title)
     for i, (name, points) in enumerate(series.items()):
-        axes.plot(*zip(*points, strict=True), _DASHES[i % 4], marker="o", markersize=4, color=_SERIES[i % 4], label=name)
+        axes.plot(
+            *zip(*points, strict=True),
+            _DASHES[i % 4],
+            marker="o",
+            markersize=4,
+            color=_SERIES[i % 4],
+            label=name,
+        )
     values = [value for points in series.values() for _, value in points]
     if scale == "log" and min(values) > 0 and max(values) >= 10 * min(values):
         axes.set_yscale("log")
@@ -132,7 +158,12 @@ def _learning(runs: Mapping[str, Sequence[Mapping[str, Any]]], key: str, title: 
 def _sweep(evaluation: Mapping[str, Any]) -> Figure:
     sweep = evaluation["sweep"]
     axes = _axes("threshold, one for all labels", "")
-    names = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "micro_precision": "precision", "micro_recall": "recall"}
+    names = {
+        "micro_f1": "micro-F1",
+        "macro_f1": "macro-F1",
+        "micro_precision": "precision",
+        "micro_recall": "recall",
+    }
     for i, (key, name) in enumerate(names.items()):
         axes.plot(sweep["threshold"], sweep[key], _DASHES[i], color=_SERIES[i], label=name)
     axes.axvline(evaluation["thresholds"]["global"], color=COLOURS["muted"], linewidth=1)
@@ -163,23 +194,45 @@ def _label_frequency(evaluation: Mapping[str, Any]) -> Figure:
     axes.plot(list(ranks)[::step], [max(count, 0.5) for count in counts][::step], color=_SERIES[0])
     start = 0
     for i, group in enumerate(evaluation["groups"]):
-        axes.axvspan(start + 0.5, start + group["labels"] + 0.5, color=_SERIES[i], alpha=0.1, linewidth=0)
+        axes.axvspan(
+            start + 0.5, start + group["labels"] + 0.5, color=_SERIES[i], alpha=0.1, linewidth=0
+        )
         # In the middle of the group as the logarithmic axis shows it.
         middle = ((start + 0.5) * (start + group["labels"] + 0.5)) ** 0.5
-        axes.text(middle, 0.96, group["name"], transform=axes.get_xaxis_transform(), ha="center", va="top", color=COLOURS["muted"], fontsize=9)
+        axes.text(
+            middle,
+            0.96,
+            group["name"],
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            color=COLOURS["muted"],
+            fontsize=9,
+        )
         start += group["labels"]
     axes.set_xlim(0.5, start + 0.5)
     _logarithmic(axes, "xy")
     return axes.figure
 
 
-def _against_frequency(evaluation: Mapping[str, Any], key: str, title: str, *, with_median: bool = False) -> Figure:
+def _against_frequency(
+    evaluation: Mapping[str, Any], key: str, title: str, *, with_median: bool = False
+) -> Figure:
     rows = sorted(evaluation["per_label"], key=lambda row: row["train_positives"])
     rows = [row for row in rows if row["positives"]] if with_median else rows
     axes = _axes("train documents with the label", title)
     shown = rows[:: -(-len(rows) // _MOST_POINTS) or 1]
     frequency = [max(row["train_positives"], 0.5) for row in shown]
-    axes.plot(frequency, [row[key] for row in shown], "o", markersize=3.5, alpha=0.35, color=_SERIES[0], markeredgewidth=0, label="a label")
+    axes.plot(
+        frequency,
+        [row[key] for row in shown],
+        "o",
+        markersize=3.5,
+        alpha=0.35,
+        color=_SERIES[0],
+        markeredgewidth=0,
+        label="a label",
+    )
     if with_median and len(rows) >= 20:
         parts = [rows[len(rows) * i // 10 : len(rows) * (i + 1) // 10] for i in range(10)]
 
@@ -203,7 +256,14 @@ def _calibration(evaluation: Mapping[str, Any]) -> Figure:
     axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1)
     for i, stage in enumerate(evaluation["calibration"]["stages"]):
         points = [(row["mean_score"], row["frequency"]) for row in stage["bins"]]
-        axes.plot(*zip(*points, strict=True), _DASHES[i], marker="o", markersize=4, color=_SERIES[i], label=stage["name"])
+        axes.plot(
+            *zip(*points, strict=True),
+            _DASHES[i],
+            marker="o",
+            markersize=4,
+            color=_SERIES[i],
+            label=stage["name"],
+        )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.legend(loc="upper left")
@@ -214,5 +274,7 @@ def _logarithmic(axes: Any, which: str) -> None:
     for axis in which:
         getattr(axes, f"set_{axis}scale")("log")
         part = getattr(axes, f"{axis}axis")
-        part.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
+        part.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")
+        )
         part.set_minor_formatter(NullFormatter())

@@ -78,14 +78,23 @@ class Checkpoints:
         with tf.device("/cpu:0"):
             self._state = tf.Variable("", dtype=tf.string, trainable=False, name="run_state")
         # Variables one by one: tf.train.Checkpoint(model=model) leaves out the state of dropout's seed generators.
-        tracked: dict[str, Any] = {"state": self._state, "model": [variable.value for variable in model.variables]}
+        tracked: dict[str, Any] = {
+            "state": self._state,
+            "model": [variable.value for variable in model.variables],
+        }
         if optimizer is not None:
             tracked["optimizer"] = [variable.value for variable in optimizer.variables]
         self._checkpoint = tf.train.Checkpoint(**tracked)
         self._run_dir, self._strategy = run_dir, strategy
-        self._scratch = None if is_chief(strategy) else run_dir / f"scratch-worker-{worker_index(strategy)}"
-        self._latest = tf.train.CheckpointManager(self._checkpoint, str((self._scratch or run_dir) / LATEST), max_to_keep=keep)
-        self._best = tf.train.CheckpointManager(self._checkpoint, str((self._scratch or run_dir) / BEST), max_to_keep=1)
+        self._scratch = (
+            None if is_chief(strategy) else run_dir / f"scratch-worker-{worker_index(strategy)}"
+        )
+        self._latest = tf.train.CheckpointManager(
+            self._checkpoint, str((self._scratch or run_dir) / LATEST), max_to_keep=keep
+        )
+        self._best = tf.train.CheckpointManager(
+            self._checkpoint, str((self._scratch or run_dir) / BEST), max_to_keep=1
+        )
 
     def __enter__(self) -> "Checkpoints":
         if self._scratch:
@@ -133,15 +142,31 @@ class Checkpoints:
                     status.expect_partial()  # without an optimizer, its part of the checkpoint is left alone
                 saved = json.loads(self._state.numpy().decode())
             except (AssertionError, ValueError) as error:
-                raise UserError(f"the checkpoint {path} is of another model: {_first_line(error)}; expected one of this config") from None
-            except (tf.errors.OpError, IndexError, RuntimeError) as error:  # the latter two: from the reader, of a file cut short
+                raise UserError(
+                    f"the checkpoint {path} is of another model: {_first_line(error)}; expected one of this config"
+                ) from None
+            except (
+                tf.errors.OpError,
+                IndexError,
+                RuntimeError,
+            ) as error:  # the latter two: from the reader, of a file cut short
                 damaged.append(f"{path} is damaged: {_first_line(error)}")
                 continue
             for message in damaged:
                 print(f"warning: the checkpoint {message}; taking {path}", flush=True)
-            return RunState(**{field.name: saved[field.name] for field in dataclasses.fields(RunState) if field.name in saved})
+            return RunState(
+                **{
+                    field.name: saved[field.name]
+                    for field in dataclasses.fields(RunState)
+                    if field.name in saved
+                }
+            )
         if damaged:
-            raise UserError("no checkpoint can be restored:\n  " + "\n  ".join(damaged) + "\ngive --fresh to delete the run and start again")
+            raise UserError(
+                "no checkpoint can be restored:\n  "
+                + "\n  ".join(damaged)
+                + "\ngive --fresh to delete the run and start again"
+            )
         return None
 
 

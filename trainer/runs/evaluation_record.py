@@ -1,8 +1,5 @@
 """What an evaluation holds, and the names of the methods that it compares."""
 
-
-
-
 ONE_THRESHOLD = "model, one threshold"
 
 LABEL_THRESHOLDS = "model, a threshold per label"

@@ -15,7 +15,6 @@ THRESHOLDS = "thresholds.json"
 CALIBRATION = "calibration.npz"
 
 
-
 def evaluation_path(run_dir: Path, split: str) -> Path:
     """Where `evaluate` writes the evaluation of a split, as JSON."""
     return run_dir / f"evaluation-{split}.json"

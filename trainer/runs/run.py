@@ -29,12 +29,20 @@ class Run:
                 f"--run: {directory} is no directory; expected one that `python -m trainer.task train` has written, such as out/docstrings/run"
             )
         if not (directory / CONFIG).is_file() or not (directory / HISTORY).is_file():
-            raise UserError(f"--run: {directory} holds no training run; expected train.run_dir of a run, such as out/docstrings/run")
+            raise UserError(
+                f"--run: {directory} holds no training run; expected train.run_dir of a run, such as out/docstrings/run"
+            )
         self.directory = directory
         self.config: Config = load_config(directory / CONFIG)
         self.history: list[dict[str, Any]] = _read_json(directory / HISTORY)
-        self.manifest: Manifest = manifests.validate(Manifest, _read_json(directory / DATASET_MANIFEST), what=str(directory / DATASET_MANIFEST))
-        found = [split for split in ("test", "validation") if evaluation_path(directory, split).is_file()]
+        self.manifest: Manifest = manifests.validate(
+            Manifest,
+            _read_json(directory / DATASET_MANIFEST),
+            what=str(directory / DATASET_MANIFEST),
+        )
+        found = [
+            split for split in ("test", "validation") if evaluation_path(directory, split).is_file()
+        ]
         if not found:
             raise UserError(
                 f"--run: {directory} holds no evaluation; expected that of a validation or test split: run `python -m trainer.task evaluate` first"
@@ -66,13 +74,21 @@ def run_of_model(model_dir: Path) -> Path:
     Raises:
       UserError: it is no model, or its run is not there.
     """
-    numbers = [int(path.name) for path in model_dir.iterdir() if path.name.isdigit()] if model_dir.is_dir() else []
+    numbers = (
+        [int(path.name) for path in model_dir.iterdir() if path.name.isdigit()]
+        if model_dir.is_dir()
+        else []
+    )
     saved = (model_dir / str(max(numbers)) if numbers else model_dir) / EXTRA / "config.yaml"
     if not saved.is_file():
-        raise UserError(f"--model: {model_dir} holds no exported model; expected a directory that `python -m trainer.task export` has written")
+        raise UserError(
+            f"--model: {model_dir} holds no exported model; expected a directory that `python -m trainer.task export` has written"
+        )
     run_dir = Path(load_config(saved).train.run_dir)
     if not run_dir.is_dir():
-        raise UserError(f"--model: {model_dir} was trained in {run_dir}, which is not there; expected to be called where it is, or with --run")
+        raise UserError(
+            f"--model: {model_dir} was trained in {run_dir}, which is not there; expected to be called where it is, or with --run"
+        )
     return run_dir
 
 
@@ -80,4 +96,6 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; expected what `python -m trainer.task` has written: train and evaluate again") from None
+        raise UserError(
+            f"cannot read {path}: {error}; expected what `python -m trainer.task` has written: train and evaluate again"
+        ) from None

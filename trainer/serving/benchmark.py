@@ -41,11 +41,17 @@ def measure(model_dir: str, *, requests: int = 200, batches: int = 20) -> Speed:
     started = time.perf_counter()
     model = saved_model.load(path)
     predict = model.module.signatures["serving_default"]
-    columns = {field: tf.constant(values) for field, values in fields_of(texts, model.text_fields).items()}
+    columns = {
+        field: tf.constant(values) for field, values in fields_of(texts, model.text_fields).items()
+    }
     predict(**{field: values[:1] for field, values in columns.items()})
     load_seconds = time.perf_counter() - started
-    singles = [{field: values[i : i + 1] for field, values in columns.items()} for i in range(len(texts))]
-    latencies = [_seconds(predict, singles[i % len(singles)]) for i in range(_WARM_REQUESTS + requests)][_WARM_REQUESTS:]
+    singles = [
+        {field: values[i : i + 1] for field, values in columns.items()} for i in range(len(texts))
+    ]
+    latencies = [
+        _seconds(predict, singles[i % len(singles)]) for i in range(_WARM_REQUESTS + requests)
+    ][_WARM_REQUESTS:]
     _seconds(predict, columns)
     batch_seconds = [_seconds(predict, columns) for _ in range(batches)]
     return Speed(

@@ -46,7 +46,9 @@ class Explanation:
     def summary(self) -> str:
         """Score, whether it is assigned, and bias, in words."""
         state = "assigned" if self.is_assigned else "below its threshold"
-        return f"{self.score:.3f}, {state}" + ("" if self.bias is None else f", bias {self.bias:+.2f}")
+        return f"{self.score:.3f}, {state}" + (
+            "" if self.bias is None else f", bias {self.bias:+.2f}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,46 +79,82 @@ def explain(model_dir: str, text: str, *, html_file: str | None) -> None:
         try:
             write_atomically(Path(html_file), as_page(found))
         except OSError as error:
-            raise UserError(f"--html: cannot write {html_file}: {error.strerror}; expected a file in a directory you may write") from None
+            raise UserError(
+                f"--html: cannot write {html_file}: {error.strerror}; expected a file in a directory you may write"
+            ) from None
         print(f"\nwrote {html_file}")
 
 
 def explanations(model: SavedModel, text: str) -> Explanations:
     """Explains the labels of one document, see `trainer.serving.predict.document_of` for its text."""
     document = document_of(model, text)
-    raw = {field: tf.constant([document[field].encode("utf-8", "surrogatepass")]) for field in model.text_fields}
+    raw = {
+        field: tf.constant([document[field].encode("utf-8", "surrogatepass")])
+        for field in model.text_fields
+    }
     answer = model.module.signatures["analyze"](**raw)
-    analyzed = [text.numpy()[0].decode() for text in (answer.values() if len(answer) == 1 else (answer[f"analyzed/{f}"] for f in model.text_fields))]
+    analyzed = [
+        text.numpy()[0].decode()
+        for text in (
+            answer.values()
+            if len(answer) == 1
+            else (answer[f"analyzed/{f}"] for f in model.text_fields)
+        )
+    ]
     tokens = {field: text.split() for field, text in zip(model.text_fields, analyzed, strict=True)}
-    best, decided = model.module.signatures["serving_default"](**raw), model.module.signatures["decide"](**raw)
+    best, decided = (
+        model.module.signatures["serving_default"](**raw),
+        model.module.signatures["decide"](**raw),
+    )
     count = int(decided["counts"][0])
-    chosen, scores = (decided if count else best)["labels"].numpy()[0], (decided if count else best)["scores"].numpy()[0]
+    chosen, scores = (
+        (decided if count else best)["labels"].numpy()[0],
+        (decided if count else best)["scores"].numpy()[0],
+    )
     size = min(count or 1, MAX_LABELS)
     names = model.label_names()
     ids = [names.index(name.decode()) for name in chosen[:size]]
     if hasattr(model.module, "contributions"):
         method = "exact"
-        contributions, bias = (value.numpy() for value in model.module.contributions(tf.constant(analyzed)))
+        contributions, bias = (
+            value.numpy() for value in model.module.contributions(tf.constant(analyzed))
+        )
         effects, biases = [(contributions[:, i],) for i in ids], bias[ids].tolist()
     else:
         method = "occlusion"
         effects, biases = _occlusion(model, list(tokens.values()), ids), [None] * size
     rows = zip(ids, scores[:size].tolist(), effects, biases, strict=True)
-    return Explanations(method, tokens, [Explanation(names[i], score, count > 0, effect, bias) for i, score, effect, bias in rows])
+    return Explanations(
+        method,
+        tokens,
+        [Explanation(names[i], score, count > 0, effect, bias) for i, score, effect, bias in rows],
+    )
 
 
-def _occlusion(model: SavedModel, texts: Sequence[Sequence[str]], labels: Sequence[int]) -> list[tuple[np.ndarray, ...]]:
+def _occlusion(
+    model: SavedModel, texts: Sequence[Sequence[str]], labels: Sequence[int]
+) -> list[tuple[np.ndarray, ...]]:
     """By label, float32 [tokens] for each text: how much its log-odds fall without the word (Zeiler & Fergus 2014)."""
     words = [(i, word) for i, text in enumerate(texts) for word in dict.fromkeys(text)]
-    columns = [[" ".join(text)] + [" ".join(t for t in text if (i, t) != without) for without in words] for i, text in enumerate(texts)]
+    columns = [
+        [" ".join(text)] + [" ".join(t for t in text if (i, t) != without) for without in words]
+        for i, text in enumerate(texts)
+    ]
     parts = []
     for start in range(0, len(words) + 1, BATCH_DOCUMENTS):
-        scores = model.module.score_analyzed(*(tf.constant(column[start : start + BATCH_DOCUMENTS]) for column in columns))
+        scores = model.module.score_analyzed(
+            *(tf.constant(column[start : start + BATCH_DOCUMENTS]) for column in columns)
+        )
         parts.append(tf.gather(scores, labels, axis=1).numpy())
-    scores = np.clip(np.concatenate(parts).astype(np.float64), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+    scores = np.clip(
+        np.concatenate(parts).astype(np.float64), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY
+    )
     log_odds = np.log(scores / (1 - scores))
     fall = dict(zip(words, (log_odds[0] - log_odds[1:]).astype(np.float32), strict=True))
-    by_text = [np.array([fall[i, word] for word in text], np.float32).reshape(len(text), len(labels)) for i, text in enumerate(texts)]
+    by_text = [
+        np.array([fall[i, word] for word in text], np.float32).reshape(len(text), len(labels))
+        for i, text in enumerate(texts)
+    ]
     return [tuple(effects[:, k] for effects in by_text) for k in range(len(labels))]
 
 
@@ -131,7 +169,9 @@ def as_text(found: Explanations) -> str:
         for effect, word in _ranked(found, label)[:_WORDS_PRINTED]:
             lines.append(f"  {effect:+8.3f}  {word}")
     if not any(found.tokens.values()):
-        lines.append("\nNo token is left of the text after analysis: the scores are those of a document about which nothing is known.")
+        lines.append(
+            "\nNo token is left of the text after analysis: the scores are those of a document about which nothing is known."
+        )
     return "\n".join(lines)
 
 
@@ -143,7 +183,11 @@ def _ranked(found: Explanations, label: Explanation) -> list[tuple[float, str]]:
             before = total.get((field, word), 0.0) if found.method == "exact" else 0.0
             total[field, word] = before + effect
     several = len(found.tokens) > 1
-    ranked = [(effect, f"{field}: {word}" if several else word) for (field, word), effect in total.items() if effect]
+    ranked = [
+        (effect, f"{field}: {word}" if several else word)
+        for (field, word), effect in total.items()
+        if effect
+    ]
     return sorted(ranked, key=lambda row: (-abs(row[0]), row[1]))
 
 
@@ -169,7 +213,9 @@ li b { font-weight: normal; font-variant-numeric: tabular-nums; }
 def as_page(found: Explanations) -> str:
     """A page of HTML that needs no other file: each label's text with its words coloured by their effect."""
     sections = "\n".join(_section(found, label) for label in found.labels)
-    nothing = "" if any(found.tokens.values()) else "<p>No token is left of the text after analysis.</p>"
+    nothing = (
+        "" if any(found.tokens.values()) else "<p>No token is left of the text after analysis.</p>"
+    )
     return f"""\
 <!doctype html>
 <html lang="en">
@@ -189,13 +235,21 @@ def as_page(found: Explanations) -> str:
 
 
 def _section(found: Explanations, label: Explanation) -> str:
-    largest = max((float(np.abs(effects).max(initial=0)) for effects in label.effects), default=0) or 1.0
+    largest = (
+        max((float(np.abs(effects).max(initial=0)) for effects in label.effects), default=0) or 1.0
+    )
     texts = []
     for (field, tokens), effects in zip(found.tokens.items(), label.effects, strict=True):
-        spans = " ".join(_span(word, effect, largest) for word, effect in zip(tokens, effects.tolist(), strict=True))
+        spans = " ".join(
+            _span(word, effect, largest)
+            for word, effect in zip(tokens, effects.tolist(), strict=True)
+        )
         name = f"<strong>{html.escape(field)}</strong> " if len(found.tokens) > 1 else ""
         texts.append(f'<div class="text">{name}{spans}</div>')
-    words = "".join(f"<li>{html.escape(word)} <b>{effect:+.3f}</b></li>" for effect, word in _ranked(found, label)[:_WORDS_PRINTED])
+    words = "".join(
+        f"<li>{html.escape(word)} <b>{effect:+.3f}</b></li>"
+        for effect, word in _ranked(found, label)[:_WORDS_PRINTED]
+    )
     heading = f"<h2>{html.escape(label.label)} <small>{label.summary}</small></h2>"
     return "\n".join([heading, *texts, f"<ol>{words}</ol>"])
 

@@ -48,12 +48,21 @@ def export(config: Config) -> None:
     thresholds, calibration = load_thresholds(experiment), load_calibration(experiment)
     weights = config.export.weights
     _check_range(experiment.model, weights)
-    module = _serving_module(config, dataset, thresholds, ModelScorer(experiment, calibration, weights=weights))
-    origin = {"step": state.step, "epoch": state.epoch, "best_validation_micro_f1": state.best_micro_f1}
+    module = _serving_module(
+        config, dataset, thresholds, ModelScorer(experiment, calibration, weights=weights)
+    )
+    origin = {
+        "step": state.step,
+        "epoch": state.epoch,
+        "best_validation_micro_f1": state.best_micro_f1,
+    }
     origin |= {"weights": weights, "calibration": calibration.method}
     if weights != "float32" and dataset.examples("validation"):
         whole = _serving_module(config, dataset, thresholds, ModelScorer(experiment, calibration))
-        origin["validation"] = {name: _validation_f1(dataset, each) for name, each in (("float32", whole), (weights, module))}
+        origin["validation"] = {
+            name: _validation_f1(dataset, each)
+            for name, each in (("float32", whole), (weights, module))
+        }
     evaluation = _evaluation_text(experiment.run_dir)
     path = _publish(config, dataset, module, origin, evaluation=evaluation, thresholds=thresholds)
     print(f"exported epoch {state.epoch} as {path}")
@@ -76,23 +85,40 @@ def export_average(config: Config, models: Sequence[str], weights: Sequence[floa
     """
     config = with_platform_directories(config, os.environ)
     if config.export.weights != "float32":
-        raise UserError(f"export.weights: received {config.export.weights} with --average, expected float32: members keep the weights that they have")
+        raise UserError(
+            f"export.weights: received {config.export.weights} with --average, expected float32: members keep the weights that they have"
+        )
     weights = [1.0] * len(models) if weights is None else weights
-    if len(weights) != len(models) or not all(0 <= weight < float("inf") for weight in weights) or not sum(weights):
-        raise UserError(f"--weights: received {list(weights)} for {len(models)} models, expected a number of 0 or more for each, not all 0")
+    if (
+        len(weights) != len(models)
+        or not all(0 <= weight < float("inf") for weight in weights)
+        or not sum(weights)
+    ):
+        raise UserError(
+            f"--weights: received {list(weights)} for {len(models)} models, expected a number of 0 or more for each, not all 0"
+        )
     dataset = open_dataset(config)
     if not dataset.examples("validation"):
-        raise UserError(f"--average: the dataset {dataset.directory} has no validation split, on which the ensemble's thresholds are tuned")
+        raise UserError(
+            f"--average: the dataset {dataset.directory} has no validation split, on which the ensemble's thresholds are tuned"
+        )
     members = [saved_model.load(model, what="--average") for model in models]
     for member in members:
         _check_member(member, dataset)
     shares = [weight / sum(weights) for weight in weights]
     scorer = AverageScorer(members, shares)
-    histogram = _over_validation(dataset, scorer, lambda labels, scores, mask: {"": classification.score_histogram(labels, scores, mask)})[""]
+    histogram = _over_validation(
+        dataset,
+        scorer,
+        lambda labels, scores, mask: {"": classification.score_histogram(labels, scores, mask)},
+    )[""]
     thresholds = tune(histogram, min_positives=config.evaluate.min_positives)
     module = _serving_module(config, dataset, thresholds, scorer)
     origin = {
-        "members": [{"path": member.path, "share": share} | member.origin() for member, share in zip(members, shares, strict=True)],
+        "members": [
+            {"path": member.path, "share": share} | member.origin()
+            for member, share in zip(members, shares, strict=True)
+        ],
         "validation": {"mean of all": _validation_f1(dataset, module)},
     }
     path = _publish(config, dataset, module, origin, evaluation=None, thresholds=thresholds)
@@ -106,7 +132,9 @@ def _check_member(member: SavedModel, dataset: Dataset) -> None:
     for key, expected in _text_definition(dataset).items():
         if received.get(key) != expected:
             what = key.replace("_", " ")
-            raise UserError(f"--average: {member.path} has other {what} than the dataset {dataset.directory}; expected models of that dataset's text")
+            raise UserError(
+                f"--average: {member.path} has other {what} than the dataset {dataset.directory}; expected models of that dataset's text"
+            )
     if (names := member.label_names()) != dataset.label_names:
         differing = sorted(set(names) ^ set(dataset.label_names))
         raise UserError(
@@ -117,17 +145,24 @@ def _check_member(member: SavedModel, dataset: Dataset) -> None:
 
 def _text_definition(dataset: Dataset) -> dict[str, Any]:
     manifest = dataset.manifest
-    return {"text_fields": list(manifest.text_fields), "analyzer": manifest.analyzer.model_dump(mode="json")}
+    return {
+        "text_fields": list(manifest.text_fields),
+        "analyzer": manifest.analyzer.model_dump(mode="json"),
+    }
 
 
-def _serving_module(config: Config, dataset: Dataset, thresholds: Thresholds, score: Callable[..., tf.Tensor]) -> ServingModule:
+def _serving_module(
+    config: Config, dataset: Dataset, thresholds: Thresholds, score: Callable[..., tf.Tensor]
+) -> ServingModule:
     bins = thresholds.per_label_bins
     return ServingModule(
         text_fields=dataset.manifest.text_fields,
         analyzer=Analyzer(dataset.manifest.analyzer),
         score=score,
         label_names=dataset.label_names,
-        threshold_bins=list(bins) if config.export.threshold == "per_label" else [thresholds.global_bin] * len(bins),
+        threshold_bins=list(bins)
+        if config.export.threshold == "per_label"
+        else [thresholds.global_bin] * len(bins),
         top_k=config.export.top_k,
     )
 
@@ -137,7 +172,9 @@ def _check_range(model: keras.Model, weights: str) -> None:
     dtype = tf.as_dtype(weights)
     for variable in filter(is_halved, model.variables):
         if not np.isfinite(tf.cast(tf.cast(variable.value, dtype), tf.float32)).all():
-            raise UserError(f"export.weights: received {weights}, and the model has weights beyond its {dtype.max:g}; expected bfloat16 or float32")
+            raise UserError(
+                f"export.weights: received {weights}, and the model has weights beyond its {dtype.max:g}; expected bfloat16 or float32"
+            )
 
 
 # --- what the exported graph is worth on the validation split ------------------------------
@@ -148,13 +185,17 @@ def _validation_f1(dataset: Dataset, module: ServingModule) -> dict[str, float]:
     counts = _over_validation(
         dataset,
         module.score_analyzed,
-        lambda labels, scores, mask: classification.decision_counts(labels, classification.decide(scores, module.threshold_bins), mask),
+        lambda labels, scores, mask: classification.decision_counts(
+            labels, classification.decide(scores, module.threshold_bins), mask
+        ),
     )
     summary = classification.summarize(counts)
     return {key: summary[key] for key in ("micro_f1", "macro_f1")}
 
 
-def _over_validation(dataset: Dataset, score: Callable[..., tf.Tensor], count: Callable[..., Mapping[str, tf.Tensor]]) -> Mapping[str, np.ndarray]:
+def _over_validation(
+    dataset: Dataset, score: Callable[..., tf.Tensor], count: Callable[..., Mapping[str, tf.Tensor]]
+) -> Mapping[str, np.ndarray]:
     """The sums of `count(labels, scores, mask)` over the validation split, its texts scored by what is exported."""
     spec = dataset.record_spec
 
@@ -162,7 +203,9 @@ def _over_validation(dataset: Dataset, score: Callable[..., tf.Tensor], count: C
     def step(records):
         parsed = spec.parse_batch(records, [*spec.text_names, "labels"])
         labels = multi_hot(parsed["labels"], dataset.num_labels)
-        return count(labels, score(*(parsed[name] for name in spec.text_names)), tf.ones(tf.shape(records)))
+        return count(
+            labels, score(*(parsed[name] for name in spec.text_names)), tf.ones(tf.shape(records))
+        )
 
     shards = dataset.shards("validation")
     total = None
@@ -174,7 +217,9 @@ def _over_validation(dataset: Dataset, score: Callable[..., tf.Tensor], count: C
 
 def _print_validation(origin: Mapping[str, Any]) -> None:
     for name, f1 in origin.get("validation", {}).items():
-        print(f"  {name} on the validation split: micro-F1 {f1['micro_f1']:.4f}, macro-F1 {f1['macro_f1']:.4f}")
+        print(
+            f"  {name} on the validation split: micro-F1 {f1['micro_f1']:.4f}, macro-F1 {f1['macro_f1']:.4f}"
+        )
 
 
 def _evaluation_text(run_dir: Path) -> str | None:
@@ -189,27 +234,45 @@ def _evaluation_text(run_dir: Path) -> str | None:
 
 
 def _publish(
-    config: Config, dataset: Dataset, module: ServingModule, origin: Mapping[str, Any], *, evaluation: str | None, thresholds: Thresholds
+    config: Config,
+    dataset: Dataset,
+    module: ServingModule,
+    origin: Mapping[str, Any],
+    *,
+    evaluation: str | None,
+    thresholds: Thresholds,
 ) -> Path:
     """Writes the next version whole or not at all and returns its directory."""
     model_dir = Path(config.export.model_dir)
     identity = {
         "name": config.name,
-        "dataset_manifest_sha256": hashlib.sha256((dataset.directory / MANIFEST).read_bytes()).hexdigest(),
+        "dataset_manifest_sha256": hashlib.sha256(
+            (dataset.directory / MANIFEST).read_bytes()
+        ).hexdigest(),
         "dataset_config_hash": dataset.manifest.config_hash,
     }
     try:
         with _staging(model_dir) as staged:
             tf.saved_model.save(module, str(staged), signatures=module.signatures())
             _mark_classification(str(staged))
-            identity["saved_model_fingerprint"] = tf.saved_model.experimental.read_fingerprint(str(staged)).singleprint()
+            identity["saved_model_fingerprint"] = tf.saved_model.experimental.read_fingerprint(
+                str(staged)
+            ).singleprint()
             origin = identity | dict(origin) | _text_definition(dataset)
             extra = staged / EXTRA
             extra.mkdir()
             (extra / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
             (extra / ORIGIN).write_text(dump_json(origin), encoding="utf-8")
-            (extra / "model_card.md").write_text(model_card.model_card(config, dataset, origin, thresholds, evaluation), encoding="utf-8")
-            warmup.write_requests(staged, name=config.name, text_fields=dataset.manifest.text_fields, vocabulary=dataset.vocabulary)
+            (extra / "model_card.md").write_text(
+                model_card.model_card(config, dataset, origin, thresholds, evaluation),
+                encoding="utf-8",
+            )
+            warmup.write_requests(
+                staged,
+                name=config.name,
+                text_fields=dataset.manifest.text_fields,
+                vocabulary=dataset.vocabulary,
+            )
             version = model_dir / str(max(versions(model_dir), default=0) + 1)
             for file in staged.rglob("*"):
                 if file.is_file():
@@ -217,7 +280,9 @@ def _publish(
                         os.fsync(stream.fileno())
             os.rename(staged, version)
     except OSError as error:
-        raise UserError(f"export.model_dir: cannot write in {model_dir}: {error.strerror}; expected a directory you may write") from None
+        raise UserError(
+            f"export.model_dir: cannot write in {model_dir}: {error.strerror}; expected a directory you may write"
+        ) from None
     return version
 
 

@@ -12,7 +12,13 @@ from trainer.metrics.thresholds import Thresholds
 _FEW_DOCUMENTS = 50  # of a label in the train split: few to learn from
 
 
-def model_card(config: Config, dataset: Dataset, origin: Mapping[str, Any], thresholds: Thresholds, evaluation: str | None) -> str:
+def model_card(
+    config: Config,
+    dataset: Dataset,
+    origin: Mapping[str, Any],
+    thresholds: Thresholds,
+    evaluation: str | None,
+) -> str:
     """The card as Markdown.
 
     Args:
@@ -23,11 +29,21 @@ def model_card(config: Config, dataset: Dataset, origin: Mapping[str, Any], thre
       evaluation: the report that `evaluate` has written; None: there is none.
     """
     manifest, counts = dataset.manifest, dataset.manifest.counts
-    splits = "\n".join(f"| {name} | {split.examples:,} | {split.token_length_quantiles.get('0.5', '-')} |" for name, split in manifest.splits.items())
-    members = "".join(f"- {member['share']:.3f} x `{member['path']}`\n" for member in origin.get("members", []))
-    model = f"The weighted mean of the scores of {len(origin['members'])} models:\n\n{members}" if members else _model(config, origin)
+    splits = "\n".join(
+        f"| {name} | {split.examples:,} | {split.token_length_quantiles.get('0.5', '-')} |"
+        for name, split in manifest.splits.items()
+    )
+    members = "".join(
+        f"- {member['share']:.3f} x `{member['path']}`\n" for member in origin.get("members", [])
+    )
+    model = (
+        f"The weighted mean of the scores of {len(origin['members'])} models:\n\n{members}"
+        if members
+        else _model(config, origin)
+    )
     validation = "".join(
-        f"- {name}: micro-F1 {f1['micro_f1']:.4f}, macro-F1 {f1['macro_f1']:.4f}\n" for name, f1 in origin.get("validation", {}).items()
+        f"- {name}: micro-F1 {f1['micro_f1']:.4f}, macro-F1 {f1['macro_f1']:.4f}\n"
+        for name, f1 in origin.get("validation", {}).items()
     )
     return f"""\
 # {config.name}
@@ -88,7 +104,11 @@ def _thresholds(config: Config, dataset: Dataset, thresholds: Thresholds) -> str
 def _limits(config: Config, dataset: Dataset) -> str:
     positives = dataset.positives("train")
     few = int((positives < _FEW_DOCUMENTS).sum())
-    unknown = "are not in its vocabulary" if dataset.manifest.analyzer.wordpiece is None else "its pieces cannot spell"
+    unknown = (
+        "are not in its vocabulary"
+        if dataset.manifest.analyzer.wordpiece is None
+        else "its pieces cannot spell"
+    )
     lines = [
         f"- {few:,} of {dataset.num_labels:,} labels stand on fewer than {_FEW_DOCUMENTS} train documents, too few to trust them.",
         f"- It knows the labels of its dataset only, and text like that one's. Words that {unknown} tell it nothing.",
@@ -99,7 +119,9 @@ def _limits(config: Config, dataset: Dataset) -> str:
     if (most := getattr(config.model, "max_tokens", None)) is not None:
         lines.append(f"- The model reads at most {most:,} of them.")
     if dataset.examples("test") == 0:
-        lines.append("- There was no test split: no number here was measured on documents that decided nothing.")
+        lines.append(
+            "- There was no test split: no number here was measured on documents that decided nothing."
+        )
     return "\n".join(lines)
 
 

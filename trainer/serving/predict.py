@@ -43,9 +43,20 @@ def predictions(model: SavedModel, texts: Iterable[str]) -> Iterator[dict[str, A
     texts = iter(texts)
     while batch := list(itertools.islice(texts, BATCH_DOCUMENTS)):
         documents = [document_of(model, text) for text in batch]
-        raw = {field: tf.constant([_bytes(document[field]) for document in documents]) for field in model.text_fields}
-        best, decided = model.module.signatures["serving_default"](**raw), model.module.signatures["decide"](**raw)
-        columns = best["labels"].numpy(), best["scores"].numpy(), decided["labels"].numpy(), decided["counts"].numpy()
+        raw = {
+            field: tf.constant([_bytes(document[field]) for document in documents])
+            for field in model.text_fields
+        }
+        best, decided = (
+            model.module.signatures["serving_default"](**raw),
+            model.module.signatures["decide"](**raw),
+        )
+        columns = (
+            best["labels"].numpy(),
+            best["scores"].numpy(),
+            decided["labels"].numpy(),
+            decided["counts"].numpy(),
+        )
         for text, labels, scores, assigned, count in zip(batch, *columns, strict=True):
             yield {
                 "text": text,
@@ -67,7 +78,9 @@ def document_of(model: SavedModel, text: str) -> dict[str, str]:
         document = json.loads(text)
     except ValueError:
         document = None
-    if not isinstance(document, dict) or not all(isinstance(document.get(field), str) for field in model.text_fields):
+    if not isinstance(document, dict) or not all(
+        isinstance(document.get(field), str) for field in model.text_fields
+    ):
         raise UserError(
             f"received the text {text[:80]!r}; the model takes documents of several texts: expected a JSON object with strings for "
             f"{' and '.join(model.text_fields)}"
@@ -76,4 +89,6 @@ def document_of(model: SavedModel, text: str) -> dict[str, str]:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # what is no valid Unicode is the analyzer's to replace, as in the Beam job
+    return text.encode(
+        "utf-8", "surrogatepass"
+    )  # what is no valid Unicode is the analyzer's to replace, as in the Beam job

@@ -54,13 +54,20 @@ class ServingModule(tf.Module):
         self._top_k = min(top_k, len(label_names))
         texts = [tf.TensorSpec([None], tf.string, name=field) for field in text_fields]
         self.serving_default = tf.function(self._serving_default, input_signature=texts)
-        self.scores = tf.function(lambda *texts: {"scores": self._scores(texts)}, input_signature=texts)
+        self.scores = tf.function(
+            lambda *texts: {"scores": self._scores(texts)}, input_signature=texts
+        )
         self.decide = tf.function(self._decide, input_signature=texts)
         self.analyze = tf.function(self._analyze, input_signature=texts)
         # TensorFlow Serving's classification finds its input by this name.
-        self.classify_examples = tf.function(self._classify_examples, input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+        self.classify_examples = tf.function(
+            self._classify_examples,
+            input_signature=[tf.TensorSpec([None], tf.string, name="inputs")],
+        )
         # Not signatures, since they are for tools and not for clients.
-        self.score_analyzed = tf.function(lambda *analyzed: self._known_width(self._score(*analyzed)), input_signature=texts)
+        self.score_analyzed = tf.function(
+            lambda *analyzed: self._known_width(self._score(*analyzed)), input_signature=texts
+        )
         if hasattr(score, "contributions"):
             self.contributions = score.contributions
         self.label_names = tf.function(lambda: self._label_names, input_signature=[])
@@ -77,7 +84,13 @@ class ServingModule(tf.Module):
 
         def in_parts():
             bounds = [size * i // _PARTS for i in range(_PARTS + 1)]
-            return tf.concat([self._analyzer(text[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)], axis=0)
+            return tf.concat(
+                [
+                    self._analyzer(text[start:end])
+                    for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+                ],
+                axis=0,
+            )
 
         return tf.cond(size < _LEAST_TEXTS_TO_PART, lambda: self._analyzer(text), in_parts)
 
@@ -94,7 +107,10 @@ class ServingModule(tf.Module):
         analyzed = map(self._analyzed, texts)
         if len(texts) == 1:
             return {"analyzed": next(analyzed)}
-        return {f"analyzed/{field}": text for field, text in zip(self._text_fields, analyzed, strict=True)}
+        return {
+            f"analyzed/{field}": text
+            for field, text in zip(self._text_fields, analyzed, strict=True)
+        }
 
     def _decide(self, *texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """[N] -> the labels at or above their thresholds, best first; m is the largest number of them.
@@ -105,7 +121,9 @@ class ServingModule(tf.Module):
         scores = self._scores(texts)
         assigned = classification.decide(scores, self.threshold_bins)
         counts = tf.reduce_sum(tf.cast(assigned, tf.int32), axis=1)
-        width = tf.maximum(tf.reduce_max(counts), 0)  # the maximum of no documents is the smallest int32
+        width = tf.maximum(
+            tf.reduce_max(counts), 0
+        )  # the maximum of no documents is the smallest int32
         best = tf.math.top_k(tf.where(assigned, scores, -1.0), width)
         real = tf.sequence_mask(counts, width)
         names = tf.where(real, tf.gather(self._label_names, best.indices), "")
@@ -128,31 +146,45 @@ class ModelScorer(tf.Module):
       weights: how matrices among the weights are stored, see `export.weights`; when the model is loaded they become float32 again.
     """
 
-    def __init__(self, experiment: Experiment, calibration: Calibration, *, weights: str = "float32"):
+    def __init__(
+        self, experiment: Experiment, calibration: Calibration, *, weights: str = "float32"
+    ):
         super().__init__(name="model")
         self._vectorizer = experiment.vectorizer
         stored: list[tuple[keras.Variable, _StoredInHalf]] = []
         if weights == "float32":
             self._model = experiment.model
         else:  # the model is no attribute then, or its float32 weights would be saved too
-            stored = [(variable, _StoredInHalf(variable.value, weights)) for variable in experiment.model.variables if is_halved(variable)]
+            stored = [
+                (variable, _StoredInHalf(variable.value, weights))
+                for variable in experiment.model.variables
+                if is_halved(variable)
+            ]
             self._halved = [(half, half.variable) for _, half in stored]
-            self._others = [variable.value for variable in experiment.model.variables if not is_halved(variable)]
+            self._others = [
+                variable.value for variable in experiment.model.variables if not is_halved(variable)
+            ]
 
         def score(*analyzed: tf.Tensor) -> tf.Tensor:
             with keras.StatelessScope([(variable, half.read()) for variable, half in stored]):
-                logits = experiment.model(token_ids(experiment.vectorizer, analyzed), training=False)
+                logits = experiment.model(
+                    token_ids(experiment.vectorizer, analyzed), training=False
+                )
                 return tf.sigmoid(calibration.log_odds(experiment.log_odds(logits)))
 
         self._score = tf.function(score)
-        if len(experiment.dataset.manifest.text_fields) == 1 and isinstance(experiment.model, BagOfEmbeddings):
+        if len(experiment.dataset.manifest.text_fields) == 1 and isinstance(
+            experiment.model, BagOfEmbeddings
+        ):
 
             def contributions(analyzed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 with keras.StatelessScope([(variable, half.read()) for variable, half in stored]):
                     return experiment.model.contributions(experiment.vectorizer(analyzed))
 
             # float32 [tokens, labels] and [labels] of one analyzed document: what its tokens add to the model's logits, and the bias.
-            self.contributions = tf.function(contributions, input_signature=[tf.TensorSpec([1], tf.string)])
+            self.contributions = tf.function(
+                contributions, input_signature=[tf.TensorSpec([1], tf.string)]
+            )
 
     def __call__(self, *analyzed: tf.Tensor) -> tf.Tensor:
         return self._score(*analyzed)
@@ -172,7 +204,12 @@ class AverageScorer(tf.Module):
         self._shares = [float(share) for share in shares]
 
     def __call__(self, *analyzed: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([share * member.score_analyzed(*analyzed) for share, member in zip(self._shares, self._members, strict=True)])
+        return tf.add_n(
+            [
+                share * member.score_analyzed(*analyzed)
+                for share, member in zip(self._shares, self._members, strict=True)
+            ]
+        )
 
 
 def is_halved(variable: keras.Variable) -> bool:
@@ -195,10 +232,17 @@ class _StoredInHalf(tf.saved_model.experimental.TrackableResource):
         self._initialize()
 
     def read(self) -> tf.Tensor:
-        return tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=self.resource_handle, dtype=tf.float32), self.variable.shape)
+        return tf.ensure_shape(
+            tf.raw_ops.ReadVariableOp(resource=self.resource_handle, dtype=tf.float32),
+            self.variable.shape,
+        )
 
     def _create_resource(self):
-        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=self.variable.shape, shared_name=self._name)
+        return tf.raw_ops.VarHandleOp(
+            dtype=tf.float32, shape=self.variable.shape, shared_name=self._name
+        )
 
     def _initialize(self):
-        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=tf.cast(self.variable, tf.float32))
+        tf.raw_ops.AssignVariableOp(
+            resource=self.resource_handle, value=tf.cast(self.variable, tf.float32)
+        )

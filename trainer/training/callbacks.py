@@ -63,7 +63,9 @@ class Callbacks:
     def begin(self, counts: Sequence[Mapping[str, float]]) -> None:
         """Calls `on_train_begin`, then restores what `counts` returned when the checkpoint was written."""
         self("on_train_begin")
-        for (_, callback), saved in zip(self._callbacks, counts, strict=False):  # there are no counts before the first step
+        for (_, callback), saved in zip(
+            self._callbacks, counts, strict=False
+        ):  # there are no counts before the first step
             vars(callback).update(saved)
 
     def __call__(self, hook: str, *arguments: Any, logs: Mapping[str, Any] | None = None) -> bool:
@@ -85,8 +87,13 @@ class Callbacks:
                     raise  # its author needs the traceback
                 raise UserError(f"train.callbacks: {name} failed in {hook}: {error}") from None
         chief = is_chief(self._strategy)
-        decisions = {"stop": np.float32(self._model.stop_training), "rate": np.float32(_settable_rate(self._optimizer))}
-        decisions = sum_over_workers(self._strategy, decisions if chief else {key: np.float32(0) for key in decisions})
+        decisions = {
+            "stop": np.float32(self._model.stop_training),
+            "rate": np.float32(_settable_rate(self._optimizer)),
+        }
+        decisions = sum_over_workers(
+            self._strategy, decisions if chief else {key: np.float32(0) for key in decisions}
+        )
         self._model.stop_training = bool(decisions["stop"])
         if not chief and decisions["rate"] != _settable_rate(self._optimizer):
             self._optimizer.learning_rate = float(decisions["rate"])
@@ -98,13 +105,25 @@ class Callbacks:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    plain = {key: value.item() if isinstance(value, np.number) else value for key, value in values.items() if key != _TURNED_BY_KERAS}
-    return {key: value for key, value in plain.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    plain = {
+        key: value.item() if isinstance(value, np.number) else value
+        for key, value in values.items()
+        if key != _TURNED_BY_KERAS
+    }
+    return {
+        key: value
+        for key, value in plain.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def epoch_logs(row: Mapping[str, Any]) -> dict[str, Any]:
     """The logs of `on_epoch_end` for a row of history.json."""
-    return {key.replace("validation_", "val_"): value for key, value in row.items() if key != "epoch" and value is not None}
+    return {
+        key.replace("validation_", "val_"): value
+        for key, value in row.items()
+        if key != "epoch" and value is not None
+    }
 
 
 def _settable_rate(optimizer: keras.optimizers.Optimizer) -> float:
@@ -126,16 +145,28 @@ def _make(config: CallbackConfig) -> keras.callbacks.Callback:
     if ":" in config.name:
         make = import_named(config.name, key="train.callbacks")
     else:
-        known = {name: kind for name, kind in vars(keras.callbacks).items() if isinstance(kind, type) and name not in ("Callback", "CallbackList")}
+        known = {
+            name: kind
+            for name, kind in vars(keras.callbacks).items()
+            if isinstance(kind, type) and name not in ("Callback", "CallbackList")
+        }
         if config.name in _REFUSED or config.name not in known:
             names = ", ".join(sorted(known.keys() - _REFUSED.keys()))
-            reason = f", which does not fit: {_REFUSED[config.name]}" if config.name in _REFUSED else ""
-            raise UserError(f"train.callbacks: received {config.name!r}{reason}; expected package.module:function or one of Keras: {names}")
+            reason = (
+                f", which does not fit: {_REFUSED[config.name]}" if config.name in _REFUSED else ""
+            )
+            raise UserError(
+                f"train.callbacks: received {config.name!r}{reason}; expected package.module:function or one of Keras: {names}"
+            )
         make = known[config.name]
     try:
         callback = make(**config.options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"train.callbacks: {config.name} does not take {config.options!r}: {error}") from None
+        raise UserError(
+            f"train.callbacks: {config.name} does not take {config.options!r}: {error}"
+        ) from None
     if not isinstance(callback, keras.callbacks.Callback):
-        raise UserError(f"train.callbacks: {config.name} gave {type(callback).__name__}, expected a keras.callbacks.Callback")
+        raise UserError(
+            f"train.callbacks: {config.name} gave {type(callback).__name__}, expected a keras.callbacks.Callback"
+        )
     return callback

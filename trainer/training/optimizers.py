@@ -17,7 +17,9 @@ _FIRST_LOSS_SCALE = 2.0**15
 _LOSS_SCALE_GROWTH_STEPS = 2000  # both as in Keras's LossScaleOptimizer
 
 
-def build(config: OptimizerConfig, *, total_steps: int | None = None, scales_loss: bool = False) -> keras.optimizers.Optimizer:
+def build(
+    config: OptimizerConfig, *, total_steps: int | None = None, scales_loss: bool = False
+) -> keras.optimizers.Optimizer:
     """The optimizer that the config section `optimizer` describes.
 
     Its `apply` sums the gradients of all replicas. With `schedule: plateau` it has the variable `rate_factor`, which multiplies the
@@ -32,8 +34,15 @@ def build(config: OptimizerConfig, *, total_steps: int | None = None, scales_los
       ValueError: total_steps is missing.
     """
     kind = _OPTIMIZERS[config.name]
-    decay = _ADAMW_WEIGHT_DECAY if config.weight_decay is None and config.name == "adamw" else config.weight_decay
-    options: dict[str, Any] = {"learning_rate": schedules.build(config, total_steps=total_steps), "weight_decay": decay or None}
+    decay = (
+        _ADAMW_WEIGHT_DECAY
+        if config.weight_decay is None and config.name == "adamw"
+        else config.weight_decay
+    )
+    options: dict[str, Any] = {
+        "learning_rate": schedules.build(config, total_steps=total_steps),
+        "weight_decay": decay or None,
+    }
     if config.name == "adamw":
         options["weight_decay"] = decay  # Keras refuses None there
     if config.ema_momentum is not None:
@@ -52,7 +61,9 @@ def build(config: OptimizerConfig, *, total_steps: int | None = None, scales_los
 
 
 @contextlib.contextmanager
-def averaged_weights(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> Iterator[None]:
+def averaged_weights(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> Iterator[None]:
     """Gives the weights their moving averages while it is entered, and then takes the weights back; without averages it does nothing.
 
     Args:
@@ -78,7 +89,9 @@ def add_gradients(left: Any, right: Any) -> Any:
         return right if left is None else left
     if isinstance(left, tf.IndexedSlices) and isinstance(right, tf.IndexedSlices):
         indices = tf.concat([left.indices, right.indices], 0)
-        return tf.IndexedSlices(tf.concat([left.values, right.values], 0), indices, left.dense_shape)
+        return tf.IndexedSlices(
+            tf.concat([left.values, right.values], 0), indices, left.dense_shape
+        )
     return tf.convert_to_tensor(left) + tf.convert_to_tensor(right)
 
 
@@ -92,7 +105,10 @@ class _DistinctRows:
     """
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        return [(_with_distinct_rows(gradient), variable) for gradient, variable in super()._all_reduce_sum_gradients(grads_and_vars)]
+        return [
+            (_with_distinct_rows(gradient), variable)
+            for gradient, variable in super()._all_reduce_sum_gradients(grads_and_vars)
+        ]
 
     def _subtract_rows(self, variable: tf.Variable, values: tf.Tensor, rows: tf.Tensor) -> None:
         """Subtracts values [n, ...] from the distinct rows [n] of a variable.
@@ -114,22 +130,43 @@ class _LossScaling:
             return
         super().build(variables)
         initializer = keras.initializers.Constant(_FIRST_LOSS_SCALE)
-        self._loss_scale = self.add_variable((), initializer=initializer, dtype="float32", aggregation="only_first_replica", name="loss_scale")
-        self._finite_updates = self.add_variable((), dtype="int64", aggregation="only_first_replica", name="finite_updates")
+        self._loss_scale = self.add_variable(
+            (),
+            initializer=initializer,
+            dtype="float32",
+            aggregation="only_first_replica",
+            name="loss_scale",
+        )
+        self._finite_updates = self.add_variable(
+            (), dtype="int64", aggregation="only_first_replica", name="finite_updates"
+        )
 
     def scale_loss(self, loss):
         return loss * self._loss_scale.value
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
-        return [(_scaled(gradient, 1 / self._loss_scale.value), variable) for gradient, variable in pairs]
+        return [
+            (_scaled(gradient, 1 / self._loss_scale.value), variable)
+            for gradient, variable in pairs
+        ]
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
         # The sums are the same on all replicas, so the first one's decide.
-        gradients = [distribution.experimental_local_results(gradient)[0] for gradient, _ in grads_and_vars if gradient is not None]
-        values = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
+        gradients = [
+            distribution.experimental_local_results(gradient)[0]
+            for gradient, _ in grads_and_vars
+            if gradient is not None
+        ]
+        values = [
+            gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+            for gradient in gradients
+        ]
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in values])
-        scale, updates = tf.convert_to_tensor(self._loss_scale.value), tf.convert_to_tensor(self._finite_updates.value)
+        scale, updates = (
+            tf.convert_to_tensor(self._loss_scale.value),
+            tf.convert_to_tensor(self._finite_updates.value),
+        )
         update_all = super()._distributed_tf_update_step
 
         def update():
@@ -141,7 +178,9 @@ class _LossScaling:
         new_scale = tf.where(finite, tf.where(grows, scale * 2, scale), tf.maximum(scale / 2, 1.0))
         new_updates = tf.where(finite & ~grows, updates + 1, 0)
         for variable, value in ((self._loss_scale, new_scale), (self._finite_updates, new_updates)):
-            distribution.extended.update(variable.value, lambda v, new: v.assign(new), args=(value,), group=False)
+            distribution.extended.update(
+                variable.value, lambda v, new: v.assign(new), args=(value,), group=False
+            )
 
 
 class _ReducibleRate:
@@ -151,7 +190,13 @@ class _ReducibleRate:
         if self.built:
             return
         super().build(variables)
-        self.rate_factor = self.add_variable((), initializer="ones", dtype="float32", aggregation="only_first_replica", name="rate_factor")
+        self.rate_factor = self.add_variable(
+            (),
+            initializer="ones",
+            dtype="float32",
+            aggregation="only_first_replica",
+            name="rate_factor",
+        )
 
     def _get_current_learning_rate(self):
         return super()._get_current_learning_rate() * self.rate_factor.value
@@ -181,15 +226,25 @@ def _with_distinct_rows(gradient):
         return gradient
     rows, positions = tf.unique(gradient.indices)
     are_distinct = tf.size(rows) == tf.size(gradient.indices)
-    values = tf.cond(are_distinct, lambda: gradient.values, lambda: tf.math.unsorted_segment_sum(gradient.values, positions, tf.size(rows)))
-    return tf.IndexedSlices(tf.ensure_shape(values, [None, *gradient.values.shape[1:]]), rows, gradient.dense_shape)
+    values = tf.cond(
+        are_distinct,
+        lambda: gradient.values,
+        lambda: tf.math.unsorted_segment_sum(gradient.values, positions, tf.size(rows)),
+    )
+    return tf.IndexedSlices(
+        tf.ensure_shape(values, [None, *gradient.values.shape[1:]]), rows, gradient.dense_shape
+    )
 
 
 def _scaled(gradient, scale: tf.Tensor):
     if gradient is None:
         return None
     if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(gradient.values * tf.cast(scale, gradient.values.dtype), gradient.indices, gradient.dense_shape)
+        return tf.IndexedSlices(
+            gradient.values * tf.cast(scale, gradient.values.dtype),
+            gradient.indices,
+            gradient.dense_shape,
+        )
     return gradient * tf.cast(scale, gradient.dtype)
 
 
@@ -212,7 +267,11 @@ class LazyAdam(_DistinctRows, keras.optimizers.Adam):
         momentum, velocity = self._momentums[index], self._velocities[index]
         rows, values = gradient.indices, gradient.values
         step = tf.cast(self.iterations + 1, values.dtype)
-        rate = tf.cast(learning_rate, values.dtype) * tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        rate = (
+            tf.cast(learning_rate, values.dtype)
+            * tf.sqrt(1 - self.beta_2**step)
+            / (1 - self.beta_1**step)
+        )
         m = self.beta_1 * tf.gather(momentum.value, rows) + (1 - self.beta_1) * values
         v = self.beta_2 * tf.gather(velocity.value, rows) + (1 - self.beta_2) * tf.square(values)
         self.assign(momentum, tf.IndexedSlices(m, rows))
@@ -239,9 +298,17 @@ class RowWiseAdagrad(_DistinctRows, keras.optimizers.Adagrad):
         initializer = keras.initializers.Constant(self.initial_accumulator_value)
         self._accumulators = []
         for variable in variables:
-            shape = variable.shape[:1] if "embeddings" in variable.name and len(variable.shape) == 2 else variable.shape
+            shape = (
+                variable.shape[:1]
+                if "embeddings" in variable.name and len(variable.shape) == 2
+                else variable.shape
+            )
             with self._distribution_strategy.extended.colocate_vars_with(variable.value):
-                self._accumulators.append(self.add_variable(shape, initializer=initializer, dtype=variable.dtype, name="accumulator"))
+                self._accumulators.append(
+                    self.add_variable(
+                        shape, initializer=initializer, dtype=variable.dtype, name="accumulator"
+                    )
+                )
 
     def update_step(self, gradient, variable, learning_rate):
         accumulator = self._accumulators[self._get_variable_index(variable)]
@@ -270,5 +337,8 @@ _KERAS_OPTIMIZERS = {
 _OPTIMIZERS = {
     "lazy_adam": LazyAdam,
     "row_adagrad": RowWiseAdagrad,
-    **{name: type(kind.__name__, (_DistinctRows, kind), {}) for name, kind in _KERAS_OPTIMIZERS.items()},
+    **{
+        name: type(kind.__name__, (_DistinctRows, kind), {})
+        for name, kind in _KERAS_OPTIMIZERS.items()
+    },
 }

@@ -8,7 +8,9 @@ from keras import ops
 from beam_jobs.contract.training_config import OptimizerConfig
 
 
-def build(config: OptimizerConfig, *, total_steps: int | None) -> keras.optimizers.schedules.LearningRateSchedule | float:
+def build(
+    config: OptimizerConfig, *, total_steps: int | None
+) -> keras.optimizers.schedules.LearningRateSchedule | float:
     """The learning rate that the config section `optimizer` describes: a number where it does not change.
 
     Args:
@@ -23,7 +25,9 @@ def build(config: OptimizerConfig, *, total_steps: int | None) -> keras.optimize
     if shape == "constant" and config.warmup_fraction == 0:
         return config.learning_rate
     if total_steps is None:
-        raise ValueError(f"received no total_steps, expected a number: schedule is {config.schedule!r}, warmup_fraction {config.warmup_fraction}")
+        raise ValueError(
+            f"received no total_steps, expected a number: schedule is {config.schedule!r}, warmup_fraction {config.warmup_fraction}"
+        )
     return WarmUpThenDecay(
         config.learning_rate,
         total_steps=total_steps,
@@ -47,15 +51,21 @@ class WarmUpThenDecay(keras.optimizers.schedules.LearningRateSchedule):
       final_fraction: f above.
     """
 
-    def __init__(self, peak: float, *, total_steps: int, warmup_steps: int, shape: str, final_fraction: float):
+    def __init__(
+        self, peak: float, *, total_steps: int, warmup_steps: int, shape: str, final_fraction: float
+    ):
         self._peak, self._total_steps, self._warmup_steps = peak, total_steps, warmup_steps
         self._shape, self._final_fraction = shape, final_fraction
 
     def __call__(self, step):
         """The rate, float32, of a step, which is counted from 0."""
         step = ops.cast(step, "float32")
-        t = ops.clip((step - self._warmup_steps) / max(1, self._total_steps - self._warmup_steps), 0.0, 1.0)
-        fallen = {"constant": 0.0 * t, "linear": t, "cosine": (1 - ops.cos(math.pi * t)) / 2}[self._shape]
+        t = ops.clip(
+            (step - self._warmup_steps) / max(1, self._total_steps - self._warmup_steps), 0.0, 1.0
+        )
+        fallen = {"constant": 0.0 * t, "linear": t, "cosine": (1 - ops.cos(math.pi * t)) / 2}[
+            self._shape
+        ]
         rise = ops.minimum((step + 1) / max(1, self._warmup_steps), 1.0)
         return self._peak * rise * (1 - (1 - self._final_fraction) * fallen)
 

@@ -72,7 +72,12 @@ def train(config: Config, *, fresh: bool = False) -> None:
 
 
 def _train(experiment: Experiment, *, fresh: bool) -> None:
-    config, dataset, strategy, run_dir = experiment.config, experiment.dataset, experiment.strategy, experiment.run_dir
+    config, dataset, strategy, run_dir = (
+        experiment.config,
+        experiment.dataset,
+        experiment.strategy,
+        experiment.run_dir,
+    )
     chief = is_chief(strategy)
     _check_config(experiment)
     sampler, made_callbacks = _label_sampler(experiment), make_callbacks(config.train.callbacks)
@@ -80,11 +85,23 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
 
     # --- what is trained -----------------------------------------------------------
     examples = dataset.examples("train")
-    plan = plan_split(dataset, "train", num_workers=num_workers(strategy), global_batch_size=config.train.batch_size, shard_by=config.train.shard_by)
+    plan = plan_split(
+        dataset,
+        "train",
+        num_workers=num_workers(strategy),
+        global_batch_size=config.train.batch_size,
+        shard_by=config.train.shard_by,
+    )
     with strategy.scope():
-        optimizer = optimizers.build(config.optimizer, total_steps=config.train.epochs * plan.steps, scales_loss=config.train.precision == "float16")
+        optimizer = optimizers.build(
+            config.optimizer,
+            total_steps=config.train.epochs * plan.steps,
+            scales_loss=config.train.precision == "float16",
+        )
         optimizer.build(experiment.model.trainable_variables)
-    checkpoints = Checkpoints(run_dir, experiment.model, optimizer, strategy=strategy, keep=config.train.keep_checkpoints)
+    checkpoints = Checkpoints(
+        run_dir, experiment.model, optimizer, strategy=strategy, keep=config.train.keep_checkpoints
+    )
     train_steps = make_train_steps(
         strategy,
         experiment.model,
@@ -98,16 +115,27 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
     evaluator = Evaluator(experiment)
     variables = [*experiment.model.trainable_variables, *optimizer.variables]
     callbacks = Callbacks(
-        made_callbacks, model=experiment.model, optimizer=optimizer, strategy=strategy, epochs=config.train.epochs, steps=plan.steps
+        made_callbacks,
+        model=experiment.model,
+        optimizer=optimizer,
+        strategy=strategy,
+        epochs=config.train.epochs,
+        steps=plan.steps,
     )
 
     # --- where it stands -----------------------------------------------------------
     state = checkpoints.restore_latest() or RunState()
-    check_agreement(strategy, state.step, what="the step restored (train.run_dir must be a directory that all workers share)")
+    check_agreement(
+        strategy,
+        state.step,
+        what="the step restored (train.run_dir must be a directory that all workers share)",
+    )
     _check_data_order(state, plan.order)
     state.config = config.to_yaml()
     if chief:
-        write_atomically(run_dir / HISTORY, dump_json(state.history))  # a run killed after a checkpoint has not written its last row
+        write_atomically(
+            run_dir / HISTORY, dump_json(state.history)
+        )  # a run killed after a checkpoint has not written its last row
         print(
             f"training {config.model.name} on {describe(strategy)}: {examples:,} documents, {dataset.num_labels:,} labels, "
             f"{len(dataset.vocabulary):,} tokens, {sum(math.prod(v.shape) for v in experiment.model.trainable_variables):,} weights"
@@ -116,11 +144,17 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
         )
         print(description.plan_text(config.loss, **experiment.label_counts), flush=True)
         if state.step:
-            print(f"resuming after step {state.step:,} (epoch {state.epoch + 1}, step {state.step_in_epoch} of {plan.steps})", flush=True)
+            print(
+                f"resuming after step {state.step:,} (epoch {state.epoch + 1}, step {state.step_in_epoch} of {plan.steps})",
+                flush=True,
+            )
 
     # --- epochs --------------------------------------------------------------------
     with contextlib.ExitStack() as stack:
-        stop, writer, _ = (stack.enter_context(entered) for entered in (StopRequest(), _log_writer(experiment).as_default(), checkpoints))
+        stop, writer, _ = (
+            stack.enter_context(entered)
+            for entered in (StopRequest(), _log_writer(experiment).as_default(), checkpoints)
+        )
         stopped_by = None
         callbacks.begin(state.callbacks)
         while not _is_finished(state, config) and not stopped_by:
@@ -147,7 +181,12 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
                     callbacks("on_train_batch_begin", state.step_in_epoch + steps - 1)
                     sums = train_steps(iterators[0], tf.constant(steps)).numpy().astype(np.float64)
                     _check_losses(sums[:, 0], state.step)
-                    for loss, documents in sums.tolist():  # one by one, so that the sum is the same wherever a run was cut
+                    for (
+                        loss,
+                        documents,
+                    ) in (
+                        sums.tolist()
+                    ):  # one by one, so that the sum is the same wherever a run was cut
                         state.loss_sum += loss
                         state.documents += int(documents)
                     state.step += steps
@@ -155,12 +194,22 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
                     loss = sums[:, 0].sum() / max(sums[:, 1].sum(), 1)
                     tf.summary.scalar("loss", loss, step=state.step)
                     callbacks("on_train_batch_end", state.step_in_epoch - 1, logs={"loss": loss})
-                    rate = (state.step_in_epoch - first_step) * config.train.batch_size / (time.monotonic() - started)
+                    rate = (
+                        (state.step_in_epoch - first_step)
+                        * config.train.batch_size
+                        / (time.monotonic() - started)
+                    )
                     if line:
                         line.update(
-                            state.step_in_epoch, plan.steps, f"step {state.step_in_epoch}/{plan.steps}, loss {loss:.4f}, {rate:,.0f} documents/s"
+                            state.step_in_epoch,
+                            plan.steps,
+                            f"step {state.step_in_epoch}/{plan.steps}, loss {loss:.4f}, {rate:,.0f} documents/s",
                         )
-                    if config.train.checkpoint_steps and state.step % config.train.checkpoint_steps == 0 and state.step_in_epoch < plan.steps:
+                    if (
+                        config.train.checkpoint_steps
+                        and state.step % config.train.checkpoint_steps == 0
+                        and state.step_in_epoch < plan.steps
+                    ):
                         _check_variables(variables, state.step)
                         state.callbacks = callbacks.counts()
                         checkpoints.save(state)
@@ -175,7 +224,10 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
                 is_best = _end_epoch(state, config, evaluator, examples=examples)
                 row = state.history[-1]
                 row["learning_rate"] = float(optimizer.learning_rate.numpy())
-                row |= {"documents_per_second": round(rate), "seconds": round(time.monotonic() - started, 3)}
+                row |= {
+                    "documents_per_second": round(rate),
+                    "seconds": round(time.monotonic() - started, 3),
+                }
                 if is_best:
                     checkpoints.save_best(state)
             callbacks("on_test_end", logs=epoch_logs(row))
@@ -186,8 +238,22 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
             if chief:
                 print(_epoch_line(state, train_seconds), flush=True)
                 if row["skipped"]:
-                    print("\n  ".join(["warning: train.on_corrupt is `skip`:", *describe_corruption(dataset, "train")]), flush=True)
-            for key in ("loss", "learning_rate", "validation_micro_f1", "threshold", "documents_per_second"):
+                    print(
+                        "\n  ".join(
+                            [
+                                "warning: train.on_corrupt is `skip`:",
+                                *describe_corruption(dataset, "train"),
+                            ]
+                        ),
+                        flush=True,
+                    )
+            for key in (
+                "loss",
+                "learning_rate",
+                "validation_micro_f1",
+                "threshold",
+                "documents_per_second",
+            ):
                 if row[key] is not None:
                     tf.summary.scalar(f"epoch_{key}", row[key], step=state.step)
             checkpoints.save(state)
@@ -202,11 +268,21 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
 
     if stopped_by and not _is_finished(state, config):
         if chief:
-            print(f"stopped by {stopped_by} after step {state.step:,}, which is saved; the same command resumes there", flush=True)
+            print(
+                f"stopped by {stopped_by} after step {state.step:,}, which is saved; the same command resumes there",
+                flush=True,
+            )
         sys.exit(exit_status(stopped_by))
     if chief:
-        best = f"; best: epoch {state.best_epoch}, validation micro-F1 {state.best_micro_f1:.4f}" if dataset.examples("validation") else ""
-        print(f"trained {state.epoch} epochs, {state.step:,} steps{best}; checkpoints in {run_dir}", flush=True)
+        best = (
+            f"; best: epoch {state.best_epoch}, validation micro-F1 {state.best_micro_f1:.4f}"
+            if dataset.examples("validation")
+            else ""
+        )
+        print(
+            f"trained {state.epoch} epochs, {state.step:,} steps{best}; checkpoints in {run_dir}",
+            flush=True,
+        )
 
 
 def _label_sampler(experiment: Experiment) -> LabelSampler | None:
@@ -218,7 +294,11 @@ def _label_sampler(experiment: Experiment) -> LabelSampler | None:
             f"loss.negatives: received 'sampled', and the model {config.model.name} cannot give the logits of some labels alone; "
             "expected `call(tokens, training=False, labels=None)`, labels being the int64 ids of those whose logits it returns"
         )
-    return LabelSampler(experiment.dataset.positives("train"), num_sampled=config.loss.num_sampled, seed=config.train.seed)
+    return LabelSampler(
+        experiment.dataset.positives("train"),
+        num_sampled=config.loss.num_sampled,
+        seed=config.train.seed,
+    )
 
 
 def _check_config(experiment: Experiment) -> None:
@@ -230,7 +310,9 @@ def _check_config(experiment: Experiment) -> None:
             f"{config.train.accumulate_steps} x {replicas}"
         )
     if config.optimizer.schedule == "plateau" and not experiment.dataset.examples("validation"):
-        raise UserError("optimizer.schedule: received 'plateau', and the dataset has no validation split; expected another schedule, or the split")
+        raise UserError(
+            "optimizer.schedule: received 'plateau', and the dataset has no validation split; expected another schedule, or the split"
+        )
 
 
 # --- the run directory -----------------------------------------------------------------
@@ -245,7 +327,9 @@ def _open_run_together(experiment: Experiment, *, fresh: bool) -> None:
         except UserError as error:
             refusal = error
     if sum_over_workers(experiment.strategy, int(refusal is not None)):
-        raise refusal or UserError("the chief, worker 0, has refused to start; its own message says why")
+        raise refusal or UserError(
+            "the chief, worker 0, has refused to start; its own message says why"
+        )
 
 
 def _open_run(experiment: Experiment, *, fresh: bool) -> None:
@@ -256,26 +340,41 @@ def _open_run(experiment: Experiment, *, fresh: bool) -> None:
         shutil.rmtree(run_dir)
     if (run_dir / CONFIG).exists():
         then, now = (_decisive(c) for c in (load_config(run_dir / CONFIG), config))
-        rows = [f"  {key}: run {a!r}, config {b!r}" for key, a, b in differing_keys(then, now) if key not in _may_change(config)]
+        rows = [
+            f"  {key}: run {a!r}, config {b!r}"
+            for key, a, b in differing_keys(then, now)
+            if key not in _may_change(config)
+        ]
         saved = run_dir / DATASET_MANIFEST
         if not rows and saved.exists() and saved.read_text(encoding="utf-8") != manifest:
-            rows = [f"  dataset: {experiment.dataset.directory} was made again, and differs from the one the run began with"]
+            rows = [
+                f"  dataset: {experiment.dataset.directory} was made again, and differs from the one the run began with"
+            ]
         if rows:
             advice = "set the keys back, choose another train.run_dir, or give --fresh to delete the run and start again"
-            raise UserError(f"the run in {run_dir} cannot be resumed:\n" + "\n".join(rows) + f"\n{advice}")
+            raise UserError(
+                f"the run in {run_dir} cannot be resumed:\n" + "\n".join(rows) + f"\n{advice}"
+            )
     elif run_dir.exists() and any(run_dir.iterdir()):
-        raise UserError(f"train.run_dir: {run_dir} holds files and no run; expected a new directory")
+        raise UserError(
+            f"train.run_dir: {run_dir} holds files and no run; expected a new directory"
+        )
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run_dir / DATASET_MANIFEST, manifest)
         write_atomically(run_dir / CONFIG, config.to_yaml())
     except OSError as error:
-        raise UserError(f"train.run_dir: cannot write in {run_dir}: {error.strerror}; expected a directory you may write") from None
+        raise UserError(
+            f"train.run_dir: cannot write in {run_dir}: {error.strerror}; expected a directory you may write"
+        ) from None
 
 
 def _may_change(config: Config) -> tuple[str, ...]:
     # The learning rate of every step follows from the number of epochs, unless it is constant.
-    constant = config.optimizer.schedule in ("constant", "plateau") and config.optimizer.warmup_fraction == 0
+    constant = (
+        config.optimizer.schedule in ("constant", "plateau")
+        and config.optimizer.warmup_fraction == 0
+    )
     return (*_MAY_CHANGE, "train.epochs") if constant else _MAY_CHANGE
 
 
@@ -306,13 +405,21 @@ def _agreed(stop: StopRequest, strategy: tf.distribute.Strategy) -> str | None:
     return (stop.requested or "SIGTERM") if count else None
 
 
-def _progress(state: RunState, config: Config, chief: bool) -> contextlib.AbstractContextManager[ProgressLine | None]:
-    return ProgressLine(f"epoch {state.epoch + 1}/{config.train.epochs}") if chief else contextlib.nullcontext()
+def _progress(
+    state: RunState, config: Config, chief: bool
+) -> contextlib.AbstractContextManager[ProgressLine | None]:
+    return (
+        ProgressLine(f"epoch {state.epoch + 1}/{config.train.epochs}")
+        if chief
+        else contextlib.nullcontext()
+    )
 
 
 def _is_finished(state: RunState, config: Config) -> bool:
     patience = config.train.patience
-    out_of_patience = patience is not None and state.best_epoch and state.epoch - state.best_epoch >= patience
+    out_of_patience = (
+        patience is not None and state.best_epoch and state.epoch - state.best_epoch >= patience
+    )
     return state.stopped or state.epoch >= config.train.epochs or bool(out_of_patience)
 
 
@@ -332,14 +439,22 @@ def _check_losses(losses_of_steps: np.ndarray, step: int) -> None:
     """Raises UserError if a loss is no number; `step` steps were done before."""
     wrong = np.flatnonzero(~np.isfinite(losses_of_steps))
     if wrong.size:
-        raise _diverged(f"the loss became {losses_of_steps[wrong[0]]} at step {step + wrong[0] + 1:,}", step, step + len(losses_of_steps))
+        raise _diverged(
+            f"the loss became {losses_of_steps[wrong[0]]} at step {step + wrong[0] + 1:,}",
+            step,
+            step + len(losses_of_steps),
+        )
 
 
 def _check_variables(variables: Sequence[keras.Variable], step: int) -> None:
     """Raises UserError if a weight is no number: a last step may do that after its loss was computed, and is then not saved."""
     for variable in variables:
-        if tf.as_dtype(variable.dtype).is_floating and not tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(variable.value))):
-            raise _diverged(f"{variable.path} holds values that are not finite after step {step:,}", step, step)
+        if tf.as_dtype(variable.dtype).is_floating and not tf.reduce_all(
+            tf.math.is_finite(tf.convert_to_tensor(variable.value))
+        ):
+            raise _diverged(
+                f"{variable.path} holds values that are not finite after step {step:,}", step, step
+            )
 
 
 def _diverged(what: str, first: int, last: int) -> UserError:
@@ -353,13 +468,23 @@ def _diverged(what: str, first: int, last: int) -> UserError:
 def _end_epoch(state: RunState, config: Config, evaluator: Evaluator, *, examples: int) -> bool:
     """Validates, and brings the state to the start of the next epoch. Returns whether the epoch was the best."""
     if not state.documents:
-        raise UserError("none of the train split's documents could be read; expected a dataset that is not damaged: run the preprocessing again")
-    row = {"epoch": state.epoch + 1, "step": state.step, "loss": state.loss_sum / state.documents, "skipped": examples - state.documents}
+        raise UserError(
+            "none of the train split's documents could be read; expected a dataset that is not damaged: run the preprocessing again"
+        )
+    row = {
+        "epoch": state.epoch + 1,
+        "step": state.step,
+        "loss": state.loss_sum / state.documents,
+        "skipped": examples - state.documents,
+    }
     row |= {"validation_micro_f1": None, "threshold": None}
     histogram = evaluator.histogram("validation")
     if histogram.any():
         tuned = thresholds.tune(histogram, min_positives=config.evaluate.min_positives)
-        row |= {"validation_micro_f1": thresholds.micro_f1(histogram, tuned), "threshold": tuned.global_threshold}
+        row |= {
+            "validation_micro_f1": thresholds.micro_f1(histogram, tuned),
+            "threshold": tuned.global_threshold,
+        }
     state.epoch, state.step_in_epoch, state.loss_sum, state.documents = state.epoch + 1, 0, 0.0, 0
     state.history.append(row)
     # Without a validation split the newest epoch is taken for the best, and nothing stops early.
@@ -369,7 +494,9 @@ def _end_epoch(state: RunState, config: Config, evaluator: Evaluator, *, example
     return is_best
 
 
-def _lower_rate_on_plateau(state: RunState, config: OptimizerConfig, optimizer: keras.optimizers.Optimizer) -> None:
+def _lower_rate_on_plateau(
+    state: RunState, config: OptimizerConfig, optimizer: keras.optimizers.Optimizer
+) -> None:
     if state.epoch - max(state.best_epoch, state.rate_epoch) >= config.plateau_patience:
         state.rate_epoch = state.epoch
         factor = max(optimizer.rate_factor.numpy() * config.plateau_factor, config.final_fraction)

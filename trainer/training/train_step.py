@@ -65,11 +65,20 @@ def make_train_steps(
             loss_sum, gradients = tf.constant(0.0), [None] * len(model.trainable_variables)
             for start in range(0, accumulate_steps * pass_size, pass_size):
                 # One after the other, or the activations of all passes would be held at once.
-                with tf.control_dependencies(tf.nest.flatten([loss_sum, *(g for g in gradients if g is not None)], expand_composites=True)):
-                    part = tf.nest.map_structure(lambda values, start=start: values[start : start + pass_size], batch)
+                with tf.control_dependencies(
+                    tf.nest.flatten(
+                        [loss_sum, *(g for g in gradients if g is not None)], expand_composites=True
+                    )
+                ):
+                    part = tf.nest.map_structure(
+                        lambda values, start=start: values[start : start + pass_size], batch
+                    )
                     part_loss, part_gradients = gradients_of(part)
                 loss_sum += part_loss
-                gradients = [optimizers.add_gradients(total, own) for total, own in zip(gradients, part_gradients, strict=True)]
+                gradients = [
+                    optimizers.add_gradients(total, own)
+                    for total, own in zip(gradients, part_gradients, strict=True)
+                ]
         optimizer.apply(gradients, model.trainable_variables)  # sums the gradients of all replicas
         return tf.stack([loss_sum, tf.reduce_sum(batch["mask"])])
 

@@ -33,8 +33,18 @@ SPECS = {
     "off": OFF,
     "lower": {"normalize": "lower", "stop_words": ("the", "word"), "max_tokens": 9},
     "nfkc": OFF | {"normalize": "nfkc", "strip_html": True},
-    "scripts": {"tokenizer": "unicode_script", "keep_characters": None, "stop_words": "english", "drop_tokens_with_digits": True},
-    "characters": {"tokenizer": "character", "normalize": "lower", "keep_characters": None, "max_tokens": 30},
+    "scripts": {
+        "tokenizer": "unicode_script",
+        "keep_characters": None,
+        "stop_words": "english",
+        "drop_tokens_with_digits": True,
+    },
+    "characters": {
+        "tokenizer": "character",
+        "normalize": "lower",
+        "keep_characters": None,
+        "max_tokens": 30,
+    },
     "matches": {"token_pattern": r"\p{L}(\p{L}|\d)*|\W", "keep_characters": None},
     "pieces": {
         "normalize": "lower",
@@ -47,11 +57,24 @@ SPECS = {
 
 @functools.cache
 def _analyzer(key: str) -> Analyzer:
-    return Analyzer(TextConfig(**json.loads(key, object_hook=lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()})))
+    return Analyzer(
+        TextConfig(
+            **json.loads(
+                key,
+                object_hook=lambda d: {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in d.items()
+                },
+            )
+        )
+    )
 
 
 def analyze_bytes(texts: list[bytes], **text) -> list[bytes]:
-    return _analyzer(json.dumps(text))(tf.constant(texts, tf.string, shape=[len(texts)])).numpy().tolist()
+    return (
+        _analyzer(json.dumps(text))(tf.constant(texts, tf.string, shape=[len(texts)]))
+        .numpy()
+        .tolist()
+    )
 
 
 def analyze(raw: str, **text) -> str:
@@ -90,15 +113,37 @@ def test_every_choice_of_a_key_differs_from_every_other():
 
 # --- golden outputs --------------------------------------------------------------------
 
-PIECES = {"wordpiece": ("[UNK]", "un", "##aff", "##able", "ab", "abc", "##abc", "##d", "##dx", "##ce", "##c", "\u00e9", "##\u6771")}
-HTML, URLS, CONTRACTIONS = (OFF | {key: True} for key in ("strip_html", "strip_urls", "expand_contractions"))
+PIECES = {
+    "wordpiece": (
+        "[UNK]",
+        "un",
+        "##aff",
+        "##able",
+        "ab",
+        "abc",
+        "##abc",
+        "##d",
+        "##dx",
+        "##ce",
+        "##c",
+        "\u00e9",
+        "##\u6771",
+    )
+}
+HTML, URLS, CONTRACTIONS = (
+    OFF | {key: True} for key in ("strip_html", "strip_urls", "expand_contractions")
+)
 
 
 @pytest.mark.parametrize(
     ("text", "raw", "expected"),
     [
         # everything
-        ({}, "<p>It&rsquo;s the CAF\u00c9&#39;s <i>menu</i>: don&#x27;t miss www.menu.fr/a?b=c !</p>", "it the caf\u00e9 menu do not miss"),
+        (
+            {},
+            "<p>It&rsquo;s the CAF\u00c9&#39;s <i>menu</i>: don&#x27;t miss www.menu.fr/a?b=c !</p>",
+            "it the caf\u00e9 menu do not miss",
+        ),
         ({}, "", ""),
         ({}, " \t\r\n\u3000", ""),
         # invalid UTF-8 and control characters
@@ -114,7 +159,11 @@ HTML, URLS, CONTRACTIONS = (OFF | {key: True} for key in ("strip_html", "strip_u
         (HTML, "1 < 2 and 3 > 2, a <b and c, x <- y <3", "1 < 2 and 3 > 2, a <b and c, x <- y <3"),
         (HTML, "a<!-- never closed b", "a<!-- never closed b"),
         (HTML, "a<script>never closed", "a never closed"),
-        (HTML, "&lt;b&gt; &quot;x&quot; &apos;y&#39; a&nbsp;b &#xA0;&#x3c;&#62; &hellip;&mdash;", "<b> \"x\" 'y' a b <> ...-"),
+        (
+            HTML,
+            "&lt;b&gt; &quot;x&quot; &apos;y&#39; a&nbsp;b &#xA0;&#x3c;&#62; &hellip;&mdash;",
+            "<b> \"x\" 'y' a b <> ...-",
+        ),
         (HTML, "&amp;lt; &amp;amp; &#38;gt; &amp;#39;", "&lt; &amp; &gt; &#39;"),
         (HTML, "&lt &unknown; AT&T", "&lt &unknown; AT&T"),
         # URLs
@@ -124,17 +173,41 @@ HTML, URLS, CONTRACTIONS = (OFF | {key: True} for key in ("strip_html", "strip_u
         (URLS, "http://a.b\u3000word\u00a0two\u2028three", "word two three"),
         (URLS, "awww.x http:/a", "awww.x http:/a"),
         # normalisation
-        (OFF | {"normalize": "none"}, "\ufb01 \u2460 \u00c5 A\u030a", "\ufb01 \u2460 \u00c5 A\u030a"),
-        (OFF | {"normalize": "lower"}, "\u00c9T\u00c9 \u0391\u03a3 STRASSE \u00df \uff21", "\u00e9t\u00e9 \u03b1\u03c2 strasse \u00df \uff41"),
-        (OFF | {"normalize": "nfkc"}, "\ufb01 \u2460 \u212b A\u030a \uff21\uff07 x\u00b2", "fi 1 \u00c5 \u00c5 A' x2"),
-        (OFF | {"normalize": "nfkc_casefold"}, "STRASSE \u00df \u0391\u03a3\u03c2 \ufb01 \u212a", "strasse ss \u03b1\u03c3\u03c3 fi k"),
+        (
+            OFF | {"normalize": "none"},
+            "\ufb01 \u2460 \u00c5 A\u030a",
+            "\ufb01 \u2460 \u00c5 A\u030a",
+        ),
+        (
+            OFF | {"normalize": "lower"},
+            "\u00c9T\u00c9 \u0391\u03a3 STRASSE \u00df \uff21",
+            "\u00e9t\u00e9 \u03b1\u03c2 strasse \u00df \uff41",
+        ),
+        (
+            OFF | {"normalize": "nfkc"},
+            "\ufb01 \u2460 \u212b A\u030a \uff21\uff07 x\u00b2",
+            "fi 1 \u00c5 \u00c5 A' x2",
+        ),
+        (
+            OFF | {"normalize": "nfkc_casefold"},
+            "STRASSE \u00df \u0391\u03a3\u03c2 \ufb01 \u212a",
+            "strasse ss \u03b1\u03c3\u03c3 fi k",
+        ),
         (OFF | {"normalize": "nfkc_casefold"}, "\u0345 \u1fb3", "\u03b9 \u03b1\u03b9"),
         # contractions
-        (CONTRACTIONS, "can't won't shan't don't let's", "can not will not shall not do not let us"),
+        (
+            CONTRACTIONS,
+            "can't won't shan't don't let's",
+            "can not will not shall not do not let us",
+        ),
         (CONTRACTIONS, "Can\u2019t Won\u2019t ISN\u02bcT I\u2019m", "Can not Will not IS not i am"),
         (CONTRACTIONS, "I'd've they're we'll it's Jo's", "I would have they are we will it Jo"),
         (CONTRACTIONS, "can't can't, don't. isn't", "can not can not, do not. is not"),
-        (CONTRACTIONS, "'d\u00e9j\u00e0' 's\u00fc\u00df' 'sure' aujourd'hui n'tx", "'d\u00e9j\u00e0' 's\u00fc\u00df' 'sure' aujourd'hui n'tx"),
+        (
+            CONTRACTIONS,
+            "'d\u00e9j\u00e0' 's\u00fc\u00df' 'sure' aujourd'hui n'tx",
+            "'d\u00e9j\u00e0' 's\u00fc\u00df' 'sure' aujourd'hui n'tx",
+        ),
         # characters kept
         (OFF | {"keep_characters": r"\p{L}"}, "a1-b_\u00e9\u6771!c", "a b \u00e9\u6771 c"),
         (OFF | {"keep_characters": "a-z-"}, "well-known [x] Y\\s", "well-known x s"),
@@ -163,15 +236,31 @@ HTML, URLS, CONTRACTIONS = (OFF | {key: True} for key in ("strip_html", "strip_u
         (OFF | {"stop_words": ()}, "the cat", "the cat"),
         (OFF | {"stop_words": ("a",), "tokenizer": "character"}, "abad", "b d"),
         (OFF | {"drop_tokens_with_digits": True}, "a1 b 2 c\u0663 \u00b2 d", "b \u00b2 d"),
-        (OFF | {"drop_tokens_with_digits": True, "stop_words": ("b",), "max_tokens": 2}, "1 b c d e", "c d"),
+        (
+            OFF | {"drop_tokens_with_digits": True, "stop_words": ("b",), "max_tokens": 2},
+            "1 b c d e",
+            "c d",
+        ),
         (OFF | {"max_tokens": 2}, "a b c", "a b"),
         (OFF | {"max_tokens": 2}, "a", "a"),
         # pieces
         (OFF | PIECES, "unaffable", "un ##aff ##able"),
-        (OFF | PIECES, "un able affable unable", "un [UNK] [UNK] un ##able"),  # `able` only goes on with a word
-        (OFF | PIECES, "unaff unaffx affunable", "un ##aff [UNK] [UNK]"),  # a word is spelled whole or not at all
+        (
+            OFF | PIECES,
+            "un able affable unable",
+            "un [UNK] [UNK] un ##able",
+        ),  # `able` only goes on with a word
+        (
+            OFF | PIECES,
+            "unaff unaffx affunable",
+            "un ##aff [UNK] [UNK]",
+        ),  # a word is spelled whole or not at all
         (OFF | PIECES, "Unable", "[UNK]"),
-        (OFF | PIECES, "ab abc abcd abcdx", "ab abc abc ##d abc ##dx"),  # the longest piece first ...
+        (
+            OFF | PIECES,
+            "ab abc abcd abcdx",
+            "ab abc abc ##d abc ##dx",
+        ),  # the longest piece first ...
         (OFF | PIECES, "abce", "[UNK]"),  # ... though another way would spell this one
         (OFF | PIECES, "\u00e9\u6771 \u6771", "\u00e9 ##\u6771 [UNK]"),
         (OFF | PIECES, "[UNK] ##able", "[UNK] ##able"),
@@ -179,7 +268,11 @@ HTML, URLS, CONTRACTIONS = (OFF | {key: True} for key in ("strip_html", "strip_u
         (OFF | PIECES, "abc" * 200 + "d", "[UNK]"),  # more than 600 bytes
         (OFF | PIECES, "", ""),
         (OFF | PIECES | {"stop_words": ("unable",)}, "unable un able", "un [UNK]"),
-        (OFF | PIECES | {"max_tokens": 4}, "un unaffable un un", "un un ##aff ##able"),  # so many pieces ...
+        (
+            OFF | PIECES | {"max_tokens": 4},
+            "un unaffable un un",
+            "un un ##aff ##able",
+        ),  # so many pieces ...
         (OFF | PIECES | {"max_tokens": 2}, "un un un unable", "un un"),  # ... of so many words
         (PIECES, "Un<b>able</b>, UNAFFABLE!", "un [UNK] un ##aff ##able"),
     ],
@@ -228,7 +321,10 @@ def test_unreadable_stop_word_file_is_a_user_error(tmp_path, content):
     file = tmp_path / "stop.txt"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserError, match=r"text\.stop_words: cannot read '.*stop\.txt': .*Expected `english`, a list, or a UTF-8 file"):
+    with pytest.raises(
+        UserError,
+        match=r"text\.stop_words: cannot read '.*stop\.txt': .*Expected `english`, a list, or a UTF-8 file",
+    ):
         Analyzer(TextConfig(stop_words=str(file)))
 
 
@@ -261,7 +357,9 @@ def test_pieces_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_pa
     file = tmp_path / "vocab.txt"
     file.write_bytes("\ufeff[PAD]\n[UNK]\nb\n##\u00e9\na\n".encode())
     resolved = resolve(TextConfig(wordpiece=str(file)))
-    assert resolved == TextConfig(wordpiece=("[PAD]", "[UNK]", "b", "##\u00e9", "a"))  # in their order: a piece's number may be known elsewhere
+    assert resolved == TextConfig(
+        wordpiece=("[PAD]", "[UNK]", "b", "##\u00e9", "a")
+    )  # in their order: a piece's number may be known elsewhere
     file.write_bytes(b"[PAD]\r\n[UNK]\r\nb\r\n##\xc3\xa9\r\na")
     assert resolve(TextConfig(wordpiece=str(file))) == resolved
     file.unlink()
@@ -273,10 +371,22 @@ def test_pieces_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_pa
     [
         ((), "received 0 pieces in the list without [UNK], expected it among them"),
         (("a", "[unk]"), "received 2 pieces in the list without [UNK], expected it among them"),
-        (("[UNK]", "a", "a"), "received 'a' a second time as piece 3 in the list, expected each piece once"),
-        (("[UNK]", ""), "received '' as piece 2 in the list, expected pieces without white space, and no empty one"),
-        (("[UNK]", "a b"), "received 'a b' as piece 2 in the list, expected pieces without white space"),
-        (("[UNK]", "a\u3000"), "received 'a\\u3000' as piece 2 in the list, expected pieces without white space"),
+        (
+            ("[UNK]", "a", "a"),
+            "received 'a' a second time as piece 3 in the list, expected each piece once",
+        ),
+        (
+            ("[UNK]", ""),
+            "received '' as piece 2 in the list, expected pieces without white space, and no empty one",
+        ),
+        (
+            ("[UNK]", "a b"),
+            "received 'a b' as piece 2 in the list, expected pieces without white space",
+        ),
+        (
+            ("[UNK]", "a\u3000"),
+            "received 'a\\u3000' as piece 2 in the list, expected pieces without white space",
+        ),
     ],
 )
 def test_pieces_that_cannot_be_a_tokenizers_are_a_user_error(tmp_path, pieces, reason):
@@ -288,7 +398,9 @@ def test_pieces_that_cannot_be_a_tokenizers_are_a_user_error(tmp_path, pieces, r
     if pieces:
         with pytest.raises(UserError) as raised:
             resolve(TextConfig(wordpiece=str(file)))
-        assert str(raised.value).startswith(f"text.wordpiece: {reason.replace('in the list', f'in {file}')}")
+        assert str(raised.value).startswith(
+            f"text.wordpiece: {reason.replace('in the list', f'in {file}')}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -322,8 +434,13 @@ def test_pieces_are_those_of_the_definition(words, pieces):
     def spell(word: str) -> list[str]:
         found, start = [], 0
         while start < len(word):
-            marked = [(end, ("##" if start else "") + word[start:end]) for end in range(len(word), start, -1)]
-            end, piece = next(((end, piece) for end, piece in marked if piece in pieces), (None, None))
+            marked = [
+                (end, ("##" if start else "") + word[start:end])
+                for end in range(len(word), start, -1)
+            ]
+            end, piece = next(
+                ((end, piece) for end, piece in marked if piece in pieces), (None, None)
+            )
             if piece is None:
                 return ["[UNK]"]
             found, start = [*found, piece], end
@@ -331,7 +448,10 @@ def test_pieces_are_those_of_the_definition(words, pieces):
 
     text = TextConfig(**OFF, wordpiece=("[UNK]", *sorted(pieces)))
     expected = " ".join(piece for word in words for piece in spell(word))
-    assert analyzer_module.PieceTokenizer(text)(tf.ragged.constant([words])).numpy()[0].decode() == expected
+    assert (
+        analyzer_module.PieceTokenizer(text)(tf.ragged.constant([words])).numpy()[0].decode()
+        == expected
+    )
 
 
 # --- invariants ------------------------------------------------------------------------
@@ -356,15 +476,51 @@ FRAGMENTS = [
         "\u2019s",
         "I'm",
     ),
-    *(" ", "\u00a0", "\u2028", "\n", "\x00", "\x01", "\x02", "\x85", "\ufeff", "\u200d", "\u0345", "\u0301", "\u00a8", "\ufdfa", "\u1e9e", "\u0130"),
-    *("a", "Z", "7", "\u0663", "-", "_", ".", "the", "\u6771", "\u05d0", "\U0001f469\u200d\U0001f467", "\U000e0001"),
+    *(
+        " ",
+        "\u00a0",
+        "\u2028",
+        "\n",
+        "\x00",
+        "\x01",
+        "\x02",
+        "\x85",
+        "\ufeff",
+        "\u200d",
+        "\u0345",
+        "\u0301",
+        "\u00a8",
+        "\ufdfa",
+        "\u1e9e",
+        "\u0130",
+    ),
+    *(
+        "a",
+        "Z",
+        "7",
+        "\u0663",
+        "-",
+        "_",
+        ".",
+        "the",
+        "\u6771",
+        "\u05d0",
+        "\U0001f469\u200d\U0001f467",
+        "\U000e0001",
+    ),
 ]
-documents = st.text().map(str.encode) | st.binary() | st.lists(st.sampled_from(FRAGMENTS)).map("".join).map(str.encode)
+documents = (
+    st.text().map(str.encode)
+    | st.binary()
+    | st.lists(st.sampled_from(FRAGMENTS)).map("".join).map(str.encode)
+)
 
 
 def check_invariants(output: bytes, max_tokens: int | None) -> None:
     string = output.decode("utf-8")
-    assert not [c for c in set(string) if unicodedata.category(c) == "Cc" or (c.isspace() and c != " ")]
+    assert not [
+        c for c in set(string) if unicodedata.category(c) == "Cc" or (c.isspace() and c != " ")
+    ]
     tokens = string.split(" ") if string else []
     assert "" not in tokens  # so no double, leading or trailing space
     assert max_tokens is None or len(tokens) <= max_tokens
@@ -384,7 +540,10 @@ def test_any_document_becomes_tokens_joined_by_one_space_whatever_its_batch(spec
 def test_every_code_point_inside_of_a_word_keeps_the_invariants(spec):
     code_points = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
     chunks = [code_points[i : i + 1000] for i in range(0, len(code_points), 1000)]
-    for output in analyze_bytes([" ".join(f"a{c}b" for c in chunk).encode() for chunk in chunks], **SPECS[spec] | {"max_tokens": None}):
+    for output in analyze_bytes(
+        [" ".join(f"a{c}b" for c in chunk).encode() for chunk in chunks],
+        **SPECS[spec] | {"max_tokens": None},
+    ):
         check_invariants(output, None)
 
 
@@ -395,7 +554,9 @@ def _on_all_texts() -> Analyzer:
 
 @settings(max_examples=50)
 @given(batch=st.lists(documents, min_size=1, max_size=20))
-def test_steps_that_pass_over_texts_that_do_not_need_them_give_the_bytes_of_steps_on_all_texts(batch):
+def test_steps_that_pass_over_texts_that_do_not_need_them_give_the_bytes_of_steps_on_all_texts(
+    batch,
+):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyzer_module, "_where", lambda is_wanted, strings, change: change(strings))
         expected = _on_all_texts()(tf.constant(batch)).numpy().tolist()
@@ -405,7 +566,9 @@ def test_steps_that_pass_over_texts_that_do_not_need_them_give_the_bytes_of_step
 def test_what_becomes_a_space_is_every_control_character_and_separator_but_the_space_itself():
     code_points = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
     matched = tf.strings.regex_full_match(code_points, analyzer_module._CONTROL_OR_SPACE).numpy()
-    expected = [(c != " ") and unicodedata.category(c) in ("Cc", "Zs", "Zl", "Zp") for c in code_points]
+    expected = [
+        (c != " ") and unicodedata.category(c) in ("Cc", "Zs", "Zl", "Zp") for c in code_points
+    ]
     assert matched.tolist() == expected
 
 
@@ -417,8 +580,24 @@ def test_empty_batch_gives_an_empty_batch():
 # --- the same bytes from a SavedModel in another process -------------------------------
 
 NASTY = [
-    *(b"", b" ", b"   \t\n\r ", b"\x00", b"a\x00b\x00", b"\x01a\x02", "\u3000\u00a0\u2028\u2029\x85".encode()),
-    *(b"\xe2\x82", b"a\xe2\x82 b", b"\xc0\xaf\xc1\xbf", b"\xe0\x80\xaf", b"\xed\xa0\x80\xed\xbf\xbf", b"\xf8\x88\x80\x80\x80", bytes(range(256))),
+    *(
+        b"",
+        b" ",
+        b"   \t\n\r ",
+        b"\x00",
+        b"a\x00b\x00",
+        b"\x01a\x02",
+        "\u3000\u00a0\u2028\u2029\x85".encode(),
+    ),
+    *(
+        b"\xe2\x82",
+        b"a\xe2\x82 b",
+        b"\xc0\xaf\xc1\xbf",
+        b"\xe0\x80\xaf",
+        b"\xed\xa0\x80\xed\xbf\xbf",
+        b"\xf8\x88\x80\x80\x80",
+        bytes(range(256)),
+    ),
     "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f3\ufe0f\u200d\U0001f308 \U0001f1e9\U0001f1ea".encode(),
     "e\u0301\u0301\u0301 \u0345 \u1fb3\u0345 o\u0308\u0323 \u0041\u030a \u0340\u0341".encode(),
     "\u05e9\u05dc\u05d5\u05dd \u202e\u0645\u0631\u062d\u0628\u0627\u202c \u0667\u0668 \u0628\u0650\u0633\u0652\u0645\u0650".encode(),
@@ -468,7 +647,11 @@ class _Served(tf.Module):
 
 
 def needs_tensorflow_text(text: TextConfig) -> bool:
-    return text.normalize.startswith("nfkc") or text.tokenizer == "unicode_script" or text.wordpiece is not None
+    return (
+        text.normalize.startswith("nfkc")
+        or text.tokenizer == "unicode_script"
+        or text.wordpiece is not None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -484,10 +667,14 @@ def served(tmp_path_factory) -> dict[str, list[bytes]]:
         module = _Served(Analyzer(TextConfig(**text)))
         tf.saved_model.save(module, str(folder / spec), signatures=module.__call__)
     stop_words.unlink()  # a SavedModel depends on no file of the machine that made it
-    (folder / "texts.json").write_text(json.dumps([base64.b64encode(text).decode() for text in NASTY]))
+    (folder / "texts.json").write_text(
+        json.dumps([base64.b64encode(text).decode() for text in NASTY])
+    )
     full = [spec for spec in SPECS if spec not in core]
     command = [sys.executable, "-I", "-c", SERVER, str(folder), json.dumps(core), json.dumps(full)]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     answers = json.loads((folder / "answers.json").read_text())
     assert len(core) >= 3 and len(full) >= 3
@@ -499,7 +686,9 @@ def test_saved_analyzer_gives_the_same_bytes_in_a_fresh_process(served, spec):
     expected = analyze_bytes(NASTY, **SPECS[spec])
     assert len(served[spec]) == len(NASTY)
     assert [i for i in range(len(NASTY)) if served[spec][i] != expected[i]] == []
-    assert sum(map(bool, expected)) > len(NASTY) // 2  # the inputs are not nasty to the point of emptiness
+    assert (
+        sum(map(bool, expected)) > len(NASTY) // 2
+    )  # the inputs are not nasty to the point of emptiness
     for output in expected:
         check_invariants(output, TextConfig(**SPECS[spec]).max_tokens)
 
@@ -509,13 +698,22 @@ def test_saved_analyzer_gives_the_same_bytes_in_a_fresh_process(served, spec):
 def test_core_analyzer_is_built_without_tensorflow_text(monkeypatch, normalize, tokenizer):
     monkeypatch.setitem(sys.modules, "tensorflow_text", None)  # an import now raises ImportError
     text = TextConfig(normalize=normalize, tokenizer=tokenizer)
-    assert Analyzer(text)(tf.constant(["a, B"])).numpy() == [b"a b" if normalize == "lower" else b"a B"]
+    assert Analyzer(text)(tf.constant(["a, B"])).numpy() == [
+        b"a b" if normalize == "lower" else b"a B"
+    ]
 
 
 @pytest.mark.parametrize(
-    "text", [{"normalize": "nfkc"}, {"normalize": "none", "tokenizer": "unicode_script"}, {"normalize": "none", "wordpiece": ("[UNK]", "a")}]
+    "text",
+    [
+        {"normalize": "nfkc"},
+        {"normalize": "none", "tokenizer": "unicode_script"},
+        {"normalize": "none", "wordpiece": ("[UNK]", "a")},
+    ],
 )
 def test_other_analyzers_do_need_tensorflow_text(monkeypatch, text):
     monkeypatch.setitem(sys.modules, "tensorflow_text", None)
-    with pytest.raises(Exception, match="import of tensorflow_text halted"):  # TensorFlow wraps the ImportError
+    with pytest.raises(
+        Exception, match="import of tensorflow_text halted"
+    ):  # TensorFlow wraps the ImportError
         Analyzer(TextConfig(**text))(tf.constant(["a"]))

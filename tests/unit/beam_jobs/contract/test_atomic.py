@@ -45,7 +45,11 @@ def test_publish_replaces_the_whole_older_dataset(tmp_path):
     (dataset / "stale-shard").touch()
     with staging(dataset) as staged:
         publish(write(staged, "new"), dataset)
-    assert (names(tmp_path), names(dataset), (dataset / "file").read_text()) == (["dataset"], ["file"], "new")
+    assert (names(tmp_path), names(dataset), (dataset / "file").read_text()) == (
+        ["dataset"],
+        ["file"],
+        "new",
+    )
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -99,7 +103,9 @@ def test_a_run_killed_after_the_renames_of_publish_keeps_the_new_dataset(tmp_pat
     assert (names(tmp_path), (dataset / "file").read_text()) == (["dataset"], "new")
 
 
-def test_a_run_that_fails_after_one_that_was_killed_between_the_renames_still_puts_the_dataset_back(tmp_path):
+def test_a_run_that_fails_after_one_that_was_killed_between_the_renames_still_puts_the_dataset_back(
+    tmp_path,
+):
     dataset = tmp_path / "dataset"
     write(tmp_path / ".dataset.old", "old")
     with pytest.raises(RuntimeError), staging(dataset):
@@ -131,7 +137,9 @@ def test_a_second_live_run_is_refused_and_disturbs_nothing(tmp_path):
         pass
 
 
-def test_a_lock_file_that_its_owner_has_just_removed_locks_nobody_out_and_lets_no_two_in(tmp_path, monkeypatch):
+def test_a_lock_file_that_its_owner_has_just_removed_locks_nobody_out_and_lets_no_two_in(
+    tmp_path, monkeypatch
+):
     dataset = tmp_path / "dataset"
     flock, removed = fcntl.flock, []
 
@@ -162,12 +170,21 @@ def test_a_link_to_the_dataset_stays_a_link(tmp_path):
     for content in ("new", "newer"):
         with staging(tmp_path / "dataset") as staged:
             publish(write(staged, content), tmp_path / "dataset")
-        assert ((tmp_path / "dataset").is_symlink(), (target / "file").read_text()) == (True, content)
+        assert ((tmp_path / "dataset").is_symlink(), (target / "file").read_text()) == (
+            True,
+            content,
+        )
     assert names(tmp_path) == ["dataset", "disk"]
 
 
 def test_only_our_own_leftovers_are_removed(tmp_path):
-    for name in (".dataset.staging-notes", ".dataset.older", ".dataset.staging-" + "0" * 32 + ".bak", "dataset.staging-" + "0" * 32, ".other.old"):
+    for name in (
+        ".dataset.staging-notes",
+        ".dataset.older",
+        ".dataset.staging-" + "0" * 32 + ".bak",
+        "dataset.staging-" + "0" * 32,
+        ".other.old",
+    ):
         write(tmp_path / name, "mine")
     before = names(tmp_path)
     with staging(tmp_path / "dataset"):
@@ -185,7 +202,10 @@ def test_a_published_dataset_is_readable_as_the_umask_says(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_the_users_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="output.dataset_dir: cannot write in .*file/x.*expected a directory you may write"):
+    with pytest.raises(
+        UserError,
+        match="output.dataset_dir: cannot write in .*file/x.*expected a directory you may write",
+    ):
         with staging(tmp_path / "file/x/dataset"):
             pass
     shutil.rmtree(tmp_path)

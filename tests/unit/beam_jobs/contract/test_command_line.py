@@ -23,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
 def test_config_and_every_set_reach_the_config(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("name: x\ndata: {source: python_docstrings}\n")
-    arguments = parser().parse_args(["--config", str(file), "--set", "train.epochs=3", "--set", "name=y"])
+    arguments = parser().parse_args(
+        ["--config", str(file), "--set", "train.epochs=3", "--set", "name=y"]
+    )
     config = command_line.config_from(arguments)
     assert (config.name, config.train.epochs) == ("y", 3)
 
@@ -49,7 +51,11 @@ def test_main_gets_its_arguments_and_a_good_run_returns():
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"), [(UserError("mend this"), 2, "error: mend this\n"), (KeyboardInterrupt(), 130, "interrupted\n")]
+    ("error", "status", "told"),
+    [
+        (UserError("mend this"), 2, "error: mend this\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
 )
 def test_expected_endings_are_one_line_and_a_status(capsys, error, status, told):
     def main(argv):
@@ -73,6 +79,14 @@ def test_reader_that_has_gone_makes_no_noise():
     script = "from beam_jobs.contract.command_line import run_main; run_main(lambda argv: print('told to nobody'), [])"
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (1, "")

@@ -20,7 +20,15 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import Section, describe_keys
 
 MINIMAL = {"name": "tiny", "data": {"source": "jsonl", "inputs": ["in.jsonl"]}}
-WITH_FIELDS = {"name": "tiny", "data": {"source": "jsonl", "inputs": ["in.jsonl"], "split_field": "part", "time_field": "created"}}
+WITH_FIELDS = {
+    "name": "tiny",
+    "data": {
+        "source": "jsonl",
+        "inputs": ["in.jsonl"],
+        "split_field": "part",
+        "time_field": "created",
+    },
+}
 
 # No value is the default of its key, as a test below proves.
 FULL = {
@@ -67,7 +75,12 @@ FULL = {
         "keep_unlabeled": False,
     },
     "splits": {"method": "hash", "train": 0.5, "validation": 0.25, "test": 0.25},
-    "output": {"dataset_dir": "elsewhere/dataset", "shards": 4, "shard_bytes": 4096, "compression": "gzip"},
+    "output": {
+        "dataset_dir": "elsewhere/dataset",
+        "shards": 4,
+        "shard_bytes": 4096,
+        "compression": "gzip",
+    },
     "model": {
         "name": "bow",
         "embedding_dim": 16,
@@ -132,30 +145,87 @@ FULL = {
         "propensity_a": 0.5,
         "propensity_b": 0.4,
     },
-    "export": {"model_dir": "elsewhere/model", "top_k": 9, "threshold": "global", "weights": "float16"},
+    "export": {
+        "model_dir": "elsewhere/model",
+        "top_k": 9,
+        "threshold": "global",
+        "weights": "float16",
+    },
 }
 # The other kinds of sections that come in kinds; no value is the default of its key either.
-_EMBEDDINGS = {"embedding_dim": 16, "dropout": 0.25, "vectors": "vectors.txt", "freeze_vectors": True}
+_EMBEDDINGS = {
+    "embedding_dim": 16,
+    "dropout": 0.25,
+    "vectors": "vectors.txt",
+    "freeze_vectors": True,
+}
 _SAMPLED = {"negatives": "sampled", "num_sampled": 64}
 OTHER_KINDS = [
-    ("model", {"name": "mlp", "token_weights": "uniform", "bigram_buckets": 64, "hidden_units": [8, 4]} | _EMBEDDINGS),
-    ("model", {"name": "cnn", "max_tokens": None, "filter_widths": [1, 2], "filters": 8} | _EMBEDDINGS),
     (
         "model",
-        {"name": "lstm", "max_tokens": 9, "units": 8, "layers": 2, "bidirectional": False, "pooling": "last", "spatial_dropout": 0.2} | _EMBEDDINGS,
+        {"name": "mlp", "token_weights": "uniform", "bigram_buckets": 64, "hidden_units": [8, 4]}
+        | _EMBEDDINGS,
+    ),
+    (
+        "model",
+        {"name": "cnn", "max_tokens": None, "filter_widths": [1, 2], "filters": 8} | _EMBEDDINGS,
+    ),
+    (
+        "model",
+        {
+            "name": "lstm",
+            "max_tokens": 9,
+            "units": 8,
+            "layers": 2,
+            "bidirectional": False,
+            "pooling": "last",
+            "spatial_dropout": 0.2,
+        }
+        | _EMBEDDINGS,
     ),
     ("model", {"name": "cnn_lwan", "max_tokens": 9, "filter_width": 3, "filters": 8} | _EMBEDDINGS),
-    ("model", {"name": "transformer", "max_tokens": 9, "layers": 1, "heads": 2, "feed_forward_dim": 8, "positions": "learned"} | _EMBEDDINGS),
+    (
+        "model",
+        {
+            "name": "transformer",
+            "max_tokens": 9,
+            "layers": 1,
+            "heads": 2,
+            "feed_forward_dim": 8,
+            "positions": "learned",
+        }
+        | _EMBEDDINGS,
+    ),
     ("model", {"name": "custom", "build": "own.models:build"}),
     ("splits", {"method": "stratified", "train": 0.5, "validation": 0.25, "test": 0.25}),
     ("splits", {"method": "folds", "folds": 5, "fold": 1}),
     ("splits", {"method": "column", "train": ["tr"], "validation": ["va"], "test": ["te"]}),
     ("splits", {"method": "files", "validation": ["*dev*"], "test": ["*test*"]}),
-    ("splits", {"method": "time", "validation_from": "2024-01-01", "test_from": "2024-06-01T12:00:00+02:00"}),
+    (
+        "splits",
+        {
+            "method": "time",
+            "validation_from": "2024-01-01",
+            "test_from": "2024-06-01T12:00:00+02:00",
+        },
+    ),
     ("splits", {"method": "time_fractions", "train": 0.5, "validation": 0.25, "test": 0.25}),
     ("loss", {"name": "focal", "gamma": 1.0, "alpha": None, "label_smoothing": 0.1} | _SAMPLED),
-    ("loss", {"name": "asymmetric", "gamma_positive": 1.0, "gamma_negative": 2.0, "probability_shift": 0.0, "label_smoothing": 0.1} | _SAMPLED),
-    ("loss", {"name": "class_balanced", "beta": 0.9, "gamma": 2.0, "label_smoothing": 0.1} | _SAMPLED),
+    (
+        "loss",
+        {
+            "name": "asymmetric",
+            "gamma_positive": 1.0,
+            "gamma_negative": 2.0,
+            "probability_shift": 0.0,
+            "label_smoothing": 0.1,
+        }
+        | _SAMPLED,
+    ),
+    (
+        "loss",
+        {"name": "class_balanced", "beta": 0.9, "gamma": 2.0, "label_smoothing": 0.1} | _SAMPLED,
+    ),
     (
         "loss",
         {
@@ -171,31 +241,72 @@ OTHER_KINDS = [
         | _SAMPLED,
     ),
 ]
-DATASET_SECTIONS = {"name", "data", "text", "vocabulary", "duplicates", "labels", "splits", "output"}
-LEAVES = [(section, key) for section, values in FULL.items() if isinstance(values, dict) for key in values]
-DOCSTRINGS = {"source": "python_docstrings", "packages": ["numpy"], "min_words": 3, "label_depth": 1, "max_reject_fraction": 1.0}
+DATASET_SECTIONS = {
+    "name",
+    "data",
+    "text",
+    "vocabulary",
+    "duplicates",
+    "labels",
+    "splits",
+    "output",
+}
+LEAVES = [
+    (section, key) for section, values in FULL.items() if isinstance(values, dict) for key in values
+]
+DOCSTRINGS = {
+    "source": "python_docstrings",
+    "packages": ["numpy"],
+    "min_words": 3,
+    "label_depth": 1,
+    "max_reject_fraction": 1.0,
+}
 # The other kinds of sources; no value is the default of its key either.
 _FILES = {"inputs": ["a"], "max_row_bytes": 1000, "max_reject_fraction": 1.0}
 OTHER_SOURCES = [
     FULL["data"]
-    | {"source": "csv", "columns": ["a", "b"], "delimiter": "\t", "quote_character": "'", "double_quote": False, "escape_character": "\\"}
+    | {
+        "source": "csv",
+        "columns": ["a", "b"],
+        "delimiter": "\t",
+        "quote_character": "'",
+        "double_quote": False,
+        "escape_character": "\\",
+    }
     | {"encoding": "latin-1"},
     FULL["data"] | {"source": "parquet"},
     {"source": "directories", "encoding": "cp1252", "remove": ["headers", "quotes"], **_FILES},
-    {"source": "stack_exchange", "text_fields": ["body", "title"], "join_text_fields": False, "metadata_fields": ["Score"], **_FILES},
+    {
+        "source": "stack_exchange",
+        "text_fields": ["body", "title"],
+        "join_text_fields": False,
+        "metadata_fields": ["Score"],
+        **_FILES,
+    },
     {
         "source": "custom",
         "reader": "my.module:Reader",
         "text_fields": ["title", "body"],
         "metadata_fields": ["section"],
-        "options": {"folder": "a", "depth": 3, "share": 0.5, "all": True, "names": ["x", "y"], "none": None},
+        "options": {
+            "folder": "a",
+            "depth": 3,
+            "share": 0.5,
+            "all": True,
+            "names": ["x", "y"],
+            "none": None,
+        },
         "max_reject_fraction": 1.0,
     },
 ]
 
 
 def sections_of(field) -> list[type[Section]]:
-    return [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type) and issubclass(t, Section)]
+    return [
+        t
+        for t in (field.annotation, *get_args(field.annotation))
+        if isinstance(t, type) and issubclass(t, Section)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -224,24 +335,47 @@ def test_full_example_sets_every_key_to_something_else_than_its_default():
     default, full = (config_from_dict(raw, what="") for raw in (MINIMAL, FULL))
     for name, section in full:
         if isinstance(section, Section):
-            assert set(type(section).model_fields) == set(FULL[name]), f"the example lacks a key of {name}"
-    same = {f"{section}.{key}" for section, key in LEAVES if getattr(getattr(default, section), key) == getattr(getattr(full, section), key)}
-    assert same <= {"data.source", "model.name", "loss.name", "splits.method"}  # these name the section's kind
+            assert set(type(section).model_fields) == set(FULL[name]), (
+                f"the example lacks a key of {name}"
+            )
+    same = {
+        f"{section}.{key}"
+        for section, key in LEAVES
+        if getattr(getattr(default, section), key) == getattr(getattr(full, section), key)
+    }
+    assert same <= {
+        "data.source",
+        "model.name",
+        "loss.name",
+        "splits.method",
+    }  # these name the section's kind
 
 
-@pytest.mark.parametrize(("section", "values"), OTHER_KINDS, ids=[values.get("name", values.get("method")) for _, values in OTHER_KINDS])
-def test_examples_of_other_kinds_set_every_key_to_something_else_than_its_default_and_round_trip(tmp_path, section, values):
+@pytest.mark.parametrize(
+    ("section", "values"),
+    OTHER_KINDS,
+    ids=[values.get("name", values.get("method")) for _, values in OTHER_KINDS],
+)
+def test_examples_of_other_kinds_set_every_key_to_something_else_than_its_default_and_round_trip(
+    tmp_path, section, values
+):
     config = config_from_dict(WITH_FIELDS | {section: values}, what="")
     kind = type(getattr(config, section))
     assert set(kind.model_fields) == set(values)
     assert not [
-        key for key, field in kind.model_fields.items() if key not in ("name", "method") and getattr(getattr(config, section), key) == field.default
+        key
+        for key, field in kind.model_fields.items()
+        if key not in ("name", "method") and getattr(getattr(config, section), key) == field.default
     ]
     assert from_text(tmp_path, config.to_yaml()) == config
 
 
-@pytest.mark.parametrize("values", OTHER_SOURCES, ids=[values["source"] for values in OTHER_SOURCES])
-def test_examples_of_other_sources_set_every_key_to_something_else_than_its_default_and_round_trip(tmp_path, values):
+@pytest.mark.parametrize(
+    "values", OTHER_SOURCES, ids=[values["source"] for values in OTHER_SOURCES]
+)
+def test_examples_of_other_sources_set_every_key_to_something_else_than_its_default_and_round_trip(
+    tmp_path, values
+):
     config = config_from_dict(MINIMAL | {"data": values}, what="")
     fields = type(config.data).model_fields
     assert set(fields) == set(values)
@@ -250,19 +384,32 @@ def test_examples_of_other_sources_set_every_key_to_something_else_than_its_defa
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [(key, value) for values in OTHER_SOURCES for key, value in values.items() if key not in ("source", "inputs", "reader")]
+    ("key", "value"),
+    [
+        (key, value)
+        for values in OTHER_SOURCES
+        for key, value in values.items()
+        if key not in ("source", "inputs", "reader")
+    ],
 )
 def test_every_key_of_every_source_decides_bytes(key, value):
     for values in (values for values in OTHER_SOURCES if key in values):
         required = {name: values[name] for name in ("source", "inputs", "reader") if name in values}
         hashes = {
-            config_hash(config_from_dict(MINIMAL | {"data": data}, what="").dataset_config()) for data in (required, required | {key: values[key]})
+            config_hash(config_from_dict(MINIMAL | {"data": data}, what="").dataset_config())
+            for data in (required, required | {key: values[key]})
         }
         assert len(hashes) == 2, values["source"]
 
 
 def test_custom_model_keeps_its_options_of_any_kind(tmp_path):
-    model = {"name": "custom", "build": "own:build", "depth": 3, "rates": [0.1, {"a": None}], "kind": "x"}
+    model = {
+        "name": "custom",
+        "build": "own:build",
+        "depth": 3,
+        "rates": [0.1, {"a": None}],
+        "kind": "x",
+    }
     config = config_from_dict(MINIMAL | {"model": model}, what="")
     assert config.model.options == {"depth": 3, "rates": [0.1, {"a": None}], "kind": "x"}
     assert from_text(tmp_path, config.to_yaml()) == config
@@ -275,16 +422,26 @@ def test_every_kind_of_every_section_has_an_example():
     examples = [FULL, *(FULL | {"data": data} for data in [DOCSTRINGS, *OTHER_SOURCES])] + [
         WITH_FIELDS | {section: values} for section, values in OTHER_KINDS
     ]
-    assert kinds == {type(section) for raw in examples for _, section in config_from_dict(raw, what="") if isinstance(section, Section)}
+    assert kinds == {
+        type(section)
+        for raw in examples
+        for _, section in config_from_dict(raw, what="")
+        if isinstance(section, Section)
+    }
 
 
-@pytest.mark.parametrize(("section", "key", "kind"), [("loss", "name", "weighted_bce"), ("model", "name", "bow"), ("splits", "method", "hash")])
+@pytest.mark.parametrize(
+    ("section", "key", "kind"),
+    [("loss", "name", "weighted_bce"), ("model", "name", "bow"), ("splits", "method", "hash")],
+)
 def test_section_that_does_not_say_its_kind_is_of_the_default_kind(section, key, kind):
     for raw in (MINIMAL, MINIMAL | {section: {}}):
         assert getattr(getattr(config_from_dict(raw, what=""), section), key) == kind
 
 
-@pytest.mark.parametrize("raw", [MINIMAL, FULL, FULL | {"data": DOCSTRINGS}], ids=["minimal", "full", "docstrings"])
+@pytest.mark.parametrize(
+    "raw", [MINIMAL, FULL, FULL | {"data": DOCSTRINGS}], ids=["minimal", "full", "docstrings"]
+)
 def test_resolved_config_round_trips_through_yaml(tmp_path, raw):
     config = config_from_dict(raw, what="")
     again = from_text(tmp_path, config.to_yaml())
@@ -294,9 +451,15 @@ def test_resolved_config_round_trips_through_yaml(tmp_path, raw):
 
 @example(texts=["\x85", "\U00010000" * 8 + " b"], number=1.0)
 @example(texts=["a\x85b", "\u2028", "\u2029 ", "\ufeff", "a\r\n b\t"], number=1e-05)
-@given(texts=st.lists(st.text(min_size=1), min_size=1), number=st.floats(min_value=0, exclude_min=True, allow_infinity=False))
+@given(
+    texts=st.lists(st.text(min_size=1), min_size=1),
+    number=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+)
 def test_any_text_and_number_round_trips_through_yaml(tmp_path_factory, texts, number):
-    raw = MINIMAL | {"data": {"source": "jsonl", "inputs": texts}, "optimizer": {"learning_rate": number}}
+    raw = MINIMAL | {
+        "data": {"source": "jsonl", "inputs": texts},
+        "optimizer": {"learning_rate": number},
+    }
     config = config_from_dict(raw, what="")
     file = tmp_path_factory.getbasetemp() / "round_trip.yaml"
     file.write_bytes(config.to_yaml().encode("utf-8"))
@@ -344,7 +507,10 @@ OVERRIDES = st.one_of(
     st.tuples(st.just("optimizer.learning_rate"), st.floats(min_value=1e-300, max_value=1e300)),
     st.tuples(st.just("text.strip_html"), st.booleans()),
     st.tuples(st.just("text.stop_words"), st.none() | printable | st.lists(printable).map(tuple)),
-    st.tuples(st.just("text.wordpiece"), st.none() | st.just("train") | printable | st.lists(printable).map(tuple)),
+    st.tuples(
+        st.just("text.wordpiece"),
+        st.none() | st.just("train") | printable | st.lists(printable).map(tuple),
+    ),
     st.tuples(st.just("data.labels_field"), printable),
     st.tuples(st.just("evaluate.ranks"), st.lists(st.integers(1, 50), min_size=1).map(tuple)),
 )
@@ -356,11 +522,22 @@ def test_set_changes_its_key_and_nothing_else(path, override):
     config = load_config(path, overrides=[f"{key}={json.dumps(value, ensure_ascii=False)}"])
     section, leaf = key.split(".")
     assert getattr(getattr(config, section), leaf) == value
-    changed = {row[0] for row in differing_keys(load_config(path).model_dump(), config.model_dump())}
+    changed = {
+        row[0] for row in differing_keys(load_config(path).model_dump(), config.model_dump())
+    }
     assert changed <= {key}
 
 
-@given(override=st.one_of(st.text(), st.builds("{}={}".format, st.sampled_from(["name", "data.inputs", "text", "train.epochs"]), st.text())))
+@given(
+    override=st.one_of(
+        st.text(),
+        st.builds(
+            "{}={}".format,
+            st.sampled_from(["name", "data.inputs", "text", "train.epochs"]),
+            st.text(),
+        ),
+    )
+)
 def test_any_set_argument_gives_a_config_or_a_user_error(path, override):
     try:
         assert isinstance(load_config(path, overrides=[override]), Config)
@@ -369,7 +546,15 @@ def test_any_set_argument_gives_a_config_or_a_user_error(path, override):
 
 
 def test_later_set_wins_and_values_may_hold_equals_signs(path):
-    config = load_config(path, overrides=["train.epochs=3", "train.epochs=1e1", "train.epochs=4", "data.label_delimiter='='"])
+    config = load_config(
+        path,
+        overrides=[
+            "train.epochs=3",
+            "train.epochs=1e1",
+            "train.epochs=4",
+            "data.label_delimiter='='",
+        ],
+    )
     assert config.train.epochs == 4
     assert config.data.label_delimiter == "="
 
@@ -390,7 +575,10 @@ def test_set_reaches_one_section_where_an_alias_shares_a_mapping(tmp_path):
         ("train.epochs", "--set: received 'train.epochs', expected section.key=value"),
         ("=3", "--set: received '=3', expected section.key=value"),
         ("train..epochs=3", "--set: received 'train..epochs=3', expected section.key=value"),
-        ("name.epochs=3", "--set: received 'name.epochs=3', expected section.key=value, and 'name' is no section"),
+        (
+            "name.epochs=3",
+            "--set: received 'name.epochs=3', expected section.key=value, and 'name' is no section",
+        ),
         ("train.epochs=[", "--set train.epochs is not valid YAML: "),
         ("name=2020-13-45", "--set name is not valid YAML: month must be in 1..12"),
         ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
@@ -408,7 +596,10 @@ def test_bad_set_is_a_user_error(path, override, expected):
 
 
 def test_missing_file_names_the_path_and_what_is_expected(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read the config .*nowhere\.yaml: .*No such file.* Expected a YAML file"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot read the config .*nowhere\.yaml: .*No such file.* Expected a YAML file",
+    ):
         load_config(tmp_path / "nowhere.yaml")
 
 
@@ -420,20 +611,41 @@ def test_directory_in_place_of_a_file_is_a_user_error(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"name: \xff\xfe", r"cannot read the config .*experiment\.yaml: 'utf-8' codec can't decode.*Expected a YAML file"),
+        (
+            b"name: \xff\xfe",
+            r"cannot read the config .*experiment\.yaml: 'utf-8' codec can't decode.*Expected a YAML file",
+        ),
         ("name: [a", r"experiment\.yaml is not valid YAML: (?s:.*)line 1"),
         ("name: a\nname: b", r"experiment\.yaml is not valid YAML: (?s:.*)duplicate key \"name\""),
-        ("train:\n  seed: 1\n  epochs: 2\n  seed: 3", r"experiment\.yaml is not valid YAML: (?s:.*)duplicate key \"seed\"(?s:.*)line 4"),
+        (
+            "train:\n  seed: 1\n  epochs: 2\n  seed: 3",
+            r"experiment\.yaml is not valid YAML: (?s:.*)duplicate key \"seed\"(?s:.*)line 4",
+        ),
         ("name: a\n---\nname: b", r"experiment\.yaml is not valid YAML: (?s:.*)single document"),
         ("name: !!python/name:os.system x", r"experiment\.yaml is not valid YAML: "),
         ("name: !!int x", r"experiment\.yaml is not valid YAML: .*int"),
         ("name: !!bool maybe", r"experiment\.yaml is not valid YAML: 'maybe'"),
         ("name: " + "[" * 500, r"experiment\.yaml is not valid YAML: maximum recursion depth"),
-        ("- name", r"experiment\.yaml: received list at the top level, expected a mapping of sections"),
-        ("", r"experiment\.yaml: received NoneType at the top level, expected a mapping of sections"),
-        ("name: a\n? [x, y]\n: z", r"experiment\.yaml: received values that JSON cannot hold \(.*tuple\); expected "),
-        ("name: &a [*a]", r"experiment\.yaml: received values that JSON cannot hold \(.*[Cc]ircular.*\); expected "),
-        ('name: "\\ud800"', r"experiment\.yaml: received values that JSON cannot hold \(.*surrogates.*\); expected "),
+        (
+            "- name",
+            r"experiment\.yaml: received list at the top level, expected a mapping of sections",
+        ),
+        (
+            "",
+            r"experiment\.yaml: received NoneType at the top level, expected a mapping of sections",
+        ),
+        (
+            "name: a\n? [x, y]\n: z",
+            r"experiment\.yaml: received values that JSON cannot hold \(.*tuple\); expected ",
+        ),
+        (
+            "name: &a [*a]",
+            r"experiment\.yaml: received values that JSON cannot hold \(.*[Cc]ircular.*\); expected ",
+        ),
+        (
+            'name: "\\ud800"',
+            r"experiment\.yaml: received values that JSON cannot hold \(.*surrogates.*\); expected ",
+        ),
     ],
 )
 def test_file_that_is_no_config_is_a_user_error(tmp_path, text, expected):
@@ -454,113 +666,292 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
     ("changes", "expected"),
     [
         # unknown keys
-        ({"trian": {}}, "x.yaml: trian: unknown key; did you mean 'train'? valid keys here: data, duplicates, evaluate, "),
-        ({"text": {"normalise": "lower"}}, "text.normalise: unknown key; did you mean 'normalize'? valid keys here: drop_tokens_with_digits, "),
+        (
+            {"trian": {}},
+            "x.yaml: trian: unknown key; did you mean 'train'? valid keys here: data, duplicates, evaluate, ",
+        ),
+        (
+            {"text": {"normalise": "lower"}},
+            "text.normalise: unknown key; did you mean 'normalize'? valid keys here: drop_tokens_with_digits, ",
+        ),
         ({"text": {"zzz": 1}}, "text.zzz: unknown key; valid keys here: drop_tokens_with_digits, "),
-        ({"data": MINIMAL["data"] | {"weights": "w"}}, "data.weights: unknown key; did you mean 'weight_field'? valid keys here: id_field, "),
-        ({"data": DOCSTRINGS | {"inputs": ["a"]}}, "data.inputs: unknown key; valid keys here: label_depth, max_reject_fraction, "),
+        (
+            {"data": MINIMAL["data"] | {"weights": "w"}},
+            "data.weights: unknown key; did you mean 'weight_field'? valid keys here: id_field, ",
+        ),
+        (
+            {"data": DOCSTRINGS | {"inputs": ["a"]}},
+            "data.inputs: unknown key; valid keys here: label_depth, max_reject_fraction, ",
+        ),
         # wrong types
         ({"train": {"epochs": "3"}}, "train.epochs: received '3' (str); expected a valid integer"),
-        ({"train": {"epochs": 1.5}}, "train.epochs: received 1.5 (float); expected a valid integer"),
-        ({"train": {"epochs": True}}, "train.epochs: received True (bool); expected a valid integer"),
-        ({"train": {"epochs": None}}, "train.epochs: received None (NoneType); expected a valid integer"),
-        ({"text": {"strip_html": "yes"}}, "text.strip_html: received 'yes' (str); expected a valid boolean"),
-        ({"optimizer": {"learning_rate": "1e-4"}}, "optimizer.learning_rate: received '1e-4' (str); expected a valid number"),
-        ({"data": {"source": "jsonl", "inputs": "a.jsonl"}}, "data.inputs: received 'a.jsonl' (str); expected a list"),
-        ({"text": {"stop_words": 5}}, "x.yaml: text.stop_words: received 5 (int); expected a list or a valid string"),
-        ({"text": {"wordpiece": 5}}, "x.yaml: text.wordpiece: received 5 (int); expected 'train' or a list or a valid string"),
-        ({"evaluate": {"ranks": [1, "x"]}}, "evaluate.ranks.1: received 'x' (str); expected a valid integer"),
+        (
+            {"train": {"epochs": 1.5}},
+            "train.epochs: received 1.5 (float); expected a valid integer",
+        ),
+        (
+            {"train": {"epochs": True}},
+            "train.epochs: received True (bool); expected a valid integer",
+        ),
+        (
+            {"train": {"epochs": None}},
+            "train.epochs: received None (NoneType); expected a valid integer",
+        ),
+        (
+            {"text": {"strip_html": "yes"}},
+            "text.strip_html: received 'yes' (str); expected a valid boolean",
+        ),
+        (
+            {"optimizer": {"learning_rate": "1e-4"}},
+            "optimizer.learning_rate: received '1e-4' (str); expected a valid number",
+        ),
+        (
+            {"data": {"source": "jsonl", "inputs": "a.jsonl"}},
+            "data.inputs: received 'a.jsonl' (str); expected a list",
+        ),
+        (
+            {"text": {"stop_words": 5}},
+            "x.yaml: text.stop_words: received 5 (int); expected a list or a valid string",
+        ),
+        (
+            {"text": {"wordpiece": 5}},
+            "x.yaml: text.wordpiece: received 5 (int); expected 'train' or a list or a valid string",
+        ),
+        (
+            {"evaluate": {"ranks": [1, "x"]}},
+            "evaluate.ranks.1: received 'x' (str); expected a valid integer",
+        ),
         ({"train": [1]}, "train: received [1] (list); expected a mapping"),
         ({"name": 5}, "name: received 5 (int); expected a valid string"),
         # out of range
-        ({"name": "My Set"}, "name: received 'My Set' (str); expected to match pattern '^[a-z][a-z0-9_]*$'"),
-        ({"train": {"epochs": 0}}, "train.epochs: received 0 (int); expected greater than or equal to 1"),
+        (
+            {"name": "My Set"},
+            "name: received 'My Set' (str); expected to match pattern '^[a-z][a-z0-9_]*$'",
+        ),
+        (
+            {"train": {"epochs": 0}},
+            "train.epochs: received 0 (int); expected greater than or equal to 1",
+        ),
         ({"model": {"dropout": 1.0}}, "model.dropout: received 1.0 (float); expected less than 1"),
-        ({"loss": {"max_pos_weight": float("nan")}}, "loss.max_pos_weight: received nan (float); expected a finite number"),
-        ({"text": {"normalize": "NFC"}}, "text.normalize: received 'NFC' (str); expected 'none', 'lower', 'nfkc' or 'nfkc_casefold'"),
-        ({"text": {"keep_characters": ""}}, "text.keep_characters: received '' (str); expected at least 1 character"),
-        ({"evaluate": {"ranks": []}}, "evaluate.ranks: received [] (list); expected at least 1 item"),
+        (
+            {"loss": {"max_pos_weight": float("nan")}},
+            "loss.max_pos_weight: received nan (float); expected a finite number",
+        ),
+        (
+            {"text": {"normalize": "NFC"}},
+            "text.normalize: received 'NFC' (str); expected 'none', 'lower', 'nfkc' or 'nfkc_casefold'",
+        ),
+        (
+            {"text": {"keep_characters": ""}},
+            "text.keep_characters: received '' (str); expected at least 1 character",
+        ),
+        (
+            {"evaluate": {"ranks": []}},
+            "evaluate.ranks: received [] (list); expected at least 1 item",
+        ),
         # keys of another kind, and kinds that are not there
-        ({"model": {"heads": 2}}, "model.heads: unknown key; valid keys here: bigram_buckets, dropout, "),
-        ({"model": {"name": "cnn", "bigram_buckets": 2}}, "model.bigram_buckets: unknown key; valid keys here: dropout, embedding_dim, "),
-        ({"model": {"name": "bert"}}, "model.name: received 'bert', expected one of 'bow', 'mlp', 'cnn', "),
-        ({"model": {"name": "transformer", "heads": 3}}, "expected heads that divide embedding_dim, not 3 and 128"),
-        ({"model": {"name": "custom", "build": "own.build"}}, "model.build: received 'own.build' (str); expected to match pattern"),
-        ({"loss": {"gamma": 2.0}}, "loss.gamma: unknown key; valid keys here: effective_number_beta, label_smoothing, max_pos_weight, "),
-        ({"loss": {"name": "focal", "gama": 2.0}}, "loss.gama: unknown key; did you mean 'gamma'? valid keys here: alpha, gamma, "),
-        ({"loss": {"name": "hinge"}}, "loss.name: received 'hinge', expected one of 'weighted_bce', 'focal', "),
-        ({"loss": {"pos_weight": "file"}}, "expected pos_weight_file with `pos_weight: file` only, not None with 'file'"),
-        ({"loss": {"pos_weight_file": "w.json"}}, "expected pos_weight_file with `pos_weight: file` only, not 'w.json' with 'sqrt'"),
+        (
+            {"model": {"heads": 2}},
+            "model.heads: unknown key; valid keys here: bigram_buckets, dropout, ",
+        ),
+        (
+            {"model": {"name": "cnn", "bigram_buckets": 2}},
+            "model.bigram_buckets: unknown key; valid keys here: dropout, embedding_dim, ",
+        ),
+        (
+            {"model": {"name": "bert"}},
+            "model.name: received 'bert', expected one of 'bow', 'mlp', 'cnn', ",
+        ),
+        (
+            {"model": {"name": "transformer", "heads": 3}},
+            "expected heads that divide embedding_dim, not 3 and 128",
+        ),
+        (
+            {"model": {"name": "custom", "build": "own.build"}},
+            "model.build: received 'own.build' (str); expected to match pattern",
+        ),
+        (
+            {"loss": {"gamma": 2.0}},
+            "loss.gamma: unknown key; valid keys here: effective_number_beta, label_smoothing, max_pos_weight, ",
+        ),
+        (
+            {"loss": {"name": "focal", "gama": 2.0}},
+            "loss.gama: unknown key; did you mean 'gamma'? valid keys here: alpha, gamma, ",
+        ),
+        (
+            {"loss": {"name": "hinge"}},
+            "loss.name: received 'hinge', expected one of 'weighted_bce', 'focal', ",
+        ),
+        (
+            {"loss": {"pos_weight": "file"}},
+            "expected pos_weight_file with `pos_weight: file` only, not None with 'file'",
+        ),
+        (
+            {"loss": {"pos_weight_file": "w.json"}},
+            "expected pos_weight_file with `pos_weight: file` only, not 'w.json' with 'sqrt'",
+        ),
         # missing, and the kind of source
         ({"data": {"source": "jsonl"}}, "data.inputs: missing; expected a value"),
-        ({"data": {}}, "data.source: missing; expected one of 'jsonl', 'csv', 'parquet', 'directories', 'stack_exchange', 'python_docstrings', "),
-        ({"data": {"source": "xls"}}, "data.source: received 'xls', expected one of 'jsonl', 'csv', 'parquet', "),
-        ({"data": {"source": "csv", "inputs": ["a"], "delimiter": ""}}, "data.delimiter: received '' (str); expected at least 1 character"),
-        ({"data": {"source": "csv", "inputs": ["a"], "delimiter": '"'}}, "expected different characters, no line breaks, as delimiter, "),
-        ({"data": {"source": "csv", "inputs": ["a"], "delimiter": "\n"}}, "expected different characters, no line breaks, as delimiter, "),
-        ({"data": {"source": "csv", "inputs": ["a"], "columns": ["a", "a"]}}, "expected columns with different names, not ['a', 'a']"),
+        (
+            {"data": {}},
+            "data.source: missing; expected one of 'jsonl', 'csv', 'parquet', 'directories', 'stack_exchange', 'python_docstrings', ",
+        ),
+        (
+            {"data": {"source": "xls"}},
+            "data.source: received 'xls', expected one of 'jsonl', 'csv', 'parquet', ",
+        ),
+        (
+            {"data": {"source": "csv", "inputs": ["a"], "delimiter": ""}},
+            "data.delimiter: received '' (str); expected at least 1 character",
+        ),
+        (
+            {"data": {"source": "csv", "inputs": ["a"], "delimiter": '"'}},
+            "expected different characters, no line breaks, as delimiter, ",
+        ),
+        (
+            {"data": {"source": "csv", "inputs": ["a"], "delimiter": "\n"}},
+            "expected different characters, no line breaks, as delimiter, ",
+        ),
+        (
+            {"data": {"source": "csv", "inputs": ["a"], "columns": ["a", "a"]}},
+            "expected columns with different names, not ['a', 'a']",
+        ),
         (
             {"data": {"source": "csv", "inputs": ["a"], "encoding": "utf8000"}},
             "expected an encoding that Python knows, such as utf-8 or latin-1, not ",
         ),
-        ({"data": {"source": "directories", "inputs": ["a"], "encoding": "hex"}}, "expected an encoding that Python knows, such as utf-8 or latin-1"),
-        ({"data": {"source": "directories", "inputs": ["a"], "remove": ["footer"]}}, "data.remove.0: received 'footer' (str); expected 'headers', "),
+        (
+            {"data": {"source": "directories", "inputs": ["a"], "encoding": "hex"}},
+            "expected an encoding that Python knows, such as utf-8 or latin-1",
+        ),
+        (
+            {"data": {"source": "directories", "inputs": ["a"], "remove": ["footer"]}},
+            "data.remove.0: received 'footer' (str); expected 'headers', ",
+        ),
         (
             {"data": {"source": "stack_exchange", "inputs": ["a"], "text_fields": ["text"]}},
             "text_fields.0: received 'text' (str); expected 'title'",
         ),
-        ({"data": {"source": "jsonl", "inputs": ["a"], "text_fields": ["a", "a"], "join_text_fields": False}}, "expected different text_fields, not"),
         (
-            {"data": {"source": "jsonl", "inputs": ["a"], "text_fields": ["a", "the body"], "join_text_fields": False}},
+            {
+                "data": {
+                    "source": "jsonl",
+                    "inputs": ["a"],
+                    "text_fields": ["a", "a"],
+                    "join_text_fields": False,
+                }
+            },
+            "expected different text_fields, not",
+        ),
+        (
+            {
+                "data": {
+                    "source": "jsonl",
+                    "inputs": ["a"],
+                    "text_fields": ["a", "the body"],
+                    "join_text_fields": False,
+                }
+            },
             "name inputs of the model: expected letters, digits and _, not 'the body'",
         ),
-        ({"data": {"source": "custom", "reader": "module"}}, "data.reader: received 'module' (str); expected to match pattern"),
-        ({"data": {"source": "custom", "reader": "m:C", "options": {"a": {}}}}, "data.options.a: received {} (dict); expected "),
-        ({"data": {"source": "jsonl", "inputs": ["a"], "label_threshold": 0}}, "data.label_threshold: received 0 (int); expected greater than 0"),
+        (
+            {"data": {"source": "custom", "reader": "module"}},
+            "data.reader: received 'module' (str); expected to match pattern",
+        ),
+        (
+            {"data": {"source": "custom", "reader": "m:C", "options": {"a": {}}}},
+            "data.options.a: received {} (dict); expected ",
+        ),
+        (
+            {"data": {"source": "jsonl", "inputs": ["a"], "label_threshold": 0}},
+            "data.label_threshold: received 0 (int); expected greater than 0",
+        ),
         ({"data": "jsonl"}, "data: received 'jsonl' (str); expected a mapping"),
         ({"labels": {"allow": []}}, "labels.allow: received [] (list); expected at least 1 item"),
-        ({"labels": {"aliases": {"a": 1}}}, "labels.aliases.a: received 1 (int); expected a valid string"),
-        # keys that must agree
-        ({"splits": {"method": "folds", "folds": 4, "fold": 4}}, "expected a fold below folds = 4, not 4"),
         (
-            {"splits": {"method": "time", "validation_from": "2024-13-01", "test_from": "2024-01-01"}},
+            {"labels": {"aliases": {"a": 1}}},
+            "labels.aliases.a: received 1 (int); expected a valid string",
+        ),
+        # keys that must agree
+        (
+            {"splits": {"method": "folds", "folds": 4, "fold": 4}},
+            "expected a fold below folds = 4, not 4",
+        ),
+        (
+            {
+                "splits": {
+                    "method": "time",
+                    "validation_from": "2024-13-01",
+                    "test_from": "2024-01-01",
+                }
+            },
             "expected times in ISO 8601, such as 2024-01-31",
         ),
         (
-            {"splits": {"method": "time", "validation_from": "2024-01-01T00:00:00Z", "test_from": "2023-01-01"}},
+            {
+                "splits": {
+                    "method": "time",
+                    "validation_from": "2024-01-01T00:00:00Z",
+                    "test_from": "2023-01-01",
+                }
+            },
             "expected validation_from before test_from, not 2024-01-01T00:00:00Z and 2023-01-01",
         ),
-        ({"splits": {"method": "random"}}, "splits.method: received 'random', expected one of 'hash', 'stratified', "),
-        ({"labels": {"aliases": {"a": "b", "b": "c"}}}, "expected aliases of labels that are no aliases themselves, unlike 'b'"),
-        ({"labels": {"aliases": {"a": "B", "b": "c"}, "fold_case": True}}, "expected aliases of labels that are no aliases themselves, unlike 'b'"),
+        (
+            {"splits": {"method": "random"}},
+            "splits.method: received 'random', expected one of 'hash', 'stratified', ",
+        ),
+        (
+            {"labels": {"aliases": {"a": "b", "b": "c"}}},
+            "expected aliases of labels that are no aliases themselves, unlike 'b'",
+        ),
+        (
+            {"labels": {"aliases": {"a": "B", "b": "c"}, "fold_case": True}},
+            "expected aliases of labels that are no aliases themselves, unlike 'b'",
+        ),
         (
             {"splits": {"train": 0.9}},
             "splits: received {'method': 'hash', 'train': 0.9} (dict); expected a sum of 1 with train above 0, not 0.9 + 0.1 + 0.1",
         ),
-        ({"splits": {"train": 0, "validation": 0.5, "test": 0.5}}, "expected a sum of 1 with train above 0, not 0.0 + 0.5 + 0.5"),
+        (
+            {"splits": {"train": 0, "validation": 0.5, "test": 0.5}},
+            "expected a sum of 1 with train above 0, not 0.0 + 0.5 + 0.5",
+        ),
         (
             {"train": {"replicas": 2}},
             "train: received {'replicas': 2, 'run_dir': 'out/tiny/run'} (dict); expected replicas with `strategy: mirrored` only",
         ),
-        ({"train": {"strategy": "mirrored", "replicas": 3}}, "expected a batch_size that replicas divide, not 256 and 3"),
+        (
+            {"train": {"strategy": "mirrored", "replicas": 3}},
+            "expected a batch_size that replicas divide, not 256 and 3",
+        ),
     ],
 )
 def test_wrong_key_is_told_with_what_was_received_and_expected(changes, expected):
     message = message_of(MINIMAL | changes)
     assert message.startswith("x.yaml: ")
     assert expected in message
-    assert "error" not in message.removeprefix("x.yaml: ").split("\n")[0]  # one wrong key is one line
+    assert (
+        "error" not in message.removeprefix("x.yaml: ").split("\n")[0]
+    )  # one wrong key is one line
 
 
 @pytest.mark.parametrize("key", ["name", "data"])
 def test_missing_top_level_key_is_told_alone(key):
-    assert message_of({k: v for k, v in MINIMAL.items() if k != key}) == f"x.yaml: {key}: missing; expected a value"
+    assert (
+        message_of({k: v for k, v in MINIMAL.items() if k != key})
+        == f"x.yaml: {key}: missing; expected a value"
+    )
 
 
 def test_all_wrong_keys_are_told_at_once():
     message = message_of(MINIMAL | {"train": {"epochs": 0, "seed": -1}, "labels": {"topk": 3}})
     assert message.startswith("x.yaml: 3 errors\n")
-    assert [line.partition(":")[0].strip() for line in message.splitlines()[1:]] == ["labels.topk", "train.epochs", "train.seed"]
+    assert [line.partition(":")[0].strip() for line in message.splitlines()[1:]] == [
+        "labels.topk",
+        "train.epochs",
+        "train.seed",
+    ]
 
 
 def test_wrong_item_of_a_list_does_not_also_make_the_list_too_short():
@@ -576,7 +967,13 @@ def test_long_values_are_cut_in_errors():
 
 
 @pytest.mark.parametrize(
-    ("section", "key"), [leaf for leaf in LEAVES if leaf not in (("data", "source"), ("model", "name"), ("loss", "name"), ("splits", "method"))]
+    ("section", "key"),
+    [
+        leaf
+        for leaf in LEAVES
+        if leaf
+        not in (("data", "source"), ("model", "name"), ("loss", "name"), ("splits", "method"))
+    ],
 )
 def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key):
     default = config_from_dict(MINIMAL, what="").model_dump(mode="json")
@@ -584,18 +981,23 @@ def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key
     companions = {
         "splits": FULL["splits"],
         "train": {"replicas": {"strategy": "mirrored"}, "fold": {"folds": 5}}.get(key, {}),
-        "loss": {k: FULL["loss"][k] for k in ("pos_weight", "pos_weight_file")} if key in ("pos_weight", "pos_weight_file") else {},
+        "loss": {k: FULL["loss"][k] for k in ("pos_weight", "pos_weight_file")}
+        if key in ("pos_weight", "pos_weight_file")
+        else {},
     }.get(section, {})
     changed = copy.deepcopy(default)
     changed[section] |= companions | {key: FULL[section][key]}
-    before, after = (config_hash(config_from_dict(raw, what="").dataset_config()) for raw in (default, changed))
+    before, after = (
+        config_hash(config_from_dict(raw, what="").dataset_config()) for raw in (default, changed)
+    )
     decides_bytes = section in DATASET_SECTIONS and key != "dataset_dir"
     assert (before != after) == decides_bytes
 
 
 def test_dataset_config_depends_on_the_name_and_the_source():
     hashes = {
-        config_hash(config_from_dict(raw, what="").dataset_config()) for raw in (MINIMAL, MINIMAL | {"name": "b"}, MINIMAL | {"data": DOCSTRINGS})
+        config_hash(config_from_dict(raw, what="").dataset_config())
+        for raw in (MINIMAL, MINIMAL | {"name": "b"}, MINIMAL | {"data": DOCSTRINGS})
     }
     assert len(hashes) == 3
 
@@ -608,11 +1010,16 @@ def test_dataset_config_is_the_same_after_json():
 
 
 def test_config_hash_ignores_the_order_of_keys_and_nothing_else():
-    assert config_hash({"a": 1, "b": {"c": 2, "d": 3}}) == config_hash({"b": {"d": 3, "c": 2}, "a": 1})
+    assert config_hash({"a": 1, "b": {"c": 2, "d": 3}}) == config_hash(
+        {"b": {"d": 3, "c": 2}, "a": 1}
+    )
     assert config_hash({"a": [1, 2]}) != config_hash({"a": [2, 1]})
     assert config_hash({"a": "1"}) != config_hash({"a": 1})
     # Golden: a hash stands in manifests, so it must outlive this process and this version.
-    assert config_hash({"a": [1, 0.5, None, "é"]}) == "cce84fd6a3a77eb7ddf15c6d5a3e62572e11a4aa5b2716803f1334f3ea6286bb"
+    assert (
+        config_hash({"a": [1, 0.5, None, "é"]})
+        == "cce84fd6a3a77eb7ddf15c6d5a3e62572e11a4aa5b2716803f1334f3ea6286bb"
+    )
 
 
 def test_differing_keys_names_nested_keys_with_both_values():
@@ -639,18 +1046,28 @@ def test_describe_keys_tells_every_key_of_every_section_with_type_default_and_me
         if not sections:
             assert f"{name}: string, required -- " in text
             continue
-        assert [set(block) for block in blocks[name]] == [set(section.model_fields) for section in sections]
+        assert [set(block) for block in blocks[name]] == [
+            set(section.model_fields) for section in sections
+        ]
         for block in blocks[name]:
             for key, meaning in block.items():
-                assert ("required" in meaning or "default " in meaning) and " -- " in meaning, f"{name}.{key}: {meaning}"
+                assert ("required" in meaning or "default " in meaning) and " -- " in meaning, (
+                    f"{name}.{key}: {meaning}"
+                )
     assert set(blocks) == set(Config.model_fields) - {"name"}
 
 
 def test_describe_keys_says_types_and_defaults_as_yaml_has_them():
     text = describe_keys(Config)
     assert "  stop_words: null | list of string | string, default null -- tokens to drop" in text
-    assert "  wordpiece: null | 'train' | list of string | string, default null -- split words into pieces: `train`: " in text
-    assert "  normalize: 'none' | 'lower' | 'nfkc' | 'nfkc_casefold', default \"nfkc_casefold\" -- " in text
+    assert (
+        "  wordpiece: null | 'train' | list of string | string, default null -- split words into pieces: `train`: "
+        in text
+    )
+    assert (
+        "  normalize: 'none' | 'lower' | 'nfkc' | 'nfkc_casefold', default \"nfkc_casefold\" -- "
+        in text
+    )
     assert "  ranks: list of integer, default [1, 3, 5] -- " in text
     assert "  inputs: list of string, required -- " in text
     assert "  keep_unlabeled: true | false, default true -- " in text
@@ -667,13 +1084,18 @@ def test_sections_cannot_be_changed_after_validation():
     ("splits", "field"),
     [
         ({"method": "column"}, "split_field"),
-        ({"method": "time", "validation_from": "2020-01-01", "test_from": "2021-01-01"}, "time_field"),
+        (
+            {"method": "time", "validation_from": "2020-01-01", "test_from": "2021-01-01"},
+            "time_field",
+        ),
         ({"method": "time_fractions"}, "time_field"),
     ],
 )
 def test_splits_that_read_a_field_say_so_where_it_is_not_named(splits, field):
     raw = {"name": "x", "data": {"source": "jsonl", "inputs": ["a"]}, "splits": splits}
-    with pytest.raises(UserError, match=f"expected data.{field}, which `splits.method: {splits['method']}` reads"):
+    with pytest.raises(
+        UserError, match=f"expected data.{field}, which `splits.method: {splits['method']}` reads"
+    ):
         config_from_dict(raw, what="x")
     named = config_from_dict(raw | {"data": raw["data"] | {field: "f"}}, what="x")
     assert named.splits.method == splits["method"]

@@ -19,7 +19,9 @@ from beam_jobs.contract.manifest import (
     shard_name,
 )
 
-CONFIG = config_from_dict({"name": "tiny", "data": {"source": "jsonl", "inputs": ["in.jsonl"]}}, what="")
+CONFIG = config_from_dict(
+    {"name": "tiny", "data": {"source": "jsonl", "inputs": ["in.jsonl"]}}, what=""
+)
 LABELS = [{"name": "a", "positives": {"train": 2}}, {"name": "né", "positives": {"train": 1}}]
 VOCABULARY = ["the", "\u00e9t\u00e9", "\u2028", "x"]
 
@@ -34,9 +36,13 @@ def dataset(tmp_path) -> tuple[Path, Manifest]:
             name = shard_name("tiny", split, index, len(counts))
             (tmp_path / name).write_bytes(f"{split} {index} ".encode() * examples)
             shards.append(ShardInfo(**file_info(tmp_path, name).model_dump(), examples=examples))
-        splits[split] = SplitInfo(examples=sum(counts), shards=tuple(shards), token_length_quantiles={"0.5": 3})
+        splits[split] = SplitInfo(
+            examples=sum(counts), shards=tuple(shards), token_length_quantiles={"0.5": 3}
+        )
     (tmp_path / manifests.LABELS).write_text(manifests.dump_json(LABELS), encoding="utf-8")
-    (tmp_path / manifests.VOCABULARY).write_text("".join(token + "\n" for token in VOCABULARY), encoding="utf-8")
+    (tmp_path / manifests.VOCABULARY).write_text(
+        "".join(token + "\n" for token in VOCABULARY), encoding="utf-8"
+    )
     np.save(tmp_path / manifests.DOCUMENT_COUNTS, np.array([4, 3, 2, 1]))
     (tmp_path / manifests.REJECTS).write_text('{"reason": "not_json"}\n')
     manifest = Manifest(
@@ -47,7 +53,14 @@ def dataset(tmp_path) -> tuple[Path, Manifest]:
         input_hash="00",
         analyzer=CONFIG.text.model_copy(update={"stop_words": ("the",)}),
         splits=splits,
-        counts=Counts(read=8, rejected={"not_json": 1}, duplicates=2, dropped_without_labels=1, written=4, written_without_labels=1),
+        counts=Counts(
+            read=8,
+            rejected={"not_json": 1},
+            duplicates=2,
+            dropped_without_labels=1,
+            written=4,
+            written_without_labels=1,
+        ),
         labels=file_info(tmp_path, manifests.LABELS),
         num_labels=2,
         vocabulary=file_info(tmp_path, manifests.VOCABULARY),
@@ -67,7 +80,9 @@ def complete(dataset) -> Path:
 
 def rewrite(directory: Path, **changes) -> None:
     file = directory / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    file.write_text(
+        json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8"
+    )
 
 
 # --- writing and loading ---------------------------------------------------------------
@@ -104,8 +119,13 @@ def fail_to_rename(source, target):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("target", "fails"), [("pathlib.Path.write_text", fail_half_way), ("os.replace", fail_to_rename)])
-def test_failure_while_writing_leaves_no_manifest_and_spoils_no_older_one(dataset, monkeypatch, target, fails):
+@pytest.mark.parametrize(
+    ("target", "fails"),
+    [("pathlib.Path.write_text", fail_half_way), ("os.replace", fail_to_rename)],
+)
+def test_failure_while_writing_leaves_no_manifest_and_spoils_no_older_one(
+    dataset, monkeypatch, target, fails
+):
     directory, manifest = dataset
     with monkeypatch.context() as patch:
         patch.setattr(target, fails)
@@ -149,30 +169,43 @@ def test_unaccounted_documents_are_those_in_no_other_count(dataset):
     ("prepare", "state"),
     [
         (lambda path: None, "does not exist"),
-        (lambda path: path.mkdir(), "has no manifest.json: it is no dataset, or its preprocessing did not finish"),
+        (
+            lambda path: path.mkdir(),
+            "has no manifest.json: it is no dataset, or its preprocessing did not finish",
+        ),
         (lambda path: path.write_text(""), "is no directory"),
     ],
     ids=["nothing", "empty directory", "file"],
 )
-def test_directory_that_is_no_dataset_is_told_with_the_job_that_writes_one(tmp_path, prepare, state):
+def test_directory_that_is_no_dataset_is_told_with_the_job_that_writes_one(
+    tmp_path, prepare, state
+):
     path = tmp_path / "data"
     prepare(path)
     with pytest.raises(UserError) as raised:
         manifests.load(path)
-    assert str(raised.value) == f"the dataset directory {path} {state}; expected a dataset that `python -m beam_jobs.preprocess` wrote"
+    assert (
+        str(raised.value)
+        == f"the dataset directory {path} {state}; expected a dataset that `python -m beam_jobs.preprocess` wrote"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"format_version": 1'])
 def test_manifest_that_is_no_json_is_told_with_its_file(complete, content):
     (complete / "manifest.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"manifest\.json is not valid JSON \(.*\); expected a dataset that `python -m beam_jobs\.preprocess` wrote"):
+    with pytest.raises(
+        UserError,
+        match=r"manifest\.json is not valid JSON \(.*\); expected a dataset that `python -m beam_jobs\.preprocess` wrote",
+    ):
         manifests.load(complete)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"format_version": "1"}'])
 def test_json_that_is_no_manifest_is_told_with_its_file(complete, content):
     (complete / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=r"manifest\.json has no format_version; expected a dataset"):
+    with pytest.raises(
+        UserError, match=r"manifest\.json has no format_version; expected a dataset"
+    ):
         manifests.load(complete)
 
 
@@ -185,7 +218,17 @@ def test_newer_format_version_is_refused_with_both_versions_before_anything_else
 
 
 def test_manifest_with_wrong_keys_is_told_key_by_key(complete):
-    rewrite(complete, num_labels="2", splits={"train": {"examples": 1, "shards": [{"file": "a", "size": 1}], "token_length_quantiles": {"0.5": 1.5}}})
+    rewrite(
+        complete,
+        num_labels="2",
+        splits={
+            "train": {
+                "examples": 1,
+                "shards": [{"file": "a", "size": 1}],
+                "token_length_quantiles": {"0.5": 1.5},
+            }
+        },
+    )
     with pytest.raises(UserError) as raised:
         manifests.load(complete)
     lines = str(raised.value).splitlines()
@@ -200,7 +243,13 @@ def test_manifest_with_wrong_keys_is_told_key_by_key(complete):
     ]
 
 
-FILES = ["tiny-train.tfrecord-00001-of-00002", "tiny-test.tfrecord-00000-of-00001", "labels.json", "vocabulary.txt", manifests.REJECTS]
+FILES = [
+    "tiny-train.tfrecord-00001-of-00002",
+    "tiny-test.tfrecord-00000-of-00001",
+    "labels.json",
+    "vocabulary.txt",
+    manifests.REJECTS,
+]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -219,7 +268,9 @@ def test_truncated_shard_is_named_with_both_sizes_and_the_fix(complete):
     os.truncate(shard, size - 1)
     with pytest.raises(UserError) as raised:
         manifests.load(complete)
-    assert str(raised.value).startswith(f"{shard} has {size - 1} bytes, expected {size} bytes: the dataset is damaged; run the preprocessing again")
+    assert str(raised.value).startswith(
+        f"{shard} has {size - 1} bytes, expected {size} bytes: the dataset is damaged; run the preprocessing again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,7 +290,9 @@ def test_file_changed_in_its_content_alone_is_named_with_the_fix(complete, file,
         load(manifest, complete)
     assert str(raised.value).startswith(f"{complete / file} has SHA-256 ")
     assert "expected " in str(raised.value)
-    assert str(raised.value).endswith("the dataset was changed after it was made; run the preprocessing again")
+    assert str(raised.value).endswith(
+        "the dataset was changed after it was made; run the preprocessing again"
+    )
 
 
 # --- another config --------------------------------------------------------------------
@@ -274,7 +327,9 @@ def test_keys_that_do_not_decide_the_dataset_may_change(complete):
     raw = CONFIG.model_dump(mode="json")
     raw["train"]["epochs"] = 1
     raw["output"]["dataset_dir"] = "moved"
-    manifests.check_same_dataset(manifests.load(complete), config_from_dict(raw, what="").dataset_config(), complete)
+    manifests.check_same_dataset(
+        manifests.load(complete), config_from_dict(raw, what="").dataset_config(), complete
+    )
 
 
 def test_json_is_readable_and_its_order_is_kept():

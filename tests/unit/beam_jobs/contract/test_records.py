@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from beam_jobs.contract.records import RecordSpec
 
 ROOT = Path(__file__).parents[4]
-RECORD = {"id": b"doc-1", "labels": [0, 3, 300], "text": "caf\u00e9 au lait".encode(), "weight": 0.5}
+RECORD = {
+    "id": b"doc-1",
+    "labels": [0, 3, 300],
+    "text": "caf\u00e9 au lait".encode(),
+    "weight": 0.5,
+}
 # The protobuf wire format by hand: Example.features {map entry {key, value {bytes_list 1 | float_list 2 | int64_list 3}}}, keys in order.
 GOLDEN = (
     b"\x0a\x54"
@@ -53,8 +58,21 @@ record = {dict(reversed(RECORD.items()))!r}
 print(RecordSpec().encode(record).hex())
 """
     environment = os.environ | {"PYTHONHASHSEED": "1"}
-    fresh = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=300, check=True)
-    assert fresh.stdout.strip() == SPEC.encode(RECORD).hex() == SPEC.encode(dict(reversed(RECORD.items()))).hex() == GOLDEN.hex()
+    fresh = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert (
+        fresh.stdout.strip()
+        == SPEC.encode(RECORD).hex()
+        == SPEC.encode(dict(reversed(RECORD.items()))).hex()
+        == GOLDEN.hex()
+    )
 
 
 @given(batch=st.lists(records, min_size=1, max_size=5))
@@ -77,7 +95,9 @@ def test_parsed_types_are_those_of_the_spec_also_without_any_label_and_in_a_grap
 
 
 def test_numpy_values_encode_as_python_values_do():
-    assert SPEC.encode(RECORD | {"labels": np.array([0, 3, 300]), "weight": np.float32(0.5)}) == GOLDEN
+    assert (
+        SPEC.encode(RECORD | {"labels": np.array([0, 3, 300]), "weight": np.float32(0.5)}) == GOLDEN
+    )
 
 
 def test_weight_is_written_only_when_given():
@@ -98,18 +118,31 @@ def test_parsing_a_subset_gives_that_subset_only(names):
 @pytest.mark.parametrize(
     ("record", "received"),
     [
-        (RECORD | {"labesl": []}, r"received the features \['id', 'labels', 'labesl', 'text', 'weight'\]"),
+        (
+            RECORD | {"labesl": []},
+            r"received the features \['id', 'labels', 'labesl', 'text', 'weight'\]",
+        ),
         ({"id": b"", "text": b""}, r"received the features \['id', 'text'\]"),
         ({}, r"received the features \[\]"),
     ],
 )
 def test_unknown_and_missing_features_are_refused(record, received):
-    with pytest.raises(ValueError, match=received + r", expected \['id', 'labels', 'text', 'weight'\]"):
+    with pytest.raises(
+        ValueError, match=received + r", expected \['id', 'labels', 'text', 'weight'\]"
+    ):
         SPEC.encode(record)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("text", "caf\u00e9"), ("text", None), ("labels", [0.5]), ("labels", 3), ("labels", [2**63]), ("weight", b"1")]
+    ("name", "value"),
+    [
+        ("text", "caf\u00e9"),
+        ("text", None),
+        ("labels", [0.5]),
+        ("labels", 3),
+        ("labels", [2**63]),
+        ("weight", b"1"),
+    ],
 )
 def test_values_of_a_wrong_type_are_refused(name, value):
     with pytest.raises((TypeError, ValueError)):
@@ -125,10 +158,23 @@ def test_record_without_a_required_feature_is_refused_when_parsed():
 
 def test_several_texts_and_metadata_stand_in_features_of_their_own():
     spec = RecordSpec(("title", "body"), ("section",))
-    assert spec.text_names == ("text/title", "text/body") and spec.metadata_names == ("metadata/section",)
-    record = {"id": b"1", "labels": [2], "text/title": b"a", "text/body": b"b c", "metadata/section": b"x"}
+    assert spec.text_names == ("text/title", "text/body") and spec.metadata_names == (
+        "metadata/section",
+    )
+    record = {
+        "id": b"1",
+        "labels": [2],
+        "text/title": b"a",
+        "text/body": b"b c",
+        "metadata/section": b"x",
+    }
     feature = tf.train.Example.FromString(spec.encode(record)).features.feature
-    assert {name: feature[name].bytes_list.value[0] for name in feature if name != "labels"} == {k: v for k, v in record.items() if k != "labels"}
+    assert {name: feature[name].bytes_list.value[0] for name in feature if name != "labels"} == {
+        k: v for k, v in record.items() if k != "labels"
+    }
     assert SPEC.text_names == ("text",) and RecordSpec(("title",)).text_names == ("text/title",)
-    with pytest.raises(ValueError, match=r"expected \['id', 'labels', 'metadata/section', 'text/body', 'text/title', 'weight'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected \['id', 'labels', 'metadata/section', 'text/body', 'text/title', 'weight'\]",
+    ):
         spec.encode(RECORD)

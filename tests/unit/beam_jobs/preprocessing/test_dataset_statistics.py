@@ -11,7 +11,9 @@ from beam_jobs.preprocessing.dataset_statistics import QUANTILES, describe, quan
 def test_quantiles_are_values_with_at_least_that_part_of_all_at_or_below(values):
     ordered = sorted(values)
     found = quantiles(np.bincount(values))
-    assert list(found.values()) == [ordered[max(0, -int(-q * len(ordered) // 1) - 1)] for q in QUANTILES]
+    assert list(found.values()) == [
+        ordered[max(0, -int(-q * len(ordered) // 1) - 1)] for q in QUANTILES
+    ]
 
 
 def test_quantiles_of_nothing():
@@ -21,11 +23,20 @@ def test_quantiles_of_nothing():
 def test_cardinality_density_imbalance_and_pairs():
     documents = {0: [["a", "b"], ["a"], ["a", "b"], ["a", "c"], []], 1: [["a"]], 2: []}
     names = ["a", "b", "c", "d"]
-    positives = np.array([[sum(name in row for row in rows) for rows in documents.values()] for name in names])
-    labels_each = np.array([np.bincount([len(row) for row in rows], minlength=3) for rows in documents.values()])
+    positives = np.array(
+        [[sum(name in row for row in rows) for rows in documents.values()] for name in names]
+    )
+    labels_each = np.array(
+        [np.bincount([len(row) for row in rows], minlength=3) for rows in documents.values()]
+    )
     together = np.array([[4, 2, 1], [2, 2, 0], [1, 0, 1]])
     found = describe(
-        label_names=names, positives=positives, labels_each=labels_each, token_lengths=labels_each, top_labels=np.array([0, 1, 2]), together=together
+        label_names=names,
+        positives=positives,
+        labels_each=labels_each,
+        token_lengths=labels_each,
+        top_labels=np.array([0, 1, 2]),
+        together=together,
     )
     train = found["splits"]["train"]
     assert train["documents"] == 5
@@ -43,4 +54,7 @@ def test_cardinality_density_imbalance_and_pairs():
         "imbalance_ratio": {},
         "tokens_per_document": {"mean": 0.0},
     }
-    assert found["co_occurrence"] == [{"labels": ["a", "b"], "documents": 2}, {"labels": ["a", "c"], "documents": 1}]
+    assert found["co_occurrence"] == [
+        {"labels": ["a", "b"], "documents": 2},
+        {"labels": ["a", "c"], "documents": 1},
+    ]

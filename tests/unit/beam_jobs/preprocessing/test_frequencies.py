@@ -25,9 +25,14 @@ lists = st.lists(st.lists(names, max_size=5), max_size=12)
 @given(lists=lists, cut=st.integers(0, 12))
 def test_count_documents_counts_each_document_once_a_name(lists, cut):
     kind = pa.large_list(pa.large_string())
-    table = count_documents(pa.chunked_array([pa.array(lists[:cut], kind), pa.array(lists[cut:], kind)]))
+    table = count_documents(
+        pa.chunked_array([pa.array(lists[:cut], kind), pa.array(lists[cut:], kind)])
+    )
     assert table.schema == COUNTS
-    for column, expected in (("count", (name for row in lists for name in set(row))), ("occurrences", (name for row in lists for name in row))):
+    for column, expected in (
+        ("count", (name for row in lists for name in set(row))),
+        ("occurrences", (name for row in lists for name in row)),
+    ):
         counted = dict(zip(table["name"].to_pylist(), table[column].to_pylist(), strict=True))
         assert counted == collections.Counter(expected)
         assert len(counted) == table.num_rows
@@ -37,24 +42,49 @@ def test_count_documents_takes_sliced_and_missing_chunks():
     kind = pa.large_list(pa.large_string())
     assert count_documents(pa.chunked_array([], kind)).num_rows == 0
     sliced = pa.array([["x"], ["a", "a"], ["b", "a"], ["x"]], kind)[1:3]
-    assert count_documents(pa.chunked_array([sliced])).to_pydict() == {"name": ["a", "b"], "count": [2, 1], "occurrences": [3, 1]}
+    assert count_documents(pa.chunked_array([sliced])).to_pydict() == {
+        "name": ["a", "b"],
+        "count": [2, 1],
+        "occurrences": [3, 1],
+    }
 
 
 words = st.lists(st.sampled_from(["a", "b", "\u00e9"]), max_size=6)
 
 
-@given(documents=st.lists(st.lists(words, min_size=2, max_size=2), max_size=6), cut=st.integers(0, 6), size=st.integers(1, 3))
+@given(
+    documents=st.lists(st.lists(words, min_size=2, max_size=2), max_size=6),
+    cut=st.integers(0, 6),
+    size=st.integers(1, 3),
+)
 def test_count_ngrams_counts_runs_of_tokens_within_a_field(documents, cut, size):
     texts = ["\n".join(map(" ".join, fields)) for fields in documents]
     kind = pa.large_string()
-    table = count_ngrams(pa.chunked_array([pa.array(texts[:cut], kind), pa.array(texts[cut:], kind)]), size)
-    runs = [[" ".join(field[i : i + n]) for field in fields for n in range(2, size + 1) for i in range(len(field) - n + 1)] for fields in documents]
+    table = count_ngrams(
+        pa.chunked_array([pa.array(texts[:cut], kind), pa.array(texts[cut:], kind)]), size
+    )
+    runs = [
+        [
+            " ".join(field[i : i + n])
+            for field in fields
+            for n in range(2, size + 1)
+            for i in range(len(field) - n + 1)
+        ]
+        for fields in documents
+    ]
     assert table.schema == COUNTS
-    for column, expected in (("count", (run for row in runs for run in set(row))), ("occurrences", (run for row in runs for run in row))):
-        assert dict(zip(table["name"].to_pylist(), table[column].to_pylist(), strict=True)) == collections.Counter(expected)
+    for column, expected in (
+        ("count", (run for row in runs for run in set(row))),
+        ("occurrences", (run for row in runs for run in row)),
+    ):
+        assert dict(
+            zip(table["name"].to_pylist(), table[column].to_pylist(), strict=True)
+        ) == collections.Counter(expected)
 
 
-def check_most_frequent(tables: list[dict[str, int]], folder, *, min_count: int, top_k: int | None) -> int:
+def check_most_frequent(
+    tables: list[dict[str, int]], folder, *, min_count: int, top_k: int | None
+) -> int:
     """Compares with a sorted Counter; returns how many names are kept."""
     totals = sum((collections.Counter(table) for table in tables), collections.Counter())
     kept = [(name, count) for name, count in totals.items() if count >= min_count]
@@ -63,19 +93,36 @@ def check_most_frequent(tables: list[dict[str, int]], folder, *, min_count: int,
     def check(received):
         (frequencies,) = received
         assert frequencies.counts.schema == COUNTS
-        assert list(zip(*frequencies.counts.to_pydict().values(), strict=True)) == [(name, count, 3 * count) for name, count in expected]
+        assert list(zip(*frequencies.counts.to_pydict().values(), strict=True)) == [
+            (name, count, 3 * count) for name, count in expected
+        ]
         assert frequencies.total == sum(totals.values())
         assert (frequencies.distinct, frequencies.frequent) == (len(totals), len(kept))
 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        partial = [pa.table([list(counts), list(counts.values()), [3 * count for count in counts.values()]], schema=COUNTS) for counts in tables]
-        assert_that(pipeline | beam.Create(partial) | MostFrequent(str(folder), min_count, top_k), check)
+        partial = [
+            pa.table(
+                [list(counts), list(counts.values()), [3 * count for count in counts.values()]],
+                schema=COUNTS,
+            )
+            for counts in tables
+        ]
+        assert_that(
+            pipeline | beam.Create(partial) | MostFrequent(str(folder), min_count, top_k), check
+        )
     return len(expected)
 
 
-@pytest.mark.parametrize(("min_count", "top_k"), [(1, None), (2, None), (1, 3), (3, 4), (1, 1), (100, 5)])
+@pytest.mark.parametrize(
+    ("min_count", "top_k"), [(1, None), (2, None), (1, 3), (3, 4), (1, 1), (100, 5)]
+)
 def test_most_frequent_equals_a_sorted_counter_with_ties_by_name(tmp_path, min_count, top_k):
-    tables = [{"b": 2, "a": 1, "\uffff": 3, "x": 1}, {"a": 1, "\U00010000": 3, "é": 1}, {}, {"b": 1, "B": 3, "x": 1, "": 2}]
+    tables = [
+        {"b": 2, "a": 1, "\uffff": 3, "x": 1},
+        {"a": 1, "\U00010000": 3, "é": 1},
+        {},
+        {"b": 1, "B": 3, "x": 1, "": 2},
+    ]
     check_most_frequent(tables, tmp_path, min_count=min_count, top_k=top_k)
 
 
@@ -85,7 +132,10 @@ def test_most_frequent_of_nothing_is_an_empty_table(tmp_path, tables):
 
 
 def test_most_frequent_finds_the_top_over_many_more_names_than_partitions(tmp_path):
-    tables = [{f"name{i}": 1 + i * 7919 % 101 for i in range(start, start + 400)} for start in range(0, 1200, 200)]
+    tables = [
+        {f"name{i}": 1 + i * 7919 % 101 for i in range(start, start + 400)}
+        for start in range(0, 1200, 200)
+    ]
     assert len({name for table in tables for name in table}) > 15 * NUM_PARTITIONS
     assert check_most_frequent(tables, tmp_path, min_count=2, top_k=150) == 150
 
@@ -102,8 +152,15 @@ def test_spilled_rows_come_back_once_each_under_their_key(tables, spill_bytes, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("beam_jobs.runtime.spill.SPILL_BYTES", spill_bytes)
         for table in tables:
-            columns = [[name for _, name in table], [1] * len(table), [2] * len(table), [key for key, _ in table]]
-            emitted += do_fn.process(pa.table(columns, schema=COUNTS.append(pa.field("key", pa.int64()))))
+            columns = [
+                [name for _, name in table],
+                [1] * len(table),
+                [2] * len(table),
+                [key for key, _ in table],
+            ]
+            emitted += do_fn.process(
+                pa.table(columns, schema=COUNTS.append(pa.field("key", pa.int64())))
+            )
         emitted += [windowed.value for windowed in do_fn.finish_bundle()]
     rows = collections.defaultdict(list)
     for key, segment in emitted:

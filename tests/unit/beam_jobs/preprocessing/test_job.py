@@ -29,14 +29,23 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "parts", functools.partial(input_files.parts, part_bytes=1))
     (tmp_path / "in").mkdir()
     for part in range(12):
-        lines = [json.dumps({"text": f"word{part} again{i} ever", "labels": [f"l{i % 2}"]}) for i in range(10)]
+        lines = [
+            json.dumps({"text": f"word{part} again{i} ever", "labels": [f"l{i % 2}"]})
+            for i in range(10)
+        ]
         (tmp_path / f"in/{part}.jsonl").write_text("\n".join(lines))
     with open(tmp_path / "in/9.jsonl", "a") as stream:
         stream.write("\nno document")
     data = {"source": "jsonl", "inputs": [str(tmp_path / "in/*.jsonl")]}
     splits = {"train": 0.4, "validation": 0.3, "test": 0.3}
     return config_from_dict(
-        {"name": "tiny", "data": data, "splits": splits, "output": {"dataset_dir": str(tmp_path / "out/dataset"), "shards": 2}}, what=""
+        {
+            "name": "tiny",
+            "data": data,
+            "splits": splits,
+            "output": {"dataset_dir": str(tmp_path / "out/dataset"), "shards": 2},
+        },
+        what="",
     )
 
 
@@ -47,7 +56,13 @@ def run(config) -> None:
 def lose_outputs(patch, do_fn, is_lost):
     """From now on, `do_fn.process` gives nothing for inputs that `is_lost`."""
     process = do_fn.process
-    patch.setattr(do_fn, "process", lambda self, element, *sides: iter(()) if is_lost(element) else process(self, element, *sides))
+    patch.setattr(
+        do_fn,
+        "process",
+        lambda self, element, *sides: (
+            iter(()) if is_lost(element) else process(self, element, *sides)
+        ),
+    )
 
 
 def lose_a_segment(patch, schema):
@@ -76,39 +91,62 @@ def repeat_a_part(patch):
 LOSSES = {
     "a part": lambda patch: lose_outputs(patch, ReadPart, lambda part: part[0] == 3),
     "a repeated part": repeat_a_part,
-    "a batch of documents": lambda patch: lose_outputs(patch, Analyze, lambda documents: documents[0].texts[0].startswith("word5")),
+    "a batch of documents": lambda patch: lose_outputs(
+        patch, Analyze, lambda documents: documents[0].texts[0].startswith("word5")
+    ),
     "a segment of documents": lambda patch: lose_a_segment(patch, DOCUMENTS),
     "a segment of counts": lambda patch: lose_a_segment(patch, COUNTS),
     "a segment of positives": lambda patch: lose_a_segment(patch, POSITIVES),
     "the rejects": lambda patch: lose_a_segment(patch, REJECT_ROWS),
     "a bucket": lambda patch: lose_outputs(patch, MergeDuplicates, lambda element: element[0] == 2),
     "a tally": lambda patch: lose_outputs(patch, TallyBucket, lambda bucket: bucket.index == 1),
-    "a shard": lambda patch: lose_outputs(patch, WriteShard, lambda plan: plan.split == "test" and plan.index == 1),
+    "a shard": lambda patch: lose_outputs(
+        patch, WriteShard, lambda plan: plan.split == "test" and plan.index == 1
+    ),
 }
 
 
 @pytest.mark.parametrize("what", LOSSES)
 def test_nothing_is_published_when_the_runner_loses_or_repeats(config, tmp_path, monkeypatch, what):
     LOSSES[what](monkeypatch)
-    with pytest.raises(RuntimeError, match="the runner lost or repeated data, so nothing is published"):
+    with pytest.raises(
+        RuntimeError, match="the runner lost or repeated data, so nothing is published"
+    ):
         run(config)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_nothing_is_published_when_splits_get_lost_on_their_way_back(config, tmp_path, monkeypatch):
     lose_a_segment(monkeypatch, stratified_split._SPLIT)
-    with pytest.raises(RuntimeError, match="the runner lost or repeated data: .* splits for .* documents"):
+    with pytest.raises(
+        RuntimeError, match="the runner lost or repeated data: .* splits for .* documents"
+    ):
         run(config.model_copy(update={"splits": StratifiedSplits(method="stratified")}))
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("near", "schema"), [*(("drop", schema) for schema in ("_BANDED", "PAIRS", "_MOVES", "_MOVED")), ("report", "_BANDED"), ("report", "PAIRS")]
+    ("near", "schema"),
+    [
+        *(("drop", schema) for schema in ("_BANDED", "PAIRS", "_MOVES", "_MOVED")),
+        ("report", "_BANDED"),
+        ("report", "PAIRS"),
+    ],
 )
-def test_nothing_is_published_when_what_finds_near_duplicates_gets_lost(config, tmp_path, monkeypatch, near, schema):
+def test_nothing_is_published_when_what_finds_near_duplicates_gets_lost(
+    config, tmp_path, monkeypatch, near, schema
+):
     with open(tmp_path / "in/0.jsonl", "a") as stream:
         for i in range(60):
-            stream.write("\n" + json.dumps({"text": f"{'alike ' * 3}of many words that stand here number{i}", "labels": [f"near{i % 3}"]}))
+            stream.write(
+                "\n"
+                + json.dumps(
+                    {
+                        "text": f"{'alike ' * 3}of many words that stand here number{i}",
+                        "labels": [f"near{i % 3}"],
+                    }
+                )
+            )
     duplicates = DuplicatesConfig(near=near, similarity=0.5, shingle_tokens=1)
     lose_a_segment(monkeypatch, getattr(near_duplicates, schema))
     with pytest.raises(RuntimeError, match="the runner lost or repeated data"):
@@ -121,22 +159,32 @@ def lose_counts(patch):
     process = _CountWords.process
 
     def lossy(self, bucket, names):
-        return (item for item in process(self, bucket, names) if bucket.index != 1 or getattr(item, "tag", "") != "counts")
+        return (
+            item
+            for item in process(self, bucket, names)
+            if bucket.index != 1 or getattr(item, "tag", "") != "counts"
+        )
 
     patch.setattr(_CountWords, "process", lossy)
 
 
 PIECE_LOSSES = {
-    "a bucket that is counted": lambda patch: lose_outputs(patch, _CountWords, lambda bucket: bucket.index == 1),
+    "a bucket that is counted": lambda patch: lose_outputs(
+        patch, _CountWords, lambda bucket: bucket.index == 1
+    ),
     "the words of a bucket": lose_counts,
-    "a bucket in pieces": lambda patch: lose_outputs(patch, _ToPieces, lambda bucket: bucket.index == 1),
+    "a bucket in pieces": lambda patch: lose_outputs(
+        patch, _ToPieces, lambda bucket: bucket.index == 1
+    ),
 }
 
 
 @pytest.mark.parametrize("what", PIECE_LOSSES)
 def test_nothing_is_published_when_what_makes_pieces_gets_lost(config, tmp_path, monkeypatch, what):
     PIECE_LOSSES[what](monkeypatch)
-    with pytest.raises(RuntimeError, match="the runner lost or repeated data, so nothing is published"):
+    with pytest.raises(
+        RuntimeError, match="the runner lost or repeated data, so nothing is published"
+    ):
         run(config.model_copy(update={"text": TextConfig(wordpiece="train")}))
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -144,11 +192,22 @@ def test_nothing_is_published_when_what_makes_pieces_gets_lost(config, tmp_path,
 def test_without_a_loss_the_same_input_is_published(config, tmp_path):
     run(config)
     manifest = manifests.load(tmp_path / "out/dataset")
-    assert (manifest.counts.read, manifest.counts.written, manifest.counts.rejected) == (121, 120, {"not JSON": 1})
+    assert (manifest.counts.read, manifest.counts.written, manifest.counts.rejected) == (
+        121,
+        120,
+        {"not JSON": 1},
+    )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset"]
 
 
 def test_a_batch_in_which_no_document_has_a_token_is_no_failure(config, tmp_path):
     (tmp_path / "in/5.jsonl").write_text('{"text": "...", "labels": ["l0"]}\n')
-    run(config.model_copy(update={"data": config.data.model_copy(update={"max_reject_fraction": 0.5})}))
-    assert manifests.load(tmp_path / "out/dataset").counts.rejected == {"empty text": 1, "not JSON": 1}
+    run(
+        config.model_copy(
+            update={"data": config.data.model_copy(update={"max_reject_fraction": 0.5})}
+        )
+    )
+    assert manifests.load(tmp_path / "out/dataset").counts.rejected == {
+        "empty text": 1,
+        "not JSON": 1,
+    }

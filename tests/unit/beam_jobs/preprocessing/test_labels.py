@@ -26,7 +26,9 @@ rules = st.builds(
 )
 
 
-def reference(lists: list[list[str]], config: LabelsConfig) -> tuple[list[list[str]], dict[str, int]]:
+def reference(
+    lists: list[list[str]], config: LabelsConfig
+) -> tuple[list[list[str]], dict[str, int]]:
     fold = str.casefold if config.fold_case else str
     counts = dict.fromkeys(LabelChanges.model_fields, 0)
     cleaned = []
@@ -59,15 +61,30 @@ def test_cleaning_equals_the_reference_and_counts_every_change(lists, cut, confi
 
 
 def test_cleaned_labels_are_merged_limited_and_counted_in_the_manifest(tmp_path):
-    rows = [["Math-ph", "meta"], ["math.MP", "math-ph"], ["math.mp", "rare"], ["cs"], ["CS", "meta", "other"]]
-    lines = [json.dumps({"text": f"words of number{i}", "labels": labels}) for i, labels in enumerate(rows * 3)]
+    rows = [
+        ["Math-ph", "meta"],
+        ["math.MP", "math-ph"],
+        ["math.mp", "rare"],
+        ["cs"],
+        ["CS", "meta", "other"],
+    ]
+    lines = [
+        json.dumps({"text": f"words of number{i}", "labels": labels})
+        for i, labels in enumerate(rows * 3)
+    ]
     lines = [line.replace('"rare"', f'"rare{i}"') for i, line in enumerate(lines)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     config = config_from_dict(
         {
             "name": "tiny",
             "data": {"source": "jsonl", "inputs": [str(tmp_path / "in.jsonl")]},
-            "labels": {"fold_case": True, "aliases": {"math-ph": "math.MP"}, "deny": ["Meta"], "min_count": 2, "top_k": 2},
+            "labels": {
+                "fold_case": True,
+                "aliases": {"math-ph": "math.MP"},
+                "deny": ["Meta"],
+                "min_count": 2,
+                "top_k": 2,
+            },
             "splits": {"train": 1, "validation": 0, "test": 0},
             "output": {"dataset_dir": str(tmp_path / "dataset")},
         },
@@ -76,8 +93,13 @@ def test_cleaned_labels_are_merged_limited_and_counted_in_the_manifest(tmp_path)
     preprocess(config, beam_arguments=[], overwrite=False, force=False)
     manifest = manifests.load(tmp_path / "dataset")
     labels = manifests.load_labels(manifest, tmp_path / "dataset")
-    assert [(label["name"], label["positives"]["train"]) for label in labels] == [("cs", 6), ("math.mp", 9)]
-    assert (tmp_path / "dataset/labels.json").read_text().count("\n") == 2 + len(labels)  # one a line
+    assert [(label["name"], label["positives"]["train"]) for label in labels] == [
+        ("cs", 6),
+        ("math.mp", 9),
+    ]
+    assert (tmp_path / "dataset/labels.json").read_text().count("\n") == 2 + len(
+        labels
+    )  # one a line
     assert manifest.label_counts.model_dump() == {
         "case_folded": 9,
         "aliased": 6,
@@ -95,7 +117,12 @@ def test_cleaned_labels_are_merged_limited_and_counted_in_the_manifest(tmp_path)
 
 def made(folder, **labels):
     (folder / "in.jsonl").write_text(
-        "\n".join(json.dumps({"id": i, "text": f"words of number{i}", "labels": ["a b", "é", "c"][: i % 4]}) for i in range(20))
+        "\n".join(
+            json.dumps(
+                {"id": i, "text": f"words of number{i}", "labels": ["a b", "é", "c"][: i % 4]}
+            )
+            for i in range(20)
+        )
     )
     config = config_from_dict(
         {
@@ -108,10 +135,14 @@ def made(folder, **labels):
     )
     preprocess(config, beam_arguments=[], overwrite=False, force=False)
     manifest = manifests.load(folder / "dataset")
-    return manifest, [label["name"] for label in manifests.load_labels(manifest, folder / "dataset")]
+    return manifest, [
+        label["name"] for label in manifests.load_labels(manifest, folder / "dataset")
+    ]
 
 
-def test_an_allow_list_of_a_file_keeps_what_the_same_list_keeps_and_a_change_of_it_is_recognised(tmp_path):
+def test_an_allow_list_of_a_file_keeps_what_the_same_list_keeps_and_a_change_of_it_is_recognised(
+    tmp_path,
+):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     (tmp_path / "allow.txt").write_text("\ufeffa b\n\n  é  \nnever\n")
@@ -119,22 +150,38 @@ def test_an_allow_list_of_a_file_keeps_what_the_same_list_keeps_and_a_change_of_
     other, same_names = made(tmp_path / "two", allow=["a b", "é", "never"])
     assert names == same_names == ["a b", "é"]
     assert manifest.label_counts == other.label_counts and manifest.label_counts.not_allowed == 5
-    assert [shard.sha256 for shard in manifest.splits["train"].shards] == [shard.sha256 for shard in other.splits["train"].shards]
+    assert [shard.sha256 for shard in manifest.splits["train"].shards] == [
+        shard.sha256 for shard in other.splits["train"].shards
+    ]
     assert made(tmp_path / "one", allow=str(tmp_path / "allow.txt"))[0] == manifest  # recognised
     (tmp_path / "allow.txt").write_text("a b\nc\nnever\n")
     with pytest.raises(UserError, match="was made from other input files"):
         made(tmp_path / "one", allow=str(tmp_path / "allow.txt"))
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "No such file"), (b"\xff", "invalid start byte"), (b" \n", "holds no label")])
-def test_an_allow_list_that_cannot_be_read_or_is_empty_is_the_users_error(tmp_path, content, message):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), (b"\xff", "invalid start byte"), (b" \n", "holds no label")],
+)
+def test_an_allow_list_that_cannot_be_read_or_is_empty_is_the_users_error(
+    tmp_path, content, message
+):
     if content is not None:
         (tmp_path / "allow.txt").write_bytes(content)
-    with pytest.raises(UserError, match=f"labels.allow: .*{message}.*expected a list, or a UTF-8 file with one label a line"):
+    with pytest.raises(
+        UserError,
+        match=f"labels.allow: .*{message}.*expected a list, or a UTF-8 file with one label a line",
+    ):
         made(tmp_path, allow=str(tmp_path / "allow.txt"))
 
 
 @pytest.mark.parametrize(("keep", "written", "dropped"), [(True, 20, 0), (False, 15, 5)])
-def test_documents_without_kept_labels_are_kept_or_dropped_and_counted(tmp_path, keep, written, dropped):
+def test_documents_without_kept_labels_are_kept_or_dropped_and_counted(
+    tmp_path, keep, written, dropped
+):
     counts = made(tmp_path, keep_unlabeled=keep)[0].counts
-    assert (counts.written, counts.dropped_without_labels, counts.written_without_labels) == (written, dropped, 5 - dropped)
+    assert (counts.written, counts.dropped_without_labels, counts.written_without_labels) == (
+        written,
+        dropped,
+        5 - dropped,
+    )

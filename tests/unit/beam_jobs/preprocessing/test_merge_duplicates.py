@@ -33,7 +33,9 @@ def table_of(rows: list[dict], cuts: list[int]) -> pa.Table:
     """A table in chunks that end at `cuts`."""
     table = pa.Table.from_pylist(rows, schema=DOCUMENTS)
     ends = sorted({min(cut, len(rows)) for cut in cuts} | {len(rows)})
-    return pa.concat_tables([table[start:end] for start, end in zip([0, *ends], ends, strict=False)])
+    return pa.concat_tables(
+        [table[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    )
 
 
 def reference(rows: list[dict]) -> list[dict]:
@@ -70,7 +72,9 @@ def test_merge_depends_on_no_order_and_merging_twice_changes_nothing(rows, order
 
 
 @given(parts=st.lists(st.lists(documents, max_size=8), min_size=1, max_size=4))
-def test_a_bucket_holds_the_merged_documents_with_their_split_and_counts_the_duplicates(parts, tmp_path_factory):
+def test_a_bucket_holds_the_merged_documents_with_their_split_and_counts_the_duplicates(
+    parts, tmp_path_factory
+):
     folder = tmp_path_factory.mktemp("bucket")
     segments = []
     path = folder / "spill.arrow"
@@ -79,18 +83,29 @@ def test_a_bucket_holds_the_merged_documents_with_their_split_and_counts_the_dup
             content = to_ipc(table_of(part, []))
             segments.append(Segment(str(path), stream.tell(), len(content)))
             stream.write(content)
-    (bucket,) = MergeDuplicates(str(folder), HashSplits(train=0.5, validation=0.25, test=0.25), NO_RULES).process((7, segments))
+    (bucket,) = MergeDuplicates(
+        str(folder), HashSplits(train=0.5, validation=0.25, test=0.25), NO_RULES
+    ).process((7, segments))
     rows = [row for part in parts for row in part]
     table = read_table(bucket.path)
     assert table.schema == MERGED
     expected_rows = reference(rows)
     given = [row.pop("given") for row in expected_rows]
     assert table.drop_columns("split").to_pylist() == expected_rows
-    assert (bucket.index, bucket.documents, bucket.duplicates) == (7, len(expected_rows), len(rows) - len(expected_rows))
+    assert (bucket.index, bucket.documents, bucket.duplicates) == (
+        7,
+        len(expected_rows),
+        len(rows) - len(expected_rows),
+    )
     uniform = {digest: int.from_bytes(digest[8:], "big") / 2**64 for digest in DIGESTS}
-    expected = [0 if uniform[digest] < 0.5 else 1 if uniform[digest] < 0.75 else 2 for digest in table["digest"].to_pylist()]
+    expected = [
+        0 if uniform[digest] < 0.5 else 1 if uniform[digest] < 0.75 else 2
+        for digest in table["digest"].to_pylist()
+    ]
     assert table["split"].to_pylist() == expected
-    (bucket,) = MergeDuplicates(str(folder), ColumnSplits(method="column"), NO_RULES).process((7, segments))
+    (bucket,) = MergeDuplicates(str(folder), ColumnSplits(method="column"), NO_RULES).process(
+        (7, segments)
+    )
     assert read_table(bucket.path)["split"].to_pylist() == given
     assert sorted(path.name for path in folder.iterdir()) == ["bucket-00007.arrow", "spill.arrow"]
 
@@ -107,7 +122,11 @@ def test_a_retried_bucket_replaces_the_file_of_the_first_attempt(tmp_path):
 
 @pytest.mark.parametrize("digests", [[], DIGESTS])
 def test_keys_are_the_big_endian_halves_of_the_digest(digests):
-    column = pa.chunked_array([pa.array(digests[:2], pa.binary()), pa.array(digests[2:], pa.binary())])
+    column = pa.chunked_array(
+        [pa.array(digests[:2], pa.binary()), pa.array(digests[2:], pa.binary())]
+    )
     assert order_keys(column).tolist() == [int.from_bytes(digest[:8], "big") for digest in digests]
     assert split_keys(column).tolist() == [int.from_bytes(digest[8:], "big") for digest in digests]
-    assert np.array_equal(np.argsort(order_keys(column), kind="stable"), np.arange(len(digests)))  # sorted digests have sorted keys
+    assert np.array_equal(
+        np.argsort(order_keys(column), kind="stable"), np.arange(len(digests))
+    )  # sorted digests have sorted keys

@@ -26,7 +26,11 @@ def shingles(text: str, size: int) -> set[tuple[str, ...]]:
 
 
 @given(
-    texts=st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40).map(" ".join), min_size=2, max_size=6),
+    texts=st.lists(
+        st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40).map(" ".join),
+        min_size=2,
+        max_size=6,
+    ),
     size=st.integers(1, 4),
 )
 def test_equal_values_estimate_the_similarity_of_the_sets_of_shingles(texts, size):
@@ -36,7 +40,9 @@ def test_equal_values_estimate_the_similarity_of_the_sets_of_shingles(texts, siz
             a, b = shingles(texts[i], size), shingles(texts[j], size)
             similarity = len(a & b) / len(a | b)
             estimate = (values[i] == values[j]).mean()
-            assert abs(estimate - similarity) <= 6 * np.sqrt(similarity * (1 - similarity) / NUM_HASHES)
+            assert abs(estimate - similarity) <= 6 * np.sqrt(
+                similarity * (1 - similarity) / NUM_HASHES
+            )
 
 
 def test_values_do_not_depend_on_the_texts_around_and_there_may_be_none():
@@ -59,7 +65,11 @@ def corpus() -> list[dict]:
 def make(folder, corpus: list[dict], near: str, **duplicates):
     """The dataset of the corpus, whose files are its splits."""
     for label in ("train", "valid", "test"):
-        lines = [json.dumps({"text": row["text"], "labels": [label]}) for row in corpus if row["label"] == label]
+        lines = [
+            json.dumps({"text": row["text"], "labels": [label]})
+            for row in corpus
+            if row["label"] == label
+        ]
         (folder / f"{label}.jsonl").write_text("\n".join(lines))
     config = config_from_dict(
         {
@@ -100,7 +110,14 @@ def test_labels_move_to_the_document_at_the_end_of_the_chain(edges):
     for later, earlier in edges:
         parents[later] = min(parents.get(later, earlier), earlier)
     pairs = [
-        {"digest": b"%d" % a, "split": 0, "bucket": a % 3, "other_digest": b"%d" % b, "other_split": 0, "other_bucket": b % 3}
+        {
+            "digest": b"%d" % a,
+            "split": 0,
+            "bucket": a % 3,
+            "other_digest": b"%d" % b,
+            "other_split": 0,
+            "other_bucket": b % 3,
+        }
         for a, b in random.Random(0).sample(edges * 2, 2 * len(edges))
     ]
 
@@ -108,19 +125,32 @@ def test_labels_move_to_the_document_at_the_end_of_the_chain(edges):
         return end(parents[number]) if number in parents else number
 
     moves = find_moves(pa.Table.from_pylist(pairs, schema=PAIRS))
-    assert [tuple(row.values()) for row in moves.to_pylist()] == [(b"%d" % a, a % 3, b"%d" % end(a), end(a) % 3) for a in sorted(parents)]
+    assert [tuple(row.values()) for row in moves.to_pylist()] == [
+        (b"%d" % a, a % 3, b"%d" % end(a), end(a) % 3) for a in sorted(parents)
+    ]
 
 
 def test_the_document_that_stays_has_the_labels_and_the_largest_weight_of_all_that_go(tmp_path):
     words = [f"w{i}" for i in range(80)]
-    texts = [" ".join([*words, *(f"more{j}" for j in range(i))]) for i in range(5)]  # each nearly equal to the next ones
-    rows = [{"text": text, "labels": [f"l{i}", "all"], "weight": 1.0 + i} for i, text in enumerate(texts)]
-    rows += [{"text": f"other words, number{i}", "labels": ["other"], "weight": 0.5} for i in range(30)]
+    texts = [
+        " ".join([*words, *(f"more{j}" for j in range(i))]) for i in range(5)
+    ]  # each nearly equal to the next ones
+    rows = [
+        {"text": text, "labels": [f"l{i}", "all"], "weight": 1.0 + i}
+        for i, text in enumerate(texts)
+    ]
+    rows += [
+        {"text": f"other words, number{i}", "labels": ["other"], "weight": 0.5} for i in range(30)
+    ]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = config_from_dict(
         {
             "name": "tiny",
-            "data": {"source": "jsonl", "inputs": [str(tmp_path / "in.jsonl")], "weight_field": "weight"},
+            "data": {
+                "source": "jsonl",
+                "inputs": [str(tmp_path / "in.jsonl")],
+                "weight_field": "weight",
+            },
             "duplicates": {"near": "drop", "similarity": 0.7, "shingle_tokens": 2},
             "splits": {"train": 1, "validation": 0, "test": 0},
             "output": {"dataset_dir": str(tmp_path / "dataset"), "shards": 1},
@@ -132,18 +162,31 @@ def test_the_document_that_stays_has_the_labels_and_the_largest_weight_of_all_th
     assert (manifest.counts.near_duplicates, manifest.counts.written) == (4, 31)
     names = [label["name"] for label in manifests.load_labels(manifest, tmp_path / "dataset")]
     files = [str(tmp_path / "dataset" / shard.file) for shard in manifest.splits["train"].shards]
-    parsed = manifest.record_spec.parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
+    parsed = manifest.record_spec.parse_batch(
+        tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator()))
+    )
     found = zip(parsed["labels"].to_list(), parsed["weight"].numpy().tolist(), strict=True)
-    merged = [([names[i] for i in labels], weight) for labels, weight in found if names.index("all") in labels]
+    merged = [
+        ([names[i] for i in labels], weight)
+        for labels, weight in found
+        if names.index("all") in labels
+    ]
     assert merged == [(["all", "l0", "l1", "l2", "l3", "l4"], 5.0)]
 
 
 def test_a_higher_similarity_and_longer_shingles_keep_more(tmp_path, corpus):
-    for name, keys in (("a", {"similarity": 1.0}), ("b", {"shingle_tokens": 16, "similarity": 0.99})):
+    for name, keys in (
+        ("a", {"similarity": 1.0}),
+        ("b", {"shingle_tokens": 16, "similarity": 0.99}),
+    ):
         (tmp_path / name).mkdir()
         assert make(tmp_path / name, corpus, "drop", **keys)[0].near_duplicates < 15
 
 
 def test_near_duplicates_are_ignored_by_default(tmp_path, corpus):
     counts, sizes, statistics = make(tmp_path, corpus, "ignore")
-    assert (sizes, counts.near_duplicates, "near_duplicates" in statistics) == ([80, 30, 30], 0, False)
+    assert (sizes, counts.near_duplicates, "near_duplicates" in statistics) == (
+        [80, 30, 30],
+        0,
+        False,
+    )

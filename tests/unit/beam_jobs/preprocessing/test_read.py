@@ -35,37 +35,66 @@ class Lengths:
                 yield Document(f"{row}", ("x" * length,), (), 1.0, file.name, row)
 
 
-def read(source: Lengths, progress_dir=None) -> tuple[list[list[Document]], list[Reject], list[tuple[int, int]]]:
+def read(
+    source: Lengths, progress_dir=None
+) -> tuple[list[list[Document]], list[Reject], list[tuple[int, int]]]:
     outputs = list(ReadPart(source, progress_dir).process((7, source.files())))
     tagged = [output for output in outputs if isinstance(output, beam.pvalue.TaggedOutput)]
     rejects = [reject for output in tagged if output.tag != READ_TAG for reject in output.value]
-    return [o for o in outputs if isinstance(o, list)], rejects, [output.value for output in tagged if output.tag == READ_TAG]
+    return (
+        [o for o in outputs if isinstance(o, list)],
+        rejects,
+        [output.value for output in tagged if output.tag == READ_TAG],
+    )
 
 
-@pytest.mark.parametrize("lengths", [[], [None], [1] * (2 * BATCH_DOCUMENTS), [1, None] * BATCH_DOCUMENTS, [BATCH_CHARACTERS // 3] * 10])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [],
+        [None],
+        [1] * (2 * BATCH_DOCUMENTS),
+        [1, None] * BATCH_DOCUMENTS,
+        [BATCH_CHARACTERS // 3] * 10,
+    ],
+)
 def test_every_row_is_there_once_and_counted(tmp_path, lengths):
     source = Lengths({"a": lengths, "b": [2]})
     batches, rejects, read_rows = read(source, str(tmp_path))
     documents = [document for batch in batches for document in batch]
-    assert sorted(documents + rejects, key=lambda row: (row.source, row.row)) == [row for file in source.files() for row in source.read(file)]
+    assert sorted(documents + rejects, key=lambda row: (row.source, row.row)) == [
+        row for file in source.files() for row in source.read(file)
+    ]
     assert read_rows == [(7, len(lengths) + 1)]
-    assert json.loads((tmp_path / "part-000007.json").read_text()) == {"read": len(lengths) + 1, "rejected": lengths.count(None)}
+    assert json.loads((tmp_path / "part-000007.json").read_text()) == {
+        "read": len(lengths) + 1,
+        "rejected": lengths.count(None),
+    }
 
 
 def test_batches_are_full_but_end_early_where_documents_are_long():
     batches, _, _ = read(Lengths({"a": [1] * (2 * BATCH_DOCUMENTS + 3)}))
     assert [len(batch) for batch in batches] == [BATCH_DOCUMENTS, BATCH_DOCUMENTS, 3]
-    batches, _, _ = read(Lengths({"a": [BATCH_CHARACTERS // 2 - 1] * 7 + [2 * BATCH_CHARACTERS, 1]}))
+    batches, _, _ = read(
+        Lengths({"a": [BATCH_CHARACTERS // 2 - 1] * 7 + [2 * BATCH_CHARACTERS, 1]})
+    )
     assert [len(batch) for batch in batches] == [3, 3, 2, 1]
 
 
 texts = st.text(st.sampled_from('ab\n"é\uffff\U00010000'), max_size=4)
-rejects_strategy = st.lists(st.builds(Reject, source=texts, row=st.integers(0, 30), reason=texts, detail=texts, content=texts), max_size=40)
+rejects_strategy = st.lists(
+    st.builds(
+        Reject, source=texts, row=st.integers(0, 30), reason=texts, detail=texts, content=texts
+    ),
+    max_size=40,
+)
 
 
 @settings(max_examples=30)
 @given(rejects=rejects_strategy, cut=st.integers(0, 40))
-def test_the_rejects_file_holds_every_reject_once_in_order_and_counts_reasons(rejects, cut, tmp_path_factory):
+def test_the_rejects_file_holds_every_reject_once_in_order_and_counts_reasons(
+    rejects, cut, tmp_path_factory
+):
     folder = str(tmp_path_factory.mktemp("rejects"))
     spill = SpillByKey(folder)
     segments = collections.defaultdict(list)
@@ -74,7 +103,9 @@ def test_the_rejects_file_holds_every_reject_once_in_order_and_counts_reasons(re
         assert not list(spill.process(reject_table(bundle)))
         for windowed in spill.finish_bundle():
             segments[windowed.value[0]].append(windowed.value[1])
-    counts = write_rejects([sort_rejects(key, parts, folder) for key, parts in segments.items()], folder)
+    counts = write_rejects(
+        [sort_rejects(key, parts, folder) for key, parts in segments.items()], folder
+    )
     with open(f"{folder}/{REJECTS}", encoding="utf-8") as stream:
         written = [Reject(**json.loads(line)) for line in stream]
     assert written == sorted(rejects, key=dataclasses.astuple)

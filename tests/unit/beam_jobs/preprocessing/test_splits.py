@@ -49,11 +49,17 @@ def test_sizes_stay_within_six_standard_deviations_of_the_fractions(splits, seed
     sizes = np.bincount(by_key(keys, splits), minlength=3)
     for name, size in zip(SPLITS, sizes, strict=True):
         fraction = getattr(splits, name)
-        assert abs(size - fraction * documents) <= 6 * np.sqrt(documents * fraction * (1 - fraction)) + 1e-6
+        assert (
+            abs(size - fraction * documents)
+            <= 6 * np.sqrt(documents * fraction * (1 - fraction)) + 1e-6
+        )
 
 
 @given(
-    splits=fractions() | st.builds(FoldSplits, method=st.just("folds"), folds=st.integers(3, 9), fold=st.integers(0, 2)),
+    splits=fractions()
+    | st.builds(
+        FoldSplits, method=st.just("folds"), folds=st.integers(3, 9), fold=st.integers(0, 2)
+    ),
     keys=st.lists(st.integers(0, 2**64 - 1), max_size=20),
     order=st.randoms(),
 )
@@ -69,7 +75,9 @@ def test_the_ends_of_the_range_of_keys_and_empty_splits():
     assert by_key(ends, HashSplits(train=1.0, validation=0.0, test=0.0)).tolist() == [0, 0]
     assert by_key(ends, HashSplits(train=0.5, validation=0.5, test=0.0)).tolist() == [0, 1]
     assert by_key(ends, HashSplits(train=0.5, validation=0.0, test=0.5)).tolist() == [0, 2]
-    assert by_key([1 << 63, (1 << 63) - (1 << 11)], HashSplits(train=0.5, validation=0.5, test=0.0)).tolist() == [1, 0]
+    assert by_key(
+        [1 << 63, (1 << 63) - (1 << 11)], HashSplits(train=0.5, validation=0.5, test=0.0)
+    ).tolist() == [1, 0]
 
 
 def test_a_larger_train_fraction_moves_documents_into_train_only():
@@ -82,7 +90,9 @@ def test_a_larger_train_fraction_moves_documents_into_train_only():
 @pytest.mark.parametrize("folds", [3, 5, 10])
 def test_over_all_folds_each_document_is_tested_once_and_validated_once(folds):
     keys = np.random.default_rng(0).integers(0, LARGEST, 3000, np.uint64, endpoint=True)
-    splits = np.array([by_key(keys, FoldSplits(method="folds", folds=folds, fold=fold)) for fold in range(folds)])
+    splits = np.array(
+        [by_key(keys, FoldSplits(method="folds", folds=folds, fold=fold)) for fold in range(folds)]
+    )
     for split in (1, 2):
         assert np.all((splits == split).sum(axis=0) == 1)
         sizes = (splits == split).sum(axis=1)
@@ -93,7 +103,10 @@ def test_over_all_folds_each_document_is_tested_once_and_validated_once(folds):
 
 
 def document(**values) -> Document:
-    return Document(**{"id": "1", "texts": ("x",), "labels": (), "weight": 1.0, "source": "a.jsonl", "row": 1} | values)
+    return Document(
+        **{"id": "1", "texts": ("x",), "labels": (), "weight": 1.0, "source": "a.jsonl", "row": 1}
+        | values
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,16 +115,48 @@ def document(**values) -> Document:
         ({"split": "train"}, ColumnSplits(method="column"), 0),
         ({"split": "dev"}, ColumnSplits(method="column"), 1),
         ({"split": "te"}, ColumnSplits(method="column", test=("te",)), 2),
-        ({"source": "corpus/dev-1.jsonl"}, FileSplits(method="files", validation=("*dev*",), test=("*test*",)), 1),
-        ({"source": "corpus/dev-test.jsonl"}, FileSplits(method="files", validation=("*dev*",), test=("*test*",)), 2),
-        ({"source": "corpus/Dev.jsonl"}, FileSplits(method="files", validation=("*dev*",), test=()), 0),
-        ({"time": "2023-12-31T23:59:59Z"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 0),
-        ({"time": "2024-01-01"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 1),
-        ({"time": "2024-02-01T00:30:00+01:00"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 1),
-        ({"time": "2024-02-01 00:00:00"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), 2),
+        (
+            {"source": "corpus/dev-1.jsonl"},
+            FileSplits(method="files", validation=("*dev*",), test=("*test*",)),
+            1,
+        ),
+        (
+            {"source": "corpus/dev-test.jsonl"},
+            FileSplits(method="files", validation=("*dev*",), test=("*test*",)),
+            2,
+        ),
+        (
+            {"source": "corpus/Dev.jsonl"},
+            FileSplits(method="files", validation=("*dev*",), test=()),
+            0,
+        ),
+        (
+            {"time": "2023-12-31T23:59:59Z"},
+            TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"),
+            0,
+        ),
+        (
+            {"time": "2024-01-01"},
+            TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"),
+            1,
+        ),
+        (
+            {"time": "2024-02-01T00:30:00+01:00"},
+            TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"),
+            1,
+        ),
+        (
+            {"time": "2024-02-01 00:00:00"},
+            TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"),
+            2,
+        ),
         ({"split": "test"}, HashSplits(), NOT_GIVEN),
         ({"time": "1969-12-31T23:59:59.999999Z"}, TimeFractionSplits(method="time_fractions"), -1),
-        ({"time": "1970-01-02T01:00:00+01:00"}, TimeFractionSplits(method="time_fractions"), 86_400_000_000),
+        (
+            {"time": "1970-01-02T01:00:00+01:00"},
+            TimeFractionSplits(method="time_fractions"),
+            86_400_000_000,
+        ),
     ],
 )
 def test_given_split(values, splits, expected):
@@ -121,11 +166,27 @@ def test_given_split(values, splits, expected):
 @pytest.mark.parametrize(
     ("values", "splits", "message"),
     [
-        ({"split": "holdout"}, ColumnSplits(method="column"), "received the split 'holdout', expected one of .*'train', 'validation'"),
+        (
+            {"split": "holdout"},
+            ColumnSplits(method="column"),
+            "received the split 'holdout', expected one of .*'train', 'validation'",
+        ),
         ({}, ColumnSplits(method="column"), "received the split None"),
-        ({"time": "yesterday"}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), "'yesterday', expected ISO 8601"),
-        ({}, TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"), "received the time None"),
-        ({"time": "soon"}, TimeFractionSplits(method="time_fractions"), "received the time 'soon', expected ISO 8601"),
+        (
+            {"time": "yesterday"},
+            TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"),
+            "'yesterday', expected ISO 8601",
+        ),
+        (
+            {},
+            TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"),
+            "received the time None",
+        ),
+        (
+            {"time": "soon"},
+            TimeFractionSplits(method="time_fractions"),
+            "received the time 'soon', expected ISO 8601",
+        ),
     ],
 )
 def test_a_source_that_says_no_split_is_told(values, splits, message):
@@ -149,12 +210,18 @@ def table_of(rows: list[list[int]], splits: np.ndarray, labels: int) -> np.ndarr
     """[labels, splits]: documents with each label in each split."""
     flat = np.concatenate([*(np.array(row, np.int64) for row in rows), np.zeros(0, np.int64)])
     where = np.repeat(splits, [len(row) for row in rows]).astype(np.int64)
-    return np.bincount(flat * len(SPLITS) + where, minlength=labels * len(SPLITS)).reshape(labels, len(SPLITS))
+    return np.bincount(flat * len(SPLITS) + where, minlength=labels * len(SPLITS)).reshape(
+        labels, len(SPLITS)
+    )
 
 
-def stratified(rows: list[list[int]], labels: int, splits: StratifiedSplits, seed: int = 0) -> np.ndarray:
+def stratified(
+    rows: list[list[int]], labels: int, splits: StratifiedSplits, seed: int = 0
+) -> np.ndarray:
     keys = np.random.default_rng(seed).integers(0, LARGEST, len(rows), np.uint64)
-    return stratify(rows, keys, np.bincount(np.concatenate(rows).astype(np.int64), minlength=labels), splits)
+    return stratify(
+        rows, keys, np.bincount(np.concatenate(rows).astype(np.int64), minlength=labels), splits
+    )
 
 
 def test_every_label_is_in_every_split_in_proportion_and_100_000_documents_take_seconds():
@@ -173,7 +240,11 @@ def test_rare_labels_that_hang_together_stay_within_a_document_or_two():
     table = table_of(rows, stratified(rows, 800, StratifiedSplits(method="stratified")), 800)
     counts = table.sum(axis=1)
     missing = (table[counts >= 10] == 0).any(axis=1).mean()
-    by_hash = table_of(rows, by_key(np.random.default_rng(0).integers(0, LARGEST, 5000, np.uint64), HashSplits()), 800)
+    by_hash = table_of(
+        rows,
+        by_key(np.random.default_rng(0).integers(0, LARGEST, 5000, np.uint64), HashSplits()),
+        800,
+    )
     assert missing < 0.01 < 0.2 < (by_hash[counts >= 10] == 0).any(axis=1).mean()
 
 
@@ -191,12 +262,16 @@ def test_the_label_distribution_error_is_below_that_of_scikit_multilearn():
     for i, row in enumerate(rows):
         dense[i, row] = 1
     np.random.seed(0)  # it takes its randomness from there
-    folds = model_selection.IterativeStratification(n_splits=3, order=1, sample_distribution_per_fold=[0.8, 0.1, 0.1])
+    folds = model_selection.IterativeStratification(
+        n_splits=3, order=1, sample_distribution_per_fold=[0.8, 0.1, 0.1]
+    )
     theirs = np.empty(len(rows), np.int64)
     for split, (_, inside) in enumerate(folds.split(np.zeros((len(rows), 1)), dense)):
         theirs[inside] = split
     ours = stratified(rows, 1000, StratifiedSplits(method="stratified"))
-    assert label_distribution_error(rows, ours, 1000) < 0.7 * label_distribution_error(rows, theirs, 1000)
+    assert label_distribution_error(rows, ours, 1000) < 0.7 * label_distribution_error(
+        rows, theirs, 1000
+    )
 
 
 @pytest.mark.parametrize("count", [10, 20, 50])
@@ -213,7 +288,9 @@ def test_stratified_splits_depend_on_no_order_of_documents_or_labels(seed, order
     keys = np.random.default_rng(seed).integers(0, LARGEST, len(rows), np.uint64)
     frequencies = np.bincount(np.concatenate(rows), minlength=20)
     splits = StratifiedSplits(method="stratified", train=0.6, validation=0.4, test=0)
-    expected = dict(zip(keys.tolist(), stratify(rows, keys, frequencies, splits).tolist(), strict=True))
+    expected = dict(
+        zip(keys.tolist(), stratify(rows, keys, frequencies, splits).tolist(), strict=True)
+    )
     places = list(range(len(rows)))
     order.shuffle(places)
     shuffled = stratify([rows[i][::-1] for i in places], keys[places], frequencies, splits)
@@ -223,10 +300,15 @@ def test_stratified_splits_depend_on_no_order_of_documents_or_labels(seed, order
 
 @pytest.mark.parametrize("keep_unlabeled", [True, False])
 @pytest.mark.parametrize("partition_documents", [10**6, 300])
-def test_the_job_stratifies_over_buckets_and_partitions(tmp_path, monkeypatch, keep_unlabeled, partition_documents):
+def test_the_job_stratifies_over_buckets_and_partitions(
+    tmp_path, monkeypatch, keep_unlabeled, partition_documents
+):
     monkeypatch.setattr(stratified_split, "PARTITION_DOCUMENTS", partition_documents)
     rows = made_labels(1000, 12, seed=2) + [[]] * 100
-    lines = [json.dumps({"text": f"words of number{i}", "labels": [f"l{label}" for label in row]}) for i, row in enumerate(rows)]
+    lines = [
+        json.dumps({"text": f"words of number{i}", "labels": [f"l{label}" for label in row]})
+        for i, row in enumerate(rows)
+    ]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     config = config_from_dict(
         {
@@ -245,5 +327,7 @@ def test_the_job_stratifies_over_buckets_and_partitions(tmp_path, monkeypatch, k
     sizes = np.array([manifest.splits[split].examples for split in SPLITS])
     assert sizes.sum() == manifest.counts.written
     tolerance = 1.5 if partition_documents == 10**6 else 6
-    assert np.abs(positives - positives.sum(axis=1, keepdims=True) * [0.8, 0.1, 0.1]).max() < tolerance
+    assert (
+        np.abs(positives - positives.sum(axis=1, keepdims=True) * [0.8, 0.1, 0.1]).max() < tolerance
+    )
     assert np.all(np.abs(sizes / sizes.sum() - [0.8, 0.1, 0.1]) < 0.02)

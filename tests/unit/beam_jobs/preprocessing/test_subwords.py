@@ -19,28 +19,55 @@ from beam_jobs.preprocessing.subwords import learn
 
 def pieces_of(words: list[str], pieces: tuple[str, ...]) -> list[list[str]]:
     tokenizer = PieceTokenizer(TextConfig(wordpiece=pieces, max_tokens=None))
-    return [text.decode().split(" ") for text in tokenizer(tf.ragged.constant([[word] for word in words], tf.string)).numpy()]
+    return [
+        text.decode().split(" ")
+        for text in tokenizer(tf.ragged.constant([[word] for word in words], tf.string)).numpy()
+    ]
 
 
 def test_stems_that_are_no_words_and_endings_are_learned():
-    words = [(stem + ending, 1) for stem in ("rocket", "piano", "walk") for ending in ("s", "ed", "ing", "able")] + [("tree", 1)]
+    words = [
+        (stem + ending, 1)
+        for stem in ("rocket", "piano", "walk")
+        for ending in ("s", "ed", "ing", "able")
+    ] + [("tree", 1)]
     learned = learn(words, max_pieces=64, min_occurrences=2)
-    assert {"rocket", "piano", "walk", "##s", "##ed", "##ing", "##able"} <= set(learned) and "tree" not in learned
-    assert pieces_of(["treeing", "pianoable", "zoo"], learned) == [["t", "##r", "##e", "##e", "##ing"], ["piano", "##able"], ["[UNK]"]]
+    assert {"rocket", "piano", "walk", "##s", "##ed", "##ing", "##able"} <= set(
+        learned
+    ) and "tree" not in learned
+    assert pieces_of(["treeing", "pianoable", "zoo"], learned) == [
+        ["t", "##r", "##e", "##e", "##ing"],
+        ["piano", "##able"],
+        ["[UNK]"],
+    ]
 
 
 def test_merges_are_golden():
     # Pairs: a ##b 10 + 3, ##b ##c 3; then ab ##c 3; then x ##y 2 before y ##x 2, which are equally frequent; z ##z is too rare.
     words = [("ab", 10), ("abc", 3), ("xy", 2), ("yx", 2), ("zz", 1)]
     alone = ["a", "b", "c", "x", "y", "z"]
-    expected = ["[UNK]", *alone, *(f"##{character}" for character in alone), "ab", "abc", "xy", "yx"]
+    expected = [
+        "[UNK]",
+        *alone,
+        *(f"##{character}" for character in alone),
+        "ab",
+        "abc",
+        "xy",
+        "yx",
+    ]
     assert learn(words, max_pieces=24, min_occurrences=2) == tuple(expected)
 
 
 def test_rare_characters_are_left_out_where_there_is_room_for_few():
-    learned = learn([("aaa", 100), ("bbb", 50), ("aab", 20), ("zzz", 1), ("abz", 1)], max_pieces=8, min_occurrences=1)
+    learned = learn(
+        [("aaa", 100), ("bbb", 50), ("aab", 20), ("zzz", 1), ("abz", 1)],
+        max_pieces=8,
+        min_occurrences=1,
+    )
     assert learned[:5] == ("[UNK]", "a", "b", "##a", "##b") and len(learned) == 8
-    assert pieces_of(["abab", "za"], learned)[1] == ["[UNK]"] != pieces_of(["abab", "za"], learned)[0]
+    assert (
+        pieces_of(["abab", "za"], learned)[1] == ["[UNK]"] != pieces_of(["abab", "za"], learned)[0]
+    )
 
 
 def merges_by_definition(words: dict[str, int], count: int, min_occurrences: int) -> list[str]:
@@ -67,20 +94,33 @@ def merges_by_definition(words: dict[str, int], count: int, min_occurrences: int
 
 @settings(max_examples=100)
 @given(
-    words=st.dictionaries(st.text("abc", min_size=1, max_size=10), st.integers(1, 20), min_size=1, max_size=20),
+    words=st.dictionaries(
+        st.text("abc", min_size=1, max_size=10), st.integers(1, 20), min_size=1, max_size=20
+    ),
     count=st.integers(0, 20),
     min_occurrences=st.integers(1, 5),
 )
-def test_merges_are_those_of_the_definition_in_whatever_order_the_words_come(words, count, min_occurrences):
+def test_merges_are_those_of_the_definition_in_whatever_order_the_words_come(
+    words, count, min_occurrences
+):
     alphabet = len(set("".join(words)))
     max_pieces = max(1 + 2 * alphabet + count, 4 * alphabet)
     expected = merges_by_definition(words, max_pieces - 1 - 2 * alphabet, min_occurrences)
     for order in (list(words.items()), sorted(words.items())):
-        assert list(learn(order, max_pieces=max_pieces, min_occurrences=min_occurrences)[1 + 2 * alphabet :]) == expected
+        assert (
+            list(
+                learn(order, max_pieces=max_pieces, min_occurrences=min_occurrences)[
+                    1 + 2 * alphabet :
+                ]
+            )
+            == expected
+        )
 
 
 @pytest.mark.parametrize("max_pieces", [1, 3, 4, 1000])
-@pytest.mark.parametrize("words", [[], [("a", 1)], [("[UNK]", 3)], [("x" * 99, 5)], [("##", 2), ("#", 1)]])
+@pytest.mark.parametrize(
+    "words", [[], [("a", 1)], [("[UNK]", 3)], [("x" * 99, 5)], [("##", 2), ("#", 1)]]
+)
 def test_next_to_nothing_to_learn_from_ends_in_few_pieces(words, max_pieces):
     learned = learn(words, max_pieces=max_pieces, min_occurrences=2)
     assert learned[0] == "[UNK]" and 1 <= len(learned) <= max_pieces
@@ -89,26 +129,45 @@ def test_next_to_nothing_to_learn_from_ends_in_few_pieces(words, max_pieces):
 
 @settings(max_examples=60)
 @given(
-    words=st.dictionaries(st.text("abcdé東#", min_size=1, max_size=12), st.integers(1, 10**7), min_size=1, max_size=30),
+    words=st.dictionaries(
+        st.text("abcdé東#", min_size=1, max_size=12), st.integers(1, 10**7), min_size=1, max_size=30
+    ),
     max_pieces=st.integers(1, 60),
     min_occurrences=st.integers(1, 50),
 )
 @example(words={"a": 10**7, "b": 1}, max_pieces=5, min_occurrences=1)
-def test_learned_pieces_are_a_tokenizers_and_spell_every_word_of_their_characters(words, max_pieces, min_occurrences):
+def test_learned_pieces_are_a_tokenizers_and_spell_every_word_of_their_characters(
+    words, max_pieces, min_occurrences
+):
     learned = learn(list(words.items()), max_pieces=max_pieces, min_occurrences=min_occurrences)
     assert learned[0] == "[UNK]" and len(learned) <= max_pieces
-    assert resolve(TextConfig(wordpiece=learned)).wordpiece == learned  # so they are different and without white space
-    assert learn(list(words.items()), max_pieces=max_pieces, min_occurrences=min_occurrences) == learned
+    assert (
+        resolve(TextConfig(wordpiece=learned)).wordpiece == learned
+    )  # so they are different and without white space
+    assert (
+        learn(list(words.items()), max_pieces=max_pieces, min_occurrences=min_occurrences)
+        == learned
+    )
     for word, pieces in zip(words, pieces_of(list(words), learned), strict=True):
         if pieces != ["[UNK]"]:
             assert pieces[0] + "".join(piece.removeprefix("##") for piece in pieces[1:]) == word
         else:
-            assert any(character not in learned or f"##{character}" not in learned for character in word)
+            assert any(
+                character not in learned or f"##{character}" not in learned for character in word
+            )
 
 
 def bucket_of(folder, texts: list[str]) -> Bucket:
     rows = [
-        {"digest": i.to_bytes(16, "big"), "id": b"%d" % i, "text": text, "labels": ["a"], "weight": 0.5, "metadata": ["m"], "split": i % 3}
+        {
+            "digest": i.to_bytes(16, "big"),
+            "id": b"%d" % i,
+            "text": text,
+            "labels": ["a"],
+            "weight": 0.5,
+            "metadata": ["m"],
+            "split": i % 3,
+        }
         for i, text in enumerate(texts)
     ]
     path = str(folder / "bucket.arrow")
@@ -118,7 +177,9 @@ def bucket_of(folder, texts: list[str]) -> Bucket:
 
 def to_pieces(folder, texts: list[str], **text) -> tuple[Bucket, pa.Table]:
     pieces = ("[UNK]", "un", "##able", "a", "##b")
-    (bucket,) = subwords._ToPieces(str(folder), TextConfig(wordpiece="train", **text)).process(bucket_of(folder, texts), pieces)
+    (bucket,) = subwords._ToPieces(str(folder), TextConfig(wordpiece="train", **text)).process(
+        bucket_of(folder, texts), pieces
+    )
     return bucket, read_table(bucket.path)
 
 
@@ -127,7 +188,11 @@ def test_a_bucket_of_pieces_differs_from_its_words_in_nothing_but_the_text(tmp_p
     texts = ["unable a\n\nx ab", "a\nunable\nun", "\n\nabb"]
     bucket, table = to_pieces(tmp_path, texts)
     assert (bucket.index, bucket.documents, bucket.duplicates) == (4, 3, 7)
-    assert table["text"].to_pylist() == ["un ##able a\n\n[UNK] a ##b", "a\nun ##able\nun", "\n\na ##b ##b"]
+    assert table["text"].to_pylist() == [
+        "un ##able a\n\n[UNK] a ##b",
+        "a\nun ##able\nun",
+        "\n\na ##b ##b",
+    ]
     before = read_table(str(tmp_path / "bucket.arrow"))
     assert table.schema == before.schema == MERGED
     assert table.drop_columns("text") == before.drop_columns("text")
@@ -146,7 +211,12 @@ def test_a_bucket_without_documents_stays_one(tmp_path):
 def test_words_are_counted_of_kept_train_documents_alone(tmp_path):
     bucket = bucket_of(tmp_path, ["a a b", "x", "y", "a c"])
     for kept, expected in ((["a"], {"a": (2, 3), "b": (1, 1), "c": (1, 1)}), (["other"], {})):
-        counts, balance, passed = subwords._CountWords(False).process(bucket, pa.array(kept, pa.large_string()))
+        counts, balance, passed = subwords._CountWords(False).process(
+            bucket, pa.array(kept, pa.large_string())
+        )
         rows = zip(*counts.value.to_pydict().values(), strict=True)
         assert {name: (documents, occurrences) for name, documents, occurrences in rows} == expected
-        assert balance.value == ("words", sum(documents for documents, _ in expected.values())) and passed is bucket
+        assert (
+            balance.value == ("words", sum(documents for documents, _ in expected.values()))
+            and passed is bucket
+        )

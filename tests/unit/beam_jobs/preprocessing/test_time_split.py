@@ -18,17 +18,30 @@ from beam_jobs.preprocessing.time_split import find_cuts
 from beam_jobs.runtime.spill import SpillByKey
 
 
-@given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=12), train=st.integers(1, 10), validation=st.integers(0, 9))
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    train=st.integers(1, 10),
+    validation=st.integers(0, 9),
+)
 def test_cuts_lie_between_times_and_are_nearest_to_the_fractions(counts, train, validation):
     validation = min(validation, 10 - train)
-    splits = TimeFractionSplits(method="time_fractions", train=train / 10, validation=validation / 10, test=(10 - train - validation) / 10)
+    splits = TimeFractionSplits(
+        method="time_fractions",
+        train=train / 10,
+        validation=validation / 10,
+        test=(10 - train - validation) / 10,
+    )
     times = np.arange(len(counts), dtype=np.int64) * 7 - 20
     first, second = find_cuts(times, np.array(counts), splits)
     assert first <= second
     by_document = np.repeat(times, counts)
     for cut, fraction in ((first, splits.train), (second, splits.train + splits.validation)):
-        nearest = min(abs((by_document < end).sum() - fraction * len(by_document)) for end in [*times, 10**9])
-        assert abs((by_document < cut).sum() - fraction * len(by_document)) == pytest.approx(nearest)
+        nearest = min(
+            abs((by_document < end).sum() - fraction * len(by_document)) for end in [*times, 10**9]
+        )
+        assert abs((by_document < cut).sum() - fraction * len(by_document)) == pytest.approx(
+            nearest
+        )
 
 
 def make(folder, *, keep_unlabeled: bool = True):
@@ -49,7 +62,13 @@ def make(folder, *, keep_unlabeled: bool = True):
     config = config_from_dict(
         {
             "name": "tiny",
-            "data": {"source": "jsonl", "inputs": [str(folder / "in.jsonl")], "time_field": "at", "id_field": "id", "metadata_fields": ["at"]},
+            "data": {
+                "source": "jsonl",
+                "inputs": [str(folder / "in.jsonl")],
+                "time_field": "at",
+                "id_field": "id",
+                "metadata_fields": ["at"],
+            },
             "labels": {"keep_unlabeled": keep_unlabeled},
             "splits": {"method": "time_fractions", "train": 0.7, "validation": 0.2, "test": 0.1},
             "output": {"dataset_dir": str(folder / "dataset"), "shards": 1},
@@ -67,10 +86,15 @@ def test_the_oldest_documents_train_and_the_newest_test(tmp_path, keep_unlabeled
     ids = {}
     for split, info in manifest.splits.items():
         files = [str(tmp_path / "dataset" / shard.file) for shard in info.shards]
-        parsed = manifest.record_spec.parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())), ["id"])
+        parsed = manifest.record_spec.parse_batch(
+            tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())), ["id"]
+        )
         ids[split] = {name.decode() for name in parsed["id"].numpy()}
     bounds = [0, round(0.7 * len(kept)), round(0.9 * len(kept)), len(kept)]
-    assert ids == {split: {name for _, name in kept[bounds[i] : bounds[i + 1]]} for i, split in enumerate(manifests.SPLITS)}
+    assert ids == {
+        split: {name for _, name in kept[bounds[i] : bounds[i + 1]]}
+        for i, split in enumerate(manifests.SPLITS)
+    }
 
 
 def test_nothing_is_published_when_times_get_lost(tmp_path, monkeypatch):
@@ -83,7 +107,9 @@ def test_nothing_is_published_when_times_get_lost(tmp_path, monkeypatch):
         return spill(self)
 
     monkeypatch.setattr(SpillByKey, "_spill", lossy)
-    with pytest.raises(RuntimeError, match="the runner lost or repeated data: 399 times for 400 documents"):
+    with pytest.raises(
+        RuntimeError, match="the runner lost or repeated data: 399 times for 400 documents"
+    ):
         make(tmp_path)
     assert not (tmp_path / "dataset").exists()
     assert time_split._TIMES.names == ["time", "count"]

@@ -19,7 +19,9 @@ from beam_jobs.preprocessing.pipeline import with_bucket
 from beam_jobs.preprocessing.tally import Tally
 from beam_jobs.preprocessing.writer import ShardPlan, WriteShard, plan_shards, shard_of
 
-keys_strategy = st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 2**64 - 1, 2**32, 2**32 - 1]), max_size=50)
+keys_strategy = st.lists(
+    st.integers(0, 2**64 - 1) | st.sampled_from([0, 2**64 - 1, 2**32, 2**32 - 1]), max_size=50
+)
 
 
 def test_framing_equals_that_of_tensorflows_writer(tmp_path):
@@ -52,21 +54,35 @@ def tally(index: int, split_bytes=(0, 0, 0)) -> Tally:
 
 def buckets_of(keys: list[int], bits: int) -> list[int]:
     """The bucket that the pipeline puts documents with these order keys in."""
-    digests = pa.chunked_array([pa.array([key.to_bytes(8, "big") + bytes(8) for key in keys], pa.binary())])
+    digests = pa.chunked_array(
+        [pa.array([key.to_bytes(8, "big") + bytes(8) for key in keys], pa.binary())]
+    )
     return with_bucket(pa.table({"digest": digests}), bits)["key"].to_pylist()
 
 
-@given(keys=keys_strategy, bits=st.integers(1, 12), count=st.integers(1, 300) | st.sampled_from([1000, 4096]))
+@given(
+    keys=keys_strategy,
+    bits=st.integers(1, 12),
+    count=st.integers(1, 300) | st.sampled_from([1000, 4096]),
+)
 def test_every_document_is_in_exactly_one_shard_and_the_shard_reads_its_bucket(keys, bits, count):
     tallies = [tally(index) for index in sorted(set(buckets_of(keys, bits)))]
-    plans = [plan for plan in plan_shards(tallies[::-1], OutputConfig(dataset_dir="x", shards=count), 1 << bits) if plan.split == "train"]
+    plans = [
+        plan
+        for plan in plan_shards(
+            tallies[::-1], OutputConfig(dataset_dir="x", shards=count), 1 << bits
+        )
+        if plan.split == "train"
+    ]
     assert [plan.index for plan in plans] == list(range(count))
     for key, bucket in zip(keys, buckets_of(keys, bits), strict=True):
         shard = int(shard_of(np.array([key], np.uint64), count)[0])
         assert 0 <= shard < count  # one index: no other shard takes the document
         assert bucket in [b.index for b in plans[shard].buckets]
     for plan in plans:
-        assert [b.index for b in plan.buckets] == sorted(b.index for b in plan.buckets)  # so that records come in the order of keys
+        assert [b.index for b in plan.buckets] == sorted(
+            b.index for b in plan.buckets
+        )  # so that records come in the order of keys
 
 
 @given(keys=keys_strategy.map(sorted), count=st.integers(1, 99_999))
@@ -85,7 +101,9 @@ def test_shards_are_balanced(count, seed):
     assert np.all(np.abs(sizes - expected) <= 6 * np.sqrt(expected) + 1)
 
 
-@pytest.mark.parametrize(("total", "count"), [(0, 1), (1, 1), (1024, 1), (1025, 2), (10_240, 10), (10_241, 11)])
+@pytest.mark.parametrize(
+    ("total", "count"), [(0, 1), (1, 1), (1024, 1), (1025, 2), (10_240, 10), (10_241, 11)]
+)
 def test_the_number_of_shards_follows_the_bytes_of_each_split(total, count):
     tallies = [tally(0, (total - total // 3, 0, 5)), tally(1, (total // 3, 0, 5))]
     plans = list(plan_shards(tallies, OutputConfig(dataset_dir="x", shard_bytes=1024), 4))
@@ -96,7 +114,15 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
     rng = np.random.default_rng(0)
     digests = sorted(rng.bytes(16) for _ in range(300))
     rows = [
-        {"digest": digest, "id": b"%d" % i, "text": f"t{i}", "labels": ["a", "z"][: i % 3], "weight": 1.0 + i % 2, "metadata": [], "split": i % 2}
+        {
+            "digest": digest,
+            "id": b"%d" % i,
+            "text": f"t{i}",
+            "labels": ["a", "z"][: i % 3],
+            "weight": 1.0 + i % 2,
+            "metadata": [],
+            "split": i % 2,
+        }
         for i, digest in enumerate(digests)
     ]
     contents = {}
@@ -106,40 +132,68 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
         buckets = []
         for index in range(1 << bits):
             path = str(folder / f"b{index}")
-            inside = [row for row in rows if buckets_of([int.from_bytes(row["digest"][:8], "big")], bits) == [index]]
+            inside = [
+                row
+                for row in rows
+                if buckets_of([int.from_bytes(row["digest"][:8], "big")], bits) == [index]
+            ]
             write_table(path, pa.Table.from_pylist(inside, schema=MERGED))
             buckets.append(Bucket(index, path, len(inside), 0))
-        plans = plan_shards([tally(b.index) for b in buckets], OutputConfig(dataset_dir="x", shards=3), 1 << bits)
+        plans = plan_shards(
+            [tally(b.index) for b in buckets], OutputConfig(dataset_dir="x", shards=3), 1 << bits
+        )
         do_fn = WriteShard("n", str(folder), RecordSpec(), True, "none")
         for plan in (plan for plan in plans if plan.split == "train"):
-            plan = ShardPlan(plan.split, plan.index, plan.count, tuple(buckets[b.index] for b in plan.buckets), plan.has_weights)
+            plan = ShardPlan(
+                plan.split,
+                plan.index,
+                plan.count,
+                tuple(buckets[b.index] for b in plan.buckets),
+                plan.has_weights,
+            )
             for _ in range(2):  # a retried bundle writes the same file again
-                ((split, index, info),) = do_fn.process(plan, pa.array(["a", "z"], pa.large_string()))
+                ((split, index, info),) = do_fn.process(
+                    plan, pa.array(["a", "z"], pa.large_string())
+                )
             content = (folder / info.file).read_bytes()
-            assert (split, index, info.file) == ("train", plan.index, f"n-train.tfrecord-{plan.index:05d}-of-00003")
+            assert (split, index, info.file) == (
+                "train",
+                plan.index,
+                f"n-train.tfrecord-{plan.index:05d}-of-00003",
+            )
             assert (info.bytes, info.sha256) == (len(content), hashlib.sha256(content).hexdigest())
             contents.setdefault(bits, []).append((info, content))
         assert not list(folder.glob("*.tmp"))
     assert contents[1] == contents[5]
     files = [str(tmp_path / "5" / info.file) for info, _ in contents[5]]
-    parsed = RecordSpec().parse_batch(tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator())))
+    parsed = RecordSpec().parse_batch(
+        tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator()))
+    )
     expected = [row for row in rows if row["split"] == 0]
     assert parsed["id"].numpy().tolist() == [row["id"] for row in expected]
     assert parsed["text"].numpy().tolist() == [row["text"].encode() for row in expected]
-    assert parsed["labels"].to_list() == [[["a", "z"].index(label) for label in row["labels"]] for row in expected]
+    assert parsed["labels"].to_list() == [
+        [["a", "z"].index(label) for label in row["labels"]] for row in expected
+    ]
     assert parsed["weight"].numpy().tolist() == [row["weight"] for row in expected]
     assert sum(info.examples for info, _ in contents[5]) == len(expected)
 
 
 @pytest.mark.parametrize("has_weights", [False, True])
-def test_compressed_shards_hold_the_same_records_and_the_same_bytes_in_every_run(tmp_path, has_weights):
+def test_compressed_shards_hold_the_same_records_and_the_same_bytes_in_every_run(
+    tmp_path, has_weights
+):
     row = {"text": "same " * 50, "labels": [], "weight": 1.0, "metadata": [], "split": 0}
     rows = [{"digest": bytes([i]) * 16, "id": b"%d" % i} | row for i in range(9)]
     write_table(str(tmp_path / "b"), pa.Table.from_pylist(rows, schema=MERGED))
     plan = ShardPlan("train", 0, 1, (Bucket(0, str(tmp_path / "b"), 9, 0),), has_weights)
     names = pa.array([], pa.large_string())
-    ((_, _, plain),) = WriteShard("n", str(tmp_path), RecordSpec(), True, "none").process(plan, names)
-    ((_, _, packed),) = WriteShard("n", str(tmp_path), RecordSpec(), True, "gzip").process(plan, names)
+    ((_, _, plain),) = WriteShard("n", str(tmp_path), RecordSpec(), True, "none").process(
+        plan, names
+    )
+    ((_, _, packed),) = WriteShard("n", str(tmp_path), RecordSpec(), True, "gzip").process(
+        plan, names
+    )
     content = (tmp_path / "n-train.tfrecord-00000-of-00001.gz").read_bytes()
     assert (packed.file, packed.examples) == (plain.file + ".gz", 9)
     assert (packed.bytes, packed.sha256) == (len(content), hashlib.sha256(content).hexdigest())
@@ -148,6 +202,9 @@ def test_compressed_shards_hold_the_same_records_and_the_same_bytes_in_every_run
     assert content[:10] == b"\x1f\x8b\x08\x00\0\0\0\0\x00\xff"  # no name, no time
     files = [str(tmp_path / packed.file)]
     parsed = tf.io.parse_example(
-        tf.constant(list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())), {"weight": tf.io.VarLenFeature(tf.float32)}
+        tf.constant(
+            list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())
+        ),
+        {"weight": tf.io.VarLenFeature(tf.float32)},
     )
     assert len(parsed["weight"].values) == (9 if has_weights else 0)

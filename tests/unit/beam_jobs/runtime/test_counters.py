@@ -10,16 +10,29 @@ from beam_jobs.preprocessing.job import preprocess
 from beam_jobs.runtime import counters, runners
 
 
-@pytest.mark.parametrize("mode", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "mode", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.slow)]
+)
 def test_metrics_count_what_the_manifest_counts(tmp_path, monkeypatch, mode):
     texts = [" ".join(f"word{i}x{j}" for j in range(9)) for i in range(90)]
-    rows = [{"text": texts[i % 90], "labels": [f"l{i % 3}"] if i % 10 else []} for i in range(200)]  # every tenth text has no label
-    rows += [{"text": f"{text} once", "labels": ["l1"]} for text in texts[1:9]] + [{"text": "..."}, {"labels": ["l1"]}]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"labels": []} | row) + "\n" for row in rows) + "{\n")
+    rows = [
+        {"text": texts[i % 90], "labels": [f"l{i % 3}"] if i % 10 else []} for i in range(200)
+    ]  # every tenth text has no label
+    rows += [{"text": f"{text} once", "labels": ["l1"]} for text in texts[1:9]] + [
+        {"text": "..."},
+        {"labels": ["l1"]},
+    ]
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"labels": []} | row) + "\n" for row in rows) + "{\n"
+    )
     config = config_from_dict(
         {
             "name": "tiny",
-            "data": {"source": "jsonl", "inputs": [str(tmp_path / "a.jsonl")], "max_reject_fraction": 0.5},
+            "data": {
+                "source": "jsonl",
+                "inputs": [str(tmp_path / "a.jsonl")],
+                "max_reject_fraction": 0.5,
+            },
             "labels": {"keep_unlabeled": False},
             "duplicates": {"near": "drop", "similarity": 0.5, "shingle_tokens": 1},
             "output": {"dataset_dir": str(tmp_path / "dataset")},
@@ -28,8 +41,15 @@ def test_metrics_count_what_the_manifest_counts(tmp_path, monkeypatch, mode):
     )
     results = []
     run = runners.run
-    monkeypatch.setattr(runners, "run", lambda pipeline: results.append(run(pipeline)) or results[-1])
-    preprocess(config, beam_arguments=[f"--direct_running_mode={mode}", "--direct_num_workers=1"], overwrite=False, force=False)
+    monkeypatch.setattr(
+        runners, "run", lambda pipeline: results.append(run(pipeline)) or results[-1]
+    )
+    preprocess(
+        config,
+        beam_arguments=[f"--direct_running_mode={mode}", "--direct_num_workers=1"],
+        overwrite=False,
+        force=False,
+    )
     counts = manifests.load(tmp_path / "dataset").counts
     expected = counts.model_dump() | {"rejected": sum(counts.rejected.values())}
     del expected["written_without_labels"]  # those that are written have been counted

@@ -10,9 +10,13 @@ from beam_jobs.runtime import local_progress
 
 
 @pytest.mark.parametrize("has_pieces", [False, True])
-def test_merging_is_over_when_the_next_stage_has_begun_though_a_bucket_stays_empty(tmp_path, monkeypatch, capfd, has_pieces):
+def test_merging_is_over_when_the_next_stage_has_begun_though_a_bucket_stays_empty(
+    tmp_path, monkeypatch, capfd, has_pieces
+):
     monkeypatch.setattr(local_progress, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(progress.ProgressLine.__init__, "__kwdefaults__", {"plain_line_seconds": 0.0})
+    monkeypatch.setattr(
+        progress.ProgressLine.__init__, "__kwdefaults__", {"plain_line_seconds": 0.0}
+    )
     parts, work, dataset = (tmp_path / name for name in ("parts", "work", "dataset"))
     for folder in (parts, work, dataset):
         folder.mkdir()
@@ -26,7 +30,14 @@ def test_merging_is_over_when_the_next_stage_has_begun_though_a_bucket_stays_emp
             shown += capfd.readouterr().out
         assert text in shown
 
-    watched = {"parts_dir": parts, "num_parts": 1, "work_dir": work, "num_buckets": 4, "has_pieces": has_pieces, "dataset_dir": dataset}
+    watched = {
+        "parts_dir": parts,
+        "num_parts": 1,
+        "work_dir": work,
+        "num_buckets": 4,
+        "has_pieces": has_pieces,
+        "dataset_dir": dataset,
+    }
     with local_progress.watch(**watched):
         wait_for("reading: 0/1 parts, 0 documents")
         (parts / "part-0.json").write_text(json.dumps({"read": 7, "rejected": 1}))

@@ -17,7 +17,11 @@ LARGE = IN_MEMORY_BYTES
 def chosen(arguments: list[str], input_bytes: int) -> tuple[str, str, int]:
     options = pipeline_options(arguments, input_bytes)
     direct = options.view_as(DirectOptions)
-    return options.view_as(StandardOptions).runner, direct.direct_running_mode, direct.direct_num_workers
+    return (
+        options.view_as(StandardOptions).runner,
+        direct.direct_running_mode,
+        direct.direct_num_workers,
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,7 +31,10 @@ def chosen(arguments: list[str], input_bytes: int) -> tuple[str, str, int]:
         (["--runner", "apache_beam.runners.dask.dask_runner.DaskRunner"], "--runner=DaskRunner"),
         (["--runner=BundleBasedDirectRunner"], "--runner=BundleBasedDirectRunner"),
         (["--direct_running_mode=multi_threading"], "--direct_running_mode=multi_threading"),
-        (["--runner=DirectRunner", "--direct_running_mode", "multi_threading"], "--direct_running_mode=multi_threading"),
+        (
+            ["--runner=DirectRunner", "--direct_running_mode", "multi_threading"],
+            "--direct_running_mode=multi_threading",
+        ),
     ],
 )
 def test_runners_and_modes_that_lose_data_are_refused(arguments, refused):
@@ -56,7 +63,11 @@ def test_the_local_runner_is_named_and_the_inputs_size_decides_its_mode(argument
         (["--direct_running_mode=multi_processing"], 1, ("multi_processing", os.cpu_count())),
         (["--direct_running_mode", "in_memory"], LARGE, ("in_memory", 1)),
         (["--direct_num_workers=7"], LARGE, ("multi_processing", 7)),
-        (["--direct_num_workers", "7", "--direct_running_mode=multi_processing"], 1, ("multi_processing", 7)),
+        (
+            ["--direct_num_workers", "7", "--direct_running_mode=multi_processing"],
+            1,
+            ("multi_processing", 7),
+        ),
     ],
 )
 def test_the_users_own_flags_win(arguments, input_bytes, expected):
@@ -71,7 +82,9 @@ def test_the_timer_that_loses_elements_is_switched_off(monkeypatch, arguments):
 
 
 def test_only_beams_own_runner_is_local():
-    assert runners.is_local(pipeline_options(["--runner=DirectRunner"], LARGE)) and runners.is_local(pipeline_options([], 1))
+    assert runners.is_local(
+        pipeline_options(["--runner=DirectRunner"], LARGE)
+    ) and runners.is_local(pipeline_options([], 1))
     assert not runners.is_local(pipeline_options(["--runner=FlinkRunner"], LARGE))
 
 
@@ -83,7 +96,10 @@ def test_other_runners_keep_their_names_and_options():
 
 def test_describe_tells_mode_and_workers():
     assert describe(pipeline_options([], 1)) == "FnApiRunner, in_memory, 1 worker"
-    assert describe(pipeline_options(["--direct_num_workers=3"], LARGE)) == "FnApiRunner, multi_processing, 3 workers"
+    assert (
+        describe(pipeline_options(["--direct_num_workers=3"], LARGE))
+        == "FnApiRunner, multi_processing, 3 workers"
+    )
 
 
 class Running:
@@ -113,7 +129,9 @@ def signal_within_a_step(number: int):
 
 
 @pytest.mark.parametrize("act", [os.kill, lambda _, number: signal_within_a_step(number)])
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
 def test_a_signal_ends_a_run_as_what_it_is_and_its_handlers_come_back(act, number, expected):
     before = signal.getsignal(number)
     with pytest.raises(expected) as raised:

@@ -50,7 +50,9 @@ def start(home: Path, *beam_arguments: str) -> subprocess.Popen:
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not all(path.stat().st_size for path in home.glob("reading-*")) or not list(home.glob("reading-*")):
+    while not all(path.stat().st_size for path in home.glob("reading-*")) or not list(
+        home.glob("reading-*")
+    ):
         assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
         time.sleep(0.01)
     return process
@@ -58,8 +60,12 @@ def start(home: Path, *beam_arguments: str) -> subprocess.Popen:
 
 def processes_of(group: int) -> list[int]:
     """The processes of a process group that still run."""
-    listed = subprocess.run(["ps", "-o", "pid=,stat=", "--sid", str(group)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if not line.split()[1].startswith("Z")]
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,stat=", "--sid", str(group)], capture_output=True, text=True
+    ).stdout
+    return [
+        int(line.split()[0]) for line in listed.splitlines() if not line.split()[1].startswith("Z")
+    ]
 
 
 def end(process: subprocess.Popen) -> str:
@@ -72,7 +78,9 @@ def end(process: subprocess.Popen) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("mode", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "mode", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.slow)]
+)
 def test_a_signal_to_the_job_alone_ends_it_and_its_workers(tmp_path, mode, number):
     process = start(tmp_path, f"--direct_running_mode={mode}")
     process.send_signal(number)
@@ -90,6 +98,8 @@ def test_a_worker_that_is_killed_fails_the_job_and_is_named(tmp_path):
     os.kill(worker, signal.SIGKILL)
     output = end(process)
     assert process.returncode == 1, output
-    assert output.splitlines()[-1].startswith(f"RuntimeError: worker process {worker} was killed, perhaps for want of memory: try fewer workers")
+    assert output.splitlines()[-1].startswith(
+        f"RuntimeError: worker process {worker} was killed, perhaps for want of memory: try fewer workers"
+    )
     assert processes_of(process.pid) == []
     assert list((tmp_path / "out/tiny").iterdir()) == []

@@ -22,7 +22,9 @@ Row = tuple[str, str, str]  # id, text, label
 
 
 def write_jsonl(folder: Path, rows: list[Row]) -> dict:
-    lines = [json.dumps({"id": name, "text": text, "labels": [label]}) for name, text, label in rows]
+    lines = [
+        json.dumps({"id": name, "text": text, "labels": [label]}) for name, text, label in rows
+    ]
     (folder / "in.jsonl").write_text("\n".join(lines))
     return {"inputs": [str(folder / "in.jsonl")], "id_field": "id"}
 
@@ -35,7 +37,10 @@ def write_csv(folder: Path, rows: list[Row]) -> dict:
 
 def write_parquet(folder: Path, rows: list[Row]) -> dict:
     names, texts, labels = zip(*rows, strict=True)
-    pq.write_table(pa.table({"id": names, "text": texts, "labels": [[label] for label in labels]}), folder / "in.parquet")
+    pq.write_table(
+        pa.table({"id": names, "text": texts, "labels": [[label] for label in labels]}),
+        folder / "in.parquet",
+    )
     return {"inputs": [str(folder / "in.parquet")], "id_field": "id"}
 
 
@@ -51,7 +56,9 @@ def write_directories(folder: Path, rows: list[Row]) -> dict:
 def write_stack_exchange(folder: Path, rows: list[Row]) -> dict:
     def attributes(name, text, label):
         values = {"Id": name, "PostTypeId": "1", "Body": text, "Tags": f"<{label}>"}
-        return " ".join(f"{key}={quoteattr(value, {chr(10): '&#10;'})}" for key, value in values.items())
+        return " ".join(
+            f"{key}={quoteattr(value, {chr(10): '&#10;'})}" for key, value in values.items()
+        )
 
     lines = ["<posts>", *(f"<row {attributes(*row)} />" for row in rows), "</posts>"]
     (folder / "Posts.xml").write_text("\n".join(lines), encoding="utf-8")
@@ -68,7 +75,9 @@ WRITERS = {
 
 
 def read(source: str, folder: Path, rows: list[Row]) -> list[Document | Reject]:
-    config = config_from_dict({"name": "x", "data": {"source": source} | WRITERS[source](folder, rows)}, what="x")
+    config = config_from_dict(
+        {"name": "x", "data": {"source": source} | WRITERS[source](folder, rows)}, what="x"
+    )
     reader = registry.make_reader(config.data)
     return [row for file in reader.files() for row in reader.read(file)]
 
@@ -78,16 +87,27 @@ def source(request) -> str:
     return request.param
 
 
-def of_the_middle(source: str, folder: Path, text: str = "words", label: str = "fine") -> Document | Reject:
+def of_the_middle(
+    source: str, folder: Path, text: str = "words", label: str = "fine"
+) -> Document | Reject:
     """What is read of a document between two good ones."""
-    first, middle, last = read(source, folder, [("1", "first", "fine"), ("2", text, label), ("3", "last", "fine")])
-    assert (first.texts, first.labels, last.texts, last.labels) == (("first",), ("fine",), ("last",), ("fine",))
+    first, middle, last = read(
+        source, folder, [("1", "first", "fine"), ("2", text, label), ("3", "last", "fine")]
+    )
+    assert (first.texts, first.labels, last.texts, last.labels) == (
+        ("first",),
+        ("fine",),
+        ("last",),
+        ("fine",),
+    )
     assert first.row <= middle.row <= last.row and middle.source.startswith(str(folder))
     assert len({(row.source, row.row) for row in (first, middle, last)}) == 3
     return middle
 
 
-@pytest.mark.parametrize(("label", "reason"), [("a\nb", "label is not printable"), ("x" * 10_000, "label is too long")])
+@pytest.mark.parametrize(
+    ("label", "reason"), [("a\nb", "label is not printable"), ("x" * 10_000, "label is too long")]
+)
 def test_a_label_that_cannot_be_one_is_a_reject(source, tmp_path, label, reason):
     reject = of_the_middle(source, tmp_path, label=label)
     assert isinstance(reject, Reject) and reject.reason == reason
@@ -99,7 +119,9 @@ def test_a_label_may_hold_commas_quotes_and_a_thousand_characters(source, tmp_pa
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\0"])
-def test_a_nul_is_text_where_the_format_can_hold_it_and_a_reject_where_it_cannot(source, tmp_path, text):
+def test_a_nul_is_text_where_the_format_can_hold_it_and_a_reject_where_it_cannot(
+    source, tmp_path, text
+):
     found = of_the_middle(source, tmp_path, text=text)
     if source in ("jsonl", "parquet", "directories"):
         assert found.texts == (text,)
@@ -114,27 +136,42 @@ def test_a_document_of_100_megabytes_is_a_reject_of_little_content(source, tmp_p
 
 
 def test_documents_with_equal_ids_and_different_texts_are_all_read(source, tmp_path):
-    rows = read(source, tmp_path, [("same", "one", "x"), ("same", "two", "y"), ("same", "one", "y")])
-    assert [(row.texts, row.labels) for row in rows] == [(("one",), ("x",)), (("two",), ("y",)), (("one",), ("y",))]
+    rows = read(
+        source, tmp_path, [("same", "one", "x"), ("same", "two", "y"), ("same", "one", "y")]
+    )
+    assert [(row.texts, row.labels) for row in rows] == [
+        (("one",), ("x",)),
+        (("two",), ("y",)),
+        (("one",), ("y",)),
+    ]
 
 
 @pytest.mark.parametrize("compressed", ["jsonl", "csv", "directories", "stack_exchange"])
-def test_a_compressed_file_that_is_cut_off_ends_in_a_reject_after_what_could_be_read(compressed, tmp_path):
+def test_a_compressed_file_that_is_cut_off_ends_in_a_reject_after_what_could_be_read(
+    compressed, tmp_path
+):
     rows = [(f"{i}", f"{random.Random(i).random()} " * 30, "fine") for i in range(2000)]
     data = WRITERS[compressed](tmp_path, rows)
     plain = Path(data["inputs"][0])
     content = gzip.compress(plain.read_bytes())
     plain.with_name(f"{plain.name}.gz").write_bytes(content[: len(content) // 2])
-    config = config_from_dict({"name": "x", "data": {"source": compressed} | data | {"inputs": [f"{plain}.gz"]}}, what="x")
+    config = config_from_dict(
+        {"name": "x", "data": {"source": compressed} | data | {"inputs": [f"{plain}.gz"]}}, what="x"
+    )
     reader = registry.make_reader(config.data)
     *documents, reject = (row for file in reader.files() for row in reader.read(file))
     assert 100 < len(documents) < 1900 and all(isinstance(row, Document) for row in documents)
-    assert (reject.source, reject.reason) == (f"{plain}.gz", UNREADABLE) and reject.row >= documents[-1].row
+    assert (reject.source, reject.reason) == (
+        f"{plain}.gz",
+        UNREADABLE,
+    ) and reject.row >= documents[-1].row
 
 
 @pytest.mark.parametrize("text_file", ["jsonl", "csv", "stack_exchange"])
 def test_an_empty_file_holds_no_documents(text_file, tmp_path):
     data = WRITERS[text_file](tmp_path, [("1", "text", "x")])
     Path(data["inputs"][0]).write_bytes(b"")
-    reader = registry.make_reader(config_from_dict({"name": "x", "data": {"source": text_file} | data}, what="x").data)
+    reader = registry.make_reader(
+        config_from_dict({"name": "x", "data": {"source": text_file} | data}, what="x").data
+    )
     assert [row for file in reader.files() for row in reader.read(file)] == []

@@ -49,17 +49,40 @@ def make(reader: str, **options):
 def test_a_class_is_made_with_its_options_and_read_like_any_source():
     reader = pickler.loads(pickler.dumps(make("made_source:Numbers", count=2, names=("y", "z"))))
     (file,) = reader.files()
-    assert [(row.texts[0], row.labels) for row in reader.read(file)] == [("number 0", ("y", "z")), ("number 1", ("y", "z"))]
+    assert [(row.texts[0], row.labels) for row in reader.read(file)] == [
+        ("number 0", ("y", "z")),
+        ("number 1", ("y", "z")),
+    ]
 
 
 @pytest.mark.parametrize(
     ("reader", "options", "message"),
     [
-        ("no_such_source:Numbers", {}, "data.reader: cannot import 'no_such_source:Numbers': No module named"),
-        ("made_source:Numbrs", {}, "data.reader: cannot import 'made_source:Numbrs': .*no attribute 'Numbrs'"),
-        ("made_source:Numbers", {}, r"data.options: received \[\], which made_source:Numbers does not take: .*'count'"),
-        ("made_source:Numbers", {"count": 1, "size": 2}, r"data.options: received \['count', 'size'\], .*'size'"),
-        ("made_source:NoReader", {}, r"data.reader: made_source:NoReader has no method read\(\) and is no apache_beam.PTransform"),
+        (
+            "no_such_source:Numbers",
+            {},
+            "data.reader: cannot import 'no_such_source:Numbers': No module named",
+        ),
+        (
+            "made_source:Numbrs",
+            {},
+            "data.reader: cannot import 'made_source:Numbrs': .*no attribute 'Numbrs'",
+        ),
+        (
+            "made_source:Numbers",
+            {},
+            r"data.options: received \[\], which made_source:Numbers does not take: .*'count'",
+        ),
+        (
+            "made_source:Numbers",
+            {"count": 1, "size": 2},
+            r"data.options: received \['count', 'size'\], .*'size'",
+        ),
+        (
+            "made_source:NoReader",
+            {},
+            r"data.reader: made_source:NoReader has no method read\(\) and is no apache_beam.PTransform",
+        ),
     ],
 )
 def test_a_class_that_is_no_source_is_the_users_error(reader, options, message):
@@ -75,14 +98,26 @@ GOOD = Document("1", ("text",), ("a", "b"), 0.5, "here", 3)
     [
         ({"text": "x"}, "received dict, expected beam_jobs.sources.documents.Document or Reject"),
         (None, "received NoneType, expected beam_jobs"),
-        (dataclasses.replace(GOOD, texts="text"), "texts: received 'text', expected a tuple of strings"),
+        (
+            dataclasses.replace(GOOD, texts="text"),
+            "texts: received 'text', expected a tuple of strings",
+        ),
         (dataclasses.replace(GOOD, texts=("a", "b")), "texts: received 2, expected 1"),
-        (dataclasses.replace(GOOD, texts=(b"a",)), "texts: received .*, expected a tuple of strings"),
+        (
+            dataclasses.replace(GOOD, texts=(b"a",)),
+            "texts: received .*, expected a tuple of strings",
+        ),
         (dataclasses.replace(GOOD, metadata=()), "metadata: received 0, expected 1"),
-        (dataclasses.replace(GOOD, labels=("a", None)), "labels: received .*, expected a tuple of strings"),
+        (
+            dataclasses.replace(GOOD, labels=("a", None)),
+            "labels: received .*, expected a tuple of strings",
+        ),
         (dataclasses.replace(GOOD, labels=("a\nb",)), "expected labels without control characters"),
         (dataclasses.replace(GOOD, id=7), "received the id 7"),
-        (dataclasses.replace(GOOD, weight=float("nan")), "weight: received nan, expected a number of 0 or more"),
+        (
+            dataclasses.replace(GOOD, weight=float("nan")),
+            "weight: received nan, expected a number of 0 or more",
+        ),
     ],
 )
 def test_what_a_transform_should_not_yield_is_rejected_with_what_was_expected(element, detail):
@@ -95,6 +130,8 @@ def test_what_a_transform_should_not_yield_is_rejected_with_what_was_expected(el
 
 
 def test_documents_and_rejects_of_a_transform_are_taken_as_they_are():
-    source = TransformSource(beam.Create([]), CustomData(source="custom", reader="made_source:Numbers"))
+    source = TransformSource(
+        beam.Create([]), CustomData(source="custom", reader="made_source:Numbers")
+    )
     reject = Reject("here", 1, "wrong", "because", "x")
     assert [source.checked(element) for element in (GOOD, reject)] == [GOOD, reject]

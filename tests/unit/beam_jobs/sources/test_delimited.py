@@ -26,12 +26,15 @@ def read(content: bytes | str, folder, **data) -> list[Document | Reject]:
 
 
 def outline(rows) -> list[tuple]:
-    return [(row.row, row.reason) if isinstance(row, Reject) else (row.row, row.texts[0], row.labels) for row in rows]
+    return [
+        (row.row, row.reason) if isinstance(row, Reject) else (row.row, row.texts[0], row.labels)
+        for row in rows
+    ]
 
 
-FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(
-    ["", ",", '"', "a\nb", "\r\n", '""', "'x'", "\\"]
-)
+FIELD = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), max_size=8
+) | st.sampled_from(["", ",", '"', "a\nb", "\r\n", '""', "'x'", "\\"])
 
 
 @given(
@@ -52,21 +55,37 @@ FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 def test_what_pythons_writer_writes_is_read_back_with_the_line_that_each_row_begins_in(
     tmp_path_factory, rows, dialect, line_end, is_quoted, has_header
 ):
-    names = {"quote_character": "quotechar", "escape_character": "escapechar", "double_quote": "doublequote", "delimiter": "delimiter"}
+    names = {
+        "quote_character": "quotechar",
+        "escape_character": "escapechar",
+        "double_quote": "doublequote",
+        "delimiter": "delimiter",
+    }
     options = {names[key]: value for key, value in dialect.items() if key in names}
     # Python's writer does not quote a line break that is not its own, which every reader takes for one.
-    quoting = csv.QUOTE_ALL if is_quoted or line_end == "\r" or any("\r" in field for row in rows for field in row) else csv.QUOTE_MINIMAL
+    quoting = (
+        csv.QUOTE_ALL
+        if is_quoted or line_end == "\r" or any("\r" in field for row in rows for field in row)
+        else csv.QUOTE_MINIMAL
+    )
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator=line_end, quoting=quoting, **options)
     first_lines = []
     columns = ("text", "extra", "labels")
     for row in [columns] * has_header + [(*row, "x") for row in rows]:
-        first_lines.append(len(stream.getvalue().replace("\r\n", "\n").replace("\r", "\n").split("\n")))
+        first_lines.append(
+            len(stream.getvalue().replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+        )
         writer.writerow(row)
     content = stream.getvalue().encode(dialect.get("encoding", "utf-8"))
     named = {} if has_header else {"columns": columns}
-    received = read(content, tmp_path_factory.getbasetemp(), text_fields=("text", "extra"), **named, **dialect)
-    expected = [(line, "\n\n".join(row), ("x",)) for line, row in zip(first_lines[has_header:], rows, strict=True)]
+    received = read(
+        content, tmp_path_factory.getbasetemp(), text_fields=("text", "extra"), **named, **dialect
+    )
+    expected = [
+        (line, "\n\n".join(row), ("x",))
+        for line, row in zip(first_lines[has_header:], rows, strict=True)
+    ]
     assert outline(received) == expected
 
 
@@ -88,16 +107,28 @@ def test_what_pythons_writer_writes_is_read_back_with_the_line_that_each_row_beg
     ],
 )
 @pytest.mark.parametrize("has_header", [True, False])
-def test_a_broken_row_in_the_middle_is_a_reject_and_the_rows_around_it_are_read(tmp_path, broken, reason, has_header):
+def test_a_broken_row_in_the_middle_is_a_reject_and_the_rows_around_it_are_read(
+    tmp_path, broken, reason, has_header
+):
     broken = broken if isinstance(broken, bytes) else broken.encode()
     content = b"text,labels\n" * has_header + b"first,x\n" + broken + b"\nlast,y\n"
-    rows = outline(read(content, tmp_path, max_row_bytes=1500, **({} if has_header else {"columns": ("text", "labels")})))
+    rows = outline(
+        read(
+            content,
+            tmp_path,
+            max_row_bytes=1500,
+            **({} if has_header else {"columns": ("text", "labels")}),
+        )
+    )
     last = content.count(b"\n")
     assert rows[0] == (1 + has_header, "first", ("x",))
     assert rows[1] == (2 + has_header, reason)
     assert rows[-1] == (last, "last", ("y",))
     if b"\nd,x" in broken:
-        assert rows[2:-1] == [(3 + has_header, "d", ("x",)), (4 + has_header, "e", ("x",))]  # reading went on behind the broken line
+        assert rows[2:-1] == [
+            (3 + has_header, "d", ("x",)),
+            (4 + has_header, "e", ("x",)),
+        ]  # reading went on behind the broken line
 
 
 def test_a_rejects_content_is_the_raw_row(tmp_path):
@@ -112,12 +143,22 @@ def test_a_quote_that_never_ends_costs_one_row_however_many_follow(tmp_path):
 
 
 def test_a_very_long_row_is_one_reject(tmp_path):
-    content = b"text,labels\na,x\n" + b"b" * 20_000_000 + b',x\n"' + b"c " * 10_000_000 + b'",x\nd,y\n'
-    assert outline(read(content, tmp_path, max_row_bytes=1 << 20)) == [(2, "a", ("x",)), (3, TOO_LONG), (4, TOO_LONG), (5, "d", ("y",))]
+    content = (
+        b"text,labels\na,x\n" + b"b" * 20_000_000 + b',x\n"' + b"c " * 10_000_000 + b'",x\nd,y\n'
+    )
+    assert outline(read(content, tmp_path, max_row_bytes=1 << 20)) == [
+        (2, "a", ("x",)),
+        (3, TOO_LONG),
+        (4, TOO_LONG),
+        (5, "d", ("y",)),
+    ]
 
 
 def test_blank_lines_are_no_rows_and_still_count(tmp_path):
-    assert outline(read("text,labels\n\na,x\r\n\r\n\nb,y", tmp_path)) == [(3, "a", ("x",)), (6, "b", ("y",))]
+    assert outline(read("text,labels\n\na,x\r\n\r\n\nb,y", tmp_path)) == [
+        (3, "a", ("x",)),
+        (6, "b", ("y",)),
+    ]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
@@ -125,8 +166,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
 
 
 def test_the_declared_encoding_is_used(tmp_path):
-    assert outline(read("text,labels\ncaf\u00e9,x".encode("latin-1"), tmp_path, encoding="latin-1")) == [(2, "caf\u00e9", ("x",))]
-    assert outline(read("text,labels\n\u65e5,x".encode("utf-16"), tmp_path, encoding="utf-16")) == [(2, "\u65e5", ("x",))]
+    assert outline(
+        read("text,labels\ncaf\u00e9,x".encode("latin-1"), tmp_path, encoding="latin-1")
+    ) == [(2, "caf\u00e9", ("x",))]
+    assert outline(read("text,labels\n\u65e5,x".encode("utf-16"), tmp_path, encoding="utf-16")) == [
+        (2, "\u65e5", ("x",))
+    ]
 
 
 def test_without_quoting_quotes_are_text(tmp_path):
@@ -138,11 +183,17 @@ def test_without_quoting_quotes_are_text(tmp_path):
 def test_labels_are_one_or_delimited_and_may_hold_commas(tmp_path):
     content = 'text,labels\na,"x, y"\nb, \nc,x\n'
     assert [row.labels for row in read(content, tmp_path)] == [("x, y",), (), ("x",)]
-    assert [row.labels for row in read(content, tmp_path, label_delimiter=",")] == [("x", "y"), (), ("x",)]
+    assert [row.labels for row in read(content, tmp_path, label_delimiter=",")] == [
+        ("x", "y"),
+        (),
+        ("x",),
+    ]
 
 
 def test_label_columns_hold_0_or_1_true_or_false_or_numbers(tmp_path):
-    content = "text,x,y,z\na,1,0,\nb,0.5,0.49,true\nc,False,1e0,TRUE\nd,-1,yes,0\ne,nan,0,0\nf, 1 ,0,0\n"
+    content = (
+        "text,x,y,z\na,1,0,\nb,0.5,0.49,true\nc,False,1e0,TRUE\nd,-1,yes,0\ne,nan,0,0\nf, 1 ,0,0\n"
+    )
     columns = {"label_columns": ("z", "x", "y")}
     rows = read(content, tmp_path, **columns)
     assert outline(rows) == [
@@ -154,11 +205,20 @@ def test_label_columns_hold_0_or_1_true_or_false_or_numbers(tmp_path):
         (7, "f", ("x",)),
     ]
     assert rows[3].detail == "y: received 'yes', expected 0, 1 or a number between"
-    assert [row.labels for row in read(content, tmp_path, label_threshold=0.49, **columns)[:3]] == [("x",), ("z", "x", "y"), ("z", "y")]
+    assert [row.labels for row in read(content, tmp_path, label_threshold=0.49, **columns)[:3]] == [
+        ("x",),
+        ("z", "x", "y"),
+        ("z", "y"),
+    ]
 
 
 def test_ids_and_weights_are_read_from_their_columns(tmp_path):
-    rows = read("id,text,labels,w\nk,a,x,0.25\n,b,x,1\nl,c,x,\nm,d,x,-1\nn,e,x,heavy\n", tmp_path, id_field="id", weight_field="w")
+    rows = read(
+        "id,text,labels,w\nk,a,x,0.25\n,b,x,1\nl,c,x,\nm,d,x,-1\nn,e,x,heavy\n",
+        tmp_path,
+        id_field="id",
+        weight_field="w",
+    )
     assert [(row.id, row.weight) for row in rows[:1]] == [("k", 0.25)]
     assert [row.reason for row in rows[1:]] == ["no id", "no weight", "no weight", "no weight"]
 
@@ -166,15 +226,27 @@ def test_ids_and_weights_are_read_from_their_columns(tmp_path):
 @pytest.mark.parametrize(
     ("content", "data", "message"),
     [
-        ("a,b\n1,2", {}, "data.text_fields: .*in.csv has no column 'text'; the columns found are 'a', 'b'"),
+        (
+            "a,b\n1,2",
+            {},
+            "data.text_fields: .*in.csv has no column 'text'; the columns found are 'a', 'b'",
+        ),
         ("text;labels\n1;2", {}, "data.text_fields: .*; the columns found are 'text;labels'"),
         ("text,b\n1,2", {}, "data.labels_field: .* has no column 'labels'"),
         ("text,x\n1,2", {"label_columns": ("x", "y")}, "data.label_columns: .* has no column 'y'"),
         ("text,labels\n", {"id_field": "id"}, "data.id_field: .* has no column 'id'"),
         ("text,labels\n", {"weight_field": "w"}, "data.weight_field: .* has no column 'w'"),
-        ("text,labels\n", {"columns": ("a", "labels")}, "data.text_fields: data.columns has no column 'text'"),
+        (
+            "text,labels\n",
+            {"columns": ("a", "labels")},
+            "data.text_fields: data.columns has no column 'text'",
+        ),
         ("text,text,labels\n", {}, "in.csv: received several columns 'text', expected one"),
-        ('text,"labels\n', {}, "in.csv: its first row, which should name the columns, is wrong: not CSV"),
+        (
+            'text,"labels\n',
+            {},
+            "in.csv: its first row, which should name the columns, is wrong: not CSV",
+        ),
         (b"te\xffxt,labels\n", {}, "is wrong: wrong encoding: received the byte 0xff"),
         ("x" * 100, {"max_row_bytes": 50}, "is wrong: row too long"),
     ],
@@ -189,7 +261,10 @@ def test_every_files_header_is_looked_at_and_columns_may_stand_in_another_order(
     make("", tmp_path, name="b.csv")
     make("labels,more,text\ny,1,c", tmp_path, name="c.csv")
     reader = CsvReader(CsvData(source="csv", inputs=(f"{tmp_path}/*.csv",)))
-    assert outline(row for file in reader.files() for row in reader.read(file)) == [(2, "a", ("x",)), (2, "c", ("y",))]
+    assert outline(row for file in reader.files() for row in reader.read(file)) == [
+        (2, "a", ("x",)),
+        (2, "c", ("y",)),
+    ]
     make("text\na", tmp_path, name="d.csv")
     with pytest.raises(UserError, match="d.csv has no column 'labels'"):
         reader.files()
@@ -202,7 +277,9 @@ def test_an_empty_file_holds_no_documents(tmp_path, content):
 
 
 def test_a_compressed_file_that_is_cut_off_ends_in_a_reject_after_what_could_be_read(tmp_path):
-    content = gzip.compress(b"text,labels\n" + b"".join(b"text %d,x\n" % (i * 7919 % 10007) for i in range(20_000)))
+    content = gzip.compress(
+        b"text,labels\n" + b"".join(b"text %d,x\n" % (i * 7919 % 10007) for i in range(20_000))
+    )
     rows = read(content[: len(content) // 2], tmp_path, name="in.csv.gz")
     last = rows.pop()
     assert last.reason == UNREADABLE and last.row > len(rows) > 1000

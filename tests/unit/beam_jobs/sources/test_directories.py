@@ -50,14 +50,20 @@ def archive(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
-EXPECTED = {"test/music/3": ("music", "caf\u00e9"), "train/music/1": ("music", "a song"), "train/sport/1": ("sport", "a goal")}
+EXPECTED = {
+    "test/music/3": ("music", "caf\u00e9"),
+    "train/music/1": ("music", "a song"),
+    "train/sport/1": ("sport", "a goal"),
+}
 EXPECTED["train/sport/2.txt"] = ("sport", "a team")
 
 
 @pytest.mark.parametrize("pattern", ["posts", "./posts/", "posts/*/*/*", "posts/**"])
 def test_each_file_below_a_directory_is_a_document_with_its_directory_as_label(home, pattern):
     rows = read(pattern)
-    assert {row.id: (*row.labels, row.texts[0]) for row in rows} == {f"posts/{name}": value for name, value in EXPECTED.items()}
+    assert {row.id: (*row.labels, row.texts[0]) for row in rows} == {
+        f"posts/{name}": value for name, value in EXPECTED.items()
+    }
     assert [row.id for row in rows] == sorted(row.id for row in rows)
 
 
@@ -76,20 +82,34 @@ MODES = {"tar": "w", "tar.gz": "w:gz", "tgz": "w:gz", "tar.bz2": "w:bz2", "tar.x
 def test_an_archive_holds_what_its_directory_holds(home, extension, mode):
     archive(home / f"all.{extension}", FILES | {"./top": b"no class"}, mode)
     rows = read(f"all.{extension}")
-    assert {row.id: (*row.labels, row.texts[0]) for row in rows if isinstance(row, Document)} == EXPECTED
-    assert [(row.source, row.row, row.reason) for row in rows if isinstance(row, Reject)] == [(f"all.{extension}/top", 1, "no labels")]
-    assert all((row.source, row.row) == (f"all.{extension}/{row.id}", 1) for row in rows if isinstance(row, Document))
+    assert {
+        row.id: (*row.labels, row.texts[0]) for row in rows if isinstance(row, Document)
+    } == EXPECTED
+    assert [(row.source, row.row, row.reason) for row in rows if isinstance(row, Reject)] == [
+        (f"all.{extension}/top", 1, "no labels")
+    ]
+    assert all(
+        (row.source, row.row) == (f"all.{extension}/{row.id}", 1)
+        for row in rows
+        if isinstance(row, Document)
+    )
 
 
 def test_an_archive_may_be_compressed_by_zstandard(home):
     archive(home / "all.tar", FILES, "w")
     (home / "all.tar.zst").write_bytes(zstandard.compress((home / "all.tar").read_bytes()))
-    assert [(row.id, row.texts[0]) for row in read("all.tar.zst")] == [(row.id, row.texts[0]) for row in read("all.tar")]
+    assert [(row.id, row.texts[0]) for row in read("all.tar.zst")] == [
+        (row.id, row.texts[0]) for row in read("all.tar")
+    ]
 
 
 def test_links_and_directories_of_an_archive_are_no_documents(home):
     with tarfile.open("linked.tar", "w") as tar:
-        for name, kind in (("a", tarfile.DIRTYPE), ("a/link", tarfile.SYMTYPE), ("a/device", tarfile.CHRTYPE)):
+        for name, kind in (
+            ("a", tarfile.DIRTYPE),
+            ("a/link", tarfile.SYMTYPE),
+            ("a/device", tarfile.CHRTYPE),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)
@@ -99,7 +119,11 @@ def test_links_and_directories_of_an_archive_are_no_documents(home):
 @pytest.mark.parametrize("extension", ["tar.gz", "tgz", "tar"])
 @pytest.mark.parametrize("share", [0.3, 0.7])
 def test_an_archive_that_is_cut_off_ends_in_a_reject(home, extension, share):
-    archive(home / f"cut.{extension}", {f"a/{i}": os.urandom(3000).hex().encode() for i in range(200)}, MODES[extension])
+    archive(
+        home / f"cut.{extension}",
+        {f"a/{i}": os.urandom(3000).hex().encode() for i in range(200)},
+        MODES[extension],
+    )
     content = (home / f"cut.{extension}").read_bytes()
     (home / f"cut.{extension}").write_bytes(content[: int(len(content) * share)])
     rows = read(f"cut.{extension}")
@@ -128,17 +152,20 @@ def test_a_declared_encoding_is_used_and_what_it_cannot_decode_is_a_reject(home)
         ("utf-8-sig", "with a mark"),
         (
             "cp1252",
-            "Le gar\u00e7on fran\u00e7ais \u00e9tait tr\u00e8s fatigu\u00e9 apr\u00e8s l'\u00e9cole, mais il a mang\u00e9 une cr\u00eape. " * 3,
+            "Le gar\u00e7on fran\u00e7ais \u00e9tait tr\u00e8s fatigu\u00e9 apr\u00e8s l'\u00e9cole, mais il a mang\u00e9 une cr\u00eape. "
+            * 3,
         ),
         (
             "cp1251",
             "\u041f\u0440\u0438\u0432\u0435\u0442, \u043a\u0430\u043a \u0434\u0435\u043b\u0430? "
-            "\u042d\u0442\u043e \u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u0442\u0435\u043a\u0441\u0442. " * 5,
+            "\u042d\u0442\u043e \u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u0442\u0435\u043a\u0441\u0442. "
+            * 5,
         ),
         ("utf-16", "Every character takes two bytes here."),
         (
             "shift_jis",
-            "\u3053\u308c\u306f\u65e5\u672c\u8a9e\u306e\u6587\u7ae0\u3067\u3059\u3002\u5929\u6c17\u304c\u3044\u3044\u3067\u3059\u306d\u3002" * 5,
+            "\u3053\u308c\u306f\u65e5\u672c\u8a9e\u306e\u6587\u7ae0\u3067\u3059\u3002\u5929\u6c17\u304c\u3044\u3044\u3067\u3059\u306d\u3002"
+            * 5,
         ),
     ],
 )
@@ -165,7 +192,9 @@ def test_a_directory_whose_name_cannot_be_a_label_is_a_reject(home):
         archive(home / "odd.tar", {f"{name}/1": b"x", "c, d/1": b"y"}, "w")
         first, second = read("odd.tar")
         assert second.labels == ("c, d",)
-        assert (first.reason == "label is not printable") if "\n" in name else first.labels == (name,)
+        assert (
+            (first.reason == "label is not printable") if "\n" in name else first.labels == (name,)
+        )
 
 
 @pytest.mark.parametrize("inputs", [("nowhere",), ("posts", "nowhere/*")])
@@ -177,7 +206,22 @@ def test_an_input_that_is_not_there_is_the_users_error(home, inputs):
 # --- posts -----------------------------------------------------------------------------
 
 LINE = st.sampled_from(
-    ["", " ", "--", "---- ", "From: a", "> b", "|c", "a > b", "In article 1", "He writes in x", "Ann wrote:", "it says", "text", "- sig"]
+    [
+        "",
+        " ",
+        "--",
+        "---- ",
+        "From: a",
+        "> b",
+        "|c",
+        "a > b",
+        "In article 1",
+        "He writes in x",
+        "Ann wrote:",
+        "it says",
+        "text",
+        "- sig",
+    ]
 )
 POST = st.lists(LINE, max_size=12).map("\n".join)
 
@@ -187,12 +231,22 @@ def test_headers_footers_and_quotes_go_as_in_scikit_learn(post):
     assert posts.without(post, ["headers"]) == reference.strip_newsgroup_header(post)
     assert posts.without(post, ["footers"]) == reference.strip_newsgroup_footer(post)
     assert posts.without(post, ["quotes"]) == reference.strip_newsgroup_quoting(post)
-    expected = reference.strip_newsgroup_quoting(reference.strip_newsgroup_footer(reference.strip_newsgroup_header(post)))
+    expected = reference.strip_newsgroup_quoting(
+        reference.strip_newsgroup_footer(reference.strip_newsgroup_header(post))
+    )
     assert posts.without(post, ["quotes", "headers", "footers"]) == expected
     assert posts.without(post, []) == post
 
 
 def test_remove_takes_parts_of_a_file(home):
-    (home / "posts/train/sport/1").write_bytes(b"From: a\nSubject: b\n\n> who\nText.\n\n--\nsignature")
-    assert read("posts/train/sport/1", remove=("headers", "footers", "quotes"))[0].texts[0] == "Text.\n"
-    assert read("posts/train/sport/1", remove=("headers",))[0].texts[0] == "> who\nText.\n\n--\nsignature"
+    (home / "posts/train/sport/1").write_bytes(
+        b"From: a\nSubject: b\n\n> who\nText.\n\n--\nsignature"
+    )
+    assert (
+        read("posts/train/sport/1", remove=("headers", "footers", "quotes"))[0].texts[0]
+        == "Text.\n"
+    )
+    assert (
+        read("posts/train/sport/1", remove=("headers",))[0].texts[0]
+        == "> who\nText.\n\n--\nsignature"
+    )

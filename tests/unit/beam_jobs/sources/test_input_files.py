@@ -21,11 +21,15 @@ def test_globs_find_each_file_once_in_the_order_of_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = input_files.match_files(["*.jsonl", "./a.jsonl", "sub/*", str(tmp_path / "b.jsonl")])
     assert [file.name for file in files] == ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
-    assert [file.path for file in files] == [str(tmp_path / file.name) for file in files]  # found from any working directory
+    assert [file.path for file in files] == [
+        str(tmp_path / file.name) for file in files
+    ]  # found from any working directory
     assert {file.bytes for file in files} == {len(GOOD)}
 
 
-def test_files_outside_the_working_directory_are_named_as_the_config_names_them(tmp_path, monkeypatch):
+def test_files_outside_the_working_directory_are_named_as_the_config_names_them(
+    tmp_path, monkeypatch
+):
     (tmp_path / "project").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.jsonl").write_bytes(GOOD)
@@ -66,15 +70,26 @@ def test_the_input_hash_sees_names_and_contents_and_neither_place_nor_time(tmp_p
     os.utime(copied[0].path, (0, 0))
     expected = input_files.input_hash(files)
     assert input_files.input_hash(copied) == expected
-    changed = made_input(tmp_path / "z", {"a": b"1" * 2_999_999 + b"2", "b": b"22"})  # of the same size, in its last byte
+    changed = made_input(
+        tmp_path / "z", {"a": b"1" * 2_999_999 + b"2", "b": b"22"}
+    )  # of the same size, in its last byte
     renamed = dataclasses.replace(files[0], name="c")
-    others = [files[:1], files[::-1], changed, [renamed, files[1]], [dataclasses.replace(files[0], name="a\udcff"), files[1]]]
+    others = [
+        files[:1],
+        files[::-1],
+        changed,
+        [renamed, files[1]],
+        [dataclasses.replace(files[0], name="a\udcff"), files[1]],
+    ]
     hashes = {input_files.input_hash(other) for other in others}
     assert len(hashes) == len(others) and expected not in hashes
 
 
 def test_the_input_hash_of_what_is_no_file_is_of_its_name_and_size():
-    hashes = {input_files.input_hash([InputFile(name, "", size)]) for name, size in (("table", 1), ("table", 2), ("other", 1))}
+    hashes = {
+        input_files.input_hash([InputFile(name, "", size)])
+        for name, size in (("table", 1), ("table", 2), ("other", 1))
+    }
     assert len(hashes) == 3
 
 
@@ -83,7 +98,10 @@ def test_an_input_file_that_may_not_be_read_is_the_users_error(tmp_path):
         input_files.input_hash([InputFile("gone", str(tmp_path / "gone"), 1)])
 
 
-@pytest.mark.parametrize(("name", "at_least"), [("a.jsonl", 1), ("a.jsonl.GZ", 2), ("a.bz2", 2), ("a.xz", 2), ("a.zst", 2), ("a.tgz", 2)])
+@pytest.mark.parametrize(
+    ("name", "at_least"),
+    [("a.jsonl", 1), ("a.jsonl.GZ", 2), ("a.bz2", 2), ("a.xz", 2), ("a.zst", 2), ("a.tgz", 2)],
+)
 def test_compressed_files_count_as_the_text_that_is_in_them(tmp_path, name, at_least):
     (tmp_path / name).write_bytes(bytes(1000))
     (file,) = input_files.match_files([str(tmp_path / name)])
@@ -109,12 +127,19 @@ def test_parts_hold_every_file_once_in_order_and_none_is_much_larger_than_its_la
 
 
 @given(sizes=st.lists(st.integers(0, 5 * RANGE_BYTES)))
-def test_large_files_are_cut_into_ranges_that_cover_them_and_small_ones_and_those_of_other_formats_are_not(sizes):
-    files = [InputFile(str(i), str(i), size, unit="row group" if i % 2 else None) for i, size in enumerate(sizes)]
+def test_large_files_are_cut_into_ranges_that_cover_them_and_small_ones_and_those_of_other_formats_are_not(
+    sizes,
+):
+    files = [
+        InputFile(str(i), str(i), size, unit="row group" if i % 2 else None)
+        for i, size in enumerate(sizes)
+    ]
     pieces = [piece for part in input_files.parts(files) for piece in part]
     for file in files:
         own = [piece for piece in pieces if piece.name == file.name]
-        assert [piece.start for piece in own] == [0, *(piece.end for piece in own[:-1])] and own[-1].end is None
+        assert [piece.start for piece in own] == [0, *(piece.end for piece in own[:-1])] and own[
+            -1
+        ].end is None
         assert sum(piece.bytes for piece in own) == file.bytes
         assert (len(own) > 1) == (file.unit is not None and file.bytes > 1.5 * RANGE_BYTES)
         assert len(own) == 1 or max(piece.bytes for piece in own) <= 1.5 * RANGE_BYTES

@@ -27,7 +27,11 @@ def read(content: bytes, folder, **data) -> list[Document | Reject]:
     path = folder / "in.jsonl"
     path.write_bytes(content)
     reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(path),), **data))
-    return [row for file in input_files.match_files([str(path)], unit="line") for row in reader.read(file)]
+    return [
+        row
+        for file in input_files.match_files([str(path)], unit="line")
+        for row in reader.read(file)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -56,12 +60,19 @@ def test_a_wrong_row_is_a_reject_that_tells_file_row_and_reason(tmp_path, line, 
     first, rejected, last = read(GOOD + b"\n" + line + b"\r\n" + GOOD, tmp_path)
     assert (first.texts[0], first.row, last.row) == ("a", 1, 3)
     assert isinstance(rejected, Reject)
-    assert (rejected.source, rejected.row, rejected.reason) == (str(tmp_path / "in.jsonl"), 2, reason)
+    assert (rejected.source, rejected.row, rejected.reason) == (
+        str(tmp_path / "in.jsonl"),
+        2,
+        reason,
+    )
     assert detail in rejected.detail
     assert rejected.content == line[:MAX_REJECT_CONTENT].decode("utf-8", "replace")
 
 
-@pytest.mark.parametrize("value", [b"-1", b"NaN", b"Infinity", b'"1"', b"true", b"null", b"1e39", b"1" + b"0" * 400, None])
+@pytest.mark.parametrize(
+    "value",
+    [b"-1", b"NaN", b"Infinity", b'"1"', b"true", b"null", b"1e39", b"1" + b"0" * 400, None],
+)
 def test_a_weight_that_no_float32_of_0_or_more_holds_is_a_reject(tmp_path, value):
     weight = b"" if value is None else b', "w": ' + value
     (row,) = read(b'{"text": "a", "labels": []' + weight + b"}", tmp_path, weight_field="w")
@@ -69,7 +80,10 @@ def test_a_weight_that_no_float32_of_0_or_more_holds_is_a_reject(tmp_path, value
     assert row.detail.startswith("w: received ")
 
 
-@pytest.mark.parametrize(("value", "weight"), [(b"0", 0.0), (b"2", 2.0), (b"0.25", 0.25), (repr(MAX_WEIGHT).encode(), MAX_WEIGHT)])
+@pytest.mark.parametrize(
+    ("value", "weight"),
+    [(b"0", 0.0), (b"2", 2.0), (b"0.25", 0.25), (repr(MAX_WEIGHT).encode(), MAX_WEIGHT)],
+)
 def test_a_weight_is_read_as_a_float(tmp_path, value, weight):
     (row,) = read(b'{"text": "a", "labels": [], "w": ' + value + b"}", tmp_path, weight_field="w")
     assert row.weight == weight and isinstance(row.weight, float)
@@ -82,44 +96,77 @@ def test_a_missing_or_odd_id_is_a_reject(tmp_path, value):
     assert (row.reason, row.row) == ("no id", 1)
 
 
-@pytest.mark.parametrize(("value", "expected"), [(b'"k"', "k"), (b"7", "7"), (b"1" * 4000, "1" * 4000)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(b'"k"', "k"), (b"7", "7"), (b"1" * 4000, "1" * 4000)]
+)
 def test_an_id_is_a_string_or_an_integer(tmp_path, value, expected):
     (row,) = read(b'{"text": "a", "labels": [], "key": ' + value + b"}", tmp_path, id_field="key")
     assert row.id == expected
 
 
 def test_without_an_id_field_the_id_is_file_and_row(tmp_path):
-    assert [row.id for row in read(GOOD + b"\n\n" + GOOD, tmp_path)] == [f"{tmp_path}/in.jsonl:1", f"{tmp_path}/in.jsonl:3"]
+    assert [row.id for row in read(GOOD + b"\n\n" + GOOD, tmp_path)] == [
+        f"{tmp_path}/in.jsonl:1",
+        f"{tmp_path}/in.jsonl:3",
+    ]
 
 
 def test_blank_lines_are_skipped_and_still_count_as_rows(tmp_path):
-    assert [row.row for row in read(b"\n \t\r\n" + GOOD + b"\n\n" + GOOD + b"\n", tmp_path)] == [3, 5]
+    assert [row.row for row in read(b"\n \t\r\n" + GOOD + b"\n\n" + GOOD + b"\n", tmp_path)] == [
+        3,
+        5,
+    ]
     assert read(b"", tmp_path) == read(b"\n\n", tmp_path) == []
 
 
 def test_several_text_fields_are_joined_by_a_blank_line_in_the_configs_order(tmp_path):
-    (row,) = read(b'{"body": "b", "title": "t", "labels": []}', tmp_path, text_fields=("title", "body"))
+    (row,) = read(
+        b'{"body": "b", "title": "t", "labels": []}', tmp_path, text_fields=("title", "body")
+    )
     assert row.texts[0] == "t\n\nb"
     (row,) = read(b'{"title": "t", "labels": []}', tmp_path, text_fields=("title", "body"))
     assert row.reason == "no text" and "'body'" in row.detail
 
 
 def test_text_fields_stay_apart_on_request_and_metadata_comes_with_them(tmp_path):
-    apart = {"text_fields": ("title", "body"), "join_text_fields": False, "metadata_fields": ("section", "year")}
-    rows = read(b'{"body": "b", "title": "", "labels": [], "section": "x", "year": 7}\n{"body": "", "title": "t", "labels": []}', tmp_path, **apart)
-    assert [(row.texts, row.metadata) for row in rows] == [(("", "b"), ("x", "7")), (("t", ""), ("", ""))]
+    apart = {
+        "text_fields": ("title", "body"),
+        "join_text_fields": False,
+        "metadata_fields": ("section", "year"),
+    }
+    rows = read(
+        b'{"body": "b", "title": "", "labels": [], "section": "x", "year": 7}\n{"body": "", "title": "t", "labels": []}',
+        tmp_path,
+        **apart,
+    )
+    assert [(row.texts, row.metadata) for row in rows] == [
+        (("", "b"), ("x", "7")),
+        (("t", ""), ("", "")),
+    ]
 
 
 def test_labels_are_stripped_and_null_means_none(tmp_path):
-    rows = read(b'{"text": "a", "labels": [" x ", "y\\n"]}\n{"text": "a", "labels": null}\n{"text": "a", "labels": []}', tmp_path)
+    rows = read(
+        b'{"text": "a", "labels": [" x ", "y\\n"]}\n{"text": "a", "labels": null}\n{"text": "a", "labels": []}',
+        tmp_path,
+    )
     assert [row.labels for row in rows] == [("x", "y"), (), ()]
 
 
 def test_a_label_delimiter_splits_one_string(tmp_path):
-    lines = [{"text": "a", "labels": labels} for labels in ("x; y;;z ", "", " ", "x y", ["x"], "a\nb;c", None)]
-    rows = read(b"\n".join(json.dumps(line).encode() for line in lines), tmp_path, label_delimiter=";")
+    lines = [
+        {"text": "a", "labels": labels}
+        for labels in ("x; y;;z ", "", " ", "x y", ["x"], "a\nb;c", None)
+    ]
+    rows = read(
+        b"\n".join(json.dumps(line).encode() for line in lines), tmp_path, label_delimiter=";"
+    )
     assert [row.labels for row in rows[:4]] == [("x", "y", "z"), (), (), ("x y",)]
-    assert [getattr(row, "reason", None) for row in rows[4:]] == ["labels are no string", "label is not printable", None]
+    assert [getattr(row, "reason", None) for row in rows[4:]] == [
+        "labels are no string",
+        "label is not printable",
+        None,
+    ]
 
 
 @given(text=st.text(st.characters(codec=None), max_size=40))
@@ -143,10 +190,17 @@ def test_compressed_files_are_opened_by_their_extension(tmp_path, codec):
 @pytest.mark.parametrize("codec", EXTENSIONS)
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
 def test_a_damaged_file_ends_in_a_reject_after_what_could_be_read(tmp_path, codec, damage):
-    lines = [json.dumps({"text": f"t{i * i * 7919 % 1_000_003}", "labels": []}).encode() for i in range(20_000)]
+    lines = [
+        json.dumps({"text": f"t{i * i * 7919 % 1_000_003}", "labels": []}).encode()
+        for i in range(20_000)
+    ]
     content = compressed(codec, b"\n".join(lines))
     half = len(content) // 2
-    rows = read_compressed(content[:half] if damage == "cut" else content[:half] + bytes(100) + content[half + 100 :], codec, tmp_path)
+    rows = read_compressed(
+        content[:half] if damage == "cut" else content[:half] + bytes(100) + content[half + 100 :],
+        codec,
+        tmp_path,
+    )
     last = rows.pop()
     assert (last.reason, last.source) == (UNREADABLE, str(tmp_path / f"in.{EXTENSIONS[codec]}"))
     assert 0 < len(rows) < 20_000 and last.row > rows[-1].row
@@ -155,7 +209,10 @@ def test_a_damaged_file_ends_in_a_reject_after_what_could_be_read(tmp_path, code
 def compressed(codec, content: bytes) -> bytes:
     """Compressed in small blocks, quickly."""
     if codec is zstandard:
-        return b"".join(zstandard.compress(content[at : at + 50_000], 1) for at in range(0, len(content), 50_000))
+        return b"".join(
+            zstandard.compress(content[at : at + 50_000], 1)
+            for at in range(0, len(content), 50_000)
+        )
     return codec.compress(content, **{"preset" if codec is lzma else "compresslevel": 1})
 
 
@@ -189,13 +246,22 @@ def test_a_very_long_row_is_a_reject_and_is_never_held_in_memory(tmp_path):
     limit = 1 << 20
     long = b'{"text": "' + b"x" * 20_000_000 + b'", "labels": []}'
     (tmp_path / "in.jsonl").write_bytes(GOOD + b"\n" + long + b"\n" + GOOD)
-    reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(tmp_path / "in.jsonl"),), max_row_bytes=limit))
+    reader = JsonlReader(
+        JsonlData(source="jsonl", inputs=(str(tmp_path / "in.jsonl"),), max_row_bytes=limit)
+    )
     tracemalloc.start()
     rows = [row for file in reader.files() for row in reader.read(file)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [(row.row, getattr(row, "reason", None)) for row in rows] == [(1, None), (2, TOO_LONG), (3, None)]
-    assert rows[1].detail == "longer than data.max_row_bytes = 1,048,576" and len(rows[1].content) == MAX_REJECT_CONTENT
+    assert [(row.row, getattr(row, "reason", None)) for row in rows] == [
+        (1, None),
+        (2, TOO_LONG),
+        (3, None),
+    ]
+    assert (
+        rows[1].detail == "longer than data.max_row_bytes = 1,048,576"
+        and len(rows[1].content) == MAX_REJECT_CONTENT
+    )
     assert peak < 10 * limit
 
 
@@ -213,7 +279,10 @@ def test_a_byte_order_mark_before_the_first_row_is_no_part_of_it(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"id_field": "key"}, "data.id_field: .*in.jsonl has no column 'key'; the columns found are 'text', 'labels', 'tags' in its first 100 rows"),
+        (
+            {"id_field": "key"},
+            "data.id_field: .*in.jsonl has no column 'key'; the columns found are 'text', 'labels', 'tags' in its first 100 rows",
+        ),
         ({"text_fields": ("text", "body")}, "data.text_fields: .* has no column 'body'"),
         ({"labels_field": "Labels"}, "data.labels_field: .* has no column 'Labels'"),
         ({"weight_field": "w"}, "data.weight_field: .* has no column 'w'"),
@@ -229,7 +298,10 @@ def test_a_field_that_no_row_has_is_the_users_error_before_any_work(tmp_path, da
 
 def test_a_field_that_some_rows_have_is_no_error(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(b'{"text": "a"}\n' + GOOD)
-    assert len(JsonlReader(JsonlData(source="jsonl", inputs=(str(tmp_path / "in.jsonl"),))).files()) == 1
+    assert (
+        len(JsonlReader(JsonlData(source="jsonl", inputs=(str(tmp_path / "in.jsonl"),))).files())
+        == 1
+    )
 
 
 # --- ranges ----------------------------------------------------------------------------
@@ -238,14 +310,28 @@ LONG = b'{"text": "' + b"long " * 20 + b'", "labels": []}'
 LINES = st.lists(st.sampled_from([b"", b"\r", b" " * 50, b"{", GOOD, LONG]), max_size=30)
 
 
-@given(lines=LINES, ends_in_line_end=st.booleans(), range_bytes=st.integers(1, 300), max_row_bytes=st.sampled_from([5, 40, 1000]))
+@given(
+    lines=LINES,
+    ends_in_line_end=st.booleans(),
+    range_bytes=st.integers(1, 300),
+    max_row_bytes=st.sampled_from([5, 40, 1000]),
+)
 def test_ranges_of_a_file_hold_together_what_the_whole_file_holds_with_the_same_rows(
     tmp_path_factory, lines, ends_in_line_end, range_bytes, max_row_bytes
 ):
     path = tmp_path_factory.getbasetemp() / "ranges.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n" * ends_in_line_end)
-    reader = JsonlReader(JsonlData(source="jsonl", inputs=(str(path),), max_row_bytes=max_row_bytes))
+    reader = JsonlReader(
+        JsonlData(source="jsonl", inputs=(str(path),), max_row_bytes=max_row_bytes)
+    )
     (file,) = input_files.match_files([str(path)], unit="line")
-    pieces = [piece for part in input_files.parts([file], part_bytes=1, range_bytes=range_bytes) for piece in part]
-    assert sum(piece.bytes for piece in pieces) == file.bytes and max(piece.bytes for piece in pieces) <= 2 * range_bytes
+    pieces = [
+        piece
+        for part in input_files.parts([file], part_bytes=1, range_bytes=range_bytes)
+        for piece in part
+    ]
+    assert (
+        sum(piece.bytes for piece in pieces) == file.bytes
+        and max(piece.bytes for piece in pieces) <= 2 * range_bytes
+    )
     assert [row for piece in pieces for row in reader.read(piece)] == list(reader.read(file))

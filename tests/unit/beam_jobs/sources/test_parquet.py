@@ -16,7 +16,9 @@ LISTS = pa.list_(pa.string())
 
 def make(table: pa.Table, folder, *, data: dict | None = None, **writing) -> ParquetReader:
     pq.write_table(table, folder / "in.parquet", **writing)
-    return ParquetReader(ParquetData(source="parquet", inputs=(str(folder / "in.parquet"),), **(data or {})))
+    return ParquetReader(
+        ParquetData(source="parquet", inputs=(str(folder / "in.parquet"),), **(data or {}))
+    )
 
 
 def read(table: pa.Table, folder, **kwargs) -> list[Document | Reject]:
@@ -25,36 +27,73 @@ def read(table: pa.Table, folder, **kwargs) -> list[Document | Reject]:
 
 
 def table_of(count: int) -> pa.Table:
-    return pa.table({"key": range(count), "text": [f"text {i}" for i in range(count)], "labels": [["x", f"y{i}"] for i in range(count)]})
+    return pa.table(
+        {
+            "key": range(count),
+            "text": [f"text {i}" for i in range(count)],
+            "labels": [["x", f"y{i}"] for i in range(count)],
+        }
+    )
 
 
 def test_rows_are_documents_numbered_from_1_over_batches_and_row_groups(tmp_path):
     count = 3 * BATCH_ROWS + 7
     rows = read(table_of(count), tmp_path, data={"id_field": "key"}, row_group_size=BATCH_ROWS + 50)
-    assert [(row.row, row.id, row.texts[0], row.labels) for row in rows] == [(i + 1, f"{i}", f"text {i}", ("x", f"y{i}")) for i in range(count)]
+    assert [(row.row, row.id, row.texts[0], row.labels) for row in rows] == [
+        (i + 1, f"{i}", f"text {i}", ("x", f"y{i}")) for i in range(count)
+    ]
 
 
 @pytest.mark.parametrize("range_bytes", [500, 3000, 10_000, 1 << 30])
 def test_ranges_hold_each_row_group_once_with_the_same_row_numbers(tmp_path, range_bytes):
     reader = make(table_of(2000), tmp_path, row_group_size=300)
     (file,) = reader.files()
-    pieces = [piece for part in input_files.parts([file], part_bytes=1, range_bytes=range_bytes) for piece in part]
+    pieces = [
+        piece
+        for part in input_files.parts([file], part_bytes=1, range_bytes=range_bytes)
+        for piece in part
+    ]
     assert (len(pieces) > 2) == (range_bytes <= 10_000)
     assert [row for piece in pieces for row in reader.read(piece)] == list(reader.read(file))
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+)
 @pytest.mark.parametrize("lists", [pa.list_, pa.large_list, lambda item: pa.list_(item, 2)])
 def test_every_type_of_string_and_of_list_is_read(tmp_path, kind, lists):
     strings = pa.array(["a", "b"]).cast(kind)
-    (first, second) = read(pa.table({"text": strings, "labels": pa.array([["x", "y"], ["y", "z"]], lists(pa.string()))}), tmp_path)
-    assert (first.texts[0], first.labels, second.texts[0], second.labels) == ("a", ("x", "y"), "b", ("y", "z"))
+    (first, second) = read(
+        pa.table(
+            {"text": strings, "labels": pa.array([["x", "y"], ["y", "z"]], lists(pa.string()))}
+        ),
+        tmp_path,
+    )
+    assert (first.texts[0], first.labels, second.texts[0], second.labels) == (
+        "a",
+        ("x", "y"),
+        "b",
+        ("y", "z"),
+    )
 
 
 def test_labels_may_be_delimited_or_one_column_each(tmp_path):
-    table = pa.table({"text": ["a", "b"], "tags": ["x|y", None], "p": [True, False], "q": [0.5, None], "r": [0, 1]})
-    assert [row.labels for row in read(table, tmp_path, data={"labels_field": "tags", "label_delimiter": "|"})] == [("x", "y"), ()]
-    assert [row.labels for row in read(table, tmp_path, data={"label_columns": ("p", "q", "r")})] == [("p", "q"), ("r",)]
+    table = pa.table(
+        {
+            "text": ["a", "b"],
+            "tags": ["x|y", None],
+            "p": [True, False],
+            "q": [0.5, None],
+            "r": [0, 1],
+        }
+    )
+    assert [
+        row.labels
+        for row in read(table, tmp_path, data={"labels_field": "tags", "label_delimiter": "|"})
+    ] == [("x", "y"), ()]
+    assert [
+        row.labels for row in read(table, tmp_path, data={"label_columns": ("p", "q", "r")})
+    ] == [("p", "q"), ("r",)]
 
 
 def test_a_column_that_is_not_named_is_not_read(tmp_path):
@@ -75,8 +114,16 @@ def test_wrong_values_are_rejects_with_their_rows(tmp_path):
         }
     )
     rows = read(table, tmp_path, data={"max_row_bytes": 2000})
-    reasons = ["no text", "label is not printable", "label is no string", "label is too long", TOO_LONG]
-    assert [(row.row, row.reason) for row in rows[1:]] == list(zip(range(2, 7), reasons, strict=True))
+    reasons = [
+        "no text",
+        "label is not printable",
+        "label is no string",
+        "label is too long",
+        TOO_LONG,
+    ]
+    assert [(row.row, row.reason) for row in rows[1:]] == list(
+        zip(range(2, 7), reasons, strict=True)
+    )
     assert rows[0].labels == ("x",) and "'labels': ['x\\ny']" in rows[2].content
 
 
@@ -84,24 +131,50 @@ def test_a_string_that_is_no_utf8_costs_its_row_alone(tmp_path):
     binary = pa.array([b"a", b"b\xff", b"c"] * 200, pa.binary())
     broken = pa.Array.from_buffers(pa.string(), len(binary), binary.buffers())
     rows = read(pa.table({"text": broken, "labels": pa.array([["x"]] * 600, LISTS)}), tmp_path)
-    assert [(row.row, getattr(row, "reason", None)) for row in rows] == [(i + 1, "not UTF-8" if i % 3 == 1 else None) for i in range(600)]
+    assert [(row.row, getattr(row, "reason", None)) for row in rows] == [
+        (i + 1, "not UTF-8" if i % 3 == 1 else None) for i in range(600)
+    ]
 
 
 @pytest.mark.parametrize(
     ("table", "data", "message"),
     [
-        ({"a": ["x"], "b": [1]}, {}, "data.text_fields: .*in.parquet has no column 'text'; the columns found are 'a', 'b'"),
+        (
+            {"a": ["x"], "b": [1]},
+            {},
+            "data.text_fields: .*in.parquet has no column 'text'; the columns found are 'a', 'b'",
+        ),
         ({"text": ["x"]}, {}, "data.labels_field: .* has no column 'labels'"),
-        ({"text": [1], "labels": [["x"]]}, {}, "in.parquet: column 'text' has the type int64, expected a string"),
+        (
+            {"text": [1], "labels": [["x"]]},
+            {},
+            "in.parquet: column 'text' has the type int64, expected a string",
+        ),
         (
             {"text": ["a"], "labels": ["x"]},
             {},
             "column 'labels' has the type string, expected a list of strings; for joined labels set data.label_delimiter",
         ),
-        ({"text": ["a"], "labels": [[1]]}, {}, "column 'labels' has the type list<element: int64>, expected a list of strings"),
-        ({"text": ["a"], "labels": [["x"]]}, {"label_delimiter": ","}, "column 'labels' .*, expected a string, as data.label_delimiter is set"),
-        ({"text": ["a"], "labels": [["x"]]}, {"id_field": "k"}, "data.id_field: .* has no column 'k'"),
-        ({"text": ["a"], "labels": [["x"]]}, {"label_columns": ("p",)}, "data.label_columns: .* has no column 'p'"),
+        (
+            {"text": ["a"], "labels": [[1]]},
+            {},
+            "column 'labels' has the type list<element: int64>, expected a list of strings",
+        ),
+        (
+            {"text": ["a"], "labels": [["x"]]},
+            {"label_delimiter": ","},
+            "column 'labels' .*, expected a string, as data.label_delimiter is set",
+        ),
+        (
+            {"text": ["a"], "labels": [["x"]]},
+            {"id_field": "k"},
+            "data.id_field: .* has no column 'k'",
+        ),
+        (
+            {"text": ["a"], "labels": [["x"]]},
+            {"label_columns": ("p",)},
+            "data.label_columns: .* has no column 'p'",
+        ),
     ],
 )
 def test_a_wrong_schema_is_the_users_error_before_any_work(tmp_path, table, data, message):
@@ -110,11 +183,15 @@ def test_a_wrong_schema_is_the_users_error_before_any_work(tmp_path, table, data
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"text,labels\n", None])
-def test_a_file_that_is_no_parquet_or_is_cut_off_is_the_users_error_before_any_work(tmp_path, content):
+def test_a_file_that_is_no_parquet_or_is_cut_off_is_the_users_error_before_any_work(
+    tmp_path, content
+):
     reader = make(table_of(1000), tmp_path)
     path = tmp_path / "in.parquet"
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
-    with pytest.raises(UserError, match=r"data.inputs: .*in.parquet \([0-9,]+ bytes\) is no whole Parquet file"):
+    with pytest.raises(
+        UserError, match=r"data.inputs: .*in.parquet \([0-9,]+ bytes\) is no whole Parquet file"
+    ):
         reader.files()
 
 
@@ -125,7 +202,12 @@ def test_a_file_of_no_rows_holds_no_documents(tmp_path):
 def test_a_damaged_row_group_ends_the_file_in_a_reject(tmp_path):
     reader = make(table_of(3000), tmp_path, row_group_size=1000, compression="zstd")
     content = bytearray((tmp_path / "in.parquet").read_bytes())
-    offset = pq.ParquetFile(tmp_path / "in.parquet").metadata.row_group(1).column(1).dictionary_page_offset
+    offset = (
+        pq.ParquetFile(tmp_path / "in.parquet")
+        .metadata.row_group(1)
+        .column(1)
+        .dictionary_page_offset
+    )
     content[offset : offset + 2000] = bytes(2000)
     (tmp_path / "in.parquet").write_bytes(content)
     rows = [row for file in reader.files() for row in reader.read(file)]
@@ -136,8 +218,12 @@ def test_a_damaged_row_group_ends_the_file_in_a_reject(tmp_path):
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 def test_a_file_counts_as_what_is_read_of_it(tmp_path, compression):
     texts = [f"number {i} " + "again and " * 200 for i in range(500)]
-    table = pa.table({"text": texts, "labels": [["x"]] * 500, "unread": [text * 3 for text in texts]})
+    table = pa.table(
+        {"text": texts, "labels": [["x"]] * 500, "unread": [text * 3 for text in texts]}
+    )
     pq.write_table(table, tmp_path / "a.parquet", compression=compression, use_dictionary=False)
-    (file,) = ParquetReader(ParquetData(source="parquet", inputs=(str(tmp_path / "a.parquet"),))).files()
+    (file,) = ParquetReader(
+        ParquetData(source="parquet", inputs=(str(tmp_path / "a.parquet"),))
+    ).files()
     assert file.bytes == (tmp_path / "a.parquet").stat().st_size
     assert file.plain_bytes == pytest.approx(sum(map(len, texts)), rel=0.02)

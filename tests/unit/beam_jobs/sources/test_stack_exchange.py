@@ -18,13 +18,27 @@ TAIL = "</posts>"
 
 
 def row(**attributes) -> str:
-    values = {"Id": "1", "PostTypeId": "1", "Title": "A title", "Body": "<p>A body</p>", "Tags": "<x><y-z>"} | attributes
-    return "  <row " + " ".join(f"{key}={quoteattr(value)}" for key, value in values.items() if value is not None) + " />\n"
+    values = {
+        "Id": "1",
+        "PostTypeId": "1",
+        "Title": "A title",
+        "Body": "<p>A body</p>",
+        "Tags": "<x><y-z>",
+    } | attributes
+    return (
+        "  <row "
+        + " ".join(
+            f"{key}={quoteattr(value)}" for key, value in values.items() if value is not None
+        )
+        + " />\n"
+    )
 
 
 def make(content: bytes | str, folder, **data) -> StackExchangeReader:
     (folder / "Posts.xml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    return StackExchangeReader(StackExchangeData(source="stack_exchange", inputs=(str(folder / "Posts.xml"),), **data))
+    return StackExchangeReader(
+        StackExchangeData(source="stack_exchange", inputs=(str(folder / "Posts.xml"),), **data)
+    )
 
 
 def read(content: bytes | str, folder, **data) -> list[Document | Reject]:
@@ -34,7 +48,14 @@ def read(content: bytes | str, folder, **data) -> list[Document | Reject]:
 
 @pytest.mark.parametrize(
     ("tags", "labels"),
-    [("<x>", ("x",)), ("<c++><.net>", ("c++", ".net")), ("|x|", ("x",)), ("|c#|y-z|", ("c#", "y-z")), ("", ()), (None, ())],
+    [
+        ("<x>", ("x",)),
+        ("<c++><.net>", ("c++", ".net")),
+        ("|x|", ("x",)),
+        ("|c#|y-z|", ("c#", "y-z")),
+        ("", ()),
+        (None, ()),
+    ],
 )
 def test_both_forms_of_tags_are_labels(tmp_path, tags, labels):
     (document,) = read(HEAD + row(Tags=tags) + TAIL, tmp_path)
@@ -42,19 +63,43 @@ def test_both_forms_of_tags_are_labels(tmp_path, tags, labels):
 
 
 def test_questions_alone_are_documents_with_title_and_body(tmp_path):
-    content = HEAD + row(Id="4") + row(Id="5", PostTypeId="2", Title=None, Tags=None) + row(Id="6", PostTypeId="4", Title=None) + row(Id="7") + TAIL
+    content = (
+        HEAD
+        + row(Id="4")
+        + row(Id="5", PostTypeId="2", Title=None, Tags=None)
+        + row(Id="6", PostTypeId="4", Title=None)
+        + row(Id="7")
+        + TAIL
+    )
     rows = read(content, tmp_path)
-    assert [(r.id, r.row) for r in rows] == [(f"{tmp_path}/Posts.xml:4", 3), (f"{tmp_path}/Posts.xml:7", 6)]
+    assert [(r.id, r.row) for r in rows] == [
+        (f"{tmp_path}/Posts.xml:4", 3),
+        (f"{tmp_path}/Posts.xml:7", 6),
+    ]
     assert rows[0].texts[0] == "A title\n\n<p>A body</p>"
     (dated,) = read(HEAD + row(CreationDate="2014-01-21T20:26:05.383") + TAIL, tmp_path)
     assert (dated.time, rows[0].time) == ("2014-01-21T20:26:05.383", None)
     assert [r.texts[0] for r in read(content, tmp_path, text_fields=("title",))] == ["A title"] * 2
-    assert [r.texts[0] for r in read(content, tmp_path, text_fields=("body", "title"))] == ["<p>A body</p>\n\nA title"] * 2
-    apart = read(content.replace('Id="7"', 'Id="7" Score="12"'), tmp_path, join_text_fields=False, metadata_fields=("Score",))
-    assert [(r.texts, r.metadata) for r in apart] == [(("A title", "<p>A body</p>"), score) for score in (("",), ("12",))]
+    assert [r.texts[0] for r in read(content, tmp_path, text_fields=("body", "title"))] == [
+        "<p>A body</p>\n\nA title"
+    ] * 2
+    apart = read(
+        content.replace('Id="7"', 'Id="7" Score="12"'),
+        tmp_path,
+        join_text_fields=False,
+        metadata_fields=("Score",),
+    )
+    assert [(r.texts, r.metadata) for r in apart] == [
+        (("A title", "<p>A body</p>"), score) for score in (("",), ("12",))
+    ]
 
 
-@given(body=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"]) | st.sampled_from("\n\t<>&\"'")))
+@given(
+    body=st.text(
+        st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"])
+        | st.sampled_from("\n\t<>&\"'")
+    )
+)
 def test_any_body_comes_through_as_an_xml_parser_reads_it(tmp_path_factory, body):
     line = row(Body=body).replace("\n", "&#xA;")[:-5] + "\n"
     (document,) = read(HEAD + line + TAIL, tmp_path_factory.getbasetemp(), text_fields=("body",))
@@ -78,11 +123,18 @@ def test_any_body_comes_through_as_an_xml_parser_reads_it(tmp_path_factory, body
         (row(Body="x" * 20_000_000).rstrip(), TOO_LONG),
     ],
 )
-def test_a_broken_post_in_the_middle_is_a_reject_and_those_around_it_are_read(tmp_path, line, reason):
+def test_a_broken_post_in_the_middle_is_a_reject_and_those_around_it_are_read(
+    tmp_path, line, reason
+):
     line = line if isinstance(line, bytes) else line.encode()
-    first, reject, last = read(HEAD.encode() + row().encode() + line + b"\n" + row(Id="3").encode() + TAIL.encode(), tmp_path)
+    first, reject, last = read(
+        HEAD.encode() + row().encode() + line + b"\n" + row(Id="3").encode() + TAIL.encode(),
+        tmp_path,
+    )
     assert (first.row, reject.row, reject.reason, last.row) == (3, 4, reason, 5)
-    assert reject.source == f"{tmp_path}/Posts.xml" and line.decode("utf-8", "replace").strip().startswith(reject.content)
+    assert reject.source == f"{tmp_path}/Posts.xml" and line.decode(
+        "utf-8", "replace"
+    ).strip().startswith(reject.content)
 
 
 def test_a_file_that_ends_before_its_end_is_a_reject(tmp_path):
@@ -93,15 +145,28 @@ def test_a_file_that_ends_before_its_end_is_a_reject(tmp_path):
 
 
 def test_entities_of_a_documents_own_are_refused(tmp_path):
-    content = '<!DOCTYPE posts [<!ENTITY a "aaaa">]>\n<posts>\n' + row().replace("A title", "&a;&a;") + TAIL
+    content = (
+        '<!DOCTYPE posts [<!ENTITY a "aaaa">]>\n<posts>\n'
+        + row().replace("A title", "&a;&a;")
+        + TAIL
+    )
     assert {r.reason for r in read(content.replace("&amp;a;", "&a;"), tmp_path)} == {"not XML"}
 
 
 @given(types=st.lists(st.sampled_from("12x"), max_size=20), range_bytes=st.integers(1, 400))
 def test_ranges_hold_together_what_the_whole_file_holds(tmp_path_factory, types, range_bytes):
-    content = HEAD + "".join(row(Id=f"{i}", PostTypeId=kind) for i, kind in enumerate(types)) + TAIL + "\n"
+    content = (
+        HEAD
+        + "".join(row(Id=f"{i}", PostTypeId=kind) for i, kind in enumerate(types))
+        + TAIL
+        + "\n"
+    )
     reader = make(content, tmp_path_factory.getbasetemp())
     (file,) = reader.files()
-    pieces = [piece for part in input_files.parts([file], part_bytes=1, range_bytes=range_bytes) for piece in part]
+    pieces = [
+        piece
+        for part in input_files.parts([file], part_bytes=1, range_bytes=range_bytes)
+        for piece in part
+    ]
     assert [r for piece in pieces for r in reader.read(piece)] == list(reader.read(file))
     assert sum(kind == "1" for kind in types) == len(list(reader.read(file)))

@@ -25,7 +25,13 @@ class Shards:
 
     @property
     def manifest(self):
-        return types.SimpleNamespace(splits={"train": types.SimpleNamespace(shards=[types.SimpleNamespace(examples=n) for n in self.sizes])})
+        return types.SimpleNamespace(
+            splits={
+                "train": types.SimpleNamespace(
+                    shards=[types.SimpleNamespace(examples=n) for n in self.sizes]
+                )
+            }
+        )
 
     def examples(self, split):
         return sum(self.sizes)
@@ -40,7 +46,16 @@ def write(directory, sizes) -> Shards:
         path = str(directory / f"shard{i}")
         with tf.io.TFRecordWriter(path) as writer:
             for _ in range(size):
-                writer.write(RecordSpec().encode({"id": b"%d" % document, "text": f"w{document}".encode(), "labels": [document % 3], "weight": 2.0}))
+                writer.write(
+                    RecordSpec().encode(
+                        {
+                            "id": b"%d" % document,
+                            "text": f"w{document}".encode(),
+                            "labels": [document % 3],
+                            "weight": 2.0,
+                        }
+                    )
+                )
                 document += 1
         paths.append(path)
     return Shards(paths, sizes)
@@ -82,21 +97,33 @@ def documents_of(batch) -> list[int]:
     return [row[0] - 2 for row in tokens if len(row)]
 
 
-def epoch(shards, vectorizer, strategy, plan, *, batch_size=8, replicas=1, **kwargs) -> list[list[int]]:
+def epoch(
+    shards, vectorizer, strategy, plan, *, batch_size=8, replicas=1, **kwargs
+) -> list[list[int]]:
     """The documents of each step, of all replicas of a worker."""
     arguments = {"seed": 3, "epoch": 0, "shuffle_buffer": 16, "first_step": 0} | kwargs
-    batches = train_batches(shards, vectorizer, strategy, plan=plan, global_batch_size=batch_size, **arguments)
+    batches = train_batches(
+        shards, vectorizer, strategy, plan=plan, global_batch_size=batch_size, **arguments
+    )
     iterator = iter(batches)
-    return [flat(documents_of(next(iterator)) for _ in range(replicas)) for _ in range(plan.steps - arguments["first_step"])]
+    return [
+        flat(documents_of(next(iterator)) for _ in range(replicas))
+        for _ in range(plan.steps - arguments["first_step"])
+    ]
 
 
 def flat(steps) -> list[int]:
     return [document for step in steps for document in step]
 
 
-def test_an_epoch_has_every_document_once_and_each_epoch_and_seed_its_own_order(shards, vectorizer, as_worker):
+def test_an_epoch_has_every_document_once_and_each_epoch_and_seed_its_own_order(
+    shards, vectorizer, as_worker
+):
     strategy, plan = as_worker(0, 1), SplitPlan(num_steps(46, 8), None)
-    orders = [flat(epoch(shards, vectorizer, strategy, plan, epoch=e, seed=s)) for e, s in ((0, 3), (0, 3), (1, 3), (0, 4))]
+    orders = [
+        flat(epoch(shards, vectorizer, strategy, plan, epoch=e, seed=s))
+        for e, s in ((0, 3), (0, 3), (1, 3), (0, 4))
+    ]
     assert all(sorted(order) == list(range(46)) for order in orders)
     assert orders[0] == orders[1]
     assert len({tuple(order) for order in orders}) == 3
@@ -104,7 +131,9 @@ def test_an_epoch_has_every_document_once_and_each_epoch_and_seed_its_own_order(
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("how", ["example", "file"])
-def test_from_any_step_on_an_epoch_goes_on_as_it_would_have(shards, vectorizer, as_worker, workers, how):
+def test_from_any_step_on_an_epoch_goes_on_as_it_would_have(
+    shards, vectorizer, as_worker, workers, how
+):
     plan = plan_split(shards, "train", num_workers=workers, global_batch_size=8, shard_by=how)
     for index in range(workers):
         strategy = as_worker(index, workers)
@@ -115,11 +144,20 @@ def test_from_any_step_on_an_epoch_goes_on_as_it_would_have(shards, vectorizer, 
 
 @pytest.mark.parametrize(("workers", "replicas"), [(2, 1), (4, 1), (1, 2), (2, 2), (2, 4)])
 @pytest.mark.parametrize("length_window", [1, 3])
-def test_by_example_each_step_has_the_same_documents_whatever_the_number_of_workers(shards, vectorizer, as_worker, workers, replicas, length_window):
+def test_by_example_each_step_has_the_same_documents_whatever_the_number_of_workers(
+    shards, vectorizer, as_worker, workers, replicas, length_window
+):
     plan = SplitPlan(num_steps(46, 8), None)
     alone = epoch(shards, vectorizer, as_worker(0, 1), plan, length_window=length_window)
     parts = [
-        epoch(shards, vectorizer, as_worker(i, workers, replicas=replicas), plan, replicas=replicas, length_window=length_window)
+        epoch(
+            shards,
+            vectorizer,
+            as_worker(i, workers, replicas=replicas),
+            plan,
+            replicas=replicas,
+            length_window=length_window,
+        )
         for i in range(workers)
     ]
     assert [flat(step) for step in zip(*parts, strict=True)] == alone
@@ -135,20 +173,29 @@ def test_the_vectorizer_maps_tokens_to_ids_and_a_text_without_tokens_to_none():
 @pytest.mark.parametrize("workers", [2, 3, 4])
 @pytest.mark.parametrize("how", ["file", "example"])
 @pytest.mark.parametrize("sizes", [[20, 0, 17, 8, 1], [3], [5, 5, 5, 5], []])
-def test_all_workers_together_see_every_document_once_in_the_same_number_of_steps(tmp_path, vectorizer, as_worker, workers, how, sizes):
+def test_all_workers_together_see_every_document_once_in_the_same_number_of_steps(
+    tmp_path, vectorizer, as_worker, workers, how, sizes
+):
     shards = write(tmp_path, sizes)
     plan = plan_split(shards, "train", num_workers=workers, global_batch_size=12, shard_by=how)
     trained, evaluated = collections.Counter(), collections.Counter()
     for index in range(workers):
         strategy = as_worker(index, workers)
         trained.update(flat(epoch(shards, vectorizer, strategy, plan, batch_size=12)))
-        batches = [documents_of(b) for b in evaluation_batches(shards, "train", vectorizer, strategy, global_batch_size=12, plan=plan)]
+        batches = [
+            documents_of(b)
+            for b in evaluation_batches(
+                shards, "train", vectorizer, strategy, global_batch_size=12, plan=plan
+            )
+        ]
         assert len(batches) == plan.steps
         evaluated.update(flat(batches))
     assert trained == evaluated == collections.Counter(range(sum(sizes)))
 
 
-def test_what_follows_a_corrupt_record_in_its_shard_is_skipped_and_padded(tmp_path, vectorizer, as_worker):
+def test_what_follows_a_corrupt_record_in_its_shard_is_skipped_and_padded(
+    tmp_path, vectorizer, as_worker
+):
     shards = write(tmp_path, [10, 10])
     path = shards.paths[0]
     content = bytearray(tf.io.gfile.GFile(path, "rb").read())

@@ -27,7 +27,11 @@ def shards(tmp_path_factory):
         with tf.io.TFRecordWriter(str(directory / f"shard{i}")) as writer:
             for _ in range(size):
                 text = b" ".join([b"w"] * LENGTHS[document])
-                writer.write(RecordSpec().encode({"id": b"", "text": text, "labels": [document], "weight": 1.0}))
+                writer.write(
+                    RecordSpec().encode(
+                        {"id": b"", "text": text, "labels": [document], "weight": 1.0}
+                    )
+                )
                 document += 1
     split = types.SimpleNamespace(shards=[types.SimpleNamespace(examples=n) for n in SIZES])
     return types.SimpleNamespace(
@@ -43,21 +47,38 @@ def as_worker(monkeypatch):
     def pretend(index, count):
         monkeypatch.setattr("trainer.data.input_pipeline.num_workers", lambda _: count)
         monkeypatch.setattr("trainer.data.input_pipeline.worker_index", lambda _: index)
-        return types.SimpleNamespace(num_replicas_in_sync=count, distribute_datasets_from_function=lambda make: make(None))
+        return types.SimpleNamespace(
+            num_replicas_in_sync=count, distribute_datasets_from_function=lambda make: make(None)
+        )
 
     return pretend
 
 
-def steps_of(shards, vectorizer, strategy, plan, *, first_step=0, window=4, seed=3) -> list[list[int]]:
-    options = {"plan": plan, "global_batch_size": BATCH_SIZE, "shuffle_buffer": 40, "seed": seed, "epoch": 0}
-    iterator = iter(train_batches(shards, vectorizer, strategy, first_step=first_step, length_window=window, **options))
+def steps_of(
+    shards, vectorizer, strategy, plan, *, first_step=0, window=4, seed=3
+) -> list[list[int]]:
+    options = {
+        "plan": plan,
+        "global_batch_size": BATCH_SIZE,
+        "shuffle_buffer": 40,
+        "seed": seed,
+        "epoch": 0,
+    }
+    iterator = iter(
+        train_batches(
+            shards, vectorizer, strategy, first_step=first_step, length_window=window, **options
+        )
+    )
     steps = []
     for _ in range(plan.steps - first_step):
         batch = next(iterator)
         labels = batch["labels"].to_list()
         assert [len(row) for row in labels] == batch["mask"].numpy().astype(int).tolist()
         documents = [row[0] for row in labels if row]
-        assert batch["tokens"].row_lengths().numpy()[batch["mask"] > 0].tolist() == LENGTHS[documents].tolist()
+        assert (
+            batch["tokens"].row_lengths().numpy()[batch["mask"] > 0].tolist()
+            == LENGTHS[documents].tolist()
+        )
         steps.append(documents)
     assert not next(iterator)["mask"].numpy().any()  # padding without end
     return steps
@@ -69,18 +90,26 @@ def cells(steps) -> int:
 
 
 @pytest.mark.parametrize("window", [1, 2, 4, 100])
-def test_every_document_is_there_once_and_wider_windows_pad_less(shards, vectorizer, as_worker, window):
+def test_every_document_is_there_once_and_wider_windows_pad_less(
+    shards, vectorizer, as_worker, window
+):
     plan = SplitPlan(num_steps(sum(SIZES), BATCH_SIZE), None)
     steps = steps_of(shards, vectorizer, as_worker(0, 1), plan, window=window)
     assert sorted(document for step in steps for document in step) == list(range(sum(SIZES)))
     least = LENGTHS.sum()
-    waste = {w: cells(steps_of(shards, vectorizer, as_worker(0, 1), plan, window=w)) - least for w in (1, 4)}
+    waste = {
+        w: cells(steps_of(shards, vectorizer, as_worker(0, 1), plan, window=w)) - least
+        for w in (1, 4)
+    }
     assert waste[4] < 0.6 * waste[1]
 
 
 def test_the_order_of_batches_is_random_and_follows_from_the_seed(shards, vectorizer, as_worker):
     plan = SplitPlan(num_steps(sum(SIZES), BATCH_SIZE), None)
-    runs = [steps_of(shards, vectorizer, as_worker(0, 1), plan, window=100, seed=seed) for seed in (3, 3, 4)]
+    runs = [
+        steps_of(shards, vectorizer, as_worker(0, 1), plan, window=100, seed=seed)
+        for seed in (3, 3, 4)
+    ]
     assert runs[0] == runs[1] != runs[2]
     lengths = [max(LENGTHS[step]) for step in runs[0] if step]
     assert lengths != sorted(lengths) and lengths != sorted(lengths, reverse=True)
@@ -88,8 +117,12 @@ def test_the_order_of_batches_is_random_and_follows_from_the_seed(shards, vector
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("how", ["example", "file"])
-def test_from_any_step_on_the_order_goes_on_as_it_would_have(shards, vectorizer, as_worker, workers, how):
-    plan = plan_split(shards, "train", num_workers=workers, global_batch_size=BATCH_SIZE, shard_by=how)
+def test_from_any_step_on_the_order_goes_on_as_it_would_have(
+    shards, vectorizer, as_worker, workers, how
+):
+    plan = plan_split(
+        shards, "train", num_workers=workers, global_batch_size=BATCH_SIZE, shard_by=how
+    )
     for index in range(workers):
         strategy = as_worker(index, workers)
         whole = steps_of(shards, vectorizer, strategy, plan)
@@ -97,7 +130,9 @@ def test_from_any_step_on_the_order_goes_on_as_it_would_have(shards, vectorizer,
             assert steps_of(shards, vectorizer, strategy, plan, first_step=first) == whole[first:]
 
 
-def test_each_step_has_the_same_documents_whatever_the_number_of_workers(shards, vectorizer, as_worker):
+def test_each_step_has_the_same_documents_whatever_the_number_of_workers(
+    shards, vectorizer, as_worker
+):
     plan = SplitPlan(num_steps(sum(SIZES), BATCH_SIZE), None)
     alone = steps_of(shards, vectorizer, as_worker(0, 1), plan)
     parts = [steps_of(shards, vectorizer, as_worker(i, 2), plan) for i in range(2)]

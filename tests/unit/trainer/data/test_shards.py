@@ -23,7 +23,9 @@ class Counts:
 
     def __init__(self, sizes):
         shards = [types.SimpleNamespace(examples=size) for size in sizes]
-        self.manifest = types.SimpleNamespace(splits={"train": types.SimpleNamespace(shards=shards)})
+        self.manifest = types.SimpleNamespace(
+            splits={"train": types.SimpleNamespace(shards=shards)}
+        )
 
     def examples(self, split):
         return sum(shard.examples for shard in self.manifest.splits[split].shards)
@@ -35,24 +37,38 @@ class Counts:
 @given(sizes=st.lists(st.integers(0, 1000), max_size=40), workers=st.integers(1, 8))
 def test_every_shard_with_examples_goes_to_one_worker_and_none_gets_far_too_much(sizes, workers):
     shares = share_out(sizes, workers)
-    assert sorted(i for share in shares for i in share) == [i for i, size in enumerate(sizes) if size]
+    assert sorted(i for share in shares for i in share) == [
+        i for i, size in enumerate(sizes) if size
+    ]
     totals = [sum(sizes[i] for i in share) for share in shares]
     least_possible = max([sum(sizes) / workers, *sizes])
-    assert max(totals) <= (4 / 3) * least_possible + max(sizes, default=0)  # Graham 1969: at most 4/3 of the best
+    assert max(totals) <= (4 / 3) * least_possible + max(
+        sizes, default=0
+    )  # Graham 1969: at most 4/3 of the best
 
 
 @given(
-    sizes=st.lists(st.integers(0, 300), max_size=20), workers=st.integers(1, 4), per_worker=st.integers(1, 9), how=st.sampled_from(["auto", "file"])
+    sizes=st.lists(st.integers(0, 300), max_size=20),
+    workers=st.integers(1, 4),
+    per_worker=st.integers(1, 9),
+    how=st.sampled_from(["auto", "file"]),
 )
-def test_steps_of_a_plan_are_enough_for_every_worker_and_one_fewer_is_not(sizes, workers, per_worker, how):
+def test_steps_of_a_plan_are_enough_for_every_worker_and_one_fewer_is_not(
+    sizes, workers, per_worker, how
+):
     dataset = Counts(sizes)
-    plan = plan_split(dataset, "train", num_workers=workers, global_batch_size=workers * per_worker, shard_by=how)
+    plan = plan_split(
+        dataset, "train", num_workers=workers, global_batch_size=workers * per_worker, shard_by=how
+    )
     if plan.by_file is None:
         assert plan.steps == num_steps(sum(sizes), workers * per_worker)
     else:
         count = dict(zip(dataset.shards("train"), sizes, strict=True))
         most = max(sum(count[path] for path in share) for share in plan.by_file)
-        assert plan.steps * per_worker >= most > (plan.steps - 1) * per_worker or most == plan.steps == 0
+        assert (
+            plan.steps * per_worker >= most > (plan.steps - 1) * per_worker
+            or most == plan.steps == 0
+        )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +86,12 @@ def test_steps_of_a_plan_are_enough_for_every_worker_and_one_fewer_is_not(sizes,
     ],
 )
 def test_shards_are_shared_out_by_file_where_that_costs_few_steps(sizes, workers, how, order):
-    assert plan_split(Counts(sizes), "train", num_workers=workers, global_batch_size=4 * workers, shard_by=how).order == order
+    assert (
+        plan_split(
+            Counts(sizes), "train", num_workers=workers, global_batch_size=4 * workers, shard_by=how
+        ).order
+        == order
+    )
 
 
 # --- corruption ------------------------------------------------------------------------
@@ -95,7 +116,9 @@ def test_sound_shard_has_no_corruption(shard, tmp_path):
 
 
 @given(position=st.integers(0, 5 * RECORD_BYTES - 1), bit=st.integers(0, 7))
-def test_any_flipped_bit_is_found_in_its_record_as_tensorflow_finds_it(tmp_path_factory, position, bit):
+def test_any_flipped_bit_is_found_in_its_record_as_tensorflow_finds_it(
+    tmp_path_factory, position, bit
+):
     path = tmp_path_factory.getbasetemp() / "flipped.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
         for i in range(5):
@@ -123,6 +146,9 @@ def test_tensorflows_error_becomes_one_that_names_file_and_offset(shard):
     dataset = types.SimpleNamespace(shards=lambda split: [str(shard)], directory=shard.parent)
     with pytest.raises(UserError) as raised, naming_corrupt_shards(dataset, "train"):
         list(tf.data.TFRecordDataset(str(shard)))
-    assert f"{shard}: the record at byte {2 * RECORD_BYTES} is corrupt: its data do not have the checksum" in str(raised.value)
+    assert (
+        f"{shard}: the record at byte {2 * RECORD_BYTES} is corrupt: its data do not have the checksum"
+        in str(raised.value)
+    )
     assert "train.on_corrupt=skip" in str(raised.value)
     assert len(describe_corruption(dataset, "test")) == 1

@@ -47,7 +47,14 @@ def test_tf_config_numbers_the_chief_first_and_then_the_workers(cluster, task, a
 
 
 @pytest.mark.parametrize(
-    "environment", [{}, {"TF_CONFIG": ""}, {"TF_CONFIG": "{}"}, {"TF_CONFIG": '{"environment": "cloud"}'}, {"SLURM_JOB_ID": "7"}]
+    "environment",
+    [
+        {},
+        {"TF_CONFIG": ""},
+        {"TF_CONFIG": "{}"},
+        {"TF_CONFIG": '{"environment": "cloud"}'},
+        {"SLURM_JOB_ID": "7"},
+    ],
 )
 def test_without_a_cluster_there_is_none(environment):
     assert find_cluster(environment) is None
@@ -59,12 +66,16 @@ def test_vertex_worker_pools_are_chief_and_workers():
         "environment": "cloud",
         "task": {"type": "workerpool1", "index": 1, "trial": "1"},
     }
-    assert find_cluster({"CLUSTER_SPEC": json.dumps(spec)}) == Cluster(("p0-0:2222", "p1-0:2222", "p1-1:2222"), 2, "CLUSTER_SPEC")
+    assert find_cluster({"CLUSTER_SPEC": json.dumps(spec)}) == Cluster(
+        ("p0-0:2222", "p1-0:2222", "p1-1:2222"), 2, "CLUSTER_SPEC"
+    )
 
 
 def test_slurm_ranks_follow_the_order_of_slurms_own_list_of_nodes():
     # TensorFlow's resolver would sort node10 before node2.
-    assert find_cluster(SLURM) == Cluster(("node2:12016", "node2:12017", "node10:12016"), 2, "Slurm")
+    assert find_cluster(SLURM) == Cluster(
+        ("node2:12016", "node2:12017", "node10:12016"), 2, "Slurm"
+    )
     assert find_cluster(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) is None
 
 
@@ -73,29 +84,87 @@ def test_slurm_ranks_follow_the_order_of_slurms_own_list_of_nodes():
     [
         ({"TF_CONFIG": "{cluster"}, "TF_CONFIG: received '{cluster', which is no JSON ("),
         ({"TF_CONFIG": "[1]"}, "TF_CONFIG: received [1], expected a JSON object; for example {"),
-        ({"TF_CONFIG": json.dumps({"cluster": WORKERS})}, "received no `task`, expected a mapping as `task`"),
-        ({"TF_CONFIG": json.dumps({"task": {"type": "worker", "index": 0}})}, "received no `cluster`, expected a mapping as `cluster`"),
-        ({"TF_CONFIG": json.dumps({"cluster": [1], "task": {}})}, "received [1] as `cluster`, expected a mapping"),
-        (tf_config(WORKERS, {"type": "worker", "index": 2}), "received the task index 2, expected 0 to 1, as there are 2 of type 'worker'"),
-        (tf_config(WORKERS, {"type": "worker", "index": -1}), "received the task index -1, expected 0 to 1"),
-        (tf_config(WORKERS, {"type": "worker", "index": True}), "received the task index True, expected 0 to 1"),
+        (
+            {"TF_CONFIG": json.dumps({"cluster": WORKERS})},
+            "received no `task`, expected a mapping as `task`",
+        ),
+        (
+            {"TF_CONFIG": json.dumps({"task": {"type": "worker", "index": 0}})},
+            "received no `cluster`, expected a mapping as `cluster`",
+        ),
+        (
+            {"TF_CONFIG": json.dumps({"cluster": [1], "task": {}})},
+            "received [1] as `cluster`, expected a mapping",
+        ),
+        (
+            tf_config(WORKERS, {"type": "worker", "index": 2}),
+            "received the task index 2, expected 0 to 1, as there are 2 of type 'worker'",
+        ),
+        (
+            tf_config(WORKERS, {"type": "worker", "index": -1}),
+            "received the task index -1, expected 0 to 1",
+        ),
+        (
+            tf_config(WORKERS, {"type": "worker", "index": True}),
+            "received the task index True, expected 0 to 1",
+        ),
         (tf_config(WORKERS, {"type": "worker"}), "received the task index None, expected 0 to 1"),
-        (tf_config(WORKERS, {"type": "master", "index": 0}), "received the task type 'master', expected one of the cluster's: ['worker']"),
-        (tf_config(WORKERS, {"index": 0}), "received the task type None, expected one of the cluster's"),
+        (
+            tf_config(WORKERS, {"type": "master", "index": 0}),
+            "received the task type 'master', expected one of the cluster's: ['worker']",
+        ),
+        (
+            tf_config(WORKERS, {"index": 0}),
+            "received the task type None, expected one of the cluster's",
+        ),
         (
             tf_config(WORKERS | {"ps": ["c:3"]}, {"type": "ps", "index": 0}),
             "received the task types ['ps', 'worker'], expected only chief and worker",
         ),
-        (tf_config({"worker": ["a:1", "b"]}, {"type": "worker", "index": 0}), "received the address 'b' of 'worker', expected `host:port`"),
-        (tf_config({"worker": ["a:70000"]}, {"type": "worker", "index": 0}), "received the address 'a:70000' of 'worker', expected `host:port`"),
-        (tf_config({"worker": "a:1"}, {"type": "worker", "index": 0}), "received 'a:1' as the addresses of 'worker', expected a list"),
-        (tf_config({"worker": ["a:1", "a:1"]}, {"type": "worker", "index": 0}), "received the addresses a:1, a:1, expected a different one"),
-        (tf_config({"chief": ["a:1", "b:1"]}, {"type": "chief", "index": 0}), "received 2 chiefs, expected one"),
-        ({"CLUSTER_SPEC": json.dumps({"cluster": {"workerpool2": ["a:1"]}, "task": {"type": "workerpool2", "index": 0}})}, "expected only chief and"),
+        (
+            tf_config({"worker": ["a:1", "b"]}, {"type": "worker", "index": 0}),
+            "received the address 'b' of 'worker', expected `host:port`",
+        ),
+        (
+            tf_config({"worker": ["a:70000"]}, {"type": "worker", "index": 0}),
+            "received the address 'a:70000' of 'worker', expected `host:port`",
+        ),
+        (
+            tf_config({"worker": "a:1"}, {"type": "worker", "index": 0}),
+            "received 'a:1' as the addresses of 'worker', expected a list",
+        ),
+        (
+            tf_config({"worker": ["a:1", "a:1"]}, {"type": "worker", "index": 0}),
+            "received the addresses a:1, a:1, expected a different one",
+        ),
+        (
+            tf_config({"chief": ["a:1", "b:1"]}, {"type": "chief", "index": 0}),
+            "received 2 chiefs, expected one",
+        ),
+        (
+            {
+                "CLUSTER_SPEC": json.dumps(
+                    {
+                        "cluster": {"workerpool2": ["a:1"]},
+                        "task": {"type": "workerpool2", "index": 0},
+                    }
+                )
+            },
+            "expected only chief and",
+        ),
         (SLURM | {"SLURM_PROCID": "3"}, "Slurm: received SLURM_PROCID='3', "),
-        ({k: v for k, v in SLURM.items() if k != "SLURM_STEP_NODELIST"}, "SLURM_STEP_NODELIST=None"),
-        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2"}, "expected what `srun` sets in each task of a step"),
-        (SLURM | {"SLURM_STEP_NUM_TASKS": "many"}, "Slurm: received SLURM_STEP_NUM_TASKS='many', expected a number"),
+        (
+            {k: v for k, v in SLURM.items() if k != "SLURM_STEP_NODELIST"},
+            "SLURM_STEP_NODELIST=None",
+        ),
+        (
+            SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2"},
+            "expected what `srun` sets in each task of a step",
+        ),
+        (
+            SLURM | {"SLURM_STEP_NUM_TASKS": "many"},
+            "Slurm: received SLURM_STEP_NUM_TASKS='many', expected a number",
+        ),
     ],
 )
 def test_wrong_cluster_is_told_with_what_was_received_and_expected(environment, expected):
@@ -128,7 +197,9 @@ def test_workers_wait_for_the_last_of_them():
         with socket.create_server((host, int(port))):  # as TensorFlow does next
             time.sleep(2)
 
-    threads = [threading.Thread(target=work, args=(i, delay)) for i, delay in enumerate((0.0, 0.0, 1.0))]
+    threads = [
+        threading.Thread(target=work, args=(i, delay)) for i, delay in enumerate((0.0, 0.0, 1.0))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -144,13 +215,18 @@ def test_worker_that_never_comes_up_is_named_after_the_time_out():
     with pytest.raises(UserError) as raised:
         wait_for_workers(Cluster(addresses, 0, "TF_CONFIG"), timeout_seconds=0.5)
     assert time.monotonic() - started < 10
-    assert str(raised.value).startswith("worker 0 waited 0.5 s (train.worker_timeout_seconds), and there was no answer from ")
+    assert str(raised.value).startswith(
+        "worker 0 waited 0.5 s (train.worker_timeout_seconds), and there was no answer from "
+    )
     assert f"worker 1 ({addresses[1]})" in str(raised.value)
 
 
 def test_own_port_in_use_is_told_at_once():
     addresses = free_addresses(2)
-    with socket.create_server(("", int(addresses[1].split(":")[1]))), pytest.raises(UserError, match="port .* of our own address .*: is another run"):
+    with (
+        socket.create_server(("", int(addresses[1].split(":")[1]))),
+        pytest.raises(UserError, match="port .* of our own address .*: is another run"),
+    ):
         wait_for_workers(Cluster(addresses, 1, "TF_CONFIG"), timeout_seconds=60)
 
 

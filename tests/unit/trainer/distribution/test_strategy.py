@@ -16,7 +16,9 @@ from trainer.distribution.strategy import (
     sum_over_workers,
 )
 
-TWO_WORKERS = json.dumps({"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}})
+TWO_WORKERS = json.dumps(
+    {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}}
+)
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +28,17 @@ def no_cluster(monkeypatch):
 
 
 def settings(**values):
-    return config_from_dict({"name": "x", "data": {"source": "python_docstrings"}, "train": values}, what="").train
+    return config_from_dict(
+        {"name": "x", "data": {"source": "python_docstrings"}, "train": values}, what=""
+    ).train
 
 
 def have_gpus(monkeypatch, count):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [f"gpu{i}" for i in range(count)] if kind == "GPU" else ["cpu"])
+    monkeypatch.setattr(
+        tf.config,
+        "list_physical_devices",
+        lambda kind=None: [f"gpu{i}" for i in range(count)] if kind == "GPU" else ["cpu"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,7 +67,12 @@ def test_strategy_follows_from_the_gpus_there_are(monkeypatch, gpus, strategy, m
 
 
 def test_cluster_of_one_worker_is_no_cluster(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}}))
+    monkeypatch.setenv(
+        "TF_CONFIG",
+        json.dumps(
+            {"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}}
+        ),
+    )
     strategy = make_strategy(settings())
     assert (num_workers(strategy), is_chief(strategy)) == (1, True)
     assert describe(strategy) == "OneDeviceStrategy on CPU:0" or "GPU" in describe(strategy)
@@ -68,16 +81,31 @@ def test_cluster_of_one_worker_is_no_cluster(monkeypatch):
 @pytest.mark.parametrize(
     ("environment", "gpus", "values", "expected"),
     [
-        ({}, 0, {"strategy": "multi_worker"}, "train.strategy: received 'multi_worker', and no cluster; expected TF_CONFIG"),
+        (
+            {},
+            0,
+            {"strategy": "multi_worker"},
+            "train.strategy: received 'multi_worker', and no cluster; expected TF_CONFIG",
+        ),
         (
             {"TF_CONFIG": TWO_WORKERS},
             0,
             {"strategy": "one_device"},
             "received 'one_device' in a cluster of 2 workers (TF_CONFIG); expected 'auto' or",
         ),
-        ({"TF_CONFIG": TWO_WORKERS}, 0, {"strategy": "mirrored"}, "received 'mirrored' in a cluster of 2 workers (TF_CONFIG); expected 'auto' or"),
+        (
+            {"TF_CONFIG": TWO_WORKERS},
+            0,
+            {"strategy": "mirrored"},
+            "received 'mirrored' in a cluster of 2 workers (TF_CONFIG); expected 'auto' or",
+        ),
         ({"TF_CONFIG": "{"}, 0, {}, "TF_CONFIG: received '{', which is no JSON"),
-        ({}, 2, {"strategy": "mirrored", "replicas": 4}, "train.replicas: received 4, expected at most 2, the number of GPUs"),
+        (
+            {},
+            2,
+            {"strategy": "mirrored", "replicas": 4},
+            "train.replicas: received 4, expected at most 2, the number of GPUs",
+        ),
     ],
 )
 def test_strategy_that_cannot_be_had_is_told(monkeypatch, environment, gpus, values, expected):

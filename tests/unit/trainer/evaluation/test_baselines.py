@@ -30,8 +30,14 @@ def test_a_dataset_that_fits_is_let_through():
     ("size", "message"),
     [
         (Size(documents=300_000), "received 300,000 train documents, expected at most 200,000"),
-        (Size(documents=100_000, num_labels=2000), "received 200,000,000 train documents x labels, expected at most 100,000,000"),
-        (Size(tokens=50_000, num_labels=6000), "received 300,000,000 tokens x labels, expected at most 250,000,000"),
+        (
+            Size(documents=100_000, num_labels=2000),
+            "received 200,000,000 train documents x labels, expected at most 100,000,000",
+        ),
+        (
+            Size(tokens=50_000, num_labels=6000),
+            "received 300,000,000 tokens x labels, expected at most 250,000,000",
+        ),
     ],
 )
 def test_a_dataset_that_is_too_large_is_a_user_error(size, message):

@@ -42,7 +42,12 @@ def test_numbers_of_each_slice_equal_scikit_learn_on_its_documents_and_add_up():
     slicing = Slicing((10, 20), {})
 
     def counts(rows):
-        return {name: value.numpy() for name, value in slice_counts(y[rows], decided[rows], members[rows], mask[rows]).items()}
+        return {
+            name: value.numpy()
+            for name, value in slice_counts(
+                y[rows], decided[rows], members[rows], mask[rows]
+            ).items()
+        }
 
     whole, left, right = counts(slice(None)), counts(slice(0, 25)), counts(slice(25, None))
     for name in whole:
@@ -50,9 +55,15 @@ def test_numbers_of_each_slice_equal_scikit_learn_on_its_documents_and_add_up():
     for i, row in enumerate(describe_slices(slicing, whole)):
         kept = (place == i) & (mask > 0)
         assert row["documents"] == kept.sum()
-        expected = precision_recall_fscore_support(y[kept], decided[kept], average="micro", zero_division=0)[:3]
-        assert [row[f"micro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(expected)
-        assert row["sample_f1"] == pytest.approx(f1_score(y[kept], decided[kept], average="samples", zero_division=0))
+        expected = precision_recall_fscore_support(
+            y[kept], decided[kept], average="micro", zero_division=0
+        )[:3]
+        assert [row[f"micro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(
+            expected
+        )
+        assert row["sample_f1"] == pytest.approx(
+            f1_score(y[kept], decided[kept], average="samples", zero_division=0)
+        )
 
 
 def test_slices_without_documents_are_left_out():

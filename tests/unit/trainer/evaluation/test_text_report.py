@@ -31,7 +31,12 @@ def row(name, *, train=100, positives=10, f1=0.5, threshold=0.37):
     }
 
 
-AREAS = {"macro_roc_auc": 0.9712, "macro_roc_auc_error": 0.0011, "mean_average_precision": 0.61, "mean_average_precision_error": 0.002}
+AREAS = {
+    "macro_roc_auc": 0.9712,
+    "macro_roc_auc_error": 0.0011,
+    "mean_average_precision": 0.61,
+    "mean_average_precision_error": 0.002,
+}
 RANKING = {
     "precision_at": {"1": 0.9, "10": 0.4, "3": 0.6},
     "recall_at": {"1": 0.3, "10": 0.8, "3": 0.5},
@@ -47,15 +52,49 @@ def evaluation(**changes):
         "split": "test",
         "documents": 12345,
         "labels": 2,
-        "thresholds": {"tuned_on": "validation", "documents": 6000, "min_positives": 10, "global": 0.37, "top_k": 3},
+        "thresholds": {
+            "tuned_on": "validation",
+            "documents": 6000,
+            "min_positives": 10,
+            "global": 0.37,
+            "top_k": 3,
+        },
         "systems": [
-            {"name": "model, one threshold", **SUMMARY, **RANKING, "intervals": {"micro_f1": [0.79, 0.82], "macro_f1_present": [0.5, 0.6]}},
+            {
+                "name": "model, one threshold",
+                **SUMMARY,
+                **RANKING,
+                "intervals": {"micro_f1": [0.79, 0.82], "macro_f1_present": [0.5, 0.6]},
+            },
             {"name": "no labels", **SUMMARY, "micro_f1": 0.0},
         ],
         "areas": AREAS,
-        "calibration": {"method": "platt", "stages": [{"name": "the model's logits", "ece": 0.02}, {"name": "calibrated: platt", "ece": 0.0031}]},
-        "groups": [{"name": "head", "labels": 2, "least": 5, "most": 2000, "micro_f1": 0.8, "macro_f1": 0.5}],
-        "slices": [{"by": "length", "name": "0 to 12 tokens", "documents": 3000, "micro_f1": 0.7, "sample_f1": 0.6}],
+        "calibration": {
+            "method": "platt",
+            "stages": [
+                {"name": "the model's logits", "ece": 0.02},
+                {"name": "calibrated: platt", "ece": 0.0031},
+            ],
+        },
+        "groups": [
+            {
+                "name": "head",
+                "labels": 2,
+                "least": 5,
+                "most": 2000,
+                "micro_f1": 0.8,
+                "macro_f1": 0.5,
+            }
+        ],
+        "slices": [
+            {
+                "by": "length",
+                "name": "0 to 12 tokens",
+                "documents": 3000,
+                "micro_f1": 0.7,
+                "sample_f1": 0.6,
+            }
+        ],
         "per_label": [row("beta", train=5, positives=0), row("alpha", train=2000, threshold=0.2)],
     } | changes
 
@@ -99,28 +138,51 @@ def test_binary_and_subset_accuracy_never_appear():
 def test_labels_absent_from_the_split_are_told_beside_macro_f1():
     text = text_report.format_evaluation(evaluation(labels=1500))
     assert "macro-F1  macro-F1*  sample-F1" in text
-    assert "\n* over the 2 labels that occur in this split; in macro-F1 each of the other 1,498 counts as 0\n" in text
+    assert (
+        "\n* over the 2 labels that occur in this split; in macro-F1 each of the other 1,498 counts as 0\n"
+        in text
+    )
 
 
 def test_untuned_thresholds_are_told():
-    tuned = {"tuned_on": "validation", "documents": 0, "min_positives": 10, "global": 0.5, "top_k": 1}
-    assert "Thresholds: 0.500 for all labels, untuned: the validation split is empty." in text_report.format_evaluation(evaluation(thresholds=tuned))
+    tuned = {
+        "tuned_on": "validation",
+        "documents": 0,
+        "min_positives": 10,
+        "global": 0.5,
+        "top_k": 1,
+    }
+    assert (
+        "Thresholds: 0.500 for all labels, untuned: the validation split is empty."
+        in text_report.format_evaluation(evaluation(thresholds=tuned))
+    )
 
 
 def test_many_labels_give_the_most_frequent_the_best_and_the_worst_of_those_present():
     rows = [row(f"label{i:02}", train=1000 - i, positives=i % 31, f1=i / 100) for i in range(40)]
     text = text_report.format_evaluation(evaluation(labels=40, per_label=rows))
-    tables = {block.splitlines()[0]: [line.split()[0] for line in block.splitlines()[2:]] for block in text.split("\n\n")[6:]}
+    tables = {
+        block.splitlines()[0]: [line.split()[0] for line in block.splitlines()[2:]]
+        for block in text.split("\n\n")[6:]
+    }
     assert tables == {
         "Most frequent labels in train": [f"label{i:02}" for i in range(10)],
-        "Best F1 of the 38 labels that occur in this split": [f"label{i}" for i in (39, 38, 37, 36, 35, 34, 33, 32, 30, 29)],
-        "Worst F1 of the 38 labels that occur in this split": [f"label{i:02}" for i in range(1, 11)],
+        "Best F1 of the 38 labels that occur in this split": [
+            f"label{i}" for i in (39, 38, 37, 36, 35, 34, 33, 32, 30, 29)
+        ],
+        "Worst F1 of the 38 labels that occur in this split": [
+            f"label{i:02}" for i in range(1, 11)
+        ],
     }
 
 
 def test_equal_f1_lists_the_more_frequent_label_first():
     rows = [row(f"label{i:02}", train=i, f1=0.0) for i in range(31)]
-    worst = text_report.format_evaluation(evaluation(labels=31, per_label=rows)).split("Worst F1")[1].splitlines()
+    worst = (
+        text_report.format_evaluation(evaluation(labels=31, per_label=rows))
+        .split("Worst F1")[1]
+        .splitlines()
+    )
     assert worst[2].split()[0] == "label30"
 
 
@@ -133,21 +195,31 @@ def test_equal_f1_lists_the_more_frequent_label_first():
     ],
 )
 def test_names_are_cut_to_fit_and_cannot_break_lines_or_steer_the_terminal(name, shown):
-    lines = text_report.format_evaluation(evaluation(per_label=[row(name), row("z" * 40)])).splitlines()
+    lines = text_report.format_evaluation(
+        evaluation(per_label=[row(name), row("z" * 40)])
+    ).splitlines()
     line = next(line for line in lines if line.startswith(shown))
     other = next(line for line in lines if line.startswith("z"))
-    assert line.index("100") + shown.count("日") + shown.count("本") + shown.count("語") == other.index("100")
+    assert line.index("100") + shown.count("日") + shown.count("本") + shown.count(
+        "語"
+    ) == other.index("100")
     assert "\x1b" not in "".join(lines)
 
 
 def test_combining_marks_take_no_column():
-    lines = text_report.format_evaluation(evaluation(per_label=[row("e\u0301z"), row("zz")])).splitlines()
-    accented, plain = (next(line for line in lines if line.startswith(start)) for start in ("e\u0301", "zz"))
+    lines = text_report.format_evaluation(
+        evaluation(per_label=[row("e\u0301z"), row("zz")])
+    ).splitlines()
+    accented, plain = (
+        next(line for line in lines if line.startswith(start)) for start in ("e\u0301", "zz")
+    )
     assert accented.index("100") == plain.index("100") + 1
 
 
 def test_evaluation_without_labels_or_systems_is_still_text():
-    text = text_report.format_evaluation(evaluation(documents=0, labels=0, systems=[], per_label=[], groups=[], slices=[]))
+    text = text_report.format_evaluation(
+        evaluation(documents=0, labels=0, systems=[], per_label=[], groups=[], slices=[])
+    )
     assert text.startswith("test: 0 documents, 0 labels\n")
 
 
@@ -156,9 +228,19 @@ def test_classification_report_is_that_of_scikit_learn_to_the_letter():
     y, decided = random.random((50, 3)) < 0.4, random.random((50, 3)) < 0.5
     names = ["a", "a rather long name of a label", "none"]
     y[:, 2] = decided[:, 2] = False
-    counts = {key: value.numpy() for key, value in classification.decision_counts(y, decided, np.ones(50, np.float32)).items()}
+    counts = {
+        key: value.numpy()
+        for key, value in classification.decision_counts(
+            y, decided, np.ones(50, np.float32)
+        ).items()
+    }
     ours = {
         "systems": [{"name": "model, a threshold per label"} | classification.summarize(counts)],
-        "per_label": [{"name": name} | row for name, row in zip(names, classification.per_label(counts), strict=True)],
+        "per_label": [
+            {"name": name} | row
+            for name, row in zip(names, classification.per_label(counts), strict=True)
+        ],
     }
-    assert text_report.classification_report(ours) == classification_report(y, decided, target_names=names, zero_division=0)
+    assert text_report.classification_report(ours) == classification_report(
+        y, decided, target_names=names, zero_division=0
+    )

@@ -22,11 +22,25 @@ CONFIGS = [
     {"name": "focal", "gamma": 0.5, "alpha": None, "label_smoothing": 0.2},
     {"name": "asymmetric"},
     {"name": "asymmetric", "gamma_positive": 1.0, "gamma_negative": 0.5, "probability_shift": 0.2},
-    {"name": "asymmetric", "gamma_positive": 2.0, "gamma_negative": 3.0, "probability_shift": 0.0, "label_smoothing": 0.1},
+    {
+        "name": "asymmetric",
+        "gamma_positive": 2.0,
+        "gamma_negative": 3.0,
+        "probability_shift": 0.0,
+        "label_smoothing": 0.1,
+    },
     {"name": "class_balanced"},
     {"name": "class_balanced", "beta": 0.9, "gamma": 1.5},
     {"name": "distribution_balanced"},
-    {"name": "distribution_balanced", "alpha": 0.3, "beta": 5.0, "mu": 0.6, "negative_scale": 4.0, "bias_scale": 0.3, "gamma": 0.0},
+    {
+        "name": "distribution_balanced",
+        "alpha": 0.3,
+        "beta": 5.0,
+        "mu": 0.6,
+        "negative_scale": 4.0,
+        "bias_scale": 0.3,
+        "gamma": 0.0,
+    },
 ]
 IDS = [f"{config['name']}-{i}" for i, config in enumerate(CONFIGS)]
 
@@ -50,16 +64,27 @@ def _reference(config, labels, logits, document_weights):
             positive, negative = -weight * log_s, -log_not_s
         case "focal":  # Lin et al. 2017, equation 5
             alpha = (1, 1) if c.alpha is None else (c.alpha, 1 - c.alpha)
-            positive, negative = -alpha[0] * (1 - s) ** c.gamma * log_s, -alpha[1] * s**c.gamma * log_not_s
+            positive, negative = (
+                -alpha[0] * (1 - s) ** c.gamma * log_s,
+                -alpha[1] * s**c.gamma * log_not_s,
+            )
         case "asymmetric":  # Ridnik et al. 2021, equations 5 and 7
             p = np.maximum(s - c.probability_shift, 0)
             log_not_p = log_not_s if c.probability_shift == 0 else np.log(1 - p)
-            positive, negative = -((1 - s) ** c.gamma_positive) * log_s, -(p**c.gamma_negative) * log_not_p
+            positive, negative = (
+                -((1 - s) ** c.gamma_positive) * log_s,
+                -(p**c.gamma_negative) * log_not_p,
+            )
         case "class_balanced":  # Cui et al. 2019, equation 12
             weight = (1 - c.beta) / (1 - c.beta ** np.maximum(n, 1))
             weight *= 5 / weight.sum()
-            positive, negative = -weight * (1 - s) ** c.gamma * log_s, -weight * s**c.gamma * log_not_s
-        case "distribution_balanced":  # Wu et al. 2020, equations 4 to 9, with Huang et al. 2021's focusing
+            positive, negative = (
+                -weight * (1 - s) ** c.gamma * log_s,
+                -weight * s**c.gamma * log_not_s,
+            )
+        case (
+            "distribution_balanced"
+        ):  # Wu et al. 2020, equations 4 to 9, with Huang et al. 2021's focusing
             counts = np.maximum(n, 0.5)
             with np.errstate(divide="ignore"):
                 ratio = (1 / counts) / (labels @ (1 / counts))[:, None]
@@ -68,7 +93,12 @@ def _reference(config, labels, logits, document_weights):
             z[:, 4] = logits[:, 4] - c.bias_scale * np.log(100 / 0.5)
             scaled = c.negative_scale * z
             positive = -weight * np.exp(_log_sigmoid(-z)) ** c.gamma * _log_sigmoid(z)
-            negative = -weight / c.negative_scale * np.exp(_log_sigmoid(scaled)) ** c.gamma * _log_sigmoid(-scaled)
+            negative = (
+                -weight
+                / c.negative_scale
+                * np.exp(_log_sigmoid(scaled)) ** c.gamma
+                * _log_sigmoid(-scaled)
+            )
     targets = labels * (1 - c.label_smoothing) + c.label_smoothing / 2
     return (targets * positive + (1 - targets) * negative).sum(1) * document_weights
 
@@ -78,7 +108,9 @@ def _reference_gradient(config, labels, logits, document_weights, step=1e-5):
     for column in range(logits.shape[1]):
         moved = np.zeros_like(logits)
         moved[:, column] = step
-        ahead, behind = (_reference(config, labels, logits + sign * moved, document_weights) for sign in (1, -1))
+        ahead, behind = (
+            _reference(config, labels, logits + sign * moved, document_weights) for sign in (1, -1)
+        )
         gradient[:, column] = (ahead - behind) / (2 * step)
     return gradient
 
@@ -113,8 +145,12 @@ def test_loss_and_gradient_equal_the_papers_in_float64(values, seed, scale):
     np.testing.assert_allclose(value, _reference(config, *batch), rtol=3e-5, atol=1e-6)
     expected = _reference_gradient(config, *batch)
     # The asymmetric loss has a kink where s = shift, which a difference may straddle.
-    near_kink = np.abs(1 / (1 + np.exp(-batch[1])) - getattr(config, "probability_shift", -1)) < 1e-4
-    np.testing.assert_allclose(np.where(near_kink, 0, gradient), np.where(near_kink, 0, expected), rtol=1e-3, atol=1e-4)
+    near_kink = (
+        np.abs(1 / (1 + np.exp(-batch[1])) - getattr(config, "probability_shift", -1)) < 1e-4
+    )
+    np.testing.assert_allclose(
+        np.where(near_kink, 0, gradient), np.where(near_kink, 0, expected), rtol=1e-3, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("values", CONFIGS, ids=IDS)
@@ -122,7 +158,9 @@ def test_loss_and_gradient_equal_the_papers_in_float64(values, seed, scale):
 @pytest.mark.parametrize("logit", [-1000.0, -90.0, 0.0, 90.0, 1000.0])
 def test_extreme_logits_give_finite_losses_and_gradients_of_the_right_sign(values, label, logit):
     labels = np.full((1, 5), label)
-    value, gradient = _loss_and_gradient(_config(**values), labels, np.full((1, 5), logit), np.ones(1))
+    value, gradient = _loss_and_gradient(
+        _config(**values), labels, np.full((1, 5), logit), np.ones(1)
+    )
     assert np.isfinite(value).all() and (value >= 0).all()
     assert np.isfinite(gradient).all()
     if values.get("label_smoothing", 0) == 0:
@@ -136,8 +174,14 @@ def test_bool_and_integer_labels_count_like_floats_and_weights_multiply(values):
     config = _config(**values)
     value, gradient = _loss_and_gradient(config, labels, logits, document_weights)
     for dtype in (bool, np.int64):
-        np.testing.assert_array_equal(_loss_and_gradient(config, labels.astype(dtype), logits, document_weights)[0], value)
-    np.testing.assert_allclose(value, document_weights * _loss_and_gradient(config, labels, logits, np.ones(6))[0], rtol=1e-6)
+        np.testing.assert_array_equal(
+            _loss_and_gradient(config, labels.astype(dtype), logits, document_weights)[0], value
+        )
+    np.testing.assert_allclose(
+        value,
+        document_weights * _loss_and_gradient(config, labels, logits, np.ones(6))[0],
+        rtol=1e-6,
+    )
     assert value[2] == 0 and not gradient[2].any()
 
 
@@ -146,10 +190,19 @@ def test_focal_and_asymmetric_and_class_balanced_without_their_keys_are_plain_cr
     plain = _loss_and_gradient(_config(pos_weight="none"), labels, logits, document_weights)
     for values in (
         {"name": "focal", "gamma": 0.0, "alpha": None},
-        {"name": "asymmetric", "gamma_positive": 0.0, "gamma_negative": 0.0, "probability_shift": 0.0},
+        {
+            "name": "asymmetric",
+            "gamma_positive": 0.0,
+            "gamma_negative": 0.0,
+            "probability_shift": 0.0,
+        },
         {"name": "class_balanced", "beta": 0.0},
     ):
-        for got, expected in zip(_loss_and_gradient(_config(**values), labels, logits, document_weights), plain, strict=True):
+        for got, expected in zip(
+            _loss_and_gradient(_config(**values), labels, logits, document_weights),
+            plain,
+            strict=True,
+        ):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -157,10 +210,19 @@ def test_focal_and_asymmetric_and_class_balanced_without_their_keys_are_plain_cr
 def test_loss_and_calibration_can_be_traced_by_autograph(values):
     config = _config(**values)
     loss = losses.build_loss(config, **COUNTS)
-    for function in (loss, prior_correction.calibrated_logits, prior_correction.calibration_shift, label_weights.label_weights):
+    for function in (
+        loss,
+        prior_correction.calibrated_logits,
+        prior_correction.calibration_shift,
+        label_weights.label_weights,
+    ):
         tf.autograph.to_graph(function)  # what AutoGraph cannot read it only warns of, at each use
     labels, logits, document_weights = (tf.constant(x, tf.float32) for x in _random_batch(4, 1.0))
-    np.testing.assert_allclose(tf.function(loss)(labels, logits, document_weights), loss(labels, logits, document_weights), rtol=1e-5)
+    np.testing.assert_allclose(
+        tf.function(loss)(labels, logits, document_weights),
+        loss(labels, logits, document_weights),
+        rtol=1e-5,
+    )
 
 
 def test_every_key_of_every_loss_changes_it():
@@ -168,7 +230,12 @@ def test_every_key_of_every_loss_changes_it():
     changes = {
         "weighted_bce": {"pos_weight": "balanced", "max_pos_weight": 2.0, "label_smoothing": 0.1},
         "focal": {"gamma": 1.0, "alpha": 0.5, "label_smoothing": 0.1},
-        "asymmetric": {"gamma_positive": 1.0, "gamma_negative": 2.0, "probability_shift": 0.1, "label_smoothing": 0.1},
+        "asymmetric": {
+            "gamma_positive": 1.0,
+            "gamma_negative": 2.0,
+            "probability_shift": 0.1,
+            "label_smoothing": 0.1,
+        },
         "class_balanced": {"beta": 0.9, "gamma": 1.0, "label_smoothing": 0.1},
         "distribution_balanced": {
             "alpha": 0.2,
@@ -183,8 +250,17 @@ def test_every_key_of_every_loss_changes_it():
     for name, keys in changes.items():
         default = _loss_and_gradient(_config(name=name), *batch)[0]
         for key, value in keys.items():
-            assert not np.allclose(_loss_and_gradient(_config(name=name, **{key: value}), *batch)[0], default, rtol=1e-4), (name, key)
-    one, other = (_loss_and_gradient(_config(pos_weight="effective_number", effective_number_beta=beta), *batch)[0] for beta in (0.9, 0.999))
+            assert not np.allclose(
+                _loss_and_gradient(_config(name=name, **{key: value}), *batch)[0],
+                default,
+                rtol=1e-4,
+            ), (name, key)
+    one, other = (
+        _loss_and_gradient(
+            _config(pos_weight="effective_number", effective_number_beta=beta), *batch
+        )[0]
+        for beta in (0.9, 0.999)
+    )
     assert not np.allclose(one, other)
 
 
@@ -200,11 +276,17 @@ def test_every_key_of_every_loss_changes_it():
         ("balanced", 3.0, [3, 3, 3, 1, 1, 1]),
         ("sqrt", 20.0, [20, 99**0.5, 2, 1, 1, 1]),
         ("sqrt", 5.0, [5, 5, 2, 1, 1, 1]),
-        ("effective_number", 20.0, [20, 10 * (1 - 0.9**99), (1 - 0.9**80) / (1 - 0.9**20), 1, 1, 1]),
+        (
+            "effective_number",
+            20.0,
+            [20, 10 * (1 - 0.9**99), (1 - 0.9**80) / (1 - 0.9**20), 1, 1, 1],
+        ),
     ],
 )
 def test_positive_weights_follow_the_counts_and_stay_clipped(pos_weight, max_pos_weight, expected):
-    config = _config(pos_weight=pos_weight, max_pos_weight=max_pos_weight, effective_number_beta=0.9)
+    config = _config(
+        pos_weight=pos_weight, max_pos_weight=max_pos_weight, effective_number_beta=0.9
+    )
     weights = label_weights.positive_weights(config, np.array([0, 1, 20, 50, 99, 100]), 100)
     assert weights.dtype == np.float32
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
@@ -223,8 +305,12 @@ def test_positive_weights_come_from_a_file_by_label_name(tmp_path):
     weights = label_weights.positive_weights(config, np.array([3, 4]), 10, label_names=["a", "b"])
     assert weights.dtype == np.float32
     np.testing.assert_array_equal(weights, [30, 2.5])
-    loss = losses.build_loss(config, positives=np.array([3, 4]), num_documents=10, label_names=["a", "b"])
-    np.testing.assert_allclose(loss(tf.ones([1, 2]), tf.zeros([1, 2]), tf.ones([1])), [32.5 * np.log(2)], rtol=1e-6)
+    loss = losses.build_loss(
+        config, positives=np.array([3, 4]), num_documents=10, label_names=["a", "b"]
+    )
+    np.testing.assert_allclose(
+        loss(tf.ones([1, 2]), tf.zeros([1, 2]), tf.ones([1])), [32.5 * np.log(2)], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,7 +339,9 @@ def test_bad_file_of_weights_is_a_user_error(tmp_path, content, expected):
 def test_output_bias_is_the_log_odds_and_finite_for_labels_on_none_or_all_documents():
     bias = label_weights.output_bias(np.array([0, 1, 25, 50, 100]), 100)
     assert bias.dtype == np.float32
-    np.testing.assert_allclose(bias, [np.log(0.5 / 100), np.log(1 / 99), np.log(1 / 3), 0, np.log(100 / 0.5)], rtol=1e-6)
+    np.testing.assert_allclose(
+        bias, [np.log(0.5 / 100), np.log(1 / 99), np.log(1 / 3), 0, np.log(100 / 0.5)], rtol=1e-6
+    )
 
 
 def test_output_bias_minimises_the_unweighted_loss():
@@ -262,14 +350,19 @@ def test_output_bias_minimises_the_unweighted_loss():
     positives = labels.sum(0).astype(int)
     bias = label_weights.output_bias(positives, 100)
     counts = {"positives": positives, "num_documents": 100}
-    _, gradient = _loss_and_gradient(_config(pos_weight="none"), labels, np.tile(bias, (100, 1)), np.ones(100), counts)
+    _, gradient = _loss_and_gradient(
+        _config(pos_weight="none"), labels, np.tile(bias, (100, 1)), np.ones(100), counts
+    )
     np.testing.assert_allclose(gradient.sum(0), 0, atol=1e-4)
 
 
 # --- calibration -------------------------------------------------------------------------
 
 # With this alpha the weights of the distribution-balanced loss, which depend on the document's other labels, are equal.
-CALIBRATED = [values | ({"alpha": 1e6} if values["name"] == "distribution_balanced" else {}) for values in CONFIGS]
+CALIBRATED = [
+    values | ({"alpha": 1e6} if values["name"] == "distribution_balanced" else {})
+    for values in CONFIGS
+]
 
 
 @pytest.mark.parametrize("values", CALIBRATED, ids=IDS)
@@ -284,18 +377,27 @@ def test_calibrated_logits_invert_the_logit_that_minimises_the_expected_loss(val
             # One label at a time, the others at a logit that does not change.
             alone, labels = np.zeros_like(batch), np.zeros_like(batch)
             alone[:, column], labels[:, column] = grid, label
-            expected_loss[:, column] += share * _reference(config, labels, alone, np.ones(len(grid)))
+            expected_loss[:, column] += share * _reference(
+                config, labels, alone, np.ones(len(grid))
+            )
     best = grid[expected_loss.argmin(0)]
     shift = prior_correction.calibration_shift(config, **COUNTS)
-    got = prior_correction.calibrated_logits(config, tf.constant(best[None], tf.float32), shift=tf.constant(shift))
+    got = prior_correction.calibrated_logits(
+        config, tf.constant(best[None], tf.float32), shift=tf.constant(shift)
+    )
     np.testing.assert_allclose(got[0], np.log(probability / (1 - probability)), atol=0.01)
 
 
 @pytest.mark.parametrize("values", CONFIGS, ids=IDS)
 def test_calibrated_logits_are_finite_and_keep_the_order(values):
     config = _config(**values)
-    logits = tf.constant(np.tile(np.concatenate([[-1000.0], np.linspace(-40, 40, 801), [1000.0]])[:, None], 5), tf.float32)
-    got = prior_correction.calibrated_logits(config, logits, shift=tf.constant(prior_correction.calibration_shift(config, **COUNTS))).numpy()
+    logits = tf.constant(
+        np.tile(np.concatenate([[-1000.0], np.linspace(-40, 40, 801), [1000.0]])[:, None], 5),
+        tf.float32,
+    )
+    got = prior_correction.calibrated_logits(
+        config, logits, shift=tf.constant(prior_correction.calibration_shift(config, **COUNTS))
+    ).numpy()
     assert np.isfinite(got).all()
     assert (np.diff(got, axis=0) >= -1e-4 * np.abs(got[1:])).all()
 
@@ -314,7 +416,9 @@ def test_calibration_shift_of_weighted_cross_entropy_is_minus_the_log_of_the_wei
 
 
 @pytest.mark.parametrize(
-    "values", [{"pos_weight": "balanced"}, {"name": "focal"}, {"name": "asymmetric"}], ids=["weighted_bce", "focal", "asymmetric"]
+    "values",
+    [{"pos_weight": "balanced"}, {"name": "focal"}, {"name": "asymmetric"}],
+    ids=["weighted_bce", "focal", "asymmetric"],
 )
 def test_calibration_brings_down_the_calibration_error_of_a_trained_model(values):
     generator = np.random.default_rng(0)
@@ -326,7 +430,15 @@ def test_calibration_brings_down_the_calibration_error_of_a_trained_model(values
     loss = losses.build_loss(config, positives=positives, num_documents=half)
     # Features that let a linear model take the curved shape that focusing asks for.
     expand = np.concatenate([features, np.ones((len(features), 1), np.float32)], 1)
-    expand = np.concatenate([expand, expand[:, :3] * expand[:, :3], expand[:, :1] * expand[:, 1:3], expand[:, 1:2] * expand[:, 2:3]], 1)
+    expand = np.concatenate(
+        [
+            expand,
+            expand[:, :3] * expand[:, :3],
+            expand[:, :1] * expand[:, 1:3],
+            expand[:, 1:2] * expand[:, 2:3],
+        ],
+        1,
+    )
     weights = tf.Variable(tf.zeros([expand.shape[1], 4]))
     moment = tf.Variable(tf.zeros_like(weights))
 
@@ -340,9 +452,13 @@ def test_calibration_brings_down_the_calibration_error_of_a_trained_model(values
 
     descend(tf.constant(expand[:half]), tf.constant(labels[:half]))
     logits = tf.constant(expand[half:]) @ weights
-    shift = tf.constant(prior_correction.calibration_shift(config, positives=positives, num_documents=half))
+    shift = tf.constant(
+        prior_correction.calibration_shift(config, positives=positives, num_documents=half)
+    )
     after = prior_correction.calibrated_logits(config, logits, shift=shift)
-    errors = [_expected_calibration_error(labels[half:], tf.sigmoid(z).numpy()) for z in (logits, after)]
+    errors = [
+        _expected_calibration_error(labels[half:], tf.sigmoid(z).numpy()) for z in (logits, after)
+    ]
     assert errors[0] > 0.05
     assert errors[1] < 0.35 * errors[0], errors
     if config.name == "weighted_bce":
@@ -355,7 +471,9 @@ def test_calibration_brings_down_the_calibration_error_of_a_trained_model(values
 
 def test_plan_tells_the_weights_of_head_mid_and_tail_labels():
     positives = np.array([600, 10, 300, 40, 5, 45])
-    plan = description.plan_text(_config(pos_weight="balanced"), positives=positives, num_documents=1000)
+    plan = description.plan_text(
+        _config(pos_weight="balanced"), positives=positives, num_documents=1000
+    )
     assert plan.splitlines() == [
         "loss weighted_bce (label_smoothing 0.0, pos_weight balanced, max_pos_weight 20.0, effective_number_beta 0.999)",
         "  head: 1 labels on 600 to 600 of 1,000 documents; mean weight of positives 1.00, of negatives 1.00; logits to be shifted by +0.00",
@@ -373,7 +491,9 @@ def test_every_label_is_in_one_group_and_heads_are_the_fewest_that_hold_half(pos
     if positives.sum():
         assert head.sum() >= positives.sum() / 2
         assert head[:-1].sum() < positives.sum() / 2
-        assert head.min() >= max(positives[np.concatenate([groups["mid"], groups["tail"]])], default=0)
+        assert head.min() >= max(
+            positives[np.concatenate([groups["mid"], groups["tail"]])], default=0
+        )
 
 
 @pytest.mark.parametrize("values", CONFIGS, ids=IDS)

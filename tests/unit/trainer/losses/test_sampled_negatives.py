@@ -26,13 +26,22 @@ def test_labels_are_drawn_as_often_as_their_weights_say():
         assert len(set(drawn.labels.numpy())) == len(drawn.labels)
         counts[drawn.labels.numpy()] += 1
         weights[drawn.labels.numpy()] = drawn.negative_weights.numpy()
-    np.testing.assert_allclose(counts / DRAWS, 1 / weights, atol=5 * 0.5 / DRAWS**0.5)  # five standard errors at most
-    assert (np.diff(weights[np.argsort(-POSITIVES, kind="stable")]) > 0).all()  # the rarer a label, the more it weighs
+    np.testing.assert_allclose(
+        counts / DRAWS, 1 / weights, atol=5 * 0.5 / DRAWS**0.5
+    )  # five standard errors at most
+    assert (
+        np.diff(weights[np.argsort(-POSITIVES, kind="stable")]) > 0
+    ).all()  # the rarer a label, the more it weighs
 
 
 def test_a_sample_follows_from_seed_and_step():
     def draw(seed, step):
-        return LabelSampler(POSITIVES, num_sampled=5, seed=seed).draw(tf.constant(step)).labels.numpy().tolist()
+        return (
+            LabelSampler(POSITIVES, num_sampled=5, seed=seed)
+            .draw(tf.constant(step))
+            .labels.numpy()
+            .tolist()
+        )
 
     assert draw(0, 1) == draw(0, 1)
     assert len({tuple(draw(seed, step)) for seed in range(3) for step in range(3)}) > 6
@@ -43,7 +52,9 @@ def test_the_rarest_of_many_labels_can_be_drawn():
     ranks = np.concatenate([sampler.draw(tf.constant(step)).labels.numpy() for step in range(20)])
     assert ranks.max() < 2_000_000
     last = ranks[ranks >= 1_000_000]
-    assert len(np.unique(last % 2)) == 2 and len(np.unique(last)) > 0.9 * len(last) / 2  # no grid of representable numbers
+    assert (
+        len(np.unique(last % 2)) == 2 and len(np.unique(last)) > 0.9 * len(last) / 2
+    )  # no grid of representable numbers
 
 
 def test_every_draw_of_a_single_label_is_that_label():
@@ -56,10 +67,14 @@ def test_candidates_hold_each_documents_labels_and_others_labels_weigh_nothing()
     for step in range(20):
         candidates, multi_hot = sampler.candidates(LABEL_IDS, tf.constant(step))
         ids, drawn = candidates.labels.numpy(), sampler.draw(tf.constant(step))
-        assert [set(ids[row > 0]) for row in multi_hot.numpy()] == [set(row) for row in LABEL_IDS.to_list()]
+        assert [set(ids[row > 0]) for row in multi_hot.numpy()] == [
+            set(row) for row in LABEL_IDS.to_list()
+        ]
         assert set(ids) == {0, 1, 3, 5, 8} | set(drawn.labels.numpy()) and len(set(ids)) == len(ids)
         expected = dict(zip(drawn.labels.numpy(), drawn.negative_weights.numpy(), strict=True))
-        np.testing.assert_array_equal(candidates.negative_weights, [expected.get(label, 0.0) for label in ids])
+        np.testing.assert_array_equal(
+            candidates.negative_weights, [expected.get(label, 0.0) for label in ids]
+        )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +92,9 @@ def test_the_mean_of_sampled_losses_and_gradients_is_that_over_all_labels(loss):
     table = tf.Variable(random.normal(size=(NUM_LABELS, 3)), dtype=tf.float32)
     vectors = tf.constant(random.normal(size=(4, 3)), tf.float32)
     weights = tf.constant([1.0, 0.5, 2.0, 0.0])
-    loss = build_loss(TypeAdapter(LossConfig).validate_python(loss), positives=POSITIVES, num_documents=100)
+    loss = build_loss(
+        TypeAdapter(LossConfig).validate_python(loss), positives=POSITIVES, num_documents=100
+    )
     sampler = LabelSampler(POSITIVES, num_sampled=6, seed=1)
 
     def full():
@@ -94,10 +111,14 @@ def test_the_mean_of_sampled_losses_and_gradients_is_that_over_all_labels(loss):
         with tf.GradientTape() as tape:
             documents = sampled(step) if step is not None else full()
             total = tf.reduce_sum(documents)
-        return tf.concat([documents, tf.reshape(tf.convert_to_tensor(tape.gradient(total, table)), [-1])], 0)
+        return tf.concat(
+            [documents, tf.reshape(tf.convert_to_tensor(tape.gradient(total, table)), [-1])], 0
+        )
 
     expected = losses_and_gradient(None).numpy()
-    draws = np.array([losses_and_gradient(tf.constant(step)).numpy() for step in range(1500)], np.float64)
+    draws = np.array(
+        [losses_and_gradient(tf.constant(step)).numpy() for step in range(1500)], np.float64
+    )
     errors = draws.std(axis=0) / len(draws) ** 0.5
     assert (np.abs(draws.mean(axis=0) - expected) < 5 * errors + 1e-4).all()
     assert errors.max() > 1e-3  # it is a sample indeed
@@ -105,20 +126,34 @@ def test_the_mean_of_sampled_losses_and_gradients_is_that_over_all_labels(loss):
 
 @pytest.mark.parametrize("name", ["bow", "mlp", "cnn", "lstm", "cnn_lwan", "transformer"])
 @pytest.mark.parametrize("num_texts", [1, 2])
-def test_models_give_the_logits_of_some_labels_as_they_give_all_and_touch_only_their_rows(name, num_texts):
-    statistics = VocabularyStatistics(size=10, document_counts=np.arange(10, 0, -1), num_documents=20)
-    config = TypeAdapter(ModelConfig).validate_python({"name": name, "embedding_dim": 8} | ({"wide": True} if name == "bow" else {}))
+def test_models_give_the_logits_of_some_labels_as_they_give_all_and_touch_only_their_rows(
+    name, num_texts
+):
+    statistics = VocabularyStatistics(
+        size=10, document_counts=np.arange(10, 0, -1), num_documents=20
+    )
+    config = TypeAdapter(ModelConfig).validate_python(
+        {"name": name, "embedding_dim": 8} | ({"wide": True} if name == "bow" else {})
+    )
     bias = np.linspace(-1, 1, 7).astype(np.float32)
-    model = build_model(config, vocabulary=statistics, num_labels=7, output_bias=bias, seed=0, num_texts=num_texts)
+    model = build_model(
+        config, vocabulary=statistics, num_labels=7, output_bias=bias, seed=0, num_texts=num_texts
+    )
     for weight in model.trainable_variables:
         weight.assign(weight + 0.01 * np.random.default_rng(0).normal(size=weight.shape))
-    tokens = tf.RaggedTensor.from_row_lengths(tf.constant([2, 3, 4, 9, 1], tf.int64), tf.constant([4, 0, 1], tf.int64))
+    tokens = tf.RaggedTensor.from_row_lengths(
+        tf.constant([2, 3, 4, 9, 1], tf.int64), tf.constant([4, 0, 1], tf.int64)
+    )
     tokens = tokens if num_texts == 1 else (tokens, tokens[::-1])
     labels = tf.constant([5, 0, 3], tf.int64)
-    np.testing.assert_allclose(model(tokens, labels=labels), tf.gather(model(tokens), labels, axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model(tokens, labels=labels), tf.gather(model(tokens), labels, axis=1), rtol=1e-5, atol=1e-6
+    )
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(model(tokens, labels=labels))
-    for gradient, weight in zip(tape.gradient(total, model.trainable_variables), model.trainable_variables, strict=True):
+    for gradient, weight in zip(
+        tape.gradient(total, model.trainable_variables), model.trainable_variables, strict=True
+    ):
         if weight.shape[0] == 7 and "embeddings" not in weight.path:
             assert isinstance(gradient, tf.IndexedSlices), weight.path
             assert set(gradient.indices.numpy()) == {0, 3, 5}
@@ -130,8 +165,12 @@ def test_a_model_of_ones_own_that_gives_only_all_logits_is_refused():
             return tokens
 
     config = types.SimpleNamespace(
-        loss=TypeAdapter(LossConfig).validate_python({"name": "focal", "negatives": "sampled"}), model=types.SimpleNamespace()
+        loss=TypeAdapter(LossConfig).validate_python({"name": "focal", "negatives": "sampled"}),
+        model=types.SimpleNamespace(),
     )
     config.model.name = "custom"
-    with pytest.raises(UserError, match=r"loss.negatives: received 'sampled', and the model custom .*call\(tokens, training=False, labels=None\)"):
+    with pytest.raises(
+        UserError,
+        match=r"loss.negatives: received 'sampled', and the model custom .*call\(tokens, training=False, labels=None\)",
+    ):
         _label_sampler(types.SimpleNamespace(config=config, model=Own()))

@@ -16,7 +16,9 @@ def sigmoid(x):
 
 
 def histogram_of(y, log_odds):
-    return score_histograms.log_odds_histogram(y, log_odds.astype(np.float32), np.ones(len(y), np.float32), num_bins=512).numpy()
+    return score_histograms.log_odds_histogram(
+        y, log_odds.astype(np.float32), np.ones(len(y), np.float32), num_bins=512
+    ).numpy()
 
 
 def distorted(documents=20_000, *, scales=(0.5, 2.0), biases=(1.0, -0.5), seed=0):
@@ -47,7 +49,9 @@ def test_platt_equals_logistic_regression_of_each_label():
 
 def test_isotonic_equals_scikit_learn_at_the_knots():
     random = np.random.default_rng(4)
-    z = np.round(random.normal(-1, 3, 5000) * 2) / 2  # at the knots, which are half of log-odds apart
+    z = (
+        np.round(random.normal(-1, 3, 5000) * 2) / 2
+    )  # at the knots, which are half of log-odds apart
     y = random.random(5000) < sigmoid(np.where(z > 0, 2 * z, z / 2))
     table = fit("isotonic", histogram_of(y[:, None], z[:, None] + 1e-3), min_positives=10).table[0]
     reference = IsotonicRegression().fit(z, y)
@@ -62,7 +66,9 @@ def test_calibration_lowers_the_calibration_error_on_other_documents(method):
     y, z, _ = distorted(scales=(0.4, 0.4), biases=(0.0, 0.0))
     fitted = fit(method, histogram_of(y[:10_000], z[:10_000]), min_positives=10)
     before = score_histograms.calibration(histogram_of(y[10_000:], z[10_000:]).sum(axis=1))["ece"]
-    after = score_histograms.calibration(histogram_of(y[10_000:], fitted.log_odds(z[10_000:]).numpy()).sum(axis=1))["ece"]
+    after = score_histograms.calibration(
+        histogram_of(y[10_000:], fitted.log_odds(z[10_000:]).numpy()).sum(axis=1)
+    )["ece"]
     assert before > 0.08 and after < 0.02
 
 
@@ -84,13 +90,20 @@ def test_label_with_too_few_positives_or_falling_scores_takes_the_fit_of_all_lab
     y[:9, 1] = True
     histogram = histogram_of(y, z)
     for method in ("platt", "isotonic"):
-        fitted, pooled = fit(method, histogram, min_positives=10), fit(method, histogram, min_positives=10**9)
+        fitted, pooled = (
+            fit(method, histogram, min_positives=10),
+            fit(method, histogram, min_positives=10**9),
+        )
         same = np.float32([[-3.0] * 3, [0.5] * 3, [4.0] * 3])
         ours, common = fitted.log_odds(same).numpy(), pooled.log_odds(same).numpy()
         np.testing.assert_array_equal(common[:, 0], common[:, 1])
         np.testing.assert_array_equal(ours[:, 1], common[:, 1])
         assert (ours[:, 0] != common[:, 0]).all()
-    assert fit("platt", histogram, min_positives=10).scale[2] == fit("platt", histogram, min_positives=10**9).scale[2] > 0
+    assert (
+        fit("platt", histogram, min_positives=10).scale[2]
+        == fit("platt", histogram, min_positives=10**9).scale[2]
+        > 0
+    )
 
 
 def test_scores_that_tell_everything_give_finite_numbers():
@@ -125,7 +138,9 @@ def test_saved_and_loaded_it_gives_the_same_scores_in_a_graph(method, tmp_path):
     loaded = Calibration.load(tmp_path / "calibration.npz", num_labels=2)
     assert loaded.method == method
     batch = z.astype(np.float32)
-    np.testing.assert_array_equal(tf.function(loaded.log_odds)(batch), tf.function(fitted.log_odds)(batch))
+    np.testing.assert_array_equal(
+        tf.function(loaded.log_odds)(batch), tf.function(fitted.log_odds)(batch)
+    )
 
 
 def test_a_file_that_is_none_or_of_other_labels_is_a_user_error(tmp_path):

@@ -25,7 +25,9 @@ def _traced(function):
 
 _decision_counts = _traced(lambda y, d, m: classification.decision_counts(y, d, m))
 _score_histogram = _traced(classification.score_histogram)
-_multi_hot_of_7 = tf.function(lambda ids: multi_hot(ids, 7), input_signature=[tf.RaggedTensorSpec([None, None], tf.int64)])
+_multi_hot_of_7 = tf.function(
+    lambda ids: multi_hot(ids, 7), input_signature=[tf.RaggedTensorSpec([None, None], tf.int64)]
+)
 
 
 def numpy(tensors):
@@ -43,7 +45,9 @@ def batches(draw, min_documents=1):
     scores = random.random((documents, labels))
     grid = draw(st.sampled_from([1, 10, classification.NUM_BINS]))
     scores = np.where(random.random(scores.shape) < 0.5, np.round(scores * grid) / grid, scores)
-    scores = np.where(random.random((documents, 1)) < 0.3, 0.25 + y / 2, scores)  # documents that are all right at 0.5
+    scores = np.where(
+        random.random((documents, 1)) < 0.3, 0.25 + y / 2, scores
+    )  # documents that are all right at 0.5
     mask = random.random(documents) < draw(st.sampled_from([0.0, 0.7, 1.0]))
     return y.astype(np.float32), scores.astype(np.float32), mask.astype(np.float32)
 
@@ -56,16 +60,30 @@ def batches(draw, min_documents=1):
 def test_summary_equals_scikit_learn_on_the_unmasked_documents(batch):
     y, scores, mask = batch
     decisions = scores >= 0.5
-    summary = classification.summarize(numpy(_decision_counts(y, decisions.astype(np.float32), mask)))
+    summary = classification.summarize(
+        numpy(_decision_counts(y, decisions.astype(np.float32), mask))
+    )
     kept = mask > 0
     assert summary["documents"] == kept.sum()
     if not kept.any():
         assert all(summary[key] == 0 for key in summary.keys() - {"labels"})
         return
     truth, predicted = y[kept].astype(int), decisions[kept].astype(int)
-    for average, ours in (("micro", "micro"), ("macro", "macro"), ("weighted", "weighted"), ("samples", "sample")):
-        expected = precision_recall_fscore_support(truth, predicted, average=average, zero_division=0)[:3]
-        np.testing.assert_allclose([summary[f"{ours}_{name}"] for name in ("precision", "recall", "f1")], expected, rtol=1e-12, err_msg=average)
+    for average, ours in (
+        ("micro", "micro"),
+        ("macro", "macro"),
+        ("weighted", "weighted"),
+        ("samples", "sample"),
+    ):
+        expected = precision_recall_fscore_support(
+            truth, predicted, average=average, zero_division=0
+        )[:3]
+        np.testing.assert_allclose(
+            [summary[f"{ours}_{name}"] for name in ("precision", "recall", "f1")],
+            expected,
+            rtol=1e-12,
+            err_msg=average,
+        )
     assert summary["hamming_loss"] == pytest.approx(hamming_loss(truth, predicted), rel=1e-12)
     assert summary["subset_accuracy"] == pytest.approx(accuracy_score(truth, predicted), rel=1e-12)
 
@@ -78,15 +96,24 @@ def test_per_label_rows_equal_scikit_learn(batch):
     decisions = scores >= 0.5
     rows = classification.per_label(numpy(_decision_counts(y, decisions.astype(np.float32), mask)))
     kept = mask > 0
-    expected = precision_recall_fscore_support(y[kept].astype(int), decisions[kept].astype(int), average=None, zero_division=0)
+    expected = precision_recall_fscore_support(
+        y[kept].astype(int), decisions[kept].astype(int), average=None, zero_division=0
+    )
     for index, name in enumerate(("precision", "recall", "f1", "positives")):
-        np.testing.assert_allclose([row[name] for row in rows], expected[index], rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            [row[name] for row in rows], expected[index], rtol=1e-12, err_msg=name
+        )
     assert [row["predicted"] for row in rows] == decisions[kept].sum(axis=0).tolist()
 
 
 def test_macro_present_leaves_out_labels_without_positives_even_if_predicted():
-    labels, decisions = np.array([[1, 0, 0], [1, 1, 0]], np.float32), np.array([[1, 1, 1], [0, 1, 0]], np.float32)
-    summary = classification.summarize(numpy(_decision_counts(labels, decisions, np.ones(2, np.float32))))
+    labels, decisions = (
+        np.array([[1, 0, 0], [1, 1, 0]], np.float32),
+        np.array([[1, 1, 1], [0, 1, 0]], np.float32),
+    )
+    summary = classification.summarize(
+        numpy(_decision_counts(labels, decisions, np.ones(2, np.float32)))
+    )
     assert (summary["labels"], summary["labels_present"]) == (3, 2)
     assert summary["macro_precision_present"] == pytest.approx((1 + 1 / 2) / 2)
     assert summary["macro_precision"] == pytest.approx((1 + 1 / 2 + 0) / 3)
@@ -97,16 +124,32 @@ def test_macro_present_leaves_out_labels_without_positives_even_if_predicted():
 
 def test_document_without_labels_and_decisions_is_subset_accurate_with_sample_f1_0():
     nothing = np.zeros((1, 3), np.float32)
-    summary = classification.summarize(numpy(_decision_counts(nothing, nothing, np.ones(1, np.float32))))
+    summary = classification.summarize(
+        numpy(_decision_counts(nothing, nothing, np.ones(1, np.float32)))
+    )
     assert (summary["subset_accuracy"], summary["hamming_loss"], summary["sample_f1"]) == (1, 0, 0)
 
 
 def test_bool_and_float_arguments_give_the_same_counts():
     random = np.random.default_rng(0)
-    labels, decisions, mask = random.random((6, 4)) < 0.5, random.random((6, 4)) < 0.5, random.random(6) < 0.7
-    left = numpy(classification.decision_counts(tf.constant(labels), tf.constant(decisions), tf.constant(mask)))
-    right = numpy(_decision_counts(labels.astype(np.float32), decisions.astype(np.float32), mask.astype(np.float32)))
-    assert {key: value.tolist() for key, value in left.items()} == {key: value.tolist() for key, value in right.items()}
+    labels, decisions, mask = (
+        random.random((6, 4)) < 0.5,
+        random.random((6, 4)) < 0.5,
+        random.random(6) < 0.7,
+    )
+    left = numpy(
+        classification.decision_counts(
+            tf.constant(labels), tf.constant(decisions), tf.constant(mask)
+        )
+    )
+    right = numpy(
+        _decision_counts(
+            labels.astype(np.float32), decisions.astype(np.float32), mask.astype(np.float32)
+        )
+    )
+    assert {key: value.tolist() for key, value in left.items()} == {
+        key: value.tolist() for key, value in right.items()
+    }
 
 
 # --- sums ------------------------------------------------------------------------------
@@ -123,14 +166,25 @@ def test_counts_of_two_batches_add_up_to_those_of_one(batch, data):
         counts = numpy(_decision_counts(y[rows], decisions, mask[rows]))
         return counts | {"histogram": _score_histogram(y[rows], scores[rows], mask[rows]).numpy()}
 
-    whole, parts = count(slice(None)), classification.add(count(slice(0, cut)), count(slice(cut, None)))
+    whole, parts = (
+        count(slice(None)),
+        classification.add(count(slice(0, cut)), count(slice(cut, None))),
+    )
     for key in whole:
-        assert parts[key].dtype == whole[key].dtype == (np.float64 if key.startswith("sample_") else np.int64)
-        np.testing.assert_allclose(parts[key], whole[key], rtol=1e-12 if key.startswith("sample_") else 0, err_msg=key)
+        assert (
+            parts[key].dtype
+            == whole[key].dtype
+            == (np.float64 if key.startswith("sample_") else np.int64)
+        )
+        np.testing.assert_allclose(
+            parts[key], whole[key], rtol=1e-12 if key.startswith("sample_") else 0, err_msg=key
+        )
 
 
 def test_add_refuses_different_counts():
-    with pytest.raises(ValueError, match=r"received the counts \['a'\] and \['b'\], expected the same in both"):
+    with pytest.raises(
+        ValueError, match=r"received the counts \['a'\] and \['b'\], expected the same in both"
+    ):
         classification.add({"a": np.ones(1)}, {"b": np.ones(1)})
 
 
@@ -140,13 +194,20 @@ def _counts(labels, scores, mask):
 
 
 def _counts_of_two_replicas(batch):
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    halves = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensors(batch).unbatch().batch(len(batch[0])))
+    halves = strategy.experimental_distribute_dataset(
+        tf.data.Dataset.from_tensors(batch).unbatch().batch(len(batch[0]))
+    )
 
     @tf.function
     def step(distributed):
-        return {key: strategy.reduce("SUM", value, axis=None) for key, value in strategy.run(_counts, args=distributed).items()}
+        return {
+            key: strategy.reduce("SUM", value, axis=None)
+            for key, value in strategy.run(_counts, args=distributed).items()
+        }
 
     return strategy.num_replicas_in_sync, numpy(step(next(iter(halves))))
 
@@ -154,7 +215,11 @@ def _counts_of_two_replicas(batch):
 def test_counts_summed_over_two_replicas_equal_those_of_one():
     random = np.random.default_rng(1)
     labels, scores = random.random((12, 5)) < 0.3, random.random((12, 5))
-    batch = labels.astype(np.float32), scores.astype(np.float32), np.r_[np.ones(11), 0].astype(np.float32)
+    batch = (
+        labels.astype(np.float32),
+        scores.astype(np.float32),
+        np.r_[np.ones(11), 0].astype(np.float32),
+    )
     # Logical devices must be set before TensorFlow starts: a process of its own.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         replicas, summed = pool.submit(_counts_of_two_replicas, batch).result()
@@ -162,7 +227,9 @@ def test_counts_summed_over_two_replicas_equal_those_of_one():
     expected = numpy(_counts(*batch))
     assert summed.keys() == expected.keys()
     for key in expected:
-        np.testing.assert_allclose(summed[key], expected[key], rtol=1e-12 if key.startswith("sample_") else 0, err_msg=key)
+        np.testing.assert_allclose(
+            summed[key], expected[key], rtol=1e-12 if key.startswith("sample_") else 0, err_msg=key
+        )
 
 
 # --- thresholds and histograms ---------------------------------------------------------
@@ -181,8 +248,13 @@ def test_histogram_counts_at_every_threshold_equal_direct_decisions(batch):
         decided = classification.decide(scores, k).numpy()
         assert (decided == (scores.astype(np.float64) >= k / classification.NUM_BINS)).all()
         for kind in (0, 1):
-            assert reached[kind, :, k].tolist() == (decided & (y == kind) & (mask > 0)[:, None]).sum(axis=0).tolist()
-        summary = classification.summarize(numpy(_decision_counts(y, decided.astype(np.float32), mask)))
+            assert (
+                reached[kind, :, k].tolist()
+                == (decided & (y == kind) & (mask > 0)[:, None]).sum(axis=0).tolist()
+            )
+        summary = classification.summarize(
+            numpy(_decision_counts(y, decided.astype(np.float32), mask))
+        )
         for name in ("precision", "recall", "f1"):
             assert sweep[name][k] == summary[f"micro_{name}"]
 
@@ -196,12 +268,17 @@ def test_decide_is_exact_at_every_threshold_and_next_to_it():
 
 def test_decide_with_one_threshold_per_label_and_the_two_extremes():
     scores = tf.constant([[0.2, 0.2, 1.0, 0.0], [0.6, 0.6, 1.0, 0.0]])
-    assert classification.decide(scores, [512, 700, classification.NEVER, 0]).numpy().tolist() == [[False, False, False, True], [True, False, False, True]]
+    assert classification.decide(scores, [512, 700, classification.NEVER, 0]).numpy().tolist() == [
+        [False, False, False, True],
+        [True, False, False, True],
+    ]
 
 
 def test_nan_and_scores_out_of_range_stay_in_the_outer_bins():
     scores = tf.constant([[np.nan, -0.5, -0.0, 1.0, 1.5]])
-    assert classification.score_bins(scores).numpy().tolist() == [[0, 0, 0, classification.NUM_BINS, classification.NUM_BINS]]
+    assert classification.score_bins(scores).numpy().tolist() == [
+        [0, 0, 0, classification.NUM_BINS, classification.NUM_BINS]
+    ]
     histogram = classification.score_histogram(tf.zeros([1, 5]), scores, tf.ones([1])).numpy()
     assert histogram[0, :, 0].tolist() == [1, 1, 1, 0, 0]
     assert histogram[0, :, classification.NUM_BINS].tolist() == [0, 0, 0, 1, 1]
@@ -220,10 +297,18 @@ def test_no_warning_where_everything_is_zero():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         summary = classification.summarize(counts)
-    assert summary["micro_f1"] == summary["sample_f1"] == summary["subset_accuracy"] == summary["hamming_loss"] == 0
+    assert (
+        summary["micro_f1"]
+        == summary["sample_f1"]
+        == summary["subset_accuracy"]
+        == summary["hamming_loss"]
+        == 0
+    )
 
 
-@pytest.mark.parametrize(("labels", "bins"), [(1, 1024), (16_368, 1024), (16_369, 512), (200_000, 64), (10**9, 16)])
+@pytest.mark.parametrize(
+    ("labels", "bins"), [(1, 1024), (16_368, 1024), (16_369, 512), (200_000, 64), (10**9, 16)]
+)
 def test_histograms_of_many_labels_have_fewer_bins_and_stay_within_their_memory(labels, bins):
     assert classification.histogram_bins(labels) == bins
     assert bins == 16 or 16 * labels * (bins + 1) <= classification.HISTOGRAM_BYTES
@@ -251,7 +336,9 @@ def test_multi_hot_equals_multi_label_binarizer_with_duplicates_and_empty_rows(i
     np.testing.assert_array_equal(received, expected)
 
 
-@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU ignores ids out of range")
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="a GPU ignores ids out of range"
+)
 @pytest.mark.parametrize("label", [-1, 3])
 def test_multi_hot_refuses_ids_out_of_range(label):
     with pytest.raises(tf.errors.InvalidArgumentError):

@@ -17,7 +17,9 @@ from trainer.metrics import ranking
 RANKS = (1, 3, 5)
 properties = settings(max_examples=40)
 _MATRIX, _VECTOR = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.float32)
-_full_ranking_counts = tf.function(ranking.full_ranking_counts, input_signature=[_MATRIX, _MATRIX, _VECTOR])
+_full_ranking_counts = tf.function(
+    ranking.full_ranking_counts, input_signature=[_MATRIX, _MATRIX, _VECTOR]
+)
 
 
 def numpy(tensors):
@@ -26,7 +28,9 @@ def numpy(tensors):
 
 def summarize(y, scores, mask, *, propensities=None, ranks=RANKS):
     weights = np.ones(y.shape[1]) if propensities is None else propensities
-    counts = numpy(ranking.ranking_counts(y, scores, mask, ranks=ranks, label_propensities=weights)) | numpy(_full_ranking_counts(y, scores, mask))
+    counts = numpy(
+        ranking.ranking_counts(y, scores, mask, ranks=ranks, label_propensities=weights)
+    ) | numpy(_full_ranking_counts(y, scores, mask))
     return ranking.summarize_ranking(counts, documents=int(mask.sum()), ranks=ranks)
 
 
@@ -50,12 +54,16 @@ def batches(draw):
 def test_precision_and_recall_at_k_equal_a_direct_sort_with_ties_by_label_id(batch):
     y, scores, mask = batch
     summary = summarize(*batch)
-    order = [sorted(range(y.shape[1]), key=lambda label, row=row: (-row[label], label)) for row in scores]
+    order = [
+        sorted(range(y.shape[1]), key=lambda label, row=row: (-row[label], label)) for row in scores
+    ]
     for k in RANKS:
         hits = [y[i, order[i][:k]].sum() for i in range(len(y)) if mask[i]]
         positives = [max(y[i].sum(), 1) for i in range(len(y)) if mask[i]]
         assert summary["precision_at"][str(k)] == pytest.approx(np.mean(hits) / k, rel=1e-6)
-        assert summary["recall_at"][str(k)] == pytest.approx(np.mean(np.divide(hits, positives)), rel=1e-6)
+        assert summary["recall_at"][str(k)] == pytest.approx(
+            np.mean(np.divide(hits, positives)), rel=1e-6
+        )
 
 
 @properties
@@ -66,7 +74,9 @@ def test_coverage_ranking_loss_and_average_precision_equal_scikit_learn_with_tie
     truth, scores = y[kept].astype(int), scores[kept]
     assert summary["coverage_error"] == pytest.approx(coverage_error(truth, scores), rel=1e-6)
     assert summary["ranking_loss"] == pytest.approx(label_ranking_loss(truth, scores), rel=1e-6)
-    assert summary["label_ranking_average_precision"] == pytest.approx(label_ranking_average_precision_score(truth, scores), rel=1e-6)
+    assert summary["label_ranking_average_precision"] == pytest.approx(
+        label_ranking_average_precision_score(truth, scores), rel=1e-6
+    )
 
 
 @properties
@@ -74,21 +84,31 @@ def test_coverage_ranking_loss_and_average_precision_equal_scikit_learn_with_tie
 def test_ndcg_equals_scikit_learn_where_no_scores_are_equal(batch):
     y, scores, mask = batch
     random = np.random.default_rng(0)
-    scores = random.permuted(np.tile(np.linspace(0, 1, y.shape[1], dtype=np.float32), (len(y), 1)), axis=1)
+    scores = random.permuted(
+        np.tile(np.linspace(0, 1, y.shape[1], dtype=np.float32), (len(y), 1)), axis=1
+    )
     summary, kept = summarize(y, scores, mask), mask > 0
     for k in RANKS:
-        assert summary["ndcg_at"][str(k)] == pytest.approx(ndcg_score(y[kept], scores[kept], k=k), rel=1e-6)
+        assert summary["ndcg_at"][str(k)] == pytest.approx(
+            ndcg_score(y[kept], scores[kept], k=k), rel=1e-6
+        )
 
 
 @properties
 @given(batches(), st.integers(0, 2**32 - 1))
 def test_propensity_scored_precision_equals_a_reference(batch, seed):
     y, scores, mask = batch
-    propensities = ranking.propensities(np.random.default_rng(seed).integers(0, 1000, y.shape[1]), 5000)
+    propensities = ranking.propensities(
+        np.random.default_rng(seed).integers(0, 1000, y.shape[1]), 5000
+    )
     received = summarize(*batch, propensities=propensities)["propensity_scored_precision_at"]
     order = np.argsort(-scores, axis=1, kind="stable")
     for k in RANKS:
-        gained = sum((y[i, order[i, :k]] / propensities[order[i, :k]]).sum() for i in range(len(y)) if mask[i])
+        gained = sum(
+            (y[i, order[i, :k]] / propensities[order[i, :k]]).sum()
+            for i in range(len(y))
+            if mask[i]
+        )
         best = sum(np.sort(y[i] / propensities)[::-1][:k].sum() for i in range(len(y)) if mask[i])
         assert received[str(k)] == pytest.approx(gained / best if best else 0, rel=1e-5)
 
@@ -96,7 +116,10 @@ def test_propensity_scored_precision_equals_a_reference(batch, seed):
 def test_propensities_are_those_of_the_paper():
     # A = 0.55, B = 1.5, N = 10,000: C = (log 10000 - 1) * 2.5 ** 0.55 = 13.5911...
     c = (np.log(10_000) - 1) * 2.5**0.55
-    np.testing.assert_allclose(ranking.propensities(np.array([0, 1, 1000]), 10_000), [1 / (1 + c * (n + 1.5) ** -0.55) for n in (0, 1, 1000)])
+    np.testing.assert_allclose(
+        ranking.propensities(np.array([0, 1, 1000]), 10_000),
+        [1 / (1 + c * (n + 1.5) ** -0.55) for n in (0, 1, 1000)],
+    )
     assert (ranking.propensities(np.array([0, 1]), 1) <= 1).all()
 
 
@@ -107,7 +130,9 @@ def test_counts_of_two_batches_add_up_to_those_of_one(batch, data):
 
     def counts(rows):
         part = [array[rows] for array in batch]
-        own = ranking.ranking_counts(*part, ranks=RANKS, label_propensities=np.linspace(0.1, 1, batch[0].shape[1]))
+        own = ranking.ranking_counts(
+            *part, ranks=RANKS, label_propensities=np.linspace(0.1, 1, batch[0].shape[1])
+        )
         return numpy(own) | numpy(_full_ranking_counts(*part))
 
     whole, left, right = counts(slice(None)), counts(slice(0, cut)), counts(slice(cut, None))
@@ -117,7 +142,12 @@ def test_counts_of_two_batches_add_up_to_those_of_one(batch, data):
 
 
 def test_precision_divides_by_k_where_k_exceeds_the_labels():
-    summary = summarize(np.ones((1, 2), np.float32), np.array([[0.1, 0.9]], np.float32), np.ones(1, np.float32), ranks=(5, 1))
+    summary = summarize(
+        np.ones((1, 2), np.float32),
+        np.array([[0.1, 0.9]], np.float32),
+        np.ones(1, np.float32),
+        ranks=(5, 1),
+    )
     assert summary["precision_at"] == {"5": 2 / 5, "1": 1.0}
     assert summary["recall_at"] == {"5": 1.0, "1": 0.5}
 
@@ -125,7 +155,12 @@ def test_precision_divides_by_k_where_k_exceeds_the_labels():
 def test_no_documents_give_zeros_and_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        summary = summarize(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), np.zeros(0, np.float32), ranks=(1,))
+        summary = summarize(
+            np.zeros((0, 3), np.float32),
+            np.zeros((0, 3), np.float32),
+            np.zeros(0, np.float32),
+            ranks=(1,),
+        )
     assert summary["precision_at"] == {"1": 0.0} and summary["coverage_error"] == 0
 
 

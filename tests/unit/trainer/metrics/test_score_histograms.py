@@ -24,14 +24,22 @@ def scored(draw):
 
 
 def histogram_of(y, log_odds, num_bins=512):
-    return score_histograms.log_odds_histogram(y, log_odds, np.ones(len(y), np.float32), num_bins=num_bins).numpy()
+    return score_histograms.log_odds_histogram(
+        y, log_odds, np.ones(len(y), np.float32), num_bins=num_bins
+    ).numpy()
 
 
 def ece(y, scores):
     """The definition, over all pairs."""
     y, scores = y.ravel(), scores.ravel()
-    cells = np.minimum((scores * score_histograms.CALIBRATION_BINS).astype(int), score_histograms.CALIBRATION_BINS - 1)
-    return sum(abs((y[cells == c] - scores[cells == c]).sum()) for c in range(score_histograms.CALIBRATION_BINS)) / len(y)
+    cells = np.minimum(
+        (scores * score_histograms.CALIBRATION_BINS).astype(int),
+        score_histograms.CALIBRATION_BINS - 1,
+    )
+    return sum(
+        abs((y[cells == c] - scores[cells == c]).sum())
+        for c in range(score_histograms.CALIBRATION_BINS)
+    ) / len(y)
 
 
 @properties
@@ -46,7 +54,10 @@ def test_auc_and_average_precision_equal_scikit_learn_within_the_stated_error(ba
         values, errors = function(histogram)
         assert (np.isnan(values) == ~defined).all()
         for label in np.flatnonzero(defined):
-            assert abs(values[label] - reference(y[:, label], log_odds[:, label])) <= errors[label] + 1e-9
+            assert (
+                abs(values[label] - reference(y[:, label], log_odds[:, label]))
+                <= errors[label] + 1e-9
+            )
 
 
 @properties
@@ -54,9 +65,14 @@ def test_auc_and_average_precision_equal_scikit_learn_within_the_stated_error(ba
 def test_auc_and_average_precision_equal_scikit_learn_exactly_on_scores_put_in_bins(batch):
     y, log_odds = batch
     binned = np.clip(np.floor((log_odds + 16) * 16), 0, 511)
-    auc, precision = score_histograms.roc_auc(histogram_of(y, log_odds))[0], score_histograms.average_precision(histogram_of(y, log_odds))[0]
+    auc, precision = (
+        score_histograms.roc_auc(histogram_of(y, log_odds))[0],
+        score_histograms.average_precision(histogram_of(y, log_odds))[0],
+    )
     for label in np.flatnonzero(y.any(axis=0)):
-        assert precision[label] == pytest.approx(average_precision_score(y[:, label], binned[:, label]))
+        assert precision[label] == pytest.approx(
+            average_precision_score(y[:, label], binned[:, label])
+        )
         if not y[:, label].all():
             assert auc[label] == pytest.approx(roc_auc_score(y[:, label], binned[:, label]))
 
@@ -77,10 +93,17 @@ def test_calibration_error_equals_its_definition_within_the_stated_error(batch):
     pooled = score_histograms.calibration(histogram.sum(axis=1))
     assert abs(pooled["ece"] - ece(y, sigmoid(log_odds))) <= pooled["ece_error"] + 1e-9
     assert sum(row["count"] for row in pooled["bins"]) == y.size
-    middles = sigmoid(score_histograms.bin_centers(512)[np.clip(np.floor((log_odds + 16) * 16), 0, 511).astype(int)])
+    middles = sigmoid(
+        score_histograms.bin_centers(512)[
+            np.clip(np.floor((log_odds + 16) * 16), 0, 511).astype(int)
+        ]
+    )
     assert pooled["ece"] == pytest.approx(ece(y, middles))
     each = score_histograms.label_calibration_error(histogram)
-    np.testing.assert_allclose(each, [score_histograms.calibration(histogram[:, label])["ece"] for label in range(y.shape[1])])
+    np.testing.assert_allclose(
+        each,
+        [score_histograms.calibration(histogram[:, label])["ece"] for label in range(y.shape[1])],
+    )
 
 
 def test_scores_that_are_the_frequencies_have_a_small_calibration_error_and_others_a_large_one():
@@ -92,7 +115,9 @@ def test_scores_that_are_the_frequencies_have_a_small_calibration_error_and_othe
 
 
 def test_no_number_falls_in_the_first_bin_and_far_log_odds_in_the_outer_ones():
-    histogram = histogram_of(np.zeros((1, 5), bool), np.array([[np.nan, -1e30, np.inf, 16.0, 15.99]], np.float32))
+    histogram = histogram_of(
+        np.zeros((1, 5), bool), np.array([[np.nan, -1e30, np.inf, 16.0, 15.99]], np.float32)
+    )
     assert histogram[0].argmax(axis=-1).tolist() == [0, 0, 511, 511, 511]
     assert histogram.sum() == 5
 
@@ -101,4 +126,6 @@ def test_labels_in_parts_give_what_all_at_once_give(monkeypatch):
     histogram = np.random.default_rng(3).integers(0, 5, (2, 7, 64))
     whole = [score_histograms.roc_auc(histogram), score_histograms.average_precision(histogram)]
     monkeypatch.setattr(score_histograms, "_LABELS_AT_A_TIME", 3)
-    np.testing.assert_array_equal(whole, [score_histograms.roc_auc(histogram), score_histograms.average_precision(histogram)])
+    np.testing.assert_array_equal(
+        whole, [score_histograms.roc_auc(histogram), score_histograms.average_precision(histogram)]
+    )

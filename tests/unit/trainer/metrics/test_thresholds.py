@@ -14,7 +14,9 @@ BINS = classification.NUM_BINS + 1
 
 
 def histogram_of(labels, scores):
-    return classification.score_histogram(labels.astype(np.float32), scores.astype(np.float32), np.ones(len(labels), np.float32)).numpy()
+    return classification.score_histogram(
+        labels.astype(np.float32), scores.astype(np.float32), np.ones(len(labels), np.float32)
+    ).numpy()
 
 
 def nearest_best(f1_at, anchor):
@@ -28,16 +30,28 @@ def nearest_best(f1_at, anchor):
 def test_tuned_thresholds_equal_brute_force_over_all_thresholds(seed, min_positives, decimals):
     random = np.random.default_rng(seed)
     labels = random.random((25, 4)) < [0.5, 0.2, 0.05, 0]
-    scores = np.round(np.clip(random.random((25, 4)) * 0.7 + 0.3 * labels, 0, 1), decimals).astype(np.float32)
+    scores = np.round(np.clip(random.random((25, 4)) * 0.7 + 0.3 * labels, 0, 1), decimals).astype(
+        np.float32
+    )
     tuned = tune(histogram_of(labels, scores), min_positives=min_positives)
 
     decided = classification.decide(scores, np.arange(BINS)[:, None, None]).numpy()
     micro = [2 * (d & labels).sum() / max(d.sum() + labels.sum(), 1) for d in decided]
     assert tuned.global_bin == nearest_best(micro, classification.NUM_BINS // 2)
-    assert micro[tuned.global_bin] == pytest.approx(f1_score(labels, classification.decide(scores, tuned.global_bin), average="micro", zero_division=0))
+    assert micro[tuned.global_bin] == pytest.approx(
+        f1_score(
+            labels,
+            classification.decide(scores, tuned.global_bin),
+            average="micro",
+            zero_division=0,
+        )
+    )
     for label in range(4):
         positives = labels[:, label].sum()
-        own = [2 * (d & labels)[:, label].sum() / max(d[:, label].sum() + positives, 1) for d in decided]
+        own = [
+            2 * (d & labels)[:, label].sum() / max(d[:, label].sum() + positives, 1)
+            for d in decided
+        ]
         is_own = positives >= min_positives and max(own) >= thresholds.LEAST_F1
         expected = nearest_best(own, tuned.global_bin) if is_own else tuned.global_bin
         assert tuned.per_label_bins[label] == expected
@@ -50,7 +64,9 @@ def test_label_with_one_positive_too_few_takes_the_global_threshold():
     assert tune(histogram, min_positives=10).per_label_bins == (800, 800)
     histogram[1, 1, 300] = 10
     # 201 to 300 are equally good for the second label; 300 is the nearest to the global one.
-    assert tune(histogram, min_positives=10) == Thresholds(global_bin=800, per_label_bins=(800, 300))
+    assert tune(histogram, min_positives=10) == Thresholds(
+        global_bin=800, per_label_bins=(800, 300)
+    )
 
 
 def test_label_that_is_not_learned_takes_the_global_threshold_and_not_one_that_assigns_it_to_all():
@@ -91,9 +107,13 @@ def test_micro_f1_and_label_errors_are_those_of_direct_decisions():
     labels = random.random((200, 4)) < 0.3
     scores = np.clip(random.random((200, 4)) * 0.7 + 0.3 * labels, 0, 1).astype(np.float32)
     for bins in (64, 1024):
-        histogram = classification.score_histogram(labels.astype(np.float32), scores, np.ones(200, np.float32), num_bins=bins).numpy()
+        histogram = classification.score_histogram(
+            labels.astype(np.float32), scores, np.ones(200, np.float32), num_bins=bins
+        ).numpy()
         tuned = tune(histogram)
-        assert thresholds.micro_f1(histogram, tuned) == pytest.approx(f1_score(labels, classification.decide(scores, tuned.global_bin), average="micro"))
+        assert thresholds.micro_f1(histogram, tuned) == pytest.approx(
+            f1_score(labels, classification.decide(scores, tuned.global_bin), average="micro")
+        )
         wrong = classification.decide(scores, tuned.per_label_bins).numpy() != labels
         assert thresholds.label_errors(histogram, tuned).tolist() == wrong.sum(axis=0).tolist()
 
@@ -132,7 +152,9 @@ def test_thresholds_from_fewer_bins_are_counted_in_the_same_unit():
     histogram[1, 0, 48], histogram[0, 0, 47] = 20, 30
     tuned = tune(histogram)
     assert tuned.global_threshold == tuned.per_label_thresholds[0] == 48 / 64
-    assert classification.decide(np.array([[48 / 64], [48 / 64 - 1e-6]], np.float32), tuned.per_label_bins).numpy().tolist() == [[True], [False]]
+    assert classification.decide(
+        np.array([[48 / 64], [48 / 64 - 1e-6]], np.float32), tuned.per_label_bins
+    ).numpy().tolist() == [[True], [False]]
 
 
 def test_json_round_trip():
@@ -145,11 +167,23 @@ def test_json_round_trip():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"global_bin": 0.5}, r"run/thresholds.json: global_bin: received 0.5 \(float\); expected a valid integer"),
+        (
+            {"global_bin": 0.5},
+            r"run/thresholds.json: global_bin: received 0.5 \(float\); expected a valid integer",
+        ),
         ({"global_bin": -1}, r"global_bin: received -1 .*greater than or equal to 0"),
-        ({"per_label_bins": [1, 1026]}, r"per_label_bins.1: received 1026 .*less than or equal to 1025"),
-        ({"per_label_bins": [1]}, r"received thresholds of 1 labels, expected 2: they belong to another dataset; run the evaluation again"),
-        ({"num_bins": 100}, r"num_bins: received 100 \(int\); expected 1024; tune the thresholds again"),
+        (
+            {"per_label_bins": [1, 1026]},
+            r"per_label_bins.1: received 1026 .*less than or equal to 1025",
+        ),
+        (
+            {"per_label_bins": [1]},
+            r"received thresholds of 1 labels, expected 2: they belong to another dataset; run the evaluation again",
+        ),
+        (
+            {"num_bins": 100},
+            r"num_bins: received 100 \(int\); expected 1024; tune the thresholds again",
+        ),
         ({"gobal_bin": 1}, r"gobal_bin: unknown key; did you mean 'global_bin'\?"),
     ],
 )

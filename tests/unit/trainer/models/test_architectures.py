@@ -16,7 +16,9 @@ from trainer.models.transformer import sinusoidal_positions
 from trainer.training.optimizers import LazyAdam
 
 SIZE = 40
-VOCABULARY = VocabularyStatistics(size=SIZE, document_counts=np.arange(SIZE, 0, -1) + 1, num_documents=100)
+VOCABULARY = VocabularyStatistics(
+    size=SIZE, document_counts=np.arange(SIZE, 0, -1) + 1, num_documents=100
+)
 BIAS = np.array([-3.0, -1.0, 0.5], np.float32)
 DOCUMENTS = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2, 9, 17], [8, 9]]
 LONG = [2 + i % SIZE for i in range(50)]
@@ -33,7 +35,9 @@ every_architecture = pytest.mark.parametrize("name", SMALL)
 
 
 def _build(name, *, seed=0, **changes):
-    config = TypeAdapter(ModelConfig).validate_json(json.dumps({"name": name} | SMALL[name] | changes))
+    config = TypeAdapter(ModelConfig).validate_json(
+        json.dumps({"name": name} | SMALL[name] | changes)
+    )
     return build_model(config, vocabulary=VOCABULARY, num_labels=3, output_bias=BIAS, seed=seed)
 
 
@@ -51,7 +55,11 @@ def _weights(model):
     for variable in model.trainable_variables:
         variable.assign(generator.normal(0, 0.5, variable.shape))
     values = {v.path.removeprefix(f"{model.name}/"): np.float64(v.numpy()) for v in model.variables}
-    by_label = ("logits/kernel", "queries_kernel", "outputs_kernel")  # [labels, inputs]; the formulas have them the other way
+    by_label = (
+        "logits/kernel",
+        "queries_kernel",
+        "outputs_kernel",
+    )  # [labels, inputs]; the formulas have them the other way
     return {name: value.T if name in by_label else value for name, value in values.items()}
 
 
@@ -100,12 +108,18 @@ def test_equal_seeds_give_equal_models_and_dropout_and_others_do_not(name):
 @every_architecture
 def test_no_two_weights_start_equal(name):
     matrices = [
-        v.numpy() for v in _build(name, **({"embedding_dim": 6} if name != "transformer" else {})).trainable_variables if v.path.endswith("kernel")
+        v.numpy()
+        for v in _build(
+            name, **({"embedding_dim": 6} if name != "transformer" else {})
+        ).trainable_variables
+        if v.path.endswith("kernel")
     ]
     for i, a in enumerate(matrices):
         for b in matrices[:i]:
             size = min(a.size, b.size)
-            assert not np.allclose(a.ravel()[:size] / np.abs(a).max(), b.ravel()[:size] / np.abs(b).max(), atol=1e-3)
+            assert not np.allclose(
+                a.ravel()[:size] / np.abs(a).max(), b.ravel()[:size] / np.abs(b).max(), atol=1e-3
+            )
 
 
 @every_architecture
@@ -119,15 +133,28 @@ def test_gradient_of_the_embeddings_is_sparse_with_each_row_once(name):
     rows = gradient.indices.numpy()
     assert len(set(rows)) == len(rows)
     tokens = {token for document in DOCUMENTS for token in document}
-    assert {row for row in rows if row < SIZE + 2} == (tokens - {1} if name in ("bow", "mlp") else tokens)
+    assert {row for row in rows if row < SIZE + 2} == (
+        tokens - {1} if name in ("bow", "mlp") else tokens
+    )
 
 
 @every_architecture
 def test_a_tiny_task_is_learned(name):
     generator = np.random.default_rng(0)
-    documents = [generator.integers(2, SIZE + 2, generator.integers(1, 12)).tolist() for _ in range(64)]
-    labels = tf.constant([[float(2 in d or 5 in d), float(min(d) > 6), float(len(d) > 0 and max(d) > 38)] for d in documents])
-    larger = {"mlp": {"hidden_units": [32]}, "lstm": {"units": 12}, "transformer": {"layers": 1}}.get(name, {})
+    documents = [
+        generator.integers(2, SIZE + 2, generator.integers(1, 12)).tolist() for _ in range(64)
+    ]
+    labels = tf.constant(
+        [
+            [float(2 in d or 5 in d), float(min(d) > 6), float(len(d) > 0 and max(d) > 38)]
+            for d in documents
+        ]
+    )
+    larger = {
+        "mlp": {"hidden_units": [32]},
+        "lstm": {"units": 12},
+        "transformer": {"layers": 1},
+    }.get(name, {})
     model, tokens = _build(name, dropout=0.0, seed=3, **larger), _ragged(documents)
     optimizer = LazyAdam(0.03)
     optimizer.build(model.trainable_variables)
@@ -135,7 +162,9 @@ def test_a_tiny_task_is_learned(name):
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, model(tokens, training=True)))
+            loss = tf.reduce_mean(
+                tf.nn.sigmoid_cross_entropy_with_logits(labels, model(tokens, training=True))
+            )
         optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return loss
 
@@ -149,7 +178,9 @@ def test_a_tiny_task_is_learned(name):
 def test_tokens_behind_max_tokens_do_not_count_and_others_do(name):
     model = _build(name, max_tokens=4)
     document = [2, 3, 4, 5]
-    np.testing.assert_allclose(_logits(model, [document + [7, 8], document]), _logits(model, [document] * 2), rtol=1e-5)
+    np.testing.assert_allclose(
+        _logits(model, [document + [7, 8], document]), _logits(model, [document] * 2), rtol=1e-5
+    )
     assert not np.allclose(_logits(model, [[2, 3, 4, 7]]), _logits(model, [document]))
 
 
@@ -157,12 +188,26 @@ def test_tokens_behind_max_tokens_do_not_count_and_others_do(name):
 def test_word_order_matters(name):
     model = _build(name)
     _weights(model)
-    assert not np.allclose(_logits(model, [[2, 3, 4, 5]]), _logits(model, [[5, 4, 3, 2]]), rtol=1e-3)
+    assert not np.allclose(
+        _logits(model, [[2, 3, 4, 5]]), _logits(model, [[5, 4, 3, 2]]), rtol=1e-3
+    )
 
 
 CHANGES = {
-    "mlp": {"embedding_dim": 5, "dropout": 0.5, "token_weights": "uniform", "bigram_buckets": 0, "hidden_units": [6, 4]},
-    "cnn": {"embedding_dim": 5, "dropout": 0.5, "max_tokens": 2, "filter_widths": [1, 2], "filters": 5},
+    "mlp": {
+        "embedding_dim": 5,
+        "dropout": 0.5,
+        "token_weights": "uniform",
+        "bigram_buckets": 0,
+        "hidden_units": [6, 4],
+    },
+    "cnn": {
+        "embedding_dim": 5,
+        "dropout": 0.5,
+        "max_tokens": 2,
+        "filter_widths": [1, 2],
+        "filters": 5,
+    },
     "lstm": {
         "embedding_dim": 5,
         "dropout": 0.5,
@@ -173,7 +218,13 @@ CHANGES = {
         "pooling": "last",
         "spatial_dropout": 0.5,
     },
-    "cnn_lwan": {"embedding_dim": 5, "dropout": 0.5, "max_tokens": 2, "filter_width": 3, "filters": 5},
+    "cnn_lwan": {
+        "embedding_dim": 5,
+        "dropout": 0.5,
+        "max_tokens": 2,
+        "filter_width": 3,
+        "filters": 5,
+    },
     "transformer": {
         "embedding_dim": 6,
         "dropout": 0.5,
@@ -186,11 +237,16 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in CHANGES.items() for key in keys])
+@pytest.mark.parametrize(
+    ("name", "key"), [(name, key) for name, keys in CHANGES.items() for key in keys]
+)
 def test_every_config_key_changes_the_model(name, key):
     still = {"dropout": 0.0} | ({"spatial_dropout": 0.0} if name == "lstm" else {})
     default = _logits(_build(name, **still), DOCUMENTS, training=True)
-    assert not np.allclose(_logits(_build(name, **(still | {key: CHANGES[name][key]})), DOCUMENTS, training=True), default)
+    assert not np.allclose(
+        _logits(_build(name, **(still | {key: CHANGES[name][key]})), DOCUMENTS, training=True),
+        default,
+    )
 
 
 # --- each against its paper --------------------------------------------------------------
@@ -200,7 +256,10 @@ def test_mlp_is_dense_layers_on_the_vector_of_bow():
     model = _build("mlp", bigram_buckets=0)
     w = _weights(model)
     bow = _build("bow", bigram_buckets=0, wide=False)
-    table, dense = (next(v for v in bow.trainable_variables if v.path.endswith(end)) for end in ("embeddings", "logits/kernel"))
+    table, dense = (
+        next(v for v in bow.trainable_variables if v.path.endswith(end))
+        for end in ("embeddings", "logits/kernel")
+    )
     table.assign(w["table/embeddings"])
     dense.assign(np.eye(8, 3).T)
     x = np.zeros((len(DOCUMENTS), 8))
@@ -209,7 +268,9 @@ def test_mlp_is_dense_layers_on_the_vector_of_bow():
         x[:, start : start + 3] = _logits(bow, DOCUMENTS) - BIAS
     for layer in ("hidden_0", "hidden_1"):
         x = np.maximum(x @ w[f"{layer}/kernel"] + w[f"{layer}/bias"], 0)
-    np.testing.assert_allclose(_logits(model, DOCUMENTS), x @ w["logits/kernel"] + w["logits/bias"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        _logits(model, DOCUMENTS), x @ w["logits/kernel"] + w["logits/bias"], rtol=1e-3, atol=1e-4
+    )
 
 
 def test_cnn_equals_its_reference():
@@ -220,8 +281,15 @@ def test_cnn_equals_its_reference():
         vectors = np.concatenate([w["table/embeddings"][document].reshape(-1, 8), np.zeros((2, 8))])
         features = []
         for width in (1, 3):
-            windows = [np.einsum("wd,wdf->f", vectors[i : i + width], w[f"width_{width}/kernel"]) for i in range(len(document))]
-            features.append(np.max([np.maximum(x + w[f"width_{width}/bias"], 0) for x in windows], axis=0) if windows else np.zeros(6))
+            windows = [
+                np.einsum("wd,wdf->f", vectors[i : i + width], w[f"width_{width}/kernel"])
+                for i in range(len(document))
+            ]
+            features.append(
+                np.max([np.maximum(x + w[f"width_{width}/bias"], 0) for x in windows], axis=0)
+                if windows
+                else np.zeros(6)
+            )
         expected.append(np.concatenate(features) @ w["logits/kernel"] + w["logits/bias"])
     np.testing.assert_allclose(_logits(model, DOCUMENTS), expected, rtol=1e-4, atol=1e-4)
 
@@ -234,7 +302,9 @@ def test_lstm_equals_its_reference(pooling):
     def read(vectors, layer):
         h, c, states = np.zeros(6), np.zeros(6), []
         for x in vectors:
-            kernel, recurrent, bias = (w[f"{layer}/lstm_cell/{part}"] for part in ("kernel", "recurrent_kernel", "bias"))
+            kernel, recurrent, bias = (
+                w[f"{layer}/lstm_cell/{part}"] for part in ("kernel", "recurrent_kernel", "bias")
+            )
             i, f, g, o = np.split(x @ kernel + h @ recurrent + bias, 4)
             c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
             h = _sigmoid(o) * np.tanh(c)
@@ -245,8 +315,16 @@ def test_lstm_equals_its_reference(pooling):
     for document in DOCUMENTS:
         x = w["table/embeddings"][document].reshape(-1, 8)
         for layer in range(2):
-            x = np.concatenate([read(x, f"forward_{layer}"), read(x[::-1], f"backward_{layer}")[::-1]], axis=1)
-        pooled = np.zeros(12) if not document else x.max(0) if pooling == "max" else np.concatenate([x[-1, :6], x[0, 6:]])
+            x = np.concatenate(
+                [read(x, f"forward_{layer}"), read(x[::-1], f"backward_{layer}")[::-1]], axis=1
+            )
+        pooled = (
+            np.zeros(12)
+            if not document
+            else x.max(0)
+            if pooling == "max"
+            else np.concatenate([x[-1, :6], x[0, 6:]])
+        )
         expected.append(pooled @ w["logits/kernel"] + w["logits/bias"])
     np.testing.assert_allclose(_logits(model, DOCUMENTS), expected, rtol=1e-4, atol=1e-4)
 
@@ -256,8 +334,13 @@ def test_cnn_lwan_equals_its_reference():
     w = _weights(model)
     expected = []
     for document in DOCUMENTS:
-        padded = np.concatenate([np.zeros((1, 8)), w["table/embeddings"][document].reshape(-1, 8), np.zeros((2, 8))])
-        windows = [np.einsum("wd,wdf->f", padded[i : i + 4], w["convolution/kernel"]) for i in range(len(document))]
+        padded = np.concatenate(
+            [np.zeros((1, 8)), w["table/embeddings"][document].reshape(-1, 8), np.zeros((2, 8))]
+        )
+        windows = [
+            np.einsum("wd,wdf->f", padded[i : i + 4], w["convolution/kernel"])
+            for i in range(len(document))
+        ]
         hidden = np.tanh(np.array(windows).reshape(-1, 6) + w["convolution/bias"])
         logits = w["bias"].copy()
         for label in range(3):
@@ -274,23 +357,33 @@ def test_transformer_equals_its_reference(positions):
     w = _weights(model)
 
     def norm(x, layer):
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * w[f"{layer}/gamma"] + w[f"{layer}/beta"]
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * w[
+            f"{layer}/gamma"
+        ] + w[f"{layer}/beta"]
 
     def dense(x, layer):
         return x @ w[f"{layer}/kernel"] + w[f"{layer}/bias"]
 
     expected = []
     for document in DOCUMENTS:
-        places = w["positions"] if positions == "learned" else np.float64(sinusoidal_positions(256, 8))
+        places = (
+            w["positions"] if positions == "learned" else np.float64(sinusoidal_positions(256, 8))
+        )
         x = w["table/embeddings"][document].reshape(-1, 8) * np.sqrt(8) + places[: len(document)]
         for i in range(2):
-            query, key, value = np.split(dense(norm(x, f"encoder_{i}_attention_norm"), f"encoder_{i}_query_key_value"), 3, axis=1)
+            query, key, value = np.split(
+                dense(norm(x, f"encoder_{i}_attention_norm"), f"encoder_{i}_query_key_value"),
+                3,
+                axis=1,
+            )
             heads = []
             for head in (slice(0, 4), slice(4, 8)):
                 scores = np.exp(query[:, head] @ key[:, head].T / 2)
                 heads.append(scores / scores.sum(1, keepdims=True) @ value[:, head])
             x = x + dense(np.concatenate(heads, axis=1), f"encoder_{i}_attention_output")
-            inner = np.maximum(dense(norm(x, f"encoder_{i}_feed_forward_norm"), f"encoder_{i}_feed_forward_in"), 0)
+            inner = np.maximum(
+                dense(norm(x, f"encoder_{i}_feed_forward_norm"), f"encoder_{i}_feed_forward_in"), 0
+            )
             x = x + dense(inner, f"encoder_{i}_feed_forward_out")
         mean = norm(x, "norm").mean(0) if document else np.zeros(8)
         expected.append(dense(mean, "logits"))
@@ -300,8 +393,12 @@ def test_transformer_equals_its_reference(positions):
 def test_sinusoidal_positions_have_the_papers_wavelengths():
     positions = sinusoidal_positions(100, 6)
     for pair, wavelength in enumerate([1.0, 10_000 ** (2 / 6), 10_000 ** (4 / 6)]):
-        np.testing.assert_allclose(positions[:, 2 * pair], np.sin(np.arange(100) / wavelength), atol=1e-5)
-        np.testing.assert_allclose(positions[:, 2 * pair + 1], np.cos(np.arange(100) / wavelength), atol=1e-5)
+        np.testing.assert_allclose(
+            positions[:, 2 * pair], np.sin(np.arange(100) / wavelength), atol=1e-5
+        )
+        np.testing.assert_allclose(
+            positions[:, 2 * pair + 1], np.cos(np.arange(100) / wavelength), atol=1e-5
+        )
 
 
 # --- a model of one's own ----------------------------------------------------------------
@@ -338,7 +435,9 @@ def _own(tmp_path, monkeypatch, function):
     (tmp_path / "own_model_for_tests.py").write_text(OWN_MODULE)
     monkeypatch.chdir(tmp_path)  # installed commands find modules where they are called
     monkeypatch.setattr(sys, "path", list(sys.path))
-    config = TypeAdapter(ModelConfig).validate_python({"name": "custom", "build": f"own_model_for_tests:{function}", "scale": 2.0})
+    config = TypeAdapter(ModelConfig).validate_python(
+        {"name": "custom", "build": f"own_model_for_tests:{function}", "scale": 2.0}
+    )
     return build_model(config, vocabulary=VOCABULARY, num_labels=3, output_bias=BIAS, seed=0)
 
 
@@ -351,9 +450,15 @@ def test_custom_model_is_built_with_its_options(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
-        ("nothing", "received 'own_model_for_tests:nothing': .*has no attribute 'nothing'; expected package.module:function"),
+        (
+            "nothing",
+            "received 'own_model_for_tests:nothing': .*has no attribute 'nothing'; expected package.module:function",
+        ),
         ("no_model", "own_model_for_tests:no_model returned int, expected a keras.Model"),
-        ("wrong_shape", r"gives tf.float32 \[2, 2\] for two documents and 3 labels, expected tf.float32 \[2, 3\]"),
+        (
+            "wrong_shape",
+            r"gives tf.float32 \[2, 2\] for two documents and 3 labels, expected tf.float32 \[2, 3\]",
+        ),
         ("infinite", "expected finite logits"),
     ],
 )
@@ -363,6 +468,10 @@ def test_custom_model_that_does_not_fit_is_a_user_error(tmp_path, monkeypatch, f
 
 
 def test_custom_model_of_a_missing_module_is_a_user_error():
-    config = TypeAdapter(ModelConfig).validate_python({"name": "custom", "build": "no.such_module:build"})
-    with pytest.raises(UserError, match="model.build: received 'no.such_module:build': No module named 'no'"):
+    config = TypeAdapter(ModelConfig).validate_python(
+        {"name": "custom", "build": "no.such_module:build"}
+    )
+    with pytest.raises(
+        UserError, match="model.build: received 'no.such_module:build': No module named 'no'"
+    ):
         build_model(config, vocabulary=VOCABULARY, num_labels=3, output_bias=BIAS, seed=0)

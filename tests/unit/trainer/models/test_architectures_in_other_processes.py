@@ -12,8 +12,17 @@ from pydantic import TypeAdapter
 from beam_jobs.contract.training_config import ModelConfig
 from trainer.models import VocabularyStatistics, build_model
 
-VOCABULARY = VocabularyStatistics(size=40, document_counts=np.arange(40, 0, -1) + 1, num_documents=100)
-DOCUMENTS = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2, 9, 17], [8, 9], [2 + i % 40 for i in range(50)]]
+VOCABULARY = VocabularyStatistics(
+    size=40, document_counts=np.arange(40, 0, -1) + 1, num_documents=100
+)
+DOCUMENTS = [
+    [2, 3, 2, 6],
+    [4],
+    [],
+    [5, 1, 6, 6, 6, 2, 9, 17],
+    [8, 9],
+    [2 + i % 40 for i in range(50)],
+]
 SMALL = {
     "bow": {"embedding_dim": 8, "bigram_buckets": 8, "wide": True},
     "mlp": {"embedding_dim": 8, "bigram_buckets": 8, "hidden_units": [6, 5]},
@@ -59,7 +68,12 @@ for name in names:
     np.testing.assert_allclose(got, np.load(f"{path}/{name}.npy"), rtol=1e-4, atol=1e-5, err_msg=name)
 """
     numbers = [",".join(map(str, x.numpy())) for x in (tokens.flat_values, tokens.row_splits)]
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path), ",".join(SMALL), *numbers], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), ",".join(SMALL), *numbers],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -105,5 +119,7 @@ for name, options in json.loads(sys.argv[1]).items():
         assert all(np.isfinite(a).all() for a in train(moving, mirrored, [documents[:2], documents[2:]]))
 """
 
-    done = subprocess.run([sys.executable, "-c", program, json.dumps(SMALL)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(SMALL)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr

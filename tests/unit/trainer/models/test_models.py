@@ -17,7 +17,9 @@ DOCUMENTS = [[2, 3, 2, 6], [4], [], [1, 1], [5, 1, 6, 6, 6, 2]]
 
 def _build(*, seed=0, vocabulary=VOCABULARY, output_bias=BIAS, **config):
     config = BowConfig(**({"embedding_dim": 4, "bigram_buckets": 0} | config))
-    return build_model(config, vocabulary=vocabulary, num_labels=3, output_bias=output_bias, seed=seed)
+    return build_model(
+        config, vocabulary=vocabulary, num_labels=3, output_bias=output_bias, seed=seed
+    )
 
 
 def _ragged(documents):
@@ -37,7 +39,9 @@ def _reference_logits(model, documents, idf_of_token):
     transformer = TfidfTransformer(sublinear_tf=True, use_idf=False, norm=None)
     weights = transformer.fit_transform(counts).toarray() * idf_of_token
     weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
-    return weights @ _variable(model, "embeddings")[: len(idf_of_token)] @ _variable(model, "kernel").T + _variable(model, "bias")
+    return weights @ _variable(model, "embeddings")[: len(idf_of_token)] @ _variable(
+        model, "kernel"
+    ).T + _variable(model, "bias")
 
 
 def test_smooth_idf_equals_scikit_learns():
@@ -48,12 +52,17 @@ def test_smooth_idf_equals_scikit_learns():
 
 
 @settings(max_examples=25)
-@given(documents=st.lists(st.lists(st.integers(1, 6), max_size=12), min_size=1, max_size=6), weighting=st.sampled_from(["tfidf", "uniform"]))
+@given(
+    documents=st.lists(st.lists(st.integers(1, 6), max_size=12), min_size=1, max_size=6),
+    weighting=st.sampled_from(["tfidf", "uniform"]),
+)
 def test_logits_equal_a_dense_tfidf_reference(documents, weighting):
     model = _build(token_weights=weighting)
     idf = smooth_idf(COUNTS, 100) if weighting == "tfidf" else np.ones(5)
     expected = _reference_logits(model, documents, np.concatenate([[0, 0], idf]))
-    np.testing.assert_allclose(model(_ragged(documents), training=False), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model(_ragged(documents), training=False), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("bigram_buckets", [0, 16])
@@ -73,7 +82,9 @@ def test_a_batch_without_any_token_trains_the_bias_alone(bigram_buckets, wrap):
         return tape.gradient(loss, model.trainable_variables)
 
     for variable, gradient in zip(model.trainable_variables, wrap(gradients)(), strict=True):
-        assert np.abs(tf.convert_to_tensor(gradient)).sum() == (192.0 if variable.path.endswith("bias") else 0.0)
+        assert np.abs(tf.convert_to_tensor(gradient)).sum() == (
+            192.0 if variable.path.endswith("bias") else 0.0
+        )
 
 
 @pytest.mark.parametrize("bigram_buckets", [0, 16])
@@ -81,27 +92,45 @@ def test_a_documents_logits_do_not_depend_on_its_batch(bigram_buckets):
     model = _build(bigram_buckets=bigram_buckets)
     together = model(_ragged(DOCUMENTS), training=False)
     for row, document in enumerate(DOCUMENTS):
-        np.testing.assert_allclose(model(_ragged([document]), training=False)[0], together[row], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            model(_ragged([document]), training=False)[0], together[row], rtol=1e-5, atol=1e-6
+        )
 
 
 NGRAMS = [(0, 1), (4, 0), (0, 4, 4), (3, 3)]
-WITH_NGRAMS = VocabularyStatistics(size=5, document_counts=COUNTS, num_documents=100, ngrams=NGRAMS, ngram_document_counts=np.array([30, 9, 4, 2]))
+WITH_NGRAMS = VocabularyStatistics(
+    size=5,
+    document_counts=COUNTS,
+    num_documents=100,
+    ngrams=NGRAMS,
+    ngram_document_counts=np.array([30, 9, 4, 2]),
+)
 
 
 @settings(max_examples=25)
 @given(documents=st.lists(st.lists(st.integers(0, 6), max_size=12), min_size=1, max_size=6))
 def test_ngrams_of_the_vocabulary_are_terms_with_their_own_idf(documents):
     model = _build(vocabulary=WITH_NGRAMS)
-    idf = np.concatenate([[0, 0], smooth_idf(COUNTS, 100), smooth_idf(WITH_NGRAMS.ngram_document_counts, 100)])
+    idf = np.concatenate(
+        [[0, 0], smooth_idf(COUNTS, 100), smooth_idf(WITH_NGRAMS.ngram_document_counts, 100)]
+    )
     ids = [tuple(place + 2 for place in ngram) for ngram in NGRAMS]
     # The rows of n-grams stand in the order of their codes.
-    order = sorted(ids, key=lambda ngram: sum(token * 7 ** (len(ngram) - 1 - i) for i, token in enumerate(ngram)))
+    order = sorted(
+        ids,
+        key=lambda ngram: sum(token * 7 ** (len(ngram) - 1 - i) for i, token in enumerate(ngram)),
+    )
     idf = np.concatenate([idf[:7], idf[7:][[ids.index(ngram) for ngram in order]]])
     rows = []
     for document in documents:
         runs = [tuple(document[i : i + n]) for n in (2, 3) for i in range(len(document) - n + 1)]
         rows.append([*document, *(7 + order.index(run) for run in runs if run in order)])
-    np.testing.assert_allclose(model(_ragged(documents), training=False), _reference_logits(model, rows, idf), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model(_ragged(documents), training=False),
+        _reference_logits(model, rows, idf),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_word_order_matters_with_bigrams_only():
@@ -126,7 +155,13 @@ def test_bigram_rows_are_stable():
     model = _build(bigram_buckets=1000)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(_ragged([[2, 3, 6]]), training=False))
-    assert sorted(tape.gradient(loss, model.trainable_variables)[0].indices.numpy()) == [2, 3, 6, 221, 954]
+    assert sorted(tape.gradient(loss, model.trainable_variables)[0].indices.numpy()) == [
+        2,
+        3,
+        6,
+        221,
+        954,
+    ]
 
 
 def test_bigram_hash_spreads_over_its_buckets():
@@ -173,9 +208,13 @@ def test_equal_seeds_give_equal_models_and_others_do_not():
 
 def test_repeated_steps_in_a_graph_are_bit_equal():
     generator = np.random.default_rng(0)
-    vocabulary = VocabularyStatistics(size=2000, document_counts=generator.integers(2, 100, 2000), num_documents=1000)
+    vocabulary = VocabularyStatistics(
+        size=2000, document_counts=generator.integers(2, 100, 2000), num_documents=1000
+    )
     model = _build(embedding_dim=64, bigram_buckets=4096, vocabulary=vocabulary)
-    tokens = _ragged([generator.integers(1, 2002, n).tolist() for n in generator.integers(0, 120, 256)])
+    tokens = _ragged(
+        [generator.integers(1, 2002, n).tolist() for n in generator.integers(0, 120, 256)]
+    )
 
     @tf.function
     def step():
@@ -203,28 +242,49 @@ def test_every_config_key_changes_the_model():
     tokens = _ragged(DOCUMENTS)
     default = _build()(tokens, training=True).numpy()
     # The wide part starts at 0 and freezing at no difference; tests below are on them, and tests of vectors on those.
-    for changes in ({"embedding_dim": 5}, {"token_weights": "uniform"}, {"dropout": 0.5}, {"bigram_buckets": 8}):
+    for changes in (
+        {"embedding_dim": 5},
+        {"token_weights": "uniform"},
+        {"dropout": 0.5},
+        {"bigram_buckets": 8},
+    ):
         assert not np.allclose(_build(**changes)(tokens, training=True), default), changes
 
 
 def test_wide_part_adds_a_linear_model_on_the_weights_of_the_terms():
     narrow, wide = _build(), _build(wide=True)
-    np.testing.assert_array_equal(narrow(_ragged(DOCUMENTS)), wide(_ragged(DOCUMENTS)))  # it starts at 0
+    np.testing.assert_array_equal(
+        narrow(_ragged(DOCUMENTS)), wide(_ragged(DOCUMENTS))
+    )  # it starts at 0
     weights = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
     next(v for v in wide.trainable_variables if v.name == "wide_embeddings").assign(weights)
     next(v for v in wide.trainable_variables if v.name == "embeddings").assign(np.zeros((7, 4)))
-    counts = np.array([[document.count(token) * (token >= 2) for token in range(7)] for document in DOCUMENTS])
-    features = TfidfTransformer(sublinear_tf=True, use_idf=False, norm=None).fit_transform(counts).toarray()
+    counts = np.array(
+        [[document.count(token) * (token >= 2) for token in range(7)] for document in DOCUMENTS]
+    )
+    features = (
+        TfidfTransformer(sublinear_tf=True, use_idf=False, norm=None)
+        .fit_transform(counts)
+        .toarray()
+    )
     features *= np.concatenate([[0, 0], smooth_idf(COUNTS, 100)])
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    np.testing.assert_allclose(wide(_ragged(DOCUMENTS)), features @ weights + BIAS, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        wide(_ragged(DOCUMENTS)), features @ weights + BIAS, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_wide_part_gets_a_sparse_gradient_with_each_row_once():
     model = _build(wide=True, bigram_buckets=8)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.square(model(_ragged(DOCUMENTS), training=True)))
-    gradients = dict(zip([v.name for v in model.trainable_variables], tape.gradient(loss, model.trainable_variables), strict=True))
+    gradients = dict(
+        zip(
+            [v.name for v in model.trainable_variables],
+            tape.gradient(loss, model.trainable_variables),
+            strict=True,
+        )
+    )
     rows = gradients["wide_embeddings"].indices.numpy()
     assert len(set(rows)) == len(rows)
     np.testing.assert_array_equal(rows, gradients["embeddings"].indices)

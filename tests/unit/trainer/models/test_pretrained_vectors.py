@@ -25,7 +25,16 @@ def _file(tmp_path, text):
 # --- reading -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [GLOVE, "4 3\n" + GLOVE, GLOVE.replace("\n", " \n"), GLOVE.replace("\n", "\r\n"), GLOVE + "the 9 9 9\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        GLOVE,
+        "4 3\n" + GLOVE,
+        GLOVE.replace("\n", " \n"),
+        GLOVE.replace("\n", "\r\n"),
+        GLOVE + "the 9 9 9\n",
+    ],
+)
 def test_vectors_are_read_with_and_without_a_header(tmp_path, text):
     vectors = load_vectors(_file(tmp_path, text), TOKENS, dim=3)
     np.testing.assert_allclose(vectors.values, EXPECTED, rtol=1e-6)
@@ -41,14 +50,22 @@ def test_compressed_vectors_are_read(tmp_path):
 
 
 def test_broken_lines_are_left_out_and_told_with_their_numbers(tmp_path):
-    text = GLOVE + "rare 1 2\nlondon 1 2\nrare 1 x 3\nrare 1 2 nan\n\nrare 1 2 3 4\n. . . 1 2 3\n".replace("\n\n", "\n")
+    text = (
+        GLOVE
+        + "rare 1 2\nlondon 1 2\nrare 1 x 3\nrare 1 2 nan\n\nrare 1 2 3 4\n. . . 1 2 3\n".replace(
+            "\n\n", "\n"
+        )
+    )
     vectors = load_vectors(_file(tmp_path, text + "rare 3 2 1\n"), TOKENS, dim=3)
     assert vectors.broken == [
         (5, "received 2 numbers, expected 3"),
         (6, "received 2 numbers, expected 3"),
         (7, "a field is no number"),
         (8, "a number is not finite"),
-        (9, "received 4 numbers, expected 3"),  # and `. . .` is a token with spaces, which no vocabulary has
+        (
+            9,
+            "received 4 numbers, expected 3",
+        ),  # and `. . .` is a token with spaces, which no vocabulary has
     ]
     np.testing.assert_allclose(vectors.values[3], [3, 2, 1])
     assert coverage_text("v.txt", vectors, np.array([50, 30, 15, 5])) == (
@@ -61,16 +78,28 @@ def test_broken_lines_are_left_out_and_told_with_their_numbers(tmp_path):
 def test_coverage_weighs_tokens_by_their_documents(tmp_path):
     vectors = load_vectors(_file(tmp_path, GLOVE), TOKENS, dim=3)
     text = coverage_text("v.txt", vectors, np.array([50, 30, 15, 5]))
-    assert text == "vectors of v.txt: 3 of 4 tokens (75.0%), which are 95.0% of the documents' distinct tokens"
+    assert (
+        text
+        == "vectors of v.txt: 3 of 4 tokens (75.0%), which are 95.0% of the documents' distinct tokens"
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (None, "cannot read .*No such file"),
-        ("of 1 2\n", "vectors of 2 numbers by its first line, and model.embedding_dim is 3; .*set model.embedding_dim to 2"),
-        ("2 300\nof 1 2\n", "vectors of 300 numbers by its first line, and model.embedding_dim is 3"),
-        ("paris 4 5 6\nthe 1 2 x\n", "none of the 4 tokens of the vocabulary in its 2 lines; 1 broken lines left out: line 2: a field is no number"),
+        (
+            "of 1 2\n",
+            "vectors of 2 numbers by its first line, and model.embedding_dim is 3; .*set model.embedding_dim to 2",
+        ),
+        (
+            "2 300\nof 1 2\n",
+            "vectors of 300 numbers by its first line, and model.embedding_dim is 3",
+        ),
+        (
+            "paris 4 5 6\nthe 1 2 x\n",
+            "none of the 4 tokens of the vocabulary in its 2 lines; 1 broken lines left out: line 2: a field is no number",
+        ),
         (b"\x80\x81 1 2 3\n", "none of the 4 tokens of the vocabulary in its 1 lines"),
         ("", "none of the 4 tokens of the vocabulary in its 0 lines"),
     ],
@@ -90,7 +119,9 @@ def test_damaged_compressed_file_is_a_user_error(tmp_path):
 
 # --- in models ---------------------------------------------------------------------------
 
-VOCABULARY = VocabularyStatistics(size=4, document_counts=np.array([50, 30, 15, 5]), num_documents=100, tokens=TOKENS)
+VOCABULARY = VocabularyStatistics(
+    size=4, document_counts=np.array([50, 30, 15, 5]), num_documents=100, tokens=TOKENS
+)
 ARCHITECTURES = {
     "bow": {"bigram_buckets": 4, "dropout": 0.0},
     "mlp": {"hidden_units": [4], "bigram_buckets": 4, "dropout": 0.0},
@@ -102,8 +133,17 @@ ARCHITECTURES = {
 
 
 def _build(name, path, vocabulary=VOCABULARY, with_pretrained=True, **changes):
-    config = TypeAdapter(ModelConfig).validate_python({"name": name, "embedding_dim": 3, "vectors": path} | changes, strict=False)
-    return build_model(config, vocabulary=vocabulary, num_labels=2, output_bias=np.zeros(2, np.float32), seed=0, with_pretrained=with_pretrained)
+    config = TypeAdapter(ModelConfig).validate_python(
+        {"name": name, "embedding_dim": 3, "vectors": path} | changes, strict=False
+    )
+    return build_model(
+        config,
+        vocabulary=vocabulary,
+        num_labels=2,
+        output_bias=np.zeros(2, np.float32),
+        seed=0,
+        with_pretrained=with_pretrained,
+    )
 
 
 def _table(model):
@@ -122,7 +162,9 @@ def _train(model):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("freeze", [False, True])
-def test_embeddings_start_from_the_vectors_and_stay_where_they_are_frozen(tmp_path, capsys, name, freeze):
+def test_embeddings_start_from_the_vectors_and_stay_where_they_are_frozen(
+    tmp_path, capsys, name, freeze
+):
     model = _build(name, _file(tmp_path, GLOVE), freeze_vectors=freeze, **ARCHITECTURES[name])
     assert "3 of 4 tokens (75.0%)" in capsys.readouterr().out
     before = _table(model).numpy()

@@ -12,14 +12,25 @@ from beam_jobs.contract.training_config import ModelConfig
 from tests.unit.trainer.models.test_architectures_in_other_processes import SMALL, VOCABULARY
 from trainer.models import build_model
 
-TITLES = tf.ragged.constant([[2, 3], [], [7, 1, 4], []], dtype=tf.int64, ragged_rank=1, row_splits_dtype=tf.int64)
-BODIES = tf.ragged.constant([[5], [2, 2, 9, 17, 30], [], []], dtype=tf.int64, ragged_rank=1, row_splits_dtype=tf.int64)
+TITLES = tf.ragged.constant(
+    [[2, 3], [], [7, 1, 4], []], dtype=tf.int64, ragged_rank=1, row_splits_dtype=tf.int64
+)
+BODIES = tf.ragged.constant(
+    [[5], [2, 2, 9, 17, 30], [], []], dtype=tf.int64, ragged_rank=1, row_splits_dtype=tf.int64
+)
 BIAS = np.array([0.5, -1.0, 2.0], np.float32)
 
 
 def build(options: dict, *, num_texts: int = 2, seed: int = 3):
     config = TypeAdapter(ModelConfig).validate_json(json.dumps(options))
-    return build_model(config, vocabulary=VOCABULARY, num_labels=3, output_bias=BIAS, seed=seed, num_texts=num_texts)
+    return build_model(
+        config,
+        vocabulary=VOCABULARY,
+        num_labels=3,
+        output_bias=BIAS,
+        seed=seed,
+        num_texts=num_texts,
+    )
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -29,7 +40,9 @@ def test_each_text_has_a_tower_of_its_own_and_the_bias_counts_once(name):
     assert logits.shape == (4, 3) and np.isfinite(logits).all()
     assert not np.allclose(logits, model((BODIES, TITLES), training=False), atol=1e-6)
     no_titles = model((TITLES[3:], BODIES[1:2]), training=False)
-    np.testing.assert_allclose(no_titles[0], logits[1], rtol=1e-5, atol=1e-6)  # a document's logits are its own
+    np.testing.assert_allclose(
+        no_titles[0], logits[1], rtol=1e-5, atol=1e-6
+    )  # a document's logits are its own
     if name == "bow":
         np.testing.assert_allclose(logits[3], BIAS)
     one = build({"name": name} | SMALL[name], num_texts=1)
@@ -51,7 +64,12 @@ def test_towers_of_bow_are_one_dense_layer_over_both_vectors_side_by_side():
         vectors.append(tf.sparse.sparse_dense_matmul(bags, tower._table(rows)))
     kernel = np.concatenate([tower._dense._kernel.numpy().T for tower in (title, body)])
     np.testing.assert_array_equal(body._dense._bias, np.zeros(3))
-    np.testing.assert_allclose(model((TITLES, BODIES)), np.concatenate(vectors, axis=1) @ kernel + BIAS, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model((TITLES, BODIES)),
+        np.concatenate(vectors, axis=1) @ kernel + BIAS,
+        rtol=1e-5,
+        atol=1e-6,
+    )
     assert not np.allclose(title._table.trainable_variables[0], body._table.trainable_variables[0])
 
 
@@ -72,5 +90,8 @@ def first_text_only(options, inputs):
 
 
 def test_a_model_of_ones_own_is_called_with_all_texts():
-    model = build({"name": "custom", "build": "tests.unit.trainer.models.test_towers:first_text_only"}, num_texts=3)
+    model = build(
+        {"name": "custom", "build": "tests.unit.trainer.models.test_towers:first_text_only"},
+        num_texts=3,
+    )
     assert model((TITLES, BODIES, BODIES), training=False).shape == (4, 3)

@@ -26,7 +26,13 @@ def bow(config, **statistics):
     """A model with weights that are far from those it starts with."""
     model = build_model(
         config,
-        vocabulary=VocabularyStatistics(size=len(VOCABULARY), document_counts=np.arange(1, 8), num_documents=9, tokens=VOCABULARY, **statistics),
+        vocabulary=VocabularyStatistics(
+            size=len(VOCABULARY),
+            document_counts=np.arange(1, 8),
+            num_documents=9,
+            tokens=VOCABULARY,
+            **statistics,
+        ),
         num_labels=len(LABELS),
         output_bias=np.array([0.5, -1.0, -2.0], np.float32),
         seed=3,
@@ -44,21 +50,33 @@ class Score(tf.Module):
         super().__init__()
         self.model, self.vectorizer = model, make_vectorizer(VOCABULARY)
         if is_exact:
-            self.contributions = tf.function(lambda text: model.contributions(self.vectorizer(text)), input_signature=[tf.TensorSpec([1], tf.string)])
+            self.contributions = tf.function(
+                lambda text: model.contributions(self.vectorizer(text)),
+                input_signature=[tf.TensorSpec([1], tf.string)],
+            )
 
     def __call__(self, *analyzed):
-        return tf.sigmoid(tf.add_n([self.model(self.vectorizer(text), training=False) for text in analyzed]))
+        return tf.sigmoid(
+            tf.add_n([self.model(self.vectorizer(text), training=False) for text in analyzed])
+        )
 
 
 def saved(score, *, fields=("text",), threshold_bins=(512, 512, 512)):
     module = ServingModule(
-        text_fields=fields, analyzer=Analyzer(TextConfig()), score=score, label_names=LABELS, threshold_bins=threshold_bins, top_k=2
+        text_fields=fields,
+        analyzer=Analyzer(TextConfig()),
+        score=score,
+        label_names=LABELS,
+        threshold_bins=threshold_bins,
+        top_k=2,
     )
 
     def by_name(function):  # as the signatures of a loaded model are called
         return lambda **texts: function(*(texts[field] for field in fields))
 
-    module.signatures = {name: by_name(getattr(module, name)) for name in ("serving_default", "decide", "analyze")}
+    module.signatures = {
+        name: by_name(getattr(module, name)) for name in ("serving_default", "decide", "analyze")
+    }
     return SavedModel("nowhere", module, fields, len(LABELS))
 
 
@@ -71,7 +89,17 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("text", ["goal team goal team song", "moon rocket bread moon", "goal", "unknown", "", "goal unknown team soup soup soup"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "goal team goal team song",
+        "moon rocket bread moon",
+        "goal",
+        "unknown",
+        "",
+        "goal unknown team soup soup soup",
+    ],
+)
 def test_contributions_and_bias_sum_to_the_logits(name, text):
     config, statistics = CONFIGS[name]
     model = bow(BowConfig(embedding_dim=4, **config), **statistics)
@@ -100,9 +128,13 @@ def test_a_pair_counts_half_for_each_of_its_words_and_occurrences_share_alike():
 
 def test_exact_explanations_are_of_the_labels_assigned_best_first():
     model = bow(BowConfig(embedding_dim=4))
-    found = explain.explanations(saved(Score(model, is_exact=True), threshold_bins=(0, 0, 1025)), "Goal, team & song!")
+    found = explain.explanations(
+        saved(Score(model, is_exact=True), threshold_bins=(0, 0, 1025)), "Goal, team & song!"
+    )
     assert (found.method, found.tokens) == ("exact", {"text": ["goal", "team", "song"]})
-    assert {label.label for label in found.labels} == {"sport", "<music>"} and all(label.is_assigned for label in found.labels)
+    assert {label.label for label in found.labels} == {"sport", "<music>"} and all(
+        label.is_assigned for label in found.labels
+    )
     assert found.labels[0].score >= found.labels[1].score
     for label in found.labels:
         logit = label.bias + label.effects[0].sum()
@@ -110,13 +142,18 @@ def test_exact_explanations_are_of_the_labels_assigned_best_first():
 
 
 def test_the_best_label_is_explained_where_none_is_assigned():
-    found = explain.explanations(saved(Score(bow(BowConfig(embedding_dim=4)), is_exact=True), threshold_bins=(1025,) * 3), "goal")
+    found = explain.explanations(
+        saved(Score(bow(BowConfig(embedding_dim=4)), is_exact=True), threshold_bins=(1025,) * 3),
+        "goal",
+    )
     assert [label.is_assigned for label in found.labels] == [False]
     assert "below its threshold" in explain.as_text(found)
 
 
 @pytest.mark.parametrize("batch", [2, 256])
-def test_occlusion_is_the_fall_of_the_log_odds_without_all_occurrences_of_a_word(monkeypatch, batch):
+def test_occlusion_is_the_fall_of_the_log_odds_without_all_occurrences_of_a_word(
+    monkeypatch, batch
+):
     monkeypatch.setattr(explain, "BATCH_DOCUMENTS", batch)
     score = Score(bow(BowConfig(embedding_dim=4)), is_exact=False)
     found = explain.explanations(saved(score, threshold_bins=(0, 0, 0)), "goal team goal song")
@@ -129,7 +166,10 @@ def test_occlusion_is_the_fall_of_the_log_odds_without_all_occurrences_of_a_word
     for label in found.labels:
         effects = label.effects[0]
         for i, without in enumerate(["team song", "goal goal song", "team song", "goal team goal"]):
-            assert effects[i] == pytest.approx(log_odds("goal team goal song", label.label) - log_odds(without, label.label), abs=1e-3)
+            assert effects[i] == pytest.approx(
+                log_odds("goal team goal song", label.label) - log_odds(without, label.label),
+                abs=1e-3,
+            )
 
 
 def test_words_of_several_texts_are_left_out_of_their_own_text_only():
@@ -146,14 +186,20 @@ def test_words_of_several_texts_are_left_out_of_their_own_text_only():
 
 def test_a_text_without_a_token_is_explained_as_such():
     for is_exact in (True, False):
-        found = explain.explanations(saved(Score(bow(BowConfig(embedding_dim=4)), is_exact=is_exact)), "... \ud800 !")
+        found = explain.explanations(
+            saved(Score(bow(BowConfig(embedding_dim=4)), is_exact=is_exact)), "... \ud800 !"
+        )
         assert found.tokens == {"text": []}
-        assert "No token is left" in explain.as_text(found) and "No token is left" in explain.as_page(found)
+        assert "No token is left" in explain.as_text(
+            found
+        ) and "No token is left" in explain.as_page(found)
 
 
 def test_the_page_escapes_text_and_labels_and_fetches_nothing():
     model = bow(BowConfig(embedding_dim=4))
-    found = explain.explanations(saved(Score(model, is_exact=True), threshold_bins=(1025, 0, 1025)), "goal song unknown")
+    found = explain.explanations(
+        saved(Score(model, is_exact=True), threshold_bins=(1025, 0, 1025)), "goal song unknown"
+    )
     page = explain.as_page(found)
     assert "<music>" not in page and "&lt;music&gt;" in page
     assert not re.search(r"https?:|src=|href=|@import|url\(", page)
@@ -164,8 +210,12 @@ def test_the_page_escapes_text_and_labels_and_fetches_nothing():
 
 
 def test_words_are_ranked_by_the_size_of_their_effect():
-    label = explain.Explanation("sport", 0.5, True, (np.array([0.5, -2.0, 0.25, 0.0], np.float32),), 0.0)
+    label = explain.Explanation(
+        "sport", 0.5, True, (np.array([0.5, -2.0, 0.25, 0.0], np.float32),), 0.0
+    )
     found = explain.Explanations("exact", {"text": ["goal", "song", "goal", "the"]}, [label])
     assert explain._ranked(found, label) == [(-2.0, "song"), (0.75, "goal")]
-    by_occlusion = explain.Explanations("occlusion", {"text": ["goal", "song", "goal", "the"]}, [label])
+    by_occlusion = explain.Explanations(
+        "occlusion", {"text": ["goal", "song", "goal", "the"]}, [label]
+    )
     assert explain._ranked(by_occlusion, label) == [(-2.0, "song"), (0.25, "goal")]

@@ -50,17 +50,26 @@ def test_every_field_is_an_input_of_its_own(model):
         "analyzed/title": [b"a title", b""],
         "analyzed/body": [b"soup", b"a b"],
     }
-    np.testing.assert_allclose(model.module.signatures["scores"](**texts)["scores"], [[0.07, 0.12], [0, 0.09]], atol=1e-6)
+    np.testing.assert_allclose(
+        model.module.signatures["scores"](**texts)["scores"], [[0.07, 0.12], [0, 0.09]], atol=1e-6
+    )
     decided = model.module.signatures["decide"](**texts)
-    assert decided["labels"].numpy().tolist() == [[b"long title"], [b""]] and decided["counts"].numpy().tolist() == [1, 0]
+    assert decided["labels"].numpy().tolist() == [[b"long title"], [b""]] and decided[
+        "counts"
+    ].numpy().tolist() == [1, 0]
 
 
 def test_serialized_examples_hold_a_feature_a_field(model):
     def example(**texts):
-        features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text])) for name, text in texts.items()}
+        features = {
+            name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text]))
+            for name, text in texts.items()
+        }
         return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
-    answer = model.module.signatures["classify_examples"](inputs=tf.constant([example(title=b"x" * 50, body=b"soup")]))
+    answer = model.module.signatures["classify_examples"](
+        inputs=tf.constant([example(title=b"x" * 50, body=b"soup")])
+    )
     assert answer["classes"].numpy().tolist() == [[b"long title", b"long body"]]
     with pytest.raises(tf.errors.InvalidArgumentError, match="body"):
         model.module.signatures["classify_examples"](inputs=tf.constant([example(title=b"x")]))
@@ -70,7 +79,9 @@ def test_predict_takes_json_objects_of_the_fields(model):
     (row,) = predict.predictions(model, [json.dumps({"title": "x", "body": "soup"})])
     assert row["labels"] == ["long body", "long title"]
     for text in ("soup", '{"title": "x"}', '["x", "y"]', '{"title": 1, "body": "x"}'):
-        with pytest.raises(UserError, match="expected a JSON object with strings for title and body"):
+        with pytest.raises(
+            UserError, match="expected a JSON object with strings for title and body"
+        ):
             list(predict.predictions(model, [text]))
 
 
@@ -79,7 +90,10 @@ def test_the_server_takes_rows_and_columns_of_the_fields(model):
 
     async def post(body):
         transport = httpx.ASGITransport(app=app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
             response = await client.post("/v1/models/two/versions/3:predict", json=body)
             return response.status_code, response.json()
 
@@ -88,9 +102,15 @@ def test_the_server_takes_rows_and_columns_of_the_fields(model):
 
     status, rows = answer(instances=[{"body": "soup", "title": "x"}, {"title": "xy", "body": ""}])
     np.testing.assert_allclose(rows["predictions"], [[0.01, 0.12], [0.02, 0]], atol=1e-6)
-    assert answer(inputs={"title": ["x", "xy"], "body": ["soup", ""]}) == (200, {"outputs": rows["predictions"]})
+    assert answer(inputs={"title": ["x", "xy"], "body": ["soup", ""]}) == (
+        200,
+        {"outputs": rows["predictions"]},
+    )
     for body, message in (
-        ({"instances": ["soup"]}, "row 0: received a str, expected an object with 'title' and 'body'"),
+        (
+            {"instances": ["soup"]},
+            "row 0: received a str, expected an object with 'title' and 'body'",
+        ),
         ({"instances": [{"title": "x"}]}, "row 0: body: received nothing"),
         ({"inputs": {"title": ["x"], "body": []}}, "lists of different lengths"),
         ({"inputs": ["x"]}, "expected an object with lists of strings: 'title', 'body'"),

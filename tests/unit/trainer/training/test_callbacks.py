@@ -41,10 +41,22 @@ HERE = "tests.unit.trainer.training.test_callbacks"
 def _callbacks(*configs, **optimizer):
     model = keras.Sequential([keras.layers.Dense(1)])
     model.build((None, 1))
-    made = optimizers.build(OptimizerConfig(name="sgd", learning_rate=0.5, **optimizer), total_steps=4)
+    made = optimizers.build(
+        OptimizerConfig(name="sgd", learning_rate=0.5, **optimizer), total_steps=4
+    )
     made.build(model.trainable_variables)
-    options = {"model": model, "optimizer": made, "strategy": tf.distribute.get_strategy(), "epochs": 3, "steps": 4}
-    return model, made, Callbacks(make_callbacks([CallbackConfig(**config) for config in configs]), **options)
+    options = {
+        "model": model,
+        "optimizer": made,
+        "strategy": tf.distribute.get_strategy(),
+        "epochs": 3,
+        "steps": 4,
+    }
+    return (
+        model,
+        made,
+        Callbacks(make_callbacks([CallbackConfig(**config) for config in configs]), **options),
+    )
 
 
 def test_hooks_get_their_arguments_and_callbacks_the_model_its_optimizer_and_the_sizes():
@@ -58,7 +70,10 @@ def test_hooks_get_their_arguments_and_callbacks_the_model_its_optimizer_and_the
 
 
 def test_options_reach_the_constructor():
-    *_, callbacks = _callbacks({"name": f"{HERE}:Recorder", "only": "on_train"}, {"name": "EarlyStopping", "monitor": "val_micro_f1", "patience": 7})
+    *_, callbacks = _callbacks(
+        {"name": f"{HERE}:Recorder", "only": "on_train"},
+        {"name": "EarlyStopping", "monitor": "val_micro_f1", "patience": 7},
+    )
     callbacks("on_epoch_begin", 0)
     (_, recorder), (_, stopping) = callbacks._callbacks
     assert recorder.calls == [] and stopping.patience == 7
@@ -83,7 +98,14 @@ def _run(metric_of_epochs, *, resume_after=None, config):
 
 
 EARLY = {"name": "EarlyStopping", "monitor": "loss", "patience": 3, "min_delta": 0.1}
-PLATEAU = {"name": "ReduceLROnPlateau", "monitor": "loss", "patience": 2, "factor": 0.5, "cooldown": 1, "min_delta": 0.01}
+PLATEAU = {
+    "name": "ReduceLROnPlateau",
+    "monitor": "loss",
+    "patience": 2,
+    "factor": 0.5,
+    "cooldown": 1,
+    "min_delta": 0.01,
+}
 
 
 @pytest.mark.parametrize("resume_after", [None, 1, 2, 3, 4])
@@ -94,11 +116,21 @@ def test_early_stopping_stops_after_its_patience_also_when_it_is_resumed(resume_
 
 @pytest.mark.parametrize("resume_after", [None, 1, 2, 3, 4, 5, 6])
 def test_the_rate_is_reduced_on_plateaus_also_when_it_is_resumed(resume_after):
-    assert _run([3, 3, 3, 3, 3, 3, 3], resume_after=resume_after, config=PLATEAU) == [0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.0625]
+    assert _run([3, 3, 3, 3, 3, 3, 3], resume_after=resume_after, config=PLATEAU) == [
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+        0.125,
+        0.125,
+        0.0625,
+    ]
 
 
 def test_a_rate_that_a_callback_sets_is_that_of_the_next_step():
-    model, optimizer, callbacks = _callbacks({"name": "LearningRateScheduler", "schedule": "unused"})
+    model, optimizer, callbacks = _callbacks(
+        {"name": "LearningRateScheduler", "schedule": "unused"}
+    )
     callbacks._callbacks[0][1].schedule = lambda epoch, rate: rate / 2
     callbacks("on_epoch_begin", 0)
     kernel = model.trainable_variables[0]
@@ -124,14 +156,26 @@ def test_a_row_of_the_history_becomes_logs_in_the_names_of_keras():
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"name": "EarlyStoping"}, r"received 'EarlyStoping'; expected package.module:function or one of Keras: CSVLogger, EarlyStopping"),
+        (
+            {"name": "EarlyStoping"},
+            r"received 'EarlyStoping'; expected package.module:function or one of Keras: CSVLogger, EarlyStopping",
+        ),
         ({"name": "CallbackList"}, "received 'CallbackList'; expected"),
-        ({"name": "BackupAndRestore", "backup_dir": "x"}, "does not fit: a run is saved and resumed anyway"),
+        (
+            {"name": "BackupAndRestore", "backup_dir": "x"},
+            "does not fit: a run is saved and resumed anyway",
+        ),
         ({"name": "CSVLogger"}, "CSVLogger does not take {}: .*filename"),
         ({"name": "CSVLogger", "filename": "x", "colour": 1}, "CSVLogger does not take .*colour"),
         ({"name": "ReduceLROnPlateau", "factor": 2}, "ReduceLROnPlateau does not take .*factor"),
-        ({"name": "no_module_like_this:thing"}, "no_module_like_this.*expected package.module:function that Python can import"),
-        ({"name": f"{HERE}:nothing"}, "nothing.*expected package.module:function that Python can import"),
+        (
+            {"name": "no_module_like_this:thing"},
+            "no_module_like_this.*expected package.module:function that Python can import",
+        ),
+        (
+            {"name": f"{HERE}:nothing"},
+            "nothing.*expected package.module:function that Python can import",
+        ),
         ({"name": f"{HERE}:_no_callback"}, "gave int, expected a keras.callbacks.Callback"),
     ],
 )
@@ -142,7 +186,9 @@ def test_wrong_callbacks_are_told(config, expected):
 
 def test_what_a_callback_of_keras_refuses_is_told_and_an_error_of_ones_own_passes():
     *_, callbacks = _callbacks({"name": "EarlyStopping", "monitor": "val_micro_f1"})
-    with pytest.raises(UserError, match="train.callbacks: EarlyStopping failed in on_epoch_end: .*mode='max'"):
+    with pytest.raises(
+        UserError, match="train.callbacks: EarlyStopping failed in on_epoch_end: .*mode='max'"
+    ):
         callbacks("on_epoch_end", 0, logs={"val_micro_f1": 0.5})
     *_, callbacks = _callbacks({"name": f"{HERE}:_fails"})
     with pytest.raises(ValueError, match="of its own") as error:
@@ -154,5 +200,7 @@ def test_a_rate_that_a_schedule_decides_cannot_be_set():
     *_, callbacks = _callbacks({**PLATEAU, "patience": 1}, schedule="linear")
     callbacks.begin([])
     callbacks("on_epoch_end", 0, logs={"loss": 1.0})
-    with pytest.raises(UserError, match="ReduceLROnPlateau failed in on_epoch_end: .*LearningRateSchedule"):
+    with pytest.raises(
+        UserError, match="ReduceLROnPlateau failed in on_epoch_end: .*LearningRateSchedule"
+    ):
         callbacks("on_epoch_end", 1, logs={"loss": 1.0})

@@ -18,22 +18,32 @@ def _descend(optimizer, steps=3, gradients=None):
     weights = keras.Variable(np.linspace(-1, 1, 6).reshape(3, 2), dtype="float32")
     optimizer.build([weights])
     for step in range(steps):
-        gradient = gradients[step] if gradients else tf.fill([3, 2], 0.1 + step) * tf.sign(weights.value)
+        gradient = (
+            gradients[step] if gradients else tf.fill([3, 2], 0.1 + step) * tf.sign(weights.value)
+        )
         optimizer.apply([gradient], [weights])
     return weights.numpy()
 
 
 def test_each_name_is_another_optimizer():
-    results = {name: _descend(optimizers.build(OptimizerConfig(name=name, learning_rate=0.1))) for name in NAMES}
+    results = {
+        name: _descend(optimizers.build(OptimizerConfig(name=name, learning_rate=0.1)))
+        for name in NAMES
+    }
     for a in NAMES:
         for b in NAMES:
-            equal = a.removeprefix("lazy_") == b.removeprefix("lazy_")  # on dense gradients lazy Adam is Adam, by design
+            equal = a.removeprefix("lazy_") == b.removeprefix(
+                "lazy_"
+            )  # on dense gradients lazy Adam is Adam, by design
             assert np.allclose(results[a], results[b], atol=1e-6) == equal, (a, b)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_learning_rate_scales_the_first_step(name):
-    steps = [_descend(optimizers.build(OptimizerConfig(name=name, learning_rate=rate)), steps=1) for rate in (1e-3, 2e-3)]
+    steps = [
+        _descend(optimizers.build(OptimizerConfig(name=name, learning_rate=rate)), steps=1)
+        for rate in (1e-3, 2e-3)
+    ]
     start = np.linspace(-1, 1, 6).reshape(3, 2)
     np.testing.assert_allclose(steps[1] - start, 2 * (steps[0] - start), rtol=1e-2)
 
@@ -41,7 +51,14 @@ def test_learning_rate_scales_the_first_step(name):
 def test_lazy_adam_equals_adam_when_every_row_is_in_every_step():
     generator = np.random.default_rng(0)
     dense = [tf.constant(generator.normal(size=(3, 2)), tf.float32) for _ in range(5)]
-    slices = [tf.IndexedSlices(tf.gather(g, [2, 0, 1]), tf.constant([2, 0, 1], tf.int64), dense_shape=tf.constant([3, 2])) for g in dense]
+    slices = [
+        tf.IndexedSlices(
+            tf.gather(g, [2, 0, 1]),
+            tf.constant([2, 0, 1], tf.int64),
+            dense_shape=tf.constant([3, 2]),
+        )
+        for g in dense
+    ]
     lazy, adam = optimizers.LazyAdam(0.1), keras.optimizers.Adam(0.1)
     np.testing.assert_allclose(_descend(lazy, 5, slices), _descend(adam, 5, dense), rtol=1e-5)
     for a, b in zip(lazy.variables, adam.variables, strict=True):
@@ -49,37 +66,63 @@ def test_lazy_adam_equals_adam_when_every_row_is_in_every_step():
 
 
 def test_lazy_adam_leaves_rows_outside_the_batch_alone():
-    gradient = tf.IndexedSlices(tf.ones([1, 2]), tf.constant([1], tf.int64), dense_shape=tf.constant([3, 2]))
+    gradient = tf.IndexedSlices(
+        tf.ones([1, 2]), tf.constant([1], tf.int64), dense_shape=tf.constant([3, 2])
+    )
     optimizer = optimizers.LazyAdam(0.1)
-    before, after = np.linspace(-1, 1, 6).reshape(3, 2).astype(np.float32), _descend(optimizer, 3, [gradient] * 3)
+    before, after = (
+        np.linspace(-1, 1, 6).reshape(3, 2).astype(np.float32),
+        _descend(optimizer, 3, [gradient] * 3),
+    )
     np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])
     np.testing.assert_allclose(after[1], before[1] - 0.3, rtol=1e-4)
 
 
 def test_lazy_adam_sums_the_gradients_of_a_repeated_row():
     def slices(rows, values):
-        return tf.IndexedSlices(tf.constant(values), tf.constant(rows, tf.int64), dense_shape=tf.constant([3, 2]))
+        return tf.IndexedSlices(
+            tf.constant(values), tf.constant(rows, tf.int64), dense_shape=tf.constant([3, 2])
+        )
 
     repeated = [slices([1, 0, 1], [[1.0, 2.0], [3.0, 3.0], [5.0, -4.0]]), slices([0], [[1.0, 1.0]])]
     summed = [slices([1, 0], [[6.0, -2.0], [3.0, 3.0]]), slices([0], [[1.0, 1.0]])]
-    np.testing.assert_allclose(_descend(optimizers.LazyAdam(0.1), 2, repeated), _descend(optimizers.LazyAdam(0.1), 2, summed), rtol=1e-6)
+    np.testing.assert_allclose(
+        _descend(optimizers.LazyAdam(0.1), 2, repeated),
+        _descend(optimizers.LazyAdam(0.1), 2, summed),
+        rtol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_optimizer_takes_a_row_that_occurs_twice_for_the_sum_of_both(name):
     def slices(rows, values):
-        return tf.IndexedSlices(tf.constant(values), tf.constant(rows, tf.int64), dense_shape=tf.constant([3, 2]))
+        return tf.IndexedSlices(
+            tf.constant(values), tf.constant(rows, tf.int64), dense_shape=tf.constant([3, 2])
+        )
 
-    repeated, summed = slices([1, 0, 1], [[1.0, 2.0], [3.0, 3.0], [5.0, -4.0]]), slices([1, 0], [[6.0, -2.0], [3.0, 3.0]])
-    results = [_descend(optimizers.build(OptimizerConfig(name=name, learning_rate=0.1)), 2, [g] * 2) for g in (repeated, summed)]
+    repeated, summed = (
+        slices([1, 0, 1], [[1.0, 2.0], [3.0, 3.0], [5.0, -4.0]]),
+        slices([1, 0], [[6.0, -2.0], [3.0, 3.0]]),
+    )
+    results = [
+        _descend(optimizers.build(OptimizerConfig(name=name, learning_rate=0.1)), 2, [g] * 2)
+        for g in (repeated, summed)
+    ]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kinds", ["dense dense", "sparse sparse", "dense sparse", "none sparse", "dense none", "none none"])
+@pytest.mark.parametrize(
+    "kinds",
+    ["dense dense", "sparse sparse", "dense sparse", "none sparse", "dense none", "none none"],
+)
 def test_gradients_of_every_kind_add_up(kinds):
     made = {
         "dense": tf.reshape(tf.range(6.0), [3, 2]),
-        "sparse": tf.IndexedSlices(tf.constant([[1.0, 2.0], [3.0, 4.0]]), tf.constant([2, 2], tf.int64), tf.constant([3, 2], tf.int64)),
+        "sparse": tf.IndexedSlices(
+            tf.constant([[1.0, 2.0], [3.0, 4.0]]),
+            tf.constant([2, 2], tf.int64),
+            tf.constant([3, 2], tf.int64),
+        ),
         "none": None,
     }
     left, right = (made[kind] for kind in kinds.split())
@@ -108,8 +151,20 @@ def test_row_wise_adagrad_equals_its_reference_and_keeps_one_number_a_row():
     expected, sums = start.copy(), np.zeros(4)
     for _ in range(4):
         rows, values = np.array([2, 0, 2]), generator.normal(size=(3, 3))
-        optimizer.apply([tf.IndexedSlices(tf.constant(values, tf.float32), tf.constant(rows, tf.int64), tf.constant([4, 3]))], [table])
-        for row, gradient in ((0, values[1]), (2, values[0] + values[2])):  # a row that occurs twice counts once
+        optimizer.apply(
+            [
+                tf.IndexedSlices(
+                    tf.constant(values, tf.float32),
+                    tf.constant(rows, tf.int64),
+                    tf.constant([4, 3]),
+                )
+            ],
+            [table],
+        )
+        for row, gradient in (
+            (0, values[1]),
+            (2, values[0] + values[2]),
+        ):  # a row that occurs twice counts once
             sums[row] += np.mean(gradient**2)
             expected[row] -= 0.5 * gradient / np.sqrt(sums[row] + 1e-7)
     np.testing.assert_allclose(table.numpy(), expected, rtol=1e-5)
@@ -118,11 +173,22 @@ def test_row_wise_adagrad_equals_its_reference_and_keeps_one_number_a_row():
 
 def test_row_wise_adagrad_takes_dense_gradients_of_embeddings_and_sparse_ones_of_other_weights():
     generator = np.random.default_rng(0)
-    start, dense = generator.normal(size=(3, 2)), [tf.constant(generator.normal(size=(3, 2)), tf.float32) for _ in range(3)]
+    start, dense = (
+        generator.normal(size=(3, 2)),
+        [tf.constant(generator.normal(size=(3, 2)), tf.float32) for _ in range(3)],
+    )
     slices = [tf.IndexedSlices(g, tf.range(3), tf.constant([3, 2])) for g in dense]
     results = {}
-    for name, gradients in (("embeddings", dense), ("embeddings", slices), ("kernel", dense), ("kernel", slices)):
-        weights, optimizer = keras.Variable(np.float32(start), name=name), optimizers.RowWiseAdagrad(0.1)
+    for name, gradients in (
+        ("embeddings", dense),
+        ("embeddings", slices),
+        ("kernel", dense),
+        ("kernel", slices),
+    ):
+        weights, optimizer = (
+            keras.Variable(np.float32(start), name=name),
+            optimizers.RowWiseAdagrad(0.1),
+        )
         optimizer.build([weights])
         for gradient in gradients:
             optimizer.apply([gradient], [weights])
@@ -137,13 +203,22 @@ def test_row_wise_adagrad_takes_dense_gradients_of_embeddings_and_sparse_ones_of
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
 def test_gradients_are_clipped_to_the_norm_of_all_weights_with_repeated_rows_summed(scale):
-    table, bias = _embeddings(np.zeros((3, 2))), keras.Variable(np.zeros(2, np.float32), name="bias")
+    table, bias = (
+        _embeddings(np.zeros((3, 2))),
+        keras.Variable(np.zeros(2, np.float32), name="bias"),
+    )
     optimizer = optimizers.build(OptimizerConfig(name="sgd", learning_rate=1.0, clip_norm=2.0))
     optimizer.build([table, bias])
-    slices = tf.IndexedSlices(scale * tf.constant([[1.0, 0], [2.0, 0], [0, 4.0]]), tf.constant([1, 1, 2]), tf.constant([3, 2]))
+    slices = tf.IndexedSlices(
+        scale * tf.constant([[1.0, 0], [2.0, 0], [0, 4.0]]),
+        tf.constant([1, 1, 2]),
+        tf.constant([3, 2]),
+    )
     optimizer.apply([slices, scale * tf.constant([12.0, 0.0])], [table, bias])
     factor = min(scale, 2.0 / 13)  # the norm of 3, 4 and 12 is 13
-    np.testing.assert_allclose(table.numpy(), -factor * np.array([[0, 0], [3, 0], [0, 4]]), rtol=1e-5)
+    np.testing.assert_allclose(
+        table.numpy(), -factor * np.array([[0, 0], [3, 0], [0, 4]]), rtol=1e-5
+    )
     np.testing.assert_allclose(bias.numpy(), -factor * np.array([12, 0]), rtol=1e-5)
 
 
@@ -158,13 +233,18 @@ def test_a_gradient_that_is_no_number_is_not_hidden_by_clipping():
 @pytest.mark.parametrize("name", NAMES)
 def test_weight_decay_shrinks_kernels_and_nothing_else(name):
     def after(**config):
-        variables = [keras.Variable(np.ones((2, 2), np.float32), name=n) for n in ("kernel", "bias", "gamma", "beta", "embeddings")]
+        variables = [
+            keras.Variable(np.ones((2, 2), np.float32), name=n)
+            for n in ("kernel", "bias", "gamma", "beta", "embeddings")
+        ]
         optimizer = optimizers.build(OptimizerConfig(name=name, learning_rate=0.1, **config))
         optimizer.build(variables)
         optimizer.apply([tf.zeros([2, 2])] * 5, variables)
         return {v.name: v.numpy()[0, 0] for v in variables}
 
-    assert after(weight_decay=0.0) == dict.fromkeys(("kernel", "bias", "gamma", "beta", "embeddings"), 1.0)
+    assert after(weight_decay=0.0) == dict.fromkeys(
+        ("kernel", "bias", "gamma", "beta", "embeddings"), 1.0
+    )
     decayed = after(weight_decay=0.5)
     assert decayed.pop("kernel") == pytest.approx(0.95)
     assert set(decayed.values()) == {1.0}
@@ -172,8 +252,13 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(name):
 
 
 def test_schedule_sets_the_rate_of_each_step():
-    config = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="linear", warmup_fraction=0.5, final_fraction=0.5)
-    optimizer, weights = optimizers.build(config, total_steps=4), keras.Variable(np.zeros(1, np.float32))
+    config = OptimizerConfig(
+        name="sgd", learning_rate=1.0, schedule="linear", warmup_fraction=0.5, final_fraction=0.5
+    )
+    optimizer, weights = (
+        optimizers.build(config, total_steps=4),
+        keras.Variable(np.zeros(1, np.float32)),
+    )
     optimizer.build([weights])
     moves = []
     for _ in range(4):
@@ -184,14 +269,21 @@ def test_schedule_sets_the_rate_of_each_step():
 
 
 def test_averaged_weights_are_the_moving_average_and_are_taken_back():
-    optimizer, weights = optimizers.build(OptimizerConfig(name="sgd", learning_rate=1.0, ema_momentum=0.75)), keras.Variable(np.zeros(1, np.float32))
+    optimizer, weights = (
+        optimizers.build(OptimizerConfig(name="sgd", learning_rate=1.0, ema_momentum=0.75)),
+        keras.Variable(np.zeros(1, np.float32)),
+    )
     optimizer.build([weights])
-    with optimizers.averaged_weights(optimizer, [weights]):  # before the first step there is no average
+    with optimizers.averaged_weights(
+        optimizer, [weights]
+    ):  # before the first step there is no average
         assert weights.numpy()[0] == 0
     average = None
     for gradient in (1.0, -3.0, 2.0):
         optimizer.apply([tf.fill([1], gradient)], [weights])
-        average = weights.numpy()[0] if average is None else 0.75 * average + 0.25 * weights.numpy()[0]
+        average = (
+            weights.numpy()[0] if average is None else 0.75 * average + 0.25 * weights.numpy()[0]
+        )
     last = weights.numpy()[0]
     with pytest.raises(RuntimeError), optimizers.averaged_weights(optimizer, [weights]):
         assert weights.numpy()[0] == pytest.approx(average)
@@ -201,7 +293,10 @@ def test_averaged_weights_are_the_moving_average_and_are_taken_back():
 
 
 def test_without_averages_the_weights_stay():
-    optimizer, weights = optimizers.build(OptimizerConfig(name="sgd")), keras.Variable(np.zeros(1, np.float32))
+    optimizer, weights = (
+        optimizers.build(OptimizerConfig(name="sgd")),
+        keras.Variable(np.zeros(1, np.float32)),
+    )
     optimizer.build([weights])
     optimizer.apply([tf.ones(1)], [weights])
     with optimizers.averaged_weights(optimizer, [weights]):
@@ -213,13 +308,18 @@ def test_without_averages_the_weights_stay():
 
 def _scaled(**config):
     table, bias = _embeddings(np.ones((3, 2))), keras.Variable(np.ones(2, np.float32), name="bias")
-    optimizer = optimizers.build(OptimizerConfig(name="sgd", learning_rate=0.5, **config), scales_loss=True)
+    optimizer = optimizers.build(
+        OptimizerConfig(name="sgd", learning_rate=0.5, **config), scales_loss=True
+    )
     optimizer.build([table, bias])
 
     def step(table_gradient, bias_gradient):
         values = tf.constant([table_gradient], tf.float32) * optimizer.scale_loss(1.0)
         slices = tf.IndexedSlices(values, tf.constant([1], tf.int64), tf.constant([3, 2], tf.int64))
-        optimizer.apply([slices, tf.constant(bias_gradient, tf.float32) * optimizer.scale_loss(1.0)], [table, bias])
+        optimizer.apply(
+            [slices, tf.constant(bias_gradient, tf.float32) * optimizer.scale_loss(1.0)],
+            [table, bias],
+        )
         return table.numpy()[1].tolist(), bias.numpy().tolist()
 
     return optimizer, step
@@ -262,7 +362,10 @@ def test_at_the_least_scale_a_run_that_diverges_shows_in_its_weights():
 
 def test_the_rate_factor_of_a_plateau_scales_the_step_and_the_warm_up():
     config = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="plateau", warmup_fraction=0.5)
-    optimizer, weights = optimizers.build(config, total_steps=4), keras.Variable(np.zeros(1, np.float32))
+    optimizer, weights = (
+        optimizers.build(config, total_steps=4),
+        keras.Variable(np.zeros(1, np.float32)),
+    )
     optimizer.build([weights])
     moves = []
     for factor in (1.0, 0.5, 0.5, 0.25):
