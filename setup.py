@@ -12,7 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["beam_jobs", "beam_jobs.*", "trainer", "trainer.*"]),
+    packages=find_packages(include=["beam_jobs", "beam_jobs.*", "trainer", "trainer.*", "multihot"]),
     package_data={"trainer.serving": ["*.html"], "trainer.report": ["page/*"]},
     install_requires=[
         # These are known to agree; the SavedModel's ops and the runners' behaviour depend on them.
@@ -33,6 +33,8 @@ setup(
         "pydantic>=2.10,<3",
         "ruamel.yaml>=0.18.6,<0.20",
         "rich>=13.9,<16",
+        "jinja2>=3.1.4,<4",
+        "filelock>=3.16,<5",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.21.*"],
@@ -42,11 +44,17 @@ setup(
         ],  # Dataflow's workers install what Beam builds with it
         "bench": ["fasttext-wheel==0.9.2; python_version < '3.13'"],
         "serve": ["starlette>=0.40,<2", "uvicorn>=0.30,<1"],
+        "docs": [
+            "mkdocs>=1.6.1,<2",
+            "mkdocs-material>=9.6,<10",
+            "mkdocstrings[python]>=1,<2",
+        ],
         "test": [
             "pytest>=8.3,<10",
             "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             "ruff==0.17.5",
+            "import-linter>=2.5,<3",
             "tensorflow-datasets>=4.9.7,<5",
             "scikit-multilearn==0.2.0",
             "starlette>=0.40,<2",
