@@ -12,7 +12,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["beam_jobs", "beam_jobs.*", "trainer", "trainer.*", "multihot"]),
+    packages=find_packages(
+        include=["beam_jobs", "beam_jobs.*", "trainer", "trainer.*", "multihot"]
+    ),
     package_data={"trainer.serving": ["*.html"], "trainer.report": ["page/*"]},
     install_requires=[
         # These are known to agree; the SavedModel's ops and the runners' behaviour depend on them.

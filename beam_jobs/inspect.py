@@ -130,9 +130,9 @@ def show_records(manifest: Manifest, directory: Path, split: str, count: int) ->
     )
     if not records:
         return
-    from beam_jobs.contract.quiet import load_tensorflow
+    from beam_jobs.contract.quiet import import_tensorflow_quietly
 
-    load_tensorflow()
+    import_tensorflow_quietly()
     from tensorflow.core.example import example_pb2
 
     names = [row["name"] for row in manifests.load_labels(manifest, directory)]

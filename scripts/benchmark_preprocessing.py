@@ -44,7 +44,7 @@ from apache_beam.pvalue import AsSingleton  # noqa: E402
 
 from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.config import Config, load_config  # noqa: E402
-from beam_jobs.contract.quiet import load_tensorflow  # noqa: E402
+from beam_jobs.contract.quiet import import_tensorflow_quietly  # noqa: E402
 from beam_jobs.contract.records import RecordSpec  # noqa: E402
 from beam_jobs.preprocessing import finish, pipeline, tfds_metadata  # noqa: E402
 from beam_jobs.preprocessing.analyze import Analyze, process_analyzer  # noqa: E402
@@ -437,7 +437,7 @@ def check_same_files(job: Path, plain: Path) -> int:
 
 def check_same_records(job: Path, naive: Path) -> int:
     """Ends the program unless both hold the same records and vocabulary; returns the number of records."""
-    load_tensorflow()
+    import_tensorflow_quietly()
     import tensorflow as tf
 
     total = 0

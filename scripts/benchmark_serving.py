@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 import dataclasses, json, sys
 from beam_jobs.contract.command_line import run_main
-from beam_jobs.contract.quiet import load_tensorflow
-load_tensorflow()
+from beam_jobs.contract.quiet import import_tensorflow_quietly
+import_tensorflow_quietly()
 def main(arguments):
     from trainer.serving.benchmark import measure
     print(json.dumps(dataclasses.asdict(measure(arguments[0], requests=int(arguments[1]), batches=int(arguments[2])))))

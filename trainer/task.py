@@ -5,7 +5,7 @@ import functools
 
 from beam_jobs.contract.command_line import add_config_arguments, config_from, run_main
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.contract.quiet import import_tensorflow_quietly
 
 COMMANDS = {
     "train": "train a model on a dataset, or resume a run that was stopped",
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     config = (
         config_from(arguments) if arguments.command not in WITHOUT_CONFIG else None
     )  # a wrong config is told in a second
-    load_tensorflow()
+    import_tensorflow_quietly()
     match arguments.command:
         case "train":
             from trainer.training.train import train

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 
-def load_tensorflow() -> None:
+def import_tensorflow_quietly() -> None:
     """Imports TensorFlow and lists its devices; where there is no NVIDIA device, what it writes meanwhile is dropped.
 
     TensorFlow writes these notes before its own log level (TF_CPP_MIN_LOG_LEVEL) counts, so they are

@@ -26,7 +26,7 @@ from beam_jobs.contract.dataset_config import DataConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import ShardInfo, dump_json
 from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.saved_model import SavedModel
 from beam_jobs.contract.validation import Section
 from beam_jobs.prediction.output_files import (
@@ -95,7 +95,7 @@ def score_files(
     place = Path(output)
     recover(place)
     _check_place(place, overwrite=overwrite)
-    load_tensorflow()
+    import_tensorflow_quietly()
     model_dir = model if FileSystems.get_scheme(model) else os.path.abspath(model)
     loaded = process_model(model_dir)
     data = data_for(loaded.text_fields)
@@ -229,7 +229,7 @@ def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManag
                     f"{len(seen)}/{num_parts} parts, {read:,} documents, {rate:,.0f} documents/s",
                 )
 
-    return local_progress.beside(watch)
+    return local_progress.run_in_background(watch)
 
 
 # --- on the workers ------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManag
 @functools.lru_cache(maxsize=1)
 def process_model(model_dir: str) -> SavedModel:
     """The model, loaded once a process, whatever the number of DoFns."""
-    load_tensorflow()
+    import_tensorflow_quietly()
     import tensorflow as tf
 
     with contextlib.suppress(RuntimeError):  # TensorFlow runs already

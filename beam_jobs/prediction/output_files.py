@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_jobs.contract.manifest import ShardInfo
-from beam_jobs.runtime.hashed_file import Described
+from beam_jobs.runtime.hashed_file import HashingWriter
 
 SCORE_DIGITS = 6
 
@@ -26,7 +26,7 @@ _JSON = json.JSONEncoder(ensure_ascii=False)
 Format = Literal["jsonl", "parquet"]
 
 
-class _OutputFile(Described):
+class _OutputFile(HashingWriter):
     """A file that is written under a temporary name; a context manager."""
 
     def __init__(self, path: Path):

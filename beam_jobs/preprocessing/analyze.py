@@ -11,7 +11,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from beam_jobs.contract.dataset_config import SplitsConfig, TextConfig
-from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.preprocessing.buckets import DOCUMENTS
 from beam_jobs.preprocessing.splits import NoSplit, given_split
 from beam_jobs.sources.batches import REJECTS_TAG
@@ -74,7 +74,7 @@ class Analyze(beam.DoFn):
 def process_analyzer(text_json: str):
     """list[bytes] -> list[bytes] by the analyzer of a specification: one graph a process, whatever the number of DoFns."""
     started = time.perf_counter()
-    load_tensorflow()  # takes seconds: only processes that analyze pay for it
+    import_tensorflow_quietly()  # takes seconds: only processes that analyze pay for it
     import tensorflow as tf
 
     from beam_jobs.contract.analyzer import Analyzer

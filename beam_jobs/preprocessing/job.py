@@ -21,7 +21,7 @@ from beam_jobs.contract.config import Config, config_hash
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
-from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import resolve
 from beam_jobs.preprocessing import finish, labels, pipeline, tfds_metadata
 from beam_jobs.runtime import local_progress, runners, step_times
@@ -67,7 +67,7 @@ def preprocess(
         runners.is_local(options)
         and options.view_as(DirectOptions).direct_running_mode == "in_memory"
     ):
-        load_tensorflow()  # this process needs it, and while it loads no progress can be shown
+        import_tensorflow_quietly()  # this process needs it, and while it loads no progress can be shown
     parts = registry.parts(files)
     bucket_bits = min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length()))
     what = (
@@ -118,7 +118,7 @@ def preprocess(
 def _checked(text: TextConfig) -> TextConfig:
     """The specification with its word lists written out; a wrong pattern or list is told before any work."""
     if text.has_own_patterns:
-        load_tensorflow()  # takes seconds, which worker processes take once more
+        import_tensorflow_quietly()  # takes seconds, which worker processes take once more
         from beam_jobs.contract.analyzer import Analyzer
 
         Analyzer(text.up_to_words)

@@ -29,7 +29,7 @@ from beam_jobs.preprocessing.tally import (
 )
 from beam_jobs.preprocessing.time_split import SplitByTime
 from beam_jobs.preprocessing.writer import WriteShard, plan_shards
-from beam_jobs.runtime.counters import count
+from beam_jobs.runtime import document_counters
 from beam_jobs.runtime.spill import SpillByKey, read_segments
 from beam_jobs.runtime.step_times import Timed
 from beam_jobs.sources.batches import REJECTS_TAG
@@ -183,12 +183,16 @@ def build(
             AsSingleton(label_names),
         )
     )  # (split, index, ShardInfo)
-    _ = read[READ_TAG] | "CountRead" >> beam.MapTuple(lambda _, rows: count(read=rows))
+    _ = read[READ_TAG] | "CountRead" >> beam.MapTuple(
+        lambda _, rows: document_counters.increment(read=rows)
+    )
     for stage, rejects in (("Reading", read[REJECTS_TAG]), ("Analysis", analyzed[REJECTS_TAG])):
-        _ = rejects | f"CountRejected{stage}" >> beam.Map(lambda batch: count(rejected=len(batch)))
+        _ = rejects | f"CountRejected{stage}" >> beam.Map(
+            lambda batch: document_counters.increment(rejected=len(batch))
+        )
     _ = tallied.tallies | "CountLeftOut" >> beam.Map(_count_left_out)
     _ = shards | "CountWritten" >> beam.MapTuple(
-        lambda _split, _index, shard: count(written=shard.examples)
+        lambda _split, _index, shard: document_counters.increment(written=shard.examples)
     )
     _ = start | "Finish" >> beam.Map(
         finish,
@@ -209,7 +213,7 @@ def build(
 
 
 def _count_left_out(tally: Tally) -> None:
-    count(
+    document_counters.increment(
         duplicates=tally.duplicates,
         near_duplicates=tally.bucket.near_duplicates,
         dropped_without_labels=tally.dropped,

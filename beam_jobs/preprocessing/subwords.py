@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
 from beam_jobs.contract.dataset_config import TextConfig, VocabularyConfig
-from beam_jobs.contract.quiet import load_tensorflow
+from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE
 from beam_jobs.preprocessing.buckets import Bucket, read_table, tokens_of, write_table
 from beam_jobs.preprocessing.frequencies import Frequencies, MostFrequent, count_documents
@@ -213,7 +213,7 @@ class _ToPieces(beam.DoFn):
 @functools.lru_cache(maxsize=1)
 def _process_tokenizer(text: TextConfig) -> Callable[[list[str]], list[bytes]]:
     """Analyzed texts of words -> of pieces: one graph a process, whatever the number of DoFns."""
-    load_tensorflow()
+    import_tensorflow_quietly()
     import tensorflow as tf
 
     from beam_jobs.contract.analyzer import PieceTokenizer

@@ -18,7 +18,7 @@ from beam_jobs.contract.records import RecordSpec
 from beam_jobs.contract.tfrecord import frame
 from beam_jobs.preprocessing.buckets import Bucket, order_keys, read_table
 from beam_jobs.preprocessing.tally import Tally, select
-from beam_jobs.runtime.hashed_file import Described
+from beam_jobs.runtime.hashed_file import HashingWriter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class WriteShard(beam.DoFn):
         examples = 0
         path = FileSystems.join(self.directory, file)
         with FileSystems.create(f"{path}.tmp", mime_type="application/octet-stream") as stream:
-            described = Described(stream)
+            described = HashingWriter(stream)
             with self._compressed(described) as target:
                 for bucket in plan.buckets:
                     for record in self._records(plan, bucket, label_names):
@@ -97,7 +97,7 @@ class WriteShard(beam.DoFn):
             ),
         )
 
-    def _compressed(self, stream: "Described") -> contextlib.AbstractContextManager:
+    def _compressed(self, stream: "HashingWriter") -> contextlib.AbstractContextManager:
         if self.compression == "none":
             return contextlib.nullcontext(stream)
         return gzip.GzipFile(

@@ -4,8 +4,8 @@ import hashlib
 from typing import BinaryIO
 
 
-class Described:
-    """A file being written, with the size and the SHA-256 of what is in it."""
+class HashingWriter:
+    """Writes to a stream and keeps the size and the SHA-256 of what was written."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
@@ -18,4 +18,4 @@ class Described:
         return len(content)
 
     def flush(self) -> None:
-        """GzipFile flushes at its end; the file itself is flushed where it is closed."""
+        """Does nothing: GzipFile calls it at its end, and closing the file flushes it."""

@@ -24,7 +24,7 @@ def watch(
     dataset_dir: Path,
 ) -> Iterator[None]:
     """Shows, until the block ends, how much is read, merged, split into pieces and written. Beam's local runner itself tells only at the end."""
-    with beside(
+    with run_in_background(
         lambda done: _watch(
             done, parts_dir, num_parts, work_dir, num_buckets, has_pieces, dataset_dir
         )
@@ -33,7 +33,7 @@ def watch(
 
 
 @contextlib.contextmanager
-def beside(watch: Callable[[threading.Event], None]) -> Iterator[None]:
+def run_in_background(watch: Callable[[threading.Event], None]) -> Iterator[None]:
     """Runs `watch` in a thread while the block runs; the event it receives is set at the block's end, and it must then return."""
     done = threading.Event()
     watcher = threading.Thread(target=watch, args=(done,), daemon=True)

@@ -8,7 +8,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.runners.runner import PipelineResult
 
-from beam_jobs.runtime import counters
+from beam_jobs.runtime import document_counters
 
 _NAMESPACE = "multihot.cost_us"
 
@@ -70,7 +70,10 @@ _END = object()
 def report(result: PipelineResult) -> str | None:
     """One line with the seconds of each step, the most expensive first; None where the runner keeps no counters."""
     try:
-        seconds = {step: spent / 1e6 for step, spent in counters.values(result, _NAMESPACE).items()}
+        seconds = {
+            step: spent / 1e6
+            for step, spent in document_counters.values(result, _NAMESPACE).items()
+        }
     except NotImplementedError:
         return None
     steps = ", ".join(

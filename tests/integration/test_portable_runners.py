@@ -49,7 +49,7 @@ class Made:
 # A job module as --module takes it: the preprocessing job, which also writes down what Beam's metrics say.
 COUNTING_JOB = """
 import json
-from beam_jobs.runtime import counters, runners
+from beam_jobs.runtime import document_counters, runners
 from beam_jobs import preprocess
 
 run = runners.run
@@ -57,7 +57,7 @@ run = runners.run
 def counted_run(pipeline):
     result = run(pipeline)
     with open("counted.json", "w") as stream:
-        json.dump(counters.values(result, counters.DOCUMENTS), stream)
+        json.dump(document_counters.values(result), stream)
     return result
 
 runners.run = counted_run

@@ -7,7 +7,7 @@ import pytest
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.preprocessing.job import preprocess
-from beam_jobs.runtime import counters, runners
+from beam_jobs.runtime import document_counters, runners
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_metrics_count_what_the_manifest_counts(tmp_path, monkeypatch, mode):
     counts = manifests.load(tmp_path / "dataset").counts
     expected = counts.model_dump() | {"rejected": sum(counts.rejected.values())}
     del expected["written_without_labels"]  # those that are written have been counted
-    assert counters.values(results[0], counters.DOCUMENTS) == expected
+    assert document_counters.values(results[0]) == expected
     assert all(expected.values()), expected  # every counter has something to count here

@@ -1,19 +1,23 @@
-"""Beam metrics of a job: documents by what becomes of them, named as in the manifest, while the runner works on them."""
+"""Beam counters of the documents read, rejected, merged, dropped and written, by the names that
+the manifest gives them. They can be watched while a runner works.
+"""
 
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.runners.runner import PipelineResult
 
-DOCUMENTS = "multihot.documents"
+NAMESPACE = "multihot.documents"
 
 
-def count(**documents: int) -> None:
-    """Adds to the counters of documents; to be called within a DoFn."""
+def increment(**documents: int) -> None:
+    """Adds to counters of documents; to be called within a DoFn."""
     for name, number in documents.items():
-        Metrics.counter(DOCUMENTS, name).inc(number)
+        Metrics.counter(NAMESPACE, name).inc(number)
 
 
-def values(result: PipelineResult, namespace: str) -> dict[str, int]:
-    """The counters of a namespace, summed over steps. A runner that tries a bundle again may count it twice.
+def values(result: PipelineResult, namespace: str = NAMESPACE) -> dict[str, int]:
+    """The counters of a namespace, summed over steps.
+
+    A runner that retries a bundle may count it twice.
 
     Raises:
       NotImplementedError: the runner keeps no counters.
