@@ -46,7 +46,7 @@ from trainer.data.input_pipeline import make_vectorizer, train_batches  # noqa: 
 from trainer.data.shards import plan_split  # noqa: E402
 from trainer.experiment import assemble  # noqa: E402
 from trainer.losses import losses  # noqa: E402
-from trainer.training import optimizers  # noqa: E402
+from trainer.training.optimizers import build_optimizer  # noqa: E402
 from trainer.training.train_step import make_train_steps  # noqa: E402
 
 WORDS, VOCABULARY, LABELS, DIM, BATCH_SIZE = 150, 50_000, 54, 128, 256
@@ -221,9 +221,9 @@ class Trained:
             experiment.dataset, "train", num_workers=1, global_batch_size=train.batch_size
         )
         with experiment.strategy.scope():
-            optimizer = optimizers.build(config.optimizer)
+            optimizer = build_optimizer(config.optimizer)
             optimizer.build(experiment.model.trainable_variables)
-        loss = losses.build_loss(config.loss, **experiment.label_counts)
+        loss = losses.build_loss(config.loss, **experiment.loss_statistics)
         sizes = {"num_labels": experiment.dataset.num_labels, "global_batch_size": train.batch_size}
         self._steps = make_train_steps(
             experiment.strategy, experiment.model, optimizer, loss=loss, **sizes

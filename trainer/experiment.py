@@ -20,7 +20,8 @@ from trainer.data.folds import take_fold, with_fold_directories
 from trainer.data.input_pipeline import make_vectorizer
 from trainer.distribution.cluster import with_platform_directories
 from trainer.distribution.strategy import check_agreement, make_strategy
-from trainer.losses import label_weights, prior_correction
+from trainer.losses import label_weights
+from trainer.losses.prior_correction import prior_correction, undo_loss_weighting
 from trainer.models import VocabularyStatistics, build_model
 from trainer.runs.checkpoints import Checkpoints, RunState
 
@@ -43,22 +44,22 @@ class Experiment:
         return Path(self.config.train.run_dir)
 
     @property
-    def label_counts(self) -> dict[str, Any]:
+    def loss_statistics(self) -> dict[str, Any]:
         """What the loss needs to know of the labels; keyword arguments of the functions of `trainer.losses.losses`."""
         return {
-            "positives": self.dataset.positives("train"),
-            "num_documents": self.dataset.examples("train"),
+            "positives": self.dataset.label_counts("train"),
+            "num_documents": self.dataset.num_examples("train"),
             "label_names": self.dataset.label_names,
         }
 
     @functools.cached_property
-    def _calibration_shift(self) -> np.ndarray:
-        return prior_correction.calibration_shift(self.config.loss, **self.label_counts)
+    def _prior_correction(self) -> np.ndarray:
+        return prior_correction(self.config.loss, **self.loss_statistics)
 
     def log_odds(self, logits: tf.Tensor) -> tf.Tensor:
         """The model's logits [batch, labels] -> log-odds, float32 [batch, labels], from which what the loss's weighting does is undone."""
-        return prior_correction.calibrated_logits(
-            self.config.loss, logits, shift=tf.constant(self._calibration_shift)
+        return undo_loss_weighting(
+            self.config.loss, logits, correction=tf.constant(self._prior_correction)
         )
 
     def scores(self, tokens: tf.RaggedTensor) -> tf.Tensor:
@@ -91,12 +92,12 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
     statistics = VocabularyStatistics(
         size=len(dataset.vocabulary),
         document_counts=dataset.document_counts,
-        num_documents=dataset.examples("train"),
+        num_documents=dataset.num_examples("train"),
         tokens=dataset.vocabulary,
         ngrams=dataset.ngrams,
         ngram_document_counts=dataset.ngram_document_counts,
     )
-    bias = label_weights.output_bias(dataset.positives("train"), dataset.examples("train"))
+    bias = label_weights.output_bias(dataset.label_counts("train"), dataset.num_examples("train"))
     with strategy.scope(), _computing_in(config.train.precision if for_training else "float32"):
         model = build_model(
             config.model,

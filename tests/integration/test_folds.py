@@ -55,7 +55,7 @@ def test_each_document_validates_in_one_fold_and_trains_in_the_others(dataset):
         of_fold = take_fold(dataset, fold=fold, folds=FOLDS)
         train, validation = _records(of_fold, "train"), _records(of_fold, "validation")
         assert train | validation == everything and not train.keys() & validation.keys()
-        assert (of_fold.examples("train"), of_fold.examples("validation")) == (
+        assert (of_fold.num_examples("train"), of_fold.num_examples("validation")) == (
             len(train),
             len(validation),
         )
@@ -71,7 +71,7 @@ def test_positives_are_those_of_the_new_splits(dataset):
         for split in ("train", "validation", "test"):
             ids = [i for row in _records(of_fold, split).values() for i in row]
             np.testing.assert_array_equal(
-                of_fold.positives(split), np.bincount(ids, minlength=of_fold.num_labels)
+                of_fold.label_counts(split), np.bincount(ids, minlength=of_fold.num_labels)
             )
         assert of_fold.label_names == dataset.label_names
 
@@ -99,11 +99,11 @@ def test_a_fold_is_a_run_of_its_own_through_every_stage(place, dataset):
             cwd=place,
         )
     of_fold = take_fold(dataset, fold=1, folds=FOLDS)
-    assert f"{of_fold.examples('train'):,} documents" in output["train"]
+    assert f"{of_fold.num_examples('train'):,} documents" in output["train"]
     run = place / "out/small/run"
     assert [path.name for path in run.iterdir()] == ["fold-1"]
     evaluation = json.loads((run / "fold-1/evaluation-test.json").read_text())
-    assert evaluation["documents"] == dataset.examples("test")
+    assert evaluation["documents"] == dataset.num_examples("test")
     assert (place / "out/small/model/fold-1").is_dir()
     saved = load_config(run / "fold-1/config.yaml")
     assert saved.train.fold == 1 and saved.train.run_dir.endswith("run/fold-1")

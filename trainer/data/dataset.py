@@ -27,7 +27,7 @@ class Dataset:
     directory: Path
     manifest: Manifest
 
-    def examples(self, split: str) -> int:
+    def num_examples(self, split: str) -> int:
         """Documents in a split."""
         return self.manifest.splits[split].examples
 
@@ -54,7 +54,7 @@ class Dataset:
         """By label id."""
         return [label["name"] for label in self.labels]
 
-    def positives(self, split: str) -> np.ndarray:
+    def label_counts(self, split: str) -> np.ndarray:
         """int64 [labels]: documents of the split with each label."""
         return np.array([label["positives"][split] for label in self.labels], np.int64)
 

@@ -12,7 +12,7 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import ShardInfo, SplitInfo
 from trainer.data.dataset import Dataset, compression_of
-from trainer.data.shards import naming_corrupt_shards, share_out
+from trainer.data.shards import assign_shards, explain_corrupt_shards
 
 
 class FoldDataset(Dataset):
@@ -37,7 +37,7 @@ class FoldDataset(Dataset):
 
     def _count_labels(self, shards: Sequence[str]) -> np.ndarray:
         counts = np.zeros(self.num_labels, np.int64)
-        with naming_corrupt_shards(self, "validation"):
+        with explain_corrupt_shards(self, "validation"):
             for records in tf.data.TFRecordDataset(
                 list(shards), compression_type=compression_of(shards)
             ).batch(4096):
@@ -69,7 +69,7 @@ def take_fold(dataset: Dataset, *, fold: int, folds: int) -> FoldDataset:
             f"train.folds: received {folds}, and the train and validation splits have {len(pool)} shards with documents; "
             f"expected at most as many folds: preprocess again with output.shards={folds} or more"
         )
-    held_out = set(share_out([shard.examples for shard in pool], folds)[fold])
+    held_out = set(assign_shards([shard.examples for shard in pool], folds)[fold])
 
     def split(shards: list[ShardInfo], like: str) -> SplitInfo:
         return splits[like].model_copy(

@@ -24,7 +24,7 @@ def multi_hot(label_ids: tf.RaggedTensor, num_labels: int) -> tf.Tensor:
 
 
 def label_groups(positives: np.ndarray) -> dict[str, np.ndarray]:
-    """Label ids in `head`, `mid` and `tail`, see `plan_text`; the most frequent come first, ties by id."""
+    """Label ids in `head`, `mid` and `tail`, see `describe_loss`; the most frequent come first, ties by id."""
     order = np.argsort(-np.asarray(positives), kind="stable")
     before = np.cumsum(np.asarray(positives)[order]) - np.asarray(positives)[order]
     total = max(1, int(np.sum(positives)))

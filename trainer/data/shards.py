@@ -13,7 +13,7 @@ from beam_jobs.contract.errors import UserError
 from trainer.data.dataset import Dataset
 
 # Workers share out whole shards if none then has to take more steps than this fraction above the mean.
-MOST_IMBALANCE = 0.05
+MAX_IMBALANCE = 0.05
 _CRC_MASK_DELTA = 0xA282EAD8
 
 
@@ -58,14 +58,14 @@ def plan_split(
       global_batch_size: examples a step, over all workers.
       shard_by: "file", "example", or "auto": by file if every worker can have shards and their counts come out close to equal.
     """
-    steps = num_steps(dataset.examples(split), global_batch_size)
+    steps = num_steps(dataset.num_examples(split), global_batch_size)
     if num_workers == 1 or shard_by == "example":
         return SplitPlan(steps, None)
     sizes = [shard.examples for shard in dataset.manifest.splits[split].shards]
-    shares = share_out(sizes, num_workers)
+    shares = assign_shards(sizes, num_workers)
     most = max(sum(sizes[i] for i in share) for share in shares)
     if shard_by == "auto" and (
-        not all(shares) or most > (1 + MOST_IMBALANCE) * sum(sizes) / num_workers
+        not all(shares) or most > (1 + MAX_IMBALANCE) * sum(sizes) / num_workers
     ):
         return SplitPlan(steps, None)
     paths = dataset.shards(split)
@@ -75,7 +75,7 @@ def plan_split(
     )
 
 
-def share_out(sizes: Sequence[int], num_workers: int) -> list[list[int]]:
+def assign_shards(sizes: Sequence[int], num_workers: int) -> list[list[int]]:
     """Indices of the non-empty shards by worker, each shard once: the largest first, to who has least (Graham 1969, LPT rule)."""
     shares: list[list[int]] = [[] for _ in range(num_workers)]
     totals = [0] * num_workers
@@ -128,7 +128,7 @@ def describe_corruption(dataset: Dataset, split: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def naming_corrupt_shards(dataset: Dataset, split: str) -> Iterator[None]:
+def explain_corrupt_shards(dataset: Dataset, split: str) -> Iterator[None]:
     """Turns TensorFlow's DataLossError, which names no file, into a UserError that names file and offset."""
     try:
         yield

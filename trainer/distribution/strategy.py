@@ -134,6 +134,32 @@ def sum_over_workers(strategy: tf.distribute.Strategy, values: Any) -> Any:
     return tf.nest.map_structure(lambda value: total(tf.constant(value)), values)
 
 
+def gather_over_workers(strategy: tf.distribute.Strategy, values: Any) -> list[Any]:
+    """The values of every worker, by worker index. Every worker must call it, at the same place.
+
+    `sum_over_workers` is the only collective that is needed: each worker adds an array of zeros in which only the row of its own index is set.
+
+    Args:
+      strategy: the run's.
+      values: nested NumPy arrays or numbers, of the same structure, shapes and dtypes on all workers.
+
+    Returns:
+      As many structures of NumPy arrays as there are workers, equal on all workers; with one worker [values].
+    """
+    workers, worker = num_workers(strategy), worker_index(strategy)
+    if workers == 1:
+        return [values]
+
+    def in_own_row(value):
+        value = np.asarray(value)
+        rows = np.zeros((workers, *value.shape), value.dtype)
+        rows[worker] = value
+        return rows
+
+    gathered = sum_over_workers(strategy, tf.nest.map_structure(in_own_row, values))
+    return [tf.nest.map_structure(lambda rows, i=i: rows[i], gathered) for i in range(workers)]
+
+
 def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) -> None:
     """Raises UserError unless a number below 2**48 is the same on all workers; every worker must call it."""
     workers = num_workers(strategy)
@@ -145,7 +171,7 @@ def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) 
 
 
 @contextlib.contextmanager
-def naming_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+def explain_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Ends the process with one message and status 1 where TensorFlow says that another worker has gone."""
     try:
         yield

@@ -26,7 +26,7 @@ _BATCH_DOCUMENTS = 1024
 def check_fits(dataset: Dataset) -> None:
     """Raises UserError where a dataset is too large for `linear_baseline`."""
     documents, labels, tokens = (
-        dataset.examples("train"),
+        dataset.num_examples("train"),
         dataset.num_labels,
         len(dataset.vocabulary),
     )
@@ -78,8 +78,8 @@ def linear_baseline(
         histogram += classification.score_histogram(*batch, num_bins=bins).numpy()
     thresholds = tune(histogram, min_positives=config.min_positives)
     propensities = ranking.propensities(
-        dataset.positives("train"),
-        dataset.examples("train"),
+        dataset.label_counts("train"),
+        dataset.num_examples("train"),
         a=config.propensity_a,
         b=config.propensity_b,
     )

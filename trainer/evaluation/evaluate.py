@@ -49,7 +49,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
     experiment = assemble(config)
     restore_best(experiment)
     dataset = experiment.dataset
-    splits = [split for split in ("validation", "test") if dataset.examples(split)]
+    splits = [split for split in ("validation", "test") if dataset.num_examples(split)]
     if not splits:
         raise UserError(
             f"the dataset {dataset.directory} has neither validation nor test documents; look at `splits`"
@@ -58,7 +58,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
         check_fits(dataset)
     evaluator = Evaluator(experiment)
     thresholds, calibration, errors = _tune(experiment, evaluator)
-    chosen = error_analysis.confusion_labels(errors, dataset.positives("train"))
+    chosen = error_analysis.confusion_labels(errors, dataset.label_counts("train"))
     counts = {
         split: evaluator.measure(split, thresholds, calibration, chosen=chosen) for split in splits
     }
@@ -150,7 +150,7 @@ def _describe(
     more_systems: Mapping[str, Counts],
 ) -> dict[str, Any]:
     config, dataset = experiment.config, experiment.dataset
-    documents, train_positives = dataset.examples(split), dataset.positives("train")
+    documents, train_positives = dataset.num_examples(split), dataset.label_counts("train")
     auc, auc_error = score_histograms.roc_auc(counts["log_odds"])
     precision, precision_error = score_histograms.average_precision(counts["log_odds"])
     groups = label_groups(train_positives)
@@ -163,7 +163,7 @@ def _describe(
         "labels": dataset.num_labels,
         "thresholds": {
             "tuned_on": "validation",
-            "documents": dataset.examples("validation"),
+            "documents": dataset.num_examples("validation"),
             "min_positives": config.evaluate.min_positives,
             "global": thresholds.global_threshold,
             "top_k": thresholds.top_k,
@@ -235,11 +235,11 @@ def _per_label(
     group_of = np.empty(dataset.num_labels, object)
     for name, ids in groups.items():
         group_of[ids] = name
-    weights, _ = label_weights.label_weights(experiment.config.loss, **experiment.label_counts)
+    weights, _ = label_weights.label_weights(experiment.config.loss, **experiment.loss_statistics)
     columns = {
         "name": dataset.label_names,
         "group": group_of.tolist(),
-        "train_positives": dataset.positives("train").tolist(),
+        "train_positives": dataset.label_counts("train").tolist(),
         "loss_weight": weights.tolist(),
         "threshold": thresholds.per_label_thresholds,
         "roc_auc": _none_for_nan(roc_auc),

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from trainer.data.input_pipeline import Batch, delete_in_background, evaluation_batches
 from trainer.data.labels import multi_hot
-from trainer.data.shards import naming_corrupt_shards, plan_split
+from trainer.data.shards import explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import num_workers, sum_over_workers, worker_index
 from trainer.evaluation import error_analysis, slices
 from trainer.experiment import Experiment
@@ -103,11 +103,13 @@ class Evaluator:
           and before what the loss's weighting does is undone; slices; bootstrap: by name; confusions; errors: `trainer.evaluation.error_analysis.surest`.
         """
         experiment, config = self._experiment, self._experiment.config.evaluate
-        train_positives = experiment.dataset.positives("train")
-        frequent, frequency = _most_frequent(train_positives, experiment.dataset.examples("train"))
+        train_positives = experiment.dataset.label_counts("train")
+        frequent, frequency = _most_frequent(
+            train_positives, experiment.dataset.num_examples("train")
+        )
         propensities = ranking.propensities(
             train_positives,
-            experiment.dataset.examples("train"),
+            experiment.dataset.num_examples("train"),
             a=config.propensity_a,
             b=config.propensity_b,
         )
@@ -243,7 +245,7 @@ class Evaluator:
             annotate=annotate,
         )
         iterators = [iter(batches)]
-        with naming_corrupt_shards(dataset, split):
+        with explain_corrupt_shards(dataset, split):
             for _ in range(plan.steps):
                 result = tf.nest.map_structure(
                     strategy.experimental_local_results, step(iterators[0])

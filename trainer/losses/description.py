@@ -10,10 +10,10 @@ from beam_jobs.contract.training_config import (
 )
 from trainer.data.labels import label_groups
 from trainer.losses.label_weights import label_weights
-from trainer.losses.prior_correction import calibration_shift
+from trainer.losses.prior_correction import prior_correction
 
 
-def plan_text(
+def describe_loss(
     config: LossConfig,
     *,
     positives: np.ndarray,
@@ -28,7 +28,7 @@ def plan_text(
     weights = label_weights(
         config, positives=positives, num_documents=num_documents, label_names=label_names
     )
-    shift = calibration_shift(
+    shift = prior_correction(
         config, positives=positives, num_documents=num_documents, label_names=label_names
     )
     hidden = {"name"} if config.negatives == "sampled" else {"name", "negatives", "num_sampled"}

@@ -17,7 +17,7 @@ from beam_jobs.contract.training_config import (
     WeightedBceConfig,
 )
 from trainer.losses.label_weights import MIN_COUNT, label_weights
-from trainer.losses.prior_correction import calibration_shift
+from trainer.losses.prior_correction import prior_correction
 from trainer.losses.sampled_negatives import Candidates
 
 # (labels [batch, labels], logits float32 [batch, labels], document weights float32 [batch], candidates or None) -> float32 [batch]
@@ -89,7 +89,7 @@ def build_loss(
 
     if isinstance(config, DistributionBalancedConfig):
         bias = tf.constant(
-            calibration_shift(
+            prior_correction(
                 config, positives=positives, num_documents=num_documents, label_names=label_names
             )
         )

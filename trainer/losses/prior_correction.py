@@ -17,7 +17,7 @@ from trainer.losses.label_weights import label_weights, output_bias
 _LOG_TINY = -80.0  # exp of it is still a normal float32
 
 
-def calibration_shift(
+def prior_correction(
     config: LossConfig,
     *,
     positives: np.ndarray,
@@ -30,7 +30,7 @@ def calibration_shift(
     log(w- / w+), exact at every p (Elkan 2001, The foundations of cost-sensitive learning, theorem 2). For the
     distribution-balanced loss it is `bias_scale` times the log-odds, which training adds to the logits (Wu et al. 2020,
     equation 8, with the sign of the authors' code). Focusing, label smoothing and weights by document are no shift; for the
-    first two see `calibrated_logits`.
+    first two see `undo_loss_weighting`.
     """
     if isinstance(config, DistributionBalancedConfig):
         return np.float32(config.bias_scale) * output_bias(positives, num_documents)
@@ -40,7 +40,9 @@ def calibration_shift(
     return np.log(negative.astype(np.float64) / positive).astype(np.float32)
 
 
-def calibrated_logits(config: LossConfig, logits: tf.Tensor, *, shift: tf.Tensor) -> tf.Tensor:
+def undo_loss_weighting(
+    config: LossConfig, logits: tf.Tensor, *, correction: tf.Tensor
+) -> tf.Tensor:
     """The log-odds that a model trained with the loss means by its logits, float32 [batch, labels].
 
     The expected loss p * positive(z) + (1 - p) * negative(z) is least where p / (1 - p) = negative'(z) / -positive'(z), so
@@ -51,7 +53,7 @@ def calibrated_logits(config: LossConfig, logits: tf.Tensor, *, shift: tf.Tensor
     Args:
       config: the loss.
       logits: [batch, labels], of the trained model.
-      shift: float32 [labels], `calibration_shift` of the same loss.
+      correction: float32 [labels], `prior_correction` of the same loss.
     """
     logits = tf.cast(logits, tf.float32)
     if isinstance(config, AsymmetricConfig):
@@ -59,15 +61,15 @@ def calibrated_logits(config: LossConfig, logits: tf.Tensor, *, shift: tf.Tensor
             _log_slope_ratio(
                 logits, config.gamma_positive, config.gamma_negative, config.probability_shift
             )
-            + shift
+            + correction
         )
     elif isinstance(config, FocalConfig | ClassBalancedConfig):
-        logits = _log_slope_ratio(logits, config.gamma, config.gamma) + shift
+        logits = _log_slope_ratio(logits, config.gamma, config.gamma) + correction
     elif isinstance(config, DistributionBalancedConfig):
-        z, scaled = logits + shift, config.negative_scale * (logits + shift)
+        z, scaled = logits + correction, config.negative_scale * (logits + correction)
         logits = _log_negative_slope(scaled, config.gamma) - _log_positive_slope(z, config.gamma)
     else:
-        logits = logits + shift
+        logits = logits + correction
     if config.label_smoothing:
         half = config.label_smoothing / 2
         positive = tf.math.log(tf.maximum(tf.sigmoid(logits) - half, np.exp(_LOG_TINY)))

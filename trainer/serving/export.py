@@ -57,7 +57,7 @@ def export(config: Config) -> None:
         "best_validation_micro_f1": state.best_micro_f1,
     }
     origin |= {"weights": weights, "calibration": calibration.method}
-    if weights != "float32" and dataset.examples("validation"):
+    if weights != "float32" and dataset.num_examples("validation"):
         whole = _serving_module(config, dataset, thresholds, ModelScorer(experiment, calibration))
         origin["validation"] = {
             name: _validation_f1(dataset, each)
@@ -98,7 +98,7 @@ def export_average(config: Config, models: Sequence[str], weights: Sequence[floa
             f"--weights: received {list(weights)} for {len(models)} models, expected a number of 0 or more for each, not all 0"
         )
     dataset = open_dataset(config)
-    if not dataset.examples("validation"):
+    if not dataset.num_examples("validation"):
         raise UserError(
             f"--average: the dataset {dataset.directory} has no validation split, on which the ensemble's thresholds are tuned"
         )

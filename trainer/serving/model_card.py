@@ -90,7 +90,7 @@ def _model(config: Config, origin: Mapping[str, Any]) -> str:
 
 
 def _thresholds(config: Config, dataset: Dataset, thresholds: Thresholds) -> str:
-    tuned_on = f"{dataset.examples('validation'):,} documents of the validation split"
+    tuned_on = f"{dataset.num_examples('validation'):,} documents of the validation split"
     if config.export.threshold == "global":
         return f"A label is assigned from a score of {thresholds.global_threshold:.3f} on, tuned on {tuned_on} for micro-F1."
     own = np.array(thresholds.per_label_thresholds)
@@ -102,7 +102,7 @@ def _thresholds(config: Config, dataset: Dataset, thresholds: Thresholds) -> str
 
 
 def _limits(config: Config, dataset: Dataset) -> str:
-    positives = dataset.positives("train")
+    positives = dataset.label_counts("train")
     few = int((positives < _FEW_DOCUMENTS).sum())
     unknown = (
         "are not in its vocabulary"
@@ -118,7 +118,7 @@ def _limits(config: Config, dataset: Dataset) -> str:
         lines.append(f"- Of a longer text only the first {most:,} tokens are read.")
     if (most := getattr(config.model, "max_tokens", None)) is not None:
         lines.append(f"- The model reads at most {most:,} of them.")
-    if dataset.examples("test") == 0:
+    if dataset.num_examples("test") == 0:
         lines.append(
             "- There was no test split: no number here was measured on documents that decided nothing."
         )

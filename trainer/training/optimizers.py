@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contract.training_config import OptimizerConfig
-from trainer.training import schedules
+from trainer.training.schedules import build_schedule
 
 # Parts of the names of weights that do not decay. Embeddings do not: rows that a batch does not use would.
 _NO_WEIGHT_DECAY = ["bias", "gamma", "beta", "embeddings", "positions"]
@@ -17,7 +17,7 @@ _FIRST_LOSS_SCALE = 2.0**15
 _LOSS_SCALE_GROWTH_STEPS = 2000  # both as in Keras's LossScaleOptimizer
 
 
-def build(
+def build_optimizer(
     config: OptimizerConfig, *, total_steps: int | None = None, scales_loss: bool = False
 ) -> keras.optimizers.Optimizer:
     """The optimizer that the config section `optimizer` describes.
@@ -40,7 +40,7 @@ def build(
         else config.weight_decay
     )
     options: dict[str, Any] = {
-        "learning_rate": schedules.build(config, total_steps=total_steps),
+        "learning_rate": build_schedule(config, total_steps=total_steps),
         "weight_decay": decay or None,
     }
     if config.name == "adamw":

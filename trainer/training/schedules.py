@@ -8,7 +8,7 @@ from keras import ops
 from beam_jobs.contract.training_config import OptimizerConfig
 
 
-def build(
+def build_schedule(
     config: OptimizerConfig, *, total_steps: int | None
 ) -> keras.optimizers.schedules.LearningRateSchedule | float:
     """The learning rate that the config section `optimizer` describes: a number where it does not change.

@@ -19,26 +19,28 @@ from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.progress import ProgressLine
 from beam_jobs.contract.training_config import OptimizerConfig, SequenceModel
 from trainer.data.input_pipeline import delete_in_background, train_batches
-from trainer.data.shards import describe_corruption, naming_corrupt_shards, plan_split
+from trainer.data.shards import describe_corruption, explain_corrupt_shards, plan_split
 from trainer.distribution.cluster import log_dir
 from trainer.distribution.strategy import (
     check_agreement,
     describe,
+    explain_lost_workers,
     is_chief,
-    naming_lost_workers,
     num_workers,
     sum_over_workers,
 )
 from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import Experiment, assemble
 from trainer.files import write_atomically
-from trainer.losses import description, losses
+from trainer.losses import losses
+from trainer.losses.description import describe_loss
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.metrics import thresholds
 from trainer.runs.checkpoints import Checkpoints, RunState
 from trainer.runs.layout import CONFIG, DATASET_MANIFEST, HISTORY
 from trainer.training import optimizers
 from trainer.training.callbacks import Callbacks, epoch_logs, make_callbacks
+from trainer.training.optimizers import build_optimizer
 from trainer.training.signals import StopRequest, exit_status
 from trainer.training.train_step import make_train_steps
 
@@ -67,7 +69,7 @@ def train(config: Config, *, fresh: bool = False) -> None:
       UserError: dataset, strategy or run directory do not fit the config, a shard is corrupt, or the loss is no number any more.
     """
     experiment = assemble(config, for_training=True)
-    with naming_lost_workers(experiment.strategy):
+    with explain_lost_workers(experiment.strategy):
         _train(experiment, fresh=fresh)
 
 
@@ -84,7 +86,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
     _open_run_together(experiment, fresh=fresh)
 
     # --- what is trained -----------------------------------------------------------
-    examples = dataset.examples("train")
+    examples = dataset.num_examples("train")
     plan = plan_split(
         dataset,
         "train",
@@ -93,7 +95,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
         shard_by=config.train.shard_by,
     )
     with strategy.scope():
-        optimizer = optimizers.build(
+        optimizer = build_optimizer(
             config.optimizer,
             total_steps=config.train.epochs * plan.steps,
             scales_loss=config.train.precision == "float16",
@@ -106,7 +108,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
         strategy,
         experiment.model,
         optimizer,
-        loss=losses.build_loss(config.loss, **experiment.label_counts),
+        loss=losses.build_loss(config.loss, **experiment.loss_statistics),
         num_labels=dataset.num_labels,
         global_batch_size=config.train.batch_size,
         accumulate_steps=config.train.accumulate_steps,
@@ -142,7 +144,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
             + (f"; documents go to workers {plan.order}" if num_workers(strategy) > 1 else ""),
             flush=True,
         )
-        print(description.plan_text(config.loss, **experiment.label_counts), flush=True)
+        print(describe_loss(config.loss, **experiment.loss_statistics), flush=True)
         if state.step:
             print(
                 f"resuming after step {state.step:,} (epoch {state.epoch + 1}, step {state.step_in_epoch} of {plan.steps})",
@@ -175,7 +177,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
             )
             iterators = [iter(batches)]
             callbacks("on_epoch_begin", state.epoch)
-            with _progress(state, config, chief) as line, naming_corrupt_shards(dataset, "train"):
+            with _progress(state, config, chief) as line, explain_corrupt_shards(dataset, "train"):
                 while state.step_in_epoch < plan.steps and not stopped_by:
                     steps = _steps_to_next_stop(state, config, plan.steps)
                     callbacks("on_train_batch_begin", state.step_in_epoch + steps - 1)
@@ -276,7 +278,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
     if chief:
         best = (
             f"; best: epoch {state.best_epoch}, validation micro-F1 {state.best_micro_f1:.4f}"
-            if dataset.examples("validation")
+            if dataset.num_examples("validation")
             else ""
         )
         print(
@@ -295,7 +297,7 @@ def _label_sampler(experiment: Experiment) -> LabelSampler | None:
             "expected `call(tokens, training=False, labels=None)`, labels being the int64 ids of those whose logits it returns"
         )
     return LabelSampler(
-        experiment.dataset.positives("train"),
+        experiment.dataset.label_counts("train"),
         num_sampled=config.loss.num_sampled,
         seed=config.train.seed,
     )
@@ -309,7 +311,7 @@ def _check_config(experiment: Experiment) -> None:
             f"train.batch_size: received {config.train.batch_size}, expected a multiple of train.accumulate_steps x replicas = "
             f"{config.train.accumulate_steps} x {replicas}"
         )
-    if config.optimizer.schedule == "plateau" and not experiment.dataset.examples("validation"):
+    if config.optimizer.schedule == "plateau" and not experiment.dataset.num_examples("validation"):
         raise UserError(
             "optimizer.schedule: received 'plateau', and the dataset has no validation split; expected another schedule, or the split"
         )

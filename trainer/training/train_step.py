@@ -29,7 +29,7 @@ def make_train_steps(
     Args:
       strategy: the model's and the optimizer's.
       model: built; maps tokens to logits [batch, labels].
-      optimizer: of `trainer.training.optimizers.build`, built with the model's trainable variables.
+      optimizer: of `trainer.training.optimizers.build_optimizer`, built with the model's trainable variables.
       loss: of `trainer.losses.losses.build_loss`; padding has weight 0 in it.
       num_labels: the number of labels.
       global_batch_size: the loss is the documents' sum over this, in every step; so the gradient of a last

@@ -33,7 +33,7 @@ class Shards:
             }
         )
 
-    def examples(self, split):
+    def num_examples(self, split):
         return sum(self.sizes)
 
     def shards(self, split):

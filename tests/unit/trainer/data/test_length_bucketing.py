@@ -37,7 +37,7 @@ def shards(tmp_path_factory):
     return types.SimpleNamespace(
         record_spec=RecordSpec(),
         manifest=types.SimpleNamespace(splits={"train": split}),
-        examples=lambda _: sum(SIZES),
+        num_examples=lambda _: sum(SIZES),
         shards=lambda _: [str(directory / f"shard{i}") for i in range(len(SIZES))],
     )
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from beam_jobs.contract.errors import UserError
 from trainer.data.shards import (
+    assign_shards,
     describe_corruption,
+    explain_corrupt_shards,
     first_corruption,
-    naming_corrupt_shards,
     num_steps,
     plan_split,
-    share_out,
 )
 
 
@@ -27,7 +27,7 @@ class Counts:
             splits={"train": types.SimpleNamespace(shards=shards)}
         )
 
-    def examples(self, split):
+    def num_examples(self, split):
         return sum(shard.examples for shard in self.manifest.splits[split].shards)
 
     def shards(self, split):
@@ -36,7 +36,7 @@ class Counts:
 
 @given(sizes=st.lists(st.integers(0, 1000), max_size=40), workers=st.integers(1, 8))
 def test_every_shard_with_examples_goes_to_one_worker_and_none_gets_far_too_much(sizes, workers):
-    shares = share_out(sizes, workers)
+    shares = assign_shards(sizes, workers)
     assert sorted(i for share in shares for i in share) == [
         i for i, size in enumerate(sizes) if size
     ]
@@ -144,7 +144,7 @@ def test_tensorflows_error_becomes_one_that_names_file_and_offset(shard):
     content[2 * RECORD_BYTES + 13] ^= 1
     shard.write_bytes(content)
     dataset = types.SimpleNamespace(shards=lambda split: [str(shard)], directory=shard.parent)
-    with pytest.raises(UserError) as raised, naming_corrupt_shards(dataset, "train"):
+    with pytest.raises(UserError) as raised, explain_corrupt_shards(dataset, "train"):
         list(tf.data.TFRecordDataset(str(shard)))
     assert (
         f"{shard}: the record at byte {2 * RECORD_BYTES} is corrupt: its data do not have the checksum"

@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
+from trainer.distribution import strategy as strategy_module
 from trainer.distribution.strategy import (
     check_agreement,
     describe,
+    gather_over_workers,
     is_chief,
     make_strategy,
     num_workers,
@@ -121,3 +124,32 @@ def test_one_worker_agrees_with_itself():
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     assert sum_over_workers(strategy, {"a": 3}) == {"a": 3}
     check_agreement(strategy, 7, what="a number")
+    assert gather_over_workers(strategy, {"a": 3}) == [{"a": 3}]
+
+
+def test_every_worker_gathers_what_all_have_from_one_sum(monkeypatch):
+    values = [
+        {
+            "ids": np.array([i, -(2**60)]),
+            "nested": {"score": np.float32(i / 3), "empty": np.zeros((0, 2))},
+        }
+        for i in range(3)
+    ]
+    sent = []
+
+    def gather(worker, reduce):
+        monkeypatch.setattr(strategy_module, "num_workers", lambda _: 3)
+        monkeypatch.setattr(strategy_module, "worker_index", lambda _: worker)
+        monkeypatch.setattr(strategy_module, "sum_over_workers", reduce)
+        return gather_over_workers(None, values[worker])
+
+    for worker in range(3):
+        gather(worker, lambda _, rows: sent.append(rows) or rows)
+    total = tf.nest.map_structure(lambda *rows: sum(rows), *sent)
+    for worker in range(3):
+        for gathered, expected in zip(gather(worker, lambda *_: total), values, strict=True):
+            tf.nest.map_structure(np.testing.assert_array_equal, gathered, expected)
+            assert (
+                gathered["ids"].dtype == np.int64
+                and gathered["nested"]["score"].dtype == np.float32
+            )

@@ -14,7 +14,7 @@ class Size:
     num_labels: int = 10
     tokens: int = 1000
 
-    def examples(self, split):
+    def num_examples(self, split):
         return self.documents if split == "train" else 0
 
     @property

@@ -10,7 +10,9 @@ from pydantic import TypeAdapter
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import LossConfig
 from trainer.data.labels import label_groups
-from trainer.losses import description, label_weights, losses, prior_correction
+from trainer.losses import label_weights, losses
+from trainer.losses.description import describe_loss
+from trainer.losses.prior_correction import prior_correction, undo_loss_weighting
 
 POSITIVES = np.array([1, 20, 50, 99, 0])
 COUNTS = {"positives": POSITIVES, "num_documents": 100}
@@ -212,8 +214,8 @@ def test_loss_and_calibration_can_be_traced_by_autograph(values):
     loss = losses.build_loss(config, **COUNTS)
     for function in (
         loss,
-        prior_correction.calibrated_logits,
-        prior_correction.calibration_shift,
+        undo_loss_weighting,
+        prior_correction,
         label_weights.label_weights,
     ):
         tf.autograph.to_graph(function)  # what AutoGraph cannot read it only warns of, at each use
@@ -367,7 +369,9 @@ CALIBRATED = [
 
 @pytest.mark.parametrize("values", CALIBRATED, ids=IDS)
 @pytest.mark.parametrize("probability", [0.06, 0.3, 0.5, 0.9])
-def test_calibrated_logits_invert_the_logit_that_minimises_the_expected_loss(values, probability):
+def test_undo_loss_weighting_inverts_the_logit_that_minimises_the_expected_loss(
+    values, probability
+):
     config = _config(**values)
     grid = np.linspace(-12, 12, 24_001)
     batch = np.tile(grid[:, None], 5)
@@ -381,22 +385,22 @@ def test_calibrated_logits_invert_the_logit_that_minimises_the_expected_loss(val
                 config, labels, alone, np.ones(len(grid))
             )
     best = grid[expected_loss.argmin(0)]
-    shift = prior_correction.calibration_shift(config, **COUNTS)
-    got = prior_correction.calibrated_logits(
-        config, tf.constant(best[None], tf.float32), shift=tf.constant(shift)
+    correction = prior_correction(config, **COUNTS)
+    got = undo_loss_weighting(
+        config, tf.constant(best[None], tf.float32), correction=tf.constant(correction)
     )
     np.testing.assert_allclose(got[0], np.log(probability / (1 - probability)), atol=0.01)
 
 
 @pytest.mark.parametrize("values", CONFIGS, ids=IDS)
-def test_calibrated_logits_are_finite_and_keep_the_order(values):
+def test_undone_logits_are_finite_and_keep_the_order(values):
     config = _config(**values)
     logits = tf.constant(
         np.tile(np.concatenate([[-1000.0], np.linspace(-40, 40, 801), [1000.0]])[:, None], 5),
         tf.float32,
     )
-    got = prior_correction.calibrated_logits(
-        config, logits, shift=tf.constant(prior_correction.calibration_shift(config, **COUNTS))
+    got = undo_loss_weighting(
+        config, logits, correction=tf.constant(prior_correction(config, **COUNTS))
     ).numpy()
     assert np.isfinite(got).all()
     assert (np.diff(got, axis=0) >= -1e-4 * np.abs(got[1:])).all()
@@ -409,10 +413,10 @@ def _expected_calibration_error(labels, scores, bins=15):
     return np.abs(gaps).sum() / labels.size
 
 
-def test_calibration_shift_of_weighted_cross_entropy_is_minus_the_log_of_the_weight():
-    shift = prior_correction.calibration_shift(_config(pos_weight="balanced"), **COUNTS)
-    assert shift.dtype == np.float32
-    np.testing.assert_allclose(shift, -np.log([20, 4, 1, 1, 20]), rtol=1e-6)
+def test_prior_correction_of_weighted_cross_entropy_is_minus_the_log_of_the_weight():
+    correction = prior_correction(_config(pos_weight="balanced"), **COUNTS)
+    assert correction.dtype == np.float32
+    np.testing.assert_allclose(correction, -np.log([20, 4, 1, 1, 20]), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -452,17 +456,15 @@ def test_calibration_brings_down_the_calibration_error_of_a_trained_model(values
 
     descend(tf.constant(expand[:half]), tf.constant(labels[:half]))
     logits = tf.constant(expand[half:]) @ weights
-    shift = tf.constant(
-        prior_correction.calibration_shift(config, positives=positives, num_documents=half)
-    )
-    after = prior_correction.calibrated_logits(config, logits, shift=shift)
+    correction = tf.constant(prior_correction(config, positives=positives, num_documents=half))
+    after = undo_loss_weighting(config, logits, correction=correction)
     errors = [
         _expected_calibration_error(labels[half:], tf.sigmoid(z).numpy()) for z in (logits, after)
     ]
     assert errors[0] > 0.05
     assert errors[1] < 0.35 * errors[0], errors
     if config.name == "weighted_bce":
-        np.testing.assert_allclose(after, logits + shift, rtol=1e-6)
+        np.testing.assert_allclose(after, logits + correction, rtol=1e-6)
         assert errors[1] < 0.02
 
 
@@ -471,9 +473,7 @@ def test_calibration_brings_down_the_calibration_error_of_a_trained_model(values
 
 def test_plan_tells_the_weights_of_head_mid_and_tail_labels():
     positives = np.array([600, 10, 300, 40, 5, 45])
-    plan = description.plan_text(
-        _config(pos_weight="balanced"), positives=positives, num_documents=1000
-    )
+    plan = describe_loss(_config(pos_weight="balanced"), positives=positives, num_documents=1000)
     assert plan.splitlines() == [
         "loss weighted_bce (label_smoothing 0.0, pos_weight balanced, max_pos_weight 20.0, effective_number_beta 0.999)",
         "  head: 1 labels on 600 to 600 of 1,000 documents; mean weight of positives 1.00, of negatives 1.00; logits to be shifted by +0.00",
@@ -498,7 +498,7 @@ def test_every_label_is_in_one_group_and_heads_are_the_fewest_that_hold_half(pos
 
 @pytest.mark.parametrize("values", CONFIGS, ids=IDS)
 def test_plan_names_the_loss_and_its_options(values):
-    plan = description.plan_text(_config(**values), **COUNTS)
+    plan = describe_loss(_config(**values), **COUNTS)
     assert plan.startswith(f"loss {values['name']} (")
     for key, value in values.items():
         assert key == "name" or value is None or f"{key} {value}" in plan

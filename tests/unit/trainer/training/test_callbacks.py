@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import CallbackConfig, OptimizerConfig
-from trainer.training import optimizers
 from trainer.training.callbacks import Callbacks, epoch_logs, make_callbacks
+from trainer.training.optimizers import build_optimizer
 
 
 class Recorder(keras.callbacks.Callback):
@@ -41,7 +41,7 @@ HERE = "tests.unit.trainer.training.test_callbacks"
 def _callbacks(*configs, **optimizer):
     model = keras.Sequential([keras.layers.Dense(1)])
     model.build((None, 1))
-    made = optimizers.build(
+    made = build_optimizer(
         OptimizerConfig(name="sgd", learning_rate=0.5, **optimizer), total_steps=4
     )
     made.build(model.trainable_variables)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import OptimizerConfig
 from trainer.training import optimizers
+from trainer.training.optimizers import build_optimizer
 
 NAMES = get_args(OptimizerConfig.model_fields["name"].annotation)
 
@@ -27,7 +28,7 @@ def _descend(optimizer, steps=3, gradients=None):
 
 def test_each_name_is_another_optimizer():
     results = {
-        name: _descend(optimizers.build(OptimizerConfig(name=name, learning_rate=0.1)))
+        name: _descend(build_optimizer(OptimizerConfig(name=name, learning_rate=0.1)))
         for name in NAMES
     }
     for a in NAMES:
@@ -41,7 +42,7 @@ def test_each_name_is_another_optimizer():
 @pytest.mark.parametrize("name", NAMES)
 def test_learning_rate_scales_the_first_step(name):
     steps = [
-        _descend(optimizers.build(OptimizerConfig(name=name, learning_rate=rate)), steps=1)
+        _descend(build_optimizer(OptimizerConfig(name=name, learning_rate=rate)), steps=1)
         for rate in (1e-3, 2e-3)
     ]
     start = np.linspace(-1, 1, 6).reshape(3, 2)
@@ -105,7 +106,7 @@ def test_every_optimizer_takes_a_row_that_occurs_twice_for_the_sum_of_both(name)
         slices([1, 0], [[6.0, -2.0], [3.0, 3.0]]),
     )
     results = [
-        _descend(optimizers.build(OptimizerConfig(name=name, learning_rate=0.1)), 2, [g] * 2)
+        _descend(build_optimizer(OptimizerConfig(name=name, learning_rate=0.1)), 2, [g] * 2)
         for g in (repeated, summed)
     ]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
@@ -207,7 +208,7 @@ def test_gradients_are_clipped_to_the_norm_of_all_weights_with_repeated_rows_sum
         _embeddings(np.zeros((3, 2))),
         keras.Variable(np.zeros(2, np.float32), name="bias"),
     )
-    optimizer = optimizers.build(OptimizerConfig(name="sgd", learning_rate=1.0, clip_norm=2.0))
+    optimizer = build_optimizer(OptimizerConfig(name="sgd", learning_rate=1.0, clip_norm=2.0))
     optimizer.build([table, bias])
     slices = tf.IndexedSlices(
         scale * tf.constant([[1.0, 0], [2.0, 0], [0, 4.0]]),
@@ -224,7 +225,7 @@ def test_gradients_are_clipped_to_the_norm_of_all_weights_with_repeated_rows_sum
 
 def test_a_gradient_that_is_no_number_is_not_hidden_by_clipping():
     weights = keras.Variable(np.zeros(2, np.float32))
-    optimizer = optimizers.build(OptimizerConfig(name="sgd", clip_norm=1.0))
+    optimizer = build_optimizer(OptimizerConfig(name="sgd", clip_norm=1.0))
     optimizer.build([weights])
     optimizer.apply([tf.constant([np.inf, 1.0])], [weights])
     assert np.isnan(weights.numpy()).any()
@@ -237,7 +238,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(name):
             keras.Variable(np.ones((2, 2), np.float32), name=n)
             for n in ("kernel", "bias", "gamma", "beta", "embeddings")
         ]
-        optimizer = optimizers.build(OptimizerConfig(name=name, learning_rate=0.1, **config))
+        optimizer = build_optimizer(OptimizerConfig(name=name, learning_rate=0.1, **config))
         optimizer.build(variables)
         optimizer.apply([tf.zeros([2, 2])] * 5, variables)
         return {v.name: v.numpy()[0, 0] for v in variables}
@@ -256,7 +257,7 @@ def test_schedule_sets_the_rate_of_each_step():
         name="sgd", learning_rate=1.0, schedule="linear", warmup_fraction=0.5, final_fraction=0.5
     )
     optimizer, weights = (
-        optimizers.build(config, total_steps=4),
+        build_optimizer(config, total_steps=4),
         keras.Variable(np.zeros(1, np.float32)),
     )
     optimizer.build([weights])
@@ -270,7 +271,7 @@ def test_schedule_sets_the_rate_of_each_step():
 
 def test_averaged_weights_are_the_moving_average_and_are_taken_back():
     optimizer, weights = (
-        optimizers.build(OptimizerConfig(name="sgd", learning_rate=1.0, ema_momentum=0.75)),
+        build_optimizer(OptimizerConfig(name="sgd", learning_rate=1.0, ema_momentum=0.75)),
         keras.Variable(np.zeros(1, np.float32)),
     )
     optimizer.build([weights])
@@ -294,7 +295,7 @@ def test_averaged_weights_are_the_moving_average_and_are_taken_back():
 
 def test_without_averages_the_weights_stay():
     optimizer, weights = (
-        optimizers.build(OptimizerConfig(name="sgd")),
+        build_optimizer(OptimizerConfig(name="sgd")),
         keras.Variable(np.zeros(1, np.float32)),
     )
     optimizer.build([weights])
@@ -308,7 +309,7 @@ def test_without_averages_the_weights_stay():
 
 def _scaled(**config):
     table, bias = _embeddings(np.ones((3, 2))), keras.Variable(np.ones(2, np.float32), name="bias")
-    optimizer = optimizers.build(
+    optimizer = build_optimizer(
         OptimizerConfig(name="sgd", learning_rate=0.5, **config), scales_loss=True
     )
     optimizer.build([table, bias])
@@ -363,7 +364,7 @@ def test_at_the_least_scale_a_run_that_diverges_shows_in_its_weights():
 def test_the_rate_factor_of_a_plateau_scales_the_step_and_the_warm_up():
     config = OptimizerConfig(name="sgd", learning_rate=1.0, schedule="plateau", warmup_fraction=0.5)
     optimizer, weights = (
-        optimizers.build(config, total_steps=4),
+        build_optimizer(config, total_steps=4),
         keras.Variable(np.zeros(1, np.float32)),
     )
     optimizer.build([weights])
@@ -388,11 +389,12 @@ import keras, numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 from beam_jobs.contract.training_config import OptimizerConfig
 from trainer.training import optimizers
+from trainer.training.optimizers import build_optimizer
 
 def train(config, strategy, rows_of_replica):
     with strategy.scope():
         table, bias = keras.Variable(np.ones((4, 2), np.float32), name="embeddings"), keras.Variable(np.ones(2, np.float32), name="bias")
-        optimizer = optimizers.build(config, total_steps=3)
+        optimizer = build_optimizer(config, total_steps=3)
         optimizer.build([table, bias])
     def step(rows):
         values = tf.cast(rows, tf.float32)[:, None] * [[1.0, -2.0]] + 1

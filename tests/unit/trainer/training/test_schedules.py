@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract.training_config import OptimizerConfig
-from trainer.training import schedules
+from trainer.training.schedules import WarmUpThenDecay, build_schedule
 
 
 def _rates(config, total_steps, steps=None):
-    schedule = schedules.build(
+    schedule = build_schedule(
         OptimizerConfig(**({"learning_rate": 0.5} | config)), total_steps=total_steps
     )
     return np.array([schedule(step) for step in range(steps or total_steps)])
 
 
 def test_a_rate_that_does_not_change_is_a_plain_number():
-    assert schedules.build(OptimizerConfig(learning_rate=0.25), total_steps=None) == 0.25
+    assert build_schedule(OptimizerConfig(learning_rate=0.25), total_steps=None) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_rate_that_does_not_change_is_a_plain_number():
 )
 def test_a_rate_that_changes_needs_the_number_of_steps(config):
     with pytest.raises(ValueError, match="received no total_steps"):
-        schedules.build(OptimizerConfig(**config), total_steps=None)
+        build_schedule(OptimizerConfig(**config), total_steps=None)
 
 
 def test_rates_equal_their_formulas():
@@ -64,7 +64,7 @@ def test_rates_stay_between_0_and_the_peak_and_fall_after_the_warm_up(
     total, warmup, final, shape, place
 ):
     steps = round(warmup * total)
-    schedule = schedules.WarmUpThenDecay(
+    schedule = WarmUpThenDecay(
         2.0, total_steps=total, warmup_steps=steps, shape=shape, final_fraction=final
     )
     step = int(place * total)
@@ -78,10 +78,10 @@ def test_rates_stay_between_0_and_the_peak_and_fall_after_the_warm_up(
 
 
 def test_schedule_survives_keras_serialisation_and_runs_in_a_graph():
-    schedule = schedules.WarmUpThenDecay(
+    schedule = WarmUpThenDecay(
         2.0, total_steps=9, warmup_steps=3, shape="cosine", final_fraction=0.1
     )
-    again = schedules.WarmUpThenDecay.from_config(schedule.get_config())
+    again = WarmUpThenDecay.from_config(schedule.get_config())
     in_graph = tf.function(lambda step: schedule(step))
     for step in range(10):
         assert float(again(step)) == float(schedule(step))

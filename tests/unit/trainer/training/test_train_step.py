@@ -18,7 +18,7 @@ from trainer.losses import losses
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.models import VocabularyStatistics, build_model
 from trainer.runs.checkpoints import Checkpoints, RunState
-from trainer.training import optimizers
+from trainer.training.optimizers import build_optimizer
 from trainer.training.train_step import make_train_steps
 
 NUM_LABELS, BATCH_SIZE, VOCABULARY = 5, 12, 30
@@ -59,7 +59,7 @@ class Run:
                 seed=0,
             )
         with self.strategy.scope():
-            self.optimizer = optimizers.build(
+            self.optimizer = build_optimizer(
                 OptimizerConfig(**optimizer), total_steps=8, scales_loss=precision == "float16"
             )
             self.optimizer.build(self.model.trainable_variables)
