@@ -4,18 +4,20 @@ say() { printf '\n== %s\n' "$*"; }
 
 find_python() { # one that all dependencies support
   local candidate
+  local supported='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
   for candidate in "${PYTHON:-}" python3.12 python3.11 python3.10 python3.13 python3 python; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    if [ -n "$candidate" ] && "$candidate" -c "$supported" 2>/dev/null; then
       command -v "$candidate"
       return
     fi
   done
-  echo "error: no Python 3.10 to 3.13 found; install one, or name it: PYTHON=/path/to/python3.12 $0" >&2
+  echo "error: no Python 3.10 to 3.13 found;" \
+    "install one, or name it: PYTHON=/path/to/python3.12 $0" >&2
   exit 2
 }
 
-# make_environment FOLDER REQUIREMENT: an environment with this project, installed so that edits take effect.
-# It is made again only when setup.py has changed since.
+# make_environment FOLDER REQUIREMENT: an environment with this project, installed so that edits
+# take effect. It is made again only when setup.py has changed since.
 make_environment() {
   local folder=$1 requirement=$2 python stamp
   stamp="$requirement $(cksum <setup.py)"
@@ -23,7 +25,8 @@ make_environment() {
     say "environment $folder is up to date"
   else
     python=$(find_python)
-    say "making the environment $folder with $("$python" --version) (a download of about 1 GB the first time)"
+    say "making the environment $folder with $("$python" --version)" \
+      "(a download of about 1 GB the first time)"
     "$python" -m venv --clear "$folder"
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
     "$folder/bin/python" -m pip install -qqq --disable-pip-version-check --editable "$requirement"

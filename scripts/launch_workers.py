@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
-"""Starts several workers of one training run on this machine, and ends them together.
+r"""Starts several workers of one training run on this machine, and ends them together.
 
-Each worker is a process `python -m trainer.task COMMAND ...` that finds the others through TF_CONFIG. Their output comes
-out line by line behind `[worker N]`. The first worker to fail ends the rest, and its exit status is the launcher's.
-Ctrl-C and SIGTERM are passed on: the workers save a checkpoint after the same step and end; a second Ctrl-C does not wait
-for that. With --restarts the workers start again after a failure, and training resumes from the newest checkpoint.
+Each worker is a process `python -m trainer.task COMMAND ...` that finds the others through
+TF_CONFIG. Their output is printed line by line, prefixed with `[worker N]`. The first worker to
+fail ends the rest, and its exit status is the launcher's. Ctrl-C and SIGTERM are passed on: the
+workers save a checkpoint after the same step and end; a second Ctrl-C does not wait for that.
+With --restarts the workers start again after a failure, and training resumes from the newest
+checkpoint.
 
   python scripts/launch_workers.py --workers 2 -- train --config configs/docstrings.yaml
-  python scripts/launch_workers.py --workers 4 --restarts 3 -- train --config configs/docstrings.yaml --set train.checkpoint_steps=500
+  python scripts/launch_workers.py --workers 4 --restarts 3 -- \
+    train --config configs/docstrings.yaml --set train.checkpoint_steps=500
 
-The machine's cores are shared out among the workers, and so are its GPUs (those in CUDA_VISIBLE_DEVICES, if it is set). On
-one machine without GPUs, one process is usually faster: this is for machines with several GPUs, and to try out what a cluster does.
+The machine's cores are divided among the workers, and so are its GPUs (those in
+CUDA_VISIBLE_DEVICES, if it is set). On one machine without GPUs, one process is usually faster:
+this is for machines with several GPUs, and to try out what a cluster does.
 
-exit status: that of the first worker that failed (128 + the signal's number if a signal ended it), 2 if the workers found
-the input wrong, which is never tried again; 0 if all are done.
+exit status: that of the first worker that failed (128 + the signal's number if a signal ended it);
+2 if the workers found the input wrong, which is never tried again; 0 if all are done.
 """
 
 import argparse
@@ -85,7 +89,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--grace-seconds: received {arguments.grace_seconds:g}, expected 0 or more")
     if not arguments.command:
         parser.error(
-            "received no command; expected one after `--`, such as `-- train --config configs/docstrings.yaml`"
+            "received no command; expected one after `--`, such as "
+            "`-- train --config configs/docstrings.yaml`"
         )
     return arguments
 
@@ -139,18 +144,17 @@ class Launcher:
     def _wait(self) -> int:
         first_failure = None
         deadline = None
-        while None in [
-            process.poll() for process in self._processes
-        ]:  # all are polled, and not only up to the first that runs
+        # A list, so that all are polled, and not only up to the first that runs.
+        while None in [process.poll() for process in self._processes]:
             if first_failure is None:
                 failed = [i for i, process in enumerate(self._processes) if process.returncode]
                 if failed:
-                    # A worker that is killed is the cause where another fails at the same time for the loss of it.
+                    # Where a worker was killed and another failed for the loss of it at the same
+                    # time, the killed one is the cause.
                     first_failure = min(failed, key=lambda i: self._processes[i].returncode)
                     if not self.stopped:
-                        say(
-                            f"worker {first_failure} ended with {describe_status(self._processes[first_failure].returncode)}; ending the others"
-                        )
+                        status = describe_status(self._processes[first_failure].returncode)
+                        say(f"worker {first_failure} ended with {status}; ending the others")
                         self._signal(signal.SIGTERM)
                     deadline = time.monotonic() + self._grace_seconds
             elif deadline and time.monotonic() > deadline:
@@ -179,7 +183,7 @@ class Launcher:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now; all are held until all are found, so that they differ."""
+    """Ports that are free now; each is held until all are found, so that they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -188,7 +192,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment_of(index: int, ports: Sequence[int]) -> dict[str, str]:
-    """The environment of worker `index`: its place in the cluster, and its share of cores and GPUs."""
+    """The environment of worker `index`: its task in the cluster, its share of cores and GPUs."""
     workers = len(ports)
     environment = dict(os.environ)
     environment["TF_CONFIG"] = json.dumps(

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a served model: makes a virtual environment, then preprocesses, trains, evaluates, exports and predicts.
+# From nothing to a served model: makes a virtual environment, then preprocesses, trains,
+# evaluates, exports and predicts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -20,4 +21,5 @@ multihot-predict --model out/docstrings/model \
   "Compute the singular value decomposition of a matrix." \
   "Returns a PCollection with the elements that pass the filter." \
   "Raised when a connection is closed by the server before the response was read."
-say "done in $((SECONDS - started)) s; try your own: $VIRTUAL_ENV/bin/multihot-predict --model out/docstrings/model \"some text\""
+say "done in $((SECONDS - started)) s; try your own:" \
+  "$VIRTUAL_ENV/bin/multihot-predict --model out/docstrings/model \"some text\""

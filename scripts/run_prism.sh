@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs a job on Prism, Beam's own runner in Go:
-#   scripts/run_prism.sh [--module beam_jobs.preprocess] [--prism FILE] --config configs/x.yaml [...] [-- BEAM OPTIONS]
+#   scripts/run_prism.sh [--module beam_jobs.preprocess] [--prism FILE]
+#     --config configs/x.yaml [...] [-- BEAM OPTIONS]
 #
-# Builds Prism the first time, with Go, unless --prism names the program; runs the job on it, with one worker process, and stops
-# it. Its exit status is the job's.
+# Builds Prism the first time, with Go, unless --prism names the program; runs the job on it, with
+# one worker process, and stops it. Its exit status is the job's.
 set -euo pipefail
 . "$(dirname "$0")/beam_engine.sh"
 
@@ -11,7 +12,8 @@ read_arguments '--module --prism' "$@"
 if [ -z "$program" ]; then
   program=$cache/prism-$beam_version
   if [ ! -f "$program" ]; then
-    command -v go >/dev/null || fail "no Go found to build Prism with; install it, or give the program with --prism"
+    command -v go >/dev/null ||
+      fail "no Go found to build Prism with; install it, or give the program with --prism"
     echo "building Prism $beam_version into $cache (some minutes, once)" >&2
     mkdir -p "$cache"
     folder=$(mktemp -d "$cache/build-XXXXXX")

@@ -165,11 +165,14 @@ def test_an_engine_writes_the_bytes_of_the_local_runner_and_counts_as_the_manife
 
 @pytest.mark.parametrize("engine", ["flink", "spark", "prism"])
 def test_an_engine_writes_the_bytes_of_the_local_runner_from_real_data(tmp_path, engine):
-    if not (ROOT / "../shared/data/xed").exists():
+    data = ROOT / "../shared/data/xed"
+    if not data.exists():
         pytest.skip("no ../shared/data")
     arguments = (
         "--config",
         "configs/xed.yaml",
+        "--set",
+        f"data.inputs=[{data.resolve()}/*.tsv]",
         "--set",
         f"output.dataset_dir={tmp_path / 'dataset'}",
     )

@@ -5,6 +5,8 @@ import gzip
 import io
 import itertools
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -277,18 +279,25 @@ SAMPLES = {
         "Archive-name: atheism/resources",
     ),
     "stackexchange": (
-        "../shared/data/stackexchange/beer_Posts.xml:1",
+        "data/stackexchange/beer_Posts.xml:1",
         ("hops",),
         "What is a citra hop, and how does it differ",
     ),
-    "xed": ("../shared/data/xed/en-annotated.tsv:1", ("1",), ", ..."),
+    "xed": ("data/xed/en-annotated.tsv:1", ("1",), ", ..."),
 }
+
+
+def get_data(name: str, into: Path) -> None:
+    """Lays the shared data out as the configs read it, in `into`/data/NAME."""
+    script = [sys.executable, str(ROOT / "scripts/get_data.py"), name]
+    subprocess.run([*script, "--from", str(SHARED)], cwd=into, check=True)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_configs_of_the_shared_data_read_what_is_there(monkeypatch, name):
-    monkeypatch.chdir(ROOT)
+def test_the_configs_of_the_shared_data_read_what_is_there(monkeypatch, tmp_path, name):
+    get_data(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
     config = load_config(ROOT / f"configs/{name}.yaml")
     assert config.name == name
     reader = registry.make_reader(config.data)
@@ -307,11 +316,10 @@ def test_the_configs_of_the_shared_data_read_what_is_there(monkeypatch, name):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
 @pytest.mark.parametrize("name", ["stackexchange"])
 def test_a_config_of_the_shared_data_makes_a_dataset(monkeypatch, tmp_path, name):
-    monkeypatch.chdir(ROOT)
-    preprocess.main(
-        ["--config", f"configs/{name}.yaml", "--set", f"output.dataset_dir={tmp_path}/dataset"]
-    )
-    manifest = manifests.load(tmp_path / "dataset")
+    get_data(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    preprocess.main(["--config", str(ROOT / f"configs/{name}.yaml")])
+    manifest = manifests.load(tmp_path / f"out/{name}/dataset")
     assert (
         manifest.counts.read == 1470 and not manifest.counts.rejected and manifest.num_labels > 50
     )
