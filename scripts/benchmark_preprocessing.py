@@ -232,9 +232,7 @@ class Plain:
             pieces=None,
             shards=shards,
             kept_labels=kept,
-            vocabulary=most_frequent(
-                token_counts, vocabulary.min_document_count, vocabulary.max_tokens
-            ),
+            vocabulary=most_frequent(token_counts, vocabulary.min_document_count, vocabulary.size),
         )
         results = finish.Results.model_validate_json(
             Path(self.work_dir, finish.RESULTS).read_text(encoding="utf-8")
@@ -343,7 +341,7 @@ def run_naive() -> None:
             | "Known"
             >> beam.Filter(lambda counted: counted[1] >= config.vocabulary.min_document_count)
             | beam.combiners.Top.Of(
-                config.vocabulary.max_tokens,
+                config.vocabulary.size,
                 key=lambda counted: (counted[1], [*(-byte for byte in counted[0]), 1]),
             )
             | "Lines" >> beam.FlatMap(lambda counted: [token.decode() for token, _ in counted])

@@ -72,7 +72,7 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
 
     Args:
       config: the experiment.
-      for_training: read `model.vectors`, which a checkpoint would hold, and compute in `train.precision`.
+      for_training: read `model.pretrained_vectors`, which a checkpoint would hold, and compute in `train.precision`.
 
     Raises:
       UserError: the dataset or the strategy cannot be had.

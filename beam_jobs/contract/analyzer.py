@@ -4,7 +4,7 @@ It is the only definition of how text is cleaned and tokenised. The Beam job run
 documents and the exported SavedModel runs it on requests.
 
 An analyzed string is its tokens joined by one space. No token is empty or holds white space. Tokens are words, or, where
-`text.wordpiece` says so, pieces of them.
+`text.subwords` says so, pieces of them.
 """
 
 import re
@@ -80,7 +80,7 @@ class Analyzer(tf.Module):
                 tf.lookup.KeyValueTensorInitializer(words, tf.ones_like(words, tf.int64)),
                 default_value=0,
             )
-        self._to_pieces = None if self.spec.wordpiece is None else PieceTokenizer(self.spec)
+        self._to_pieces = None if self.spec.subwords is None else PieceTokenizer(self.spec)
         self._function = tf.function(
             self._analyze, input_signature=[tf.TensorSpec([None], tf.string)]
         )
@@ -103,7 +103,9 @@ class Analyzer(tf.Module):
             strings = tf.strings.regex_replace(strings, _all_but(text.keep_characters), " ")
         if text.token_pattern is not None:
             strings = _keep_matches(strings, text.token_pattern)
-        tokens = _first(self._drop(_tokenize(strings, text.tokenizer)), text.max_tokens)
+        tokens = _first(
+            self._drop(_tokenize(strings, text.tokenizer)), text.max_tokens_per_document
+        )
         return _join(tokens) if self._to_pieces is None else self._to_pieces(tokens)
 
     def _drop(self, tokens: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -128,20 +130,20 @@ class PieceTokenizer(tf.Module):
     on; a word that cannot be spelled so becomes `[UNK]` (WordPiece; the algorithm is that of Song et al. 2021).
 
     Args:
-      text: a specification whose pieces are written out; of it, `wordpiece` and `max_tokens` count.
+      text: a specification whose pieces are written out; of it, `subwords` and `max_tokens_per_document` count.
     """
 
     def __init__(self, text: TextConfig):
         super().__init__(name="piece_tokenizer")
-        if text.wordpiece == "train":
+        if text.subwords == "train":
             raise ValueError(
-                "received text.wordpiece `train`, expected pieces: the preprocessing job learns them and writes them in the manifest"
+                "received text.subwords `train`, expected pieces: the preprocessing job learns them and writes them in the manifest"
             )
         import tensorflow_text as tf_text
 
-        self._max_tokens = text.max_tokens
+        self._max_tokens = text.max_tokens_per_document
         self._tokenizer = tf_text.FastWordpieceTokenizer(
-            list(text.wordpiece),
+            list(text.subwords),
             suffix_indicator=SUFFIX_MARK,
             unknown_token=UNKNOWN_PIECE,
             max_bytes_per_word=_MAX_WORD_BYTES,

@@ -40,7 +40,7 @@ from beam_jobs.contract.training_config import (
     TrainConfig,
     WeightedBceConfig,
 )
-from beam_jobs.contract.validation import Section, validate
+from beam_jobs.contract.validation import Section, error_lines, validate
 
 
 class Config(Section):
@@ -109,6 +109,15 @@ class Config(Section):
         return stream.getvalue()
 
 
+class OutdatedKeys(UserError):
+    """A config has keys or choices of an earlier version."""
+
+    def __init__(self, reasons: Sequence[str], what: str):
+        super().__init__(f"{what}: {error_lines(reasons)}")
+        self.reason = reasons[0]
+
+
+_ABSENT = object()
 # Directories that the experiment's name decides where the config is silent.
 _DEFAULT_DIRS = {
     ("output", "dataset_dir"): "dataset",
@@ -120,6 +129,25 @@ _DEFAULT_KINDS = {
     "model": {"name": "bow"},
     "loss": {"name": "weighted_bce"},
     "splits": {"method": "hash"},
+}
+
+
+# Keys of earlier versions, by their dotted paths, and what they are called now.
+RENAMED_KEYS = {
+    "vocabulary.max_tokens": "vocabulary.size",
+    "text.max_tokens": "text.max_tokens_per_document",
+    "text.wordpiece": "text.subwords",
+    "train.length_window": "train.length_bucket_steps",
+    "evaluate.ranks": "evaluate.at_k",
+    "model.vectors": "model.pretrained_vectors",
+    "model.freeze_vectors": "model.freeze_pretrained_vectors",
+}
+# Values of earlier versions that are gone, and what does their work now.
+REMOVED_VALUES = {
+    ("splits.method", "folds"): (
+        "expected another method, such as hash: `train.folds` and `train.fold` make folds of the "
+        "train and validation splits when training"
+    )
 }
 
 
@@ -150,8 +178,27 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
     return config_from_dict(raw, what=str(path))
 
 
+def load_saved_config(path: str | Path, *, remedy: str) -> Config:
+    """Reads the config that a run or a model has saved.
+
+    Args:
+      path: the YAML file that `Config.to_yaml` wrote.
+      remedy: what to do if an older version of multihot wrote it.
+
+    Raises:
+      UserError: it is not a config of this version.
+    """
+    try:
+        return load_config(path)
+    except OutdatedKeys as error:
+        raise UserError(
+            f"{path} was made by an older version of multihot ({error.reason}); {remedy}"
+        ) from None
+
+
 def config_from_dict(raw: Mapping[str, Any], *, what: str) -> Config:
     """Validates plain values into a Config; `what` names their origin in errors."""
+    _check_outdated(raw, what)
     raw = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
     for (section, key), leaf in _DEFAULT_DIRS.items():
         values = {} if raw.get(section) is None else raw[section]
@@ -200,6 +247,28 @@ def _parse_yaml(text: str, *, what: str) -> Any:
     ) as error:  # ruamel lets through what int() and the like raise
         message = str(error).split("\nTo suppress this check")[0].strip()
         raise UserError(f"{what} is not valid YAML: {message}") from None
+
+
+def _check_outdated(raw: Mapping[str, Any], what: str) -> None:
+    """Raises OutdatedKeys if values have keys or choices of earlier versions."""
+    reasons = [
+        f"{old}: renamed, expected {new}"
+        for old, new in RENAMED_KEYS.items()
+        if _value_at(raw, old) is not _ABSENT
+    ]
+    reasons += [
+        f"{key}: received {value!r}, which is no longer there; {advice}"
+        for (key, value), advice in REMOVED_VALUES.items()
+        if _value_at(raw, key) == value
+    ]
+    if reasons:
+        raise OutdatedKeys(reasons, what)
+
+
+def _value_at(raw: Mapping[str, Any], dotted: str) -> Any:
+    section, _, key = dotted.partition(".")
+    values = raw.get(section)
+    return values.get(key, _ABSENT) if isinstance(values, Mapping) else _ABSENT
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

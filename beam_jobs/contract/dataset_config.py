@@ -311,21 +311,21 @@ class TextConfig(Section):
         None,
         description="tokens to drop: `english`, a list, or a file with one word a line; null: none",
     )
-    wordpiece: None | Literal["train"] | tuple[str, ...] | Path_ = Field(
+    subwords: None | Literal["train"] | tuple[str, ...] | Path_ = Field(
         None,
-        description="split words into pieces: `train`: at most vocabulary.max_tokens, learned from the train split; or a list, or a file with one "
+        description="split words into pieces: `train`: at most vocabulary.size, learned from the train split; or a list, or a file with one "
         "piece a line, such as BERT's vocab.txt; null: tokens are words. Serving then needs TensorFlow Text",
     )
-    max_tokens: int | None = Field(
+    max_tokens_per_document: int | None = Field(
         512,
         ge=1,
         description="tokens kept a document, from its start: words, and then their pieces; null: all",
     )
 
     @property
-    def up_to_words(self) -> "TextConfig":
+    def without_subwords(self) -> "TextConfig":
         """The same specification without its last step, from words to pieces."""
-        return self.model_copy(update={"wordpiece": None})
+        return self.model_copy(update={"subwords": None})
 
     @property
     def has_own_patterns(self) -> bool:
@@ -339,7 +339,7 @@ class TextConfig(Section):
 class VocabularyConfig(Section):
     """Which tokens of the train split the model knows."""
 
-    max_tokens: int = Field(50_000, ge=1, description="the most frequent tokens kept")
+    size: int = Field(50_000, ge=1, description="the most frequent tokens kept")
     min_document_count: int = Field(
         2, ge=1, description="tokens and n-grams in fewer train documents are left out"
     )
@@ -441,20 +441,6 @@ class StratifiedSplits(_Fractions):
     method: Literal["stratified"] = Field(description="how documents are split")
 
 
-class FoldSplits(Section):
-    """One of k folds, by a hash of the analyzed text: fold `fold` is the test split, the next one validation, the others train."""
-
-    method: Literal["folds"] = Field(description="how documents are split")
-    folds: int = Field(10, ge=3, description="number of folds")
-    fold: int = Field(0, ge=0, description="the fold that is the test split, from 0")
-
-    @pydantic.model_validator(mode="after")
-    def _one_of_the_folds(self):
-        if self.fold >= self.folds:
-            raise ValueError(f"expected a fold below folds = {self.folds}, not {self.fold}")
-        return self
-
-
 class ColumnSplits(Section):
     """The split that the source says; of duplicates the last counts: test before validation before train."""
 
@@ -510,13 +496,7 @@ class TimeFractionSplits(_Fractions):
 
 
 SplitsConfig = (
-    HashSplits
-    | StratifiedSplits
-    | FoldSplits
-    | ColumnSplits
-    | FileSplits
-    | TimeSplits
-    | TimeFractionSplits
+    HashSplits | StratifiedSplits | ColumnSplits | FileSplits | TimeSplits | TimeFractionSplits
 )
 
 

@@ -15,7 +15,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.records import TEXT_FIELDS, RecordSpec
 from beam_jobs.contract.validation import Section, validate
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: the config's keys had other names
 
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
@@ -191,15 +191,7 @@ def load(dataset_dir: str | Path) -> Manifest:
         raise UserError(f"the dataset directory {dataset_dir} {state}; {advice}") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); {advice}") from None
-    version = raw.get("format_version") if isinstance(raw, dict) else None
-    if not isinstance(version, int):
-        raise UserError(f"{path} has no format_version; {advice}")
-    if version > FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format version {version}, and this multihot reads versions up to {FORMAT_VERSION}; "
-            "upgrade multihot or run the preprocessing again"
-        )
-    manifest = validate(Manifest, raw, what=str(path))
+    manifest = parse(raw, what=str(path))
     for info in manifest.files():
         file = path.parent / info.file
         size = file.stat().st_size if file.is_file() else None
@@ -209,6 +201,28 @@ def load(dataset_dir: str | Path) -> Manifest:
                 f"{file} {received}, expected {info.bytes} bytes: the dataset is damaged; run the preprocessing again with --overwrite"
             )
     return manifest
+
+
+def parse(raw: Any, *, what: str) -> Manifest:
+    """Validates the JSON values of a manifest; `what` names their origin in errors.
+
+    Raises:
+      UserError: they are not a manifest of this format version.
+    """
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if not isinstance(version, int):
+        raise UserError(
+            f"{what} has no format_version; expected what `python -m beam_jobs.preprocess` wrote"
+        )
+    if version != FORMAT_VERSION:
+        remedy = "run the preprocessing again with --overwrite"
+        if version > FORMAT_VERSION:
+            remedy = f"upgrade multihot, or {remedy}"
+        raise UserError(
+            f"{what} has format version {version}, of {'a newer' if version > FORMAT_VERSION else 'an older'} "
+            f"version of multihot; this one reads format version {FORMAT_VERSION}: {remedy}"
+        )
+    return validate(Manifest, raw, what=what)
 
 
 def write(manifest: Manifest, dataset_dir: str | Path) -> None:

@@ -14,11 +14,11 @@ class _Model(Section):
     dropout: float = Field(
         0.1, ge=0, lt=1, description="fraction of the units dropped while training"
     )
-    vectors: Path_ | None = Field(
+    pretrained_vectors: Path_ | None = Field(
         None,
         description="GloVe or word2vec text file that the tokens' embeddings start from; its size is embedding_dim",
     )
-    freeze_vectors: bool = Field(
+    freeze_pretrained_vectors: bool = Field(
         False,
         description="embeddings from the file stay as they are; those of other tokens are learned",
     )
@@ -387,7 +387,7 @@ class TrainConfig(Section):
     shuffle_buffer: int = Field(
         10_000, ge=1, description="documents in the shuffle buffer; shards are shuffled as well"
     )
-    length_window: int | None = Field(
+    length_bucket_steps: int | None = Field(
         None,
         ge=1,
         description="steps whose documents are sorted by length together, and then taken in a random order, so that models that pad to the longest "
@@ -441,7 +441,7 @@ class EvaluateConfig(Section):
     """The evaluation."""
 
     batch_size: int = Field(1024, ge=1, description="documents a step, over all replicas")
-    ranks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    at_k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 3, 5), min_length=1, description="the k of precision, recall and nDCG at k"
     )
     min_positives: int = Field(

@@ -47,11 +47,12 @@ def validate(model: type[pydantic.BaseModel], raw: Any, *, what: str):
         return model.model_validate_json(text)
     except pydantic.ValidationError as error:
         lines = _explain_all(error.errors(), model)
-        raise UserError(
-            f"{what}: "
-            + ("" if len(lines) == 1 else f"{len(lines)} errors\n  ")
-            + "\n  ".join(lines)
-        ) from None
+        raise UserError(f"{what}: {error_lines(lines)}") from None
+
+
+def error_lines(lines: Sequence[str]) -> str:
+    """One error as it is; of several their number, then a line for each."""
+    return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} errors", *lines])
 
 
 def describe_keys(model: type[pydantic.BaseModel]) -> str:

@@ -17,7 +17,7 @@ def resolve(text: TextConfig) -> TextConfig:
     Raises:
       UserError: a file cannot be read, or the pieces cannot be those of a tokenizer.
     """
-    words, pieces = text.stop_words, text.wordpiece
+    words, pieces = text.stop_words, text.subwords
     if words == "english":
         words = english.STOP_WORDS
     elif isinstance(words, str):
@@ -32,7 +32,7 @@ def resolve(text: TextConfig) -> TextConfig:
         if isinstance(pieces, str):
             where = f"in {pieces}"
             content = _read(
-                "wordpiece",
+                "subwords",
                 pieces,
                 "Expected `train`, a list, or a UTF-8 file with one piece a line, such as BERT's vocab.txt",
             )
@@ -40,7 +40,7 @@ def resolve(text: TextConfig) -> TextConfig:
             pieces = tuple(content.removesuffix("\n").split("\n"))
         _check_pieces(pieces, where)
     return text.model_copy(
-        update={"stop_words": tuple(sorted(set(words))) if words else None, "wordpiece": pieces}
+        update={"stop_words": tuple(sorted(set(words))) if words else None, "subwords": pieces}
     )
 
 
@@ -57,15 +57,15 @@ def _check_pieces(pieces: Sequence[str], where: str) -> None:
     for number, piece in enumerate(pieces, start=1):
         if piece.split() != [piece]:
             raise UserError(
-                f"text.wordpiece: received {piece!r} as piece {number:,} {where}, expected pieces without white space, and no empty one"
+                f"text.subwords: received {piece!r} as piece {number:,} {where}, expected pieces without white space, and no empty one"
             )
         if piece in seen:
             raise UserError(
-                f"text.wordpiece: received {piece!r} a second time as piece {number:,} {where}, expected each piece once"
+                f"text.subwords: received {piece!r} a second time as piece {number:,} {where}, expected each piece once"
             )
         seen.add(piece)
     if UNKNOWN_PIECE not in seen:
         raise UserError(
-            f"text.wordpiece: received {len(pieces):,} pieces {where} without {UNKNOWN_PIECE}, expected it among them: it stands for words that "
+            f"text.subwords: received {len(pieces):,} pieces {where} without {UNKNOWN_PIECE}, expected it among them: it stands for words that "
             "the others cannot spell; add it"
         )

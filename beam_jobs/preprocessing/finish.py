@@ -44,7 +44,7 @@ class Results(Section):
     label_counts: LabelCounts
     vocabulary_size: int
     has_weights: bool
-    wordpiece: tuple[str, ...] | None
+    subwords: tuple[str, ...] | None
 
 
 def sorted_names(frequencies: Frequencies) -> pa.Array:
@@ -148,7 +148,7 @@ def finish(
         label_counts=_label_counts_of(tallies, kept_labels),
         vocabulary_size=vocabulary.counts.num_rows,
         has_weights=any(tally.has_weights for tally in tallies),
-        wordpiece=pieces,
+        subwords=pieces,
     )
     _write(f"{work_dir}/{RESULTS}", json.dumps(results.model_dump(mode="json")).encode())
 

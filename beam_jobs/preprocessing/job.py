@@ -97,14 +97,14 @@ def preprocess(
             num_parts=len(parts),
             work_dir=work_dir,
             num_buckets=1 << bucket_bits,
-            has_pieces=analyzer_spec.wordpiece is not None,
+            has_pieces=analyzer_spec.subwords is not None,
             dataset_dir=staged,
         ):
             result = runners.run(job)
         results = finish.Results.model_validate_json((work_dir / finish.RESULTS).read_text())
         _check(results, config, num_parts=len(parts), rejects=staged / manifests.REJECTS)
         shutil.rmtree(work_dir)
-        analyzer_spec = analyzer_spec.model_copy(update={"wordpiece": results.wordpiece})
+        analyzer_spec = analyzer_spec.model_copy(update={"subwords": results.subwords})
         manifest = _manifest(config, analyzer_spec, results, input_hash, staged)
         (staged / manifests.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
         manifests.write(manifest, staged)
@@ -121,7 +121,7 @@ def _checked(text: TextConfig) -> TextConfig:
         import_tensorflow_quietly()  # takes seconds, which worker processes take once more
         from beam_jobs.contract.analyzer import Analyzer
 
-        Analyzer(text.up_to_words)
+        Analyzer(text.without_subwords)
     return resolve(text)
 
 
@@ -172,14 +172,14 @@ def _is_there(
                 f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again"
             )
         spec = resolve(config.text)
-        if spec.wordpiece == "train":
+        if spec.subwords == "train":
             spec = spec.model_copy(
-                update={"wordpiece": manifest.analyzer.wordpiece}
+                update={"subwords": manifest.analyzer.subwords}
             )  # the config and the input decide what is learned
         if manifest.analyzer != spec:
             files = [
                 file
-                for file in (config.text.stop_words, config.text.wordpiece)
+                for file in (config.text.stop_words, config.text.subwords)
                 if isinstance(file, str) and file != "train"
             ]
             raise UserError(
@@ -305,7 +305,7 @@ def summary(manifest: Manifest) -> str:
         f"{name} {split.examples:,} in {len(split.shards)} shards"
         for name, split in manifest.splits.items()
     )
-    pieces = manifest.analyzer.wordpiece
+    pieces = manifest.analyzer.subwords
     of_pieces = "" if pieces is None else f" of {len(pieces):,} pieces"
     lines.append(
         f"{splits}; {manifest.num_labels:,} labels, {manifest.vocabulary_size:,} tokens{of_pieces}"

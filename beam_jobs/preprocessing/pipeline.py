@@ -75,7 +75,8 @@ def build(
     )  # list[Document]
     analyzed = read.documents | "Analyze" >> beam.ParDo(
         Timed(
-            "analyze", Analyze(config.text.up_to_words, len(record_spec.text_names), config.splits)
+            "analyze",
+            Analyze(config.text.without_subwords, len(record_spec.text_names), config.splits),
         )
     ).with_outputs(REJECTS_TAG, main="documents")  # tables
     # Spilled before they are flattened: what a Flatten takes, the local runner holds in memory.
@@ -130,7 +131,7 @@ def build(
     if config.duplicates.near == "report":
         leaks, balance = buckets | "Leaks" >> CountLeaks(*near)
         balances.append(balance)
-    if config.text.wordpiece is not None:
+    if config.text.subwords is not None:
         to_pieces = WordsToPieces(
             work_dir, config.text, config.vocabulary, keep_unlabeled, label_names
         )
@@ -155,7 +156,7 @@ def build(
         >> beam.Map(lambda element: sum_positives(read_segments(element[1], POSITIVES)))
     )  # POSITIVES, a table for each partition of the labels
     vocabulary = tallied[TOKEN_COUNTS_TAG] | "Vocabulary" >> MostFrequent(
-        work_dir, config.vocabulary.min_document_count, config.vocabulary.max_tokens
+        work_dir, config.vocabulary.min_document_count, config.vocabulary.size
     )  # one Frequencies
     ngrams = None
     if config.vocabulary.ngrams > 1:

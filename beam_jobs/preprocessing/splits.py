@@ -9,7 +9,6 @@ import numpy as np
 from beam_jobs.contract.dataset_config import (
     ColumnSplits,
     FileSplits,
-    FoldSplits,
     HashSplits,
     SplitsConfig,
     StratifiedSplits,
@@ -88,10 +87,6 @@ def assign(split_keys: np.ndarray, given: np.ndarray, splits: SplitsConfig) -> n
     if isinstance(splits, HashSplits):
         bounds = np.cumsum([getattr(splits, name) for name in SPLITS])[:-1]
         return np.searchsorted(bounds, uniform, side="right").astype(np.int8)
-    if isinstance(splits, FoldSplits):
-        fold = (uniform * splits.folds).astype(np.int64)
-        is_test, is_validation = fold == splits.fold, fold == (splits.fold + 1) % splits.folds
-        return np.where(is_test, TEST, np.where(is_validation, VALIDATION, TRAIN)).astype(np.int8)
     if isinstance(splits, TimeFractionSplits):
         return np.full(len(given), NOT_GIVEN, np.int8)
     return np.asarray(given, np.int8)

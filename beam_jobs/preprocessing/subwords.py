@@ -34,8 +34,8 @@ class WordsToPieces(beam.PTransform):
 
     Attributes:
       directory: for spill files and the buckets.
-      text: the analyzer's specification; its `wordpiece` is `train`, or the pieces.
-      vocabulary: `max_tokens` is the most pieces learned, a piece of `min_document_count` occurrences the rarest.
+      text: the analyzer's specification; its `subwords` is `train`, or the pieces.
+      vocabulary: `size` is the most pieces learned, a piece of `min_document_count` occurrences the rarest.
       keep_unlabeled: whether documents without kept labels are in the dataset; of others no words are counted.
       label_names: PCollection of one array, the kept labels.
     """
@@ -47,7 +47,7 @@ class WordsToPieces(beam.PTransform):
     label_names: beam.PCollection
 
     def expand(self, buckets):
-        if self.text.wordpiece == "train":
+        if self.text.subwords == "train":
             counted = buckets | "CountWords" >> beam.ParDo(
                 Timed("words", _CountWords(self.keep_unlabeled)), AsSingleton(self.label_names)
             ).with_outputs(_COUNTS_TAG, BALANCE_TAG, main="buckets")
@@ -60,7 +60,7 @@ class WordsToPieces(beam.PTransform):
             buckets = counted.buckets  # counted on their way, so that what is lost there is missed
         else:
             pieces = buckets.pipeline | "Pieces" >> beam.Create(
-                [self.text.wordpiece]
+                [self.text.subwords]
             ).with_output_types(tuple[str, ...])
             balance = buckets.pipeline | "NothingCounted" >> beam.Create([])
         in_pieces = buckets | "ToPieces" >> beam.ParDo(
@@ -95,7 +95,7 @@ class _Learn(beam.DoFn):
         )
         yield learn(
             list(occurrences),
-            max_pieces=self.vocabulary.max_tokens,
+            max_pieces=self.vocabulary.size,
             min_occurrences=self.vocabulary.min_document_count,
         )
 
@@ -193,7 +193,7 @@ class _ToPieces(beam.DoFn):
     text: TextConfig
 
     def process(self, bucket: Bucket, pieces: tuple[str, ...]) -> Iterator[Bucket]:
-        to_pieces = _process_tokenizer(self.text.model_copy(update={"wordpiece": pieces}))
+        to_pieces = _process_tokenizer(self.text.model_copy(update={"subwords": pieces}))
         table = read_table(bucket.path)
         fields = pc.split_pattern(table["text"], "\n")  # the texts of a document are a line each
         texts = pc.list_flatten(fields).to_pylist()

@@ -214,7 +214,7 @@ def test_a_second_run_reuses_what_is_there_and_exports_a_new_version(trained, tm
         (lambda d: truncate(next(d.glob("small-train*"))), "the dataset is damaged"),
         (
             lambda d: set_version(d / "manifest.json", manifests.FORMAT_VERSION + 1),
-            f"reads versions up to {manifests.FORMAT_VERSION}",
+            f"this one reads format version {manifests.FORMAT_VERSION}",
         ),
     ],
 )

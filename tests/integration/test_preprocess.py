@@ -30,7 +30,7 @@ CONFIG = """
 name: tiny
 data: {source: jsonl, inputs: ['corpus/*'], id_field: id, weight_field: weight}
 labels: {min_count: 50, top_k: 11, keep_unlabeled: false}
-vocabulary: {max_tokens: 150, min_document_count: 3}
+vocabulary: {size: 150, min_document_count: 3}
 splits: {train: 0.7, validation: 0.2, test: 0.1}
 output: {shards: 3}
 """

@@ -21,8 +21,8 @@ sys.exit(status)
 CONFIG = """
 name: many
 data: {source: jsonl, inputs: [in.jsonl], max_reject_fraction: 1}
-text: {max_tokens: 20, strip_html: false, strip_urls: false, normalize: none, expand_contractions: false, keep_characters: null}
-vocabulary: {max_tokens: 1000}
+text: {max_tokens_per_document: 20, strip_html: false, strip_urls: false, normalize: none, expand_contractions: false, keep_characters: null}
+vocabulary: {size: 1000}
 output: {shards: 2}
 """
 

@@ -24,8 +24,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzé"
 CONFIG = {
     "name": "pieces",
     "data": {"source": "jsonl", "inputs": ["documents.jsonl"], "id_field": "key"},
-    "text": {"wordpiece": "train", "max_tokens": 30},
-    "vocabulary": {"max_tokens": 108},
+    "text": {"subwords": "train", "max_tokens_per_document": 30},
+    "vocabulary": {"size": 108},
     "splits": {"train": 0.6, "validation": 0.2, "test": 0.2},
     "output": {"dataset_dir": "out/dataset", "shards": 2},
     "model": {
@@ -145,26 +145,24 @@ def test_records_hold_what_the_manifests_analyzer_makes_of_the_raw_text(made):
     assert set(records) == {row["key"] for row in rows} - {"none", "twice"}
     assert records["long"].count(" ") == 29
     tokens = collections.Counter(token for text in records.values() for token in text.split(" "))
-    assert set(tokens) <= set(manifest.analyzer.wordpiece) and tokens["rocket"] > 200
+    assert set(tokens) <= set(manifest.analyzer.subwords) and tokens["rocket"] > 200
     assert records["alike"] == records["alike2"] == "[UNK] [UNK]"
 
 
 def test_pieces_are_learned_from_the_words_of_the_train_split_alone(made, in_root):
     root, rows = made
     manifest = manifests.load(root / "out/dataset")
-    words = analyze(manifest.analyzer.up_to_words, rows)
+    words = analyze(manifest.analyzer.without_subwords, rows)
     train = [words[key].split(" ") for key in records_of(root / "out/dataset", "train")]
     documents, occurrences = (
         collections.Counter(word for text in train for word in set(text)),
         collections.Counter(sum(train, [])),
     )
     by_frequency = sorted(documents, key=lambda word: (-documents[word], word))
-    assert manifest.analyzer.wordpiece == learn(
+    assert manifest.analyzer.subwords == learn(
         [(word, occurrences[word]) for word in by_frequency], max_pieces=108, min_occurrences=2
     )
-    assert manifest.analyzer.wordpiece[0] == "[UNK]" and {*STEMS} <= set(
-        manifest.analyzer.wordpiece
-    )
+    assert manifest.analyzer.subwords[0] == "[UNK]" and {*STEMS} <= set(manifest.analyzer.subwords)
 
 
 def test_the_vocabulary_and_the_lengths_are_those_of_pieces(made):
@@ -190,7 +188,7 @@ def test_the_vocabulary_and_the_lengths_are_those_of_pieces(made):
 
 def test_splits_and_counts_are_those_of_words(made, in_root):
     root, _ = made
-    make("text.wordpiece=null", name="words")
+    make("text.subwords=null", name="words")
     of_words, of_pieces = manifests.load("out/words"), manifests.load("out/dataset")
     assert of_words.counts == of_pieces.counts and of_pieces.counts.duplicates == 1
     for split in manifests.SPLITS:
@@ -205,16 +203,16 @@ def test_splits_and_counts_are_those_of_words(made, in_root):
 def test_the_same_config_is_recognised_and_learned_pieces_are_no_change(made, in_root, capsys):
     preprocess.main(["--config", "pieces.yaml"])
     assert "out/dataset is complete: the same config and input made it" in capsys.readouterr().out
-    with pytest.raises(UserError, match="text.wordpiece: dataset 'train', config None"):
-        preprocess.main(["--config", "pieces.yaml", "--set", "text.wordpiece=null"])
+    with pytest.raises(UserError, match="text.subwords: dataset 'train', config None"):
+        preprocess.main(["--config", "pieces.yaml", "--set", "text.subwords=null"])
 
 
 def test_learned_pieces_given_as_a_file_or_a_list_give_the_same_records(made, in_root, capsys):
     root, _ = made
     manifest = manifests.load("out/dataset")
-    (root / "vocab.txt").write_text("".join(f"{piece}\n" for piece in manifest.analyzer.wordpiece))
-    make("text.wordpiece=vocab.txt", name="file")
-    make(f"text.wordpiece={json.dumps(manifest.analyzer.wordpiece)}", name="list")
+    (root / "vocab.txt").write_text("".join(f"{piece}\n" for piece in manifest.analyzer.subwords))
+    make("text.subwords=vocab.txt", name="file")
+    make(f"text.subwords={json.dumps(manifest.analyzer.subwords)}", name="list")
     for name in ("file", "list"):
         other = manifests.load(f"out/{name}")
         assert (other.splits, other.analyzer, other.vocabulary) == (
@@ -222,17 +220,17 @@ def test_learned_pieces_given_as_a_file_or_a_list_give_the_same_records(made, in
             manifest.analyzer,
             manifest.vocabulary,
         )
-    make("text.wordpiece=vocab.txt", name="file")
+    make("text.subwords=vocab.txt", name="file")
     assert "out/file is complete" in capsys.readouterr().out
     with open(root / "vocab.txt", "a") as stream:
         stream.write("##zz\n")
     with pytest.raises(UserError, match="was made with other words in vocab.txt; --overwrite"):
-        make("text.wordpiece=vocab.txt", name="file")
+        make("text.subwords=vocab.txt", name="file")
     (root / "vocab.txt").write_text("a\nb\n")
     with pytest.raises(
-        UserError, match=r"text.wordpiece: received 2 pieces in vocab.txt without \[UNK\]"
+        UserError, match=r"text.subwords: received 2 pieces in vocab.txt without \[UNK\]"
     ):
-        make("text.wordpiece=vocab.txt", name="bad")
+        make("text.subwords=vocab.txt", name="bad")
     assert not (root / "out/bad").exists()
 
 
@@ -241,7 +239,7 @@ def test_an_empty_train_split_is_told_as_ever(made, in_root):
         make("splits={train: 0.00001, validation: 0.9, test: 0.09999}", name="bad")
 
 
-@pytest.mark.parametrize("method", ["stratified", "folds"])
+@pytest.mark.parametrize("method", ["stratified", "hash"])
 def test_other_splits_near_duplicates_and_ngrams_go_with_pieces(made, in_root, method):
     root, rows = made
     make(

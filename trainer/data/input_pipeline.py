@@ -78,7 +78,7 @@ def train_batches(
     epoch: int,
     first_step: int = 0,
     skip_corrupt: bool = False,
-    length_window: int = 1,
+    length_bucket_steps: int = 1,
 ) -> Any:
     """One epoch of the train split, shuffled, from its `first_step` on.
 
@@ -93,7 +93,7 @@ def train_batches(
       epoch: from 0.
       first_step: steps of the epoch that are done.
       skip_corrupt: leave out what follows a corrupt record in its shard; otherwise it raises tf.errors.DataLossError.
-      length_window: steps whose documents are sorted by length together, see `trainer.data.length_bucketing`.
+      length_bucket_steps: steps whose documents are sorted by length together, see `trainer.data.length_bucketing`.
 
     Returns:
       A distributed dataset that yields, for each step, a Batch of global_batch_size / replicas to each replica; after the
@@ -106,7 +106,11 @@ def train_batches(
     serialized = _read(shards, skip_corrupt=skip_corrupt).shuffle(
         shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False
     )
-    options = {"first_step": first_step, "length_window": length_window, "seed": shuffle_seed}
+    options = {
+        "first_step": first_step,
+        "length_bucket_steps": length_bucket_steps,
+        "seed": shuffle_seed,
+    }
     return _distribute(
         serialized, dataset.record_spec, vectorizer, strategy, plan, global_batch_size, **options
     )
@@ -173,7 +177,7 @@ def _distribute(
     *,
     first_step: int = 0,
     last_step: int | None = None,
-    length_window: int = 1,
+    length_bucket_steps: int = 1,
     seed: int = 0,
     annotate: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
 ) -> Any:
@@ -208,14 +212,14 @@ def _distribute(
         return batch | (annotate(parsed) if annotate else {})
 
     step_size = global_batch_size // workers if plan.by_file else global_batch_size
-    records = serialized.skip(first_step // length_window * length_window * step_size)
-    if length_window > 1:
+    records = serialized.skip(first_step // length_bucket_steps * length_bucket_steps * step_size)
+    if length_bucket_steps > 1:
         padded = records.concatenate(tf.data.Dataset.from_tensors(padding).repeat())
         sizes = {
             "batch_size": step_size,
             "batches": plan.steps,
             "first_batch": first_step,
-            "window": length_window,
+            "window": length_bucket_steps,
         }
         records = group_by_length(padded, seed=seed, **sizes)
     # Records are padded batch by batch: one by one would cost a twentieth of the whole.

@@ -87,7 +87,7 @@ def linear_baseline(
     for split in splits:
         for positive, scores, mask in batches(split):
             ranked = ranking.ranking_counts(
-                positive, scores, mask, ranks=config.ranks, label_propensities=propensities
+                positive, scores, mask, ranks=config.at_k, label_propensities=propensities
             )
             for name, at in (
                 ("one threshold", thresholds.global_bin),

@@ -205,7 +205,7 @@ def _describe(
 def _systems(
     experiment: Experiment, documents: int, counts: Counts, more_systems: Mapping[str, Counts]
 ) -> list[dict[str, Any]]:
-    ranks, rows = experiment.config.evaluate.ranks, []
+    ranks, rows = experiment.config.evaluate.at_k, []
     rankings = dict.fromkeys(
         (ONE_THRESHOLD, LABEL_THRESHOLDS, TOP_K, EXPECTED_F1), counts["rankings"]["model"]
     ) | {FREQUENT_LABELS: counts["rankings"][FREQUENT_LABELS]}

@@ -142,7 +142,7 @@ class Evaluator:
 
             def ranked(of):
                 return ranking.ranking_counts(
-                    labels, of, mask, ranks=config.ranks, label_propensities=propensities
+                    labels, of, mask, ranks=config.at_k, label_propensities=propensities
                 )
 
             decisions = {

@@ -50,7 +50,7 @@ def build_model(
       output_bias: float32 [labels], the logits' first bias, see `losses.output_bias`.
       seed: decides every initial weight and the dropout; equal seeds give equal models.
       num_texts: texts of a document.
-      with_pretrained: read `config.vectors` and print how much of the vocabulary they cover; False where a checkpoint is to be
+      with_pretrained: read `config.pretrained_vectors` and print how much of the vocabulary they cover; False where a checkpoint is to be
         restored, which holds them.
 
     Returns:
@@ -74,7 +74,9 @@ def build_model(
         return _build_custom(
             config, ModelInputs(vocabulary, num_labels, output_bias, seed, num_texts=num_texts)
         )
-    vectors = None if config.vectors is None else _vectors(config, vocabulary, with_pretrained)
+    vectors = (
+        None if config.pretrained_vectors is None else _vectors(config, vocabulary, with_pretrained)
+    )
     inputs = ModelInputs(vocabulary, num_labels, output_bias, seed, vectors, num_texts)
     architecture = functools.partial(_ARCHITECTURES[config.name], config)
     return architecture(inputs) if num_texts == 1 else Towers(architecture, inputs)
@@ -93,8 +95,8 @@ def _vectors(
         raise ValueError(
             f"received {len(vocabulary.tokens)} tokens, expected {vocabulary.size}: pretrained vectors need the vocabulary itself"
         )
-    vectors = load_vectors(config.vectors, vocabulary.tokens, dim=config.embedding_dim)
-    print(coverage_text(config.vectors, vectors, vocabulary.document_counts), flush=True)
+    vectors = load_vectors(config.pretrained_vectors, vocabulary.tokens, dim=config.embedding_dim)
+    print(coverage_text(config.pretrained_vectors, vectors, vocabulary.document_counts), flush=True)
     return vectors
 
 

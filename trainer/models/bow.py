@@ -28,7 +28,7 @@ class BagOfEmbeddings(keras.Model):
             self._terms.num_rows,
             config.embedding_dim,
             vectors=inputs.vectors,
-            freeze=config.freeze_vectors,
+            freeze=config.freeze_pretrained_vectors,
             seed=inputs.seed,
         )
         self._wide = None

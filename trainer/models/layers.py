@@ -140,7 +140,7 @@ class TokenSequences(keras.layers.Layer):
             num_rows,
             config.embedding_dim,
             vectors=inputs.vectors,
-            freeze=config.freeze_vectors,
+            freeze=config.freeze_pretrained_vectors,
             seed=seed,
         )
         self._max_tokens = config.max_tokens

@@ -24,7 +24,7 @@ class MultilayerPerceptron(keras.Model):
             self._terms.num_rows,
             config.embedding_dim,
             vectors=inputs.vectors,
-            freeze=config.freeze_vectors,
+            freeze=config.freeze_pretrained_vectors,
             seed=next(seed),
         )
         sizes = (config.embedding_dim, *config.hidden_units)

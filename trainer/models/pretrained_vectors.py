@@ -65,11 +65,11 @@ def load_vectors(path: str, tokens: Sequence[str], *, dim: int) -> PretrainedVec
                         values[row], found[row] = vector, True
     except (OSError, EOFError) as error:
         raise UserError(
-            f"model.vectors: cannot read {path}: {error}; expected a text file with a token and its vector a line"
+            f"model.pretrained_vectors: cannot read {path}: {error}; expected a text file with a token and its vector a line"
         ) from None
     if not found.any():
         raise UserError(
-            f"model.vectors: {path} has none of the {len(tokens):,} tokens of the vocabulary in its {lines:,} lines{_told(broken)}; "
+            f"model.pretrained_vectors: {path} has none of the {len(tokens):,} tokens of the vocabulary in its {lines:,} lines{_told(broken)}; "
             "expected vectors of the text's language, spelled as the analyzer spells tokens (config section `text`)"
         )
     return PretrainedVectors(values, found, broken)
@@ -100,7 +100,7 @@ def _is_header(token: bytes, rest: bytes) -> bool:
 def _check_dim(path: str, received: int, dim: int) -> None:
     if received != dim:
         raise UserError(
-            f"model.vectors: {path} has vectors of {received} numbers by its first line, and model.embedding_dim is {dim}; expected the same: "
+            f"model.pretrained_vectors: {path} has vectors of {received} numbers by its first line, and model.embedding_dim is {dim}; expected the same: "
             f"set model.embedding_dim to {received} if the file is right"
         )
 

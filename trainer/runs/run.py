@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.config import Config, load_config
+from beam_jobs.contract.config import Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.saved_model import EXTRA
@@ -33,12 +33,12 @@ class Run:
                 f"--run: {directory} holds no training run; expected train.run_dir of a run, such as out/docstrings/run"
             )
         self.directory = directory
-        self.config: Config = load_config(directory / CONFIG)
+        self.config: Config = load_saved_config(
+            directory / CONFIG, remedy="train and evaluate again"
+        )
         self.history: list[dict[str, Any]] = _read_json(directory / HISTORY)
-        self.manifest: Manifest = manifests.validate(
-            Manifest,
-            _read_json(directory / DATASET_MANIFEST),
-            what=str(directory / DATASET_MANIFEST),
+        self.manifest: Manifest = manifests.parse(
+            _read_json(directory / DATASET_MANIFEST), what=str(directory / DATASET_MANIFEST)
         )
         found = [
             split for split in ("test", "validation") if evaluation_path(directory, split).is_file()
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def first_rank(self) -> str:
-        """The lowest of `evaluate.ranks`."""
+        """The lowest of `evaluate.at_k`."""
         return min(self.system(ONE_THRESHOLD)["precision_at"], key=int)
 
 
@@ -84,7 +84,7 @@ def run_of_model(model_dir: Path) -> Path:
         raise UserError(
             f"--model: {model_dir} holds no exported model; expected a directory that `python -m trainer.task export` has written"
         )
-    run_dir = Path(load_config(saved).train.run_dir)
+    run_dir = Path(load_saved_config(saved, remedy="train and export again").train.run_dir)
     if not run_dir.is_dir():
         raise UserError(
             f"--model: {model_dir} was trained in {run_dir}, which is not there; expected to be called where it is, or with --run"

@@ -106,7 +106,7 @@ def _limits(config: Config, dataset: Dataset) -> str:
     few = int((positives < _FEW_DOCUMENTS).sum())
     unknown = (
         "are not in its vocabulary"
-        if dataset.manifest.analyzer.wordpiece is None
+        if dataset.manifest.analyzer.subwords is None
         else "its pieces cannot spell"
     )
     lines = [
@@ -114,7 +114,7 @@ def _limits(config: Config, dataset: Dataset) -> str:
         f"- It knows the labels of its dataset only, and text like that one's. Words that {unknown} tell it nothing.",
         "- A text of which no token is left after analysis still gets scores: those of a document about which nothing is known.",
     ]
-    if (most := dataset.manifest.analyzer.max_tokens) is not None:
+    if (most := dataset.manifest.analyzer.max_tokens_per_document) is not None:
         lines.append(f"- Of a longer text only the first {most:,} tokens are read.")
     if (most := getattr(config.model, "max_tokens", None)) is not None:
         lines.append(f"- The model reads at most {most:,} of them.")

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.config import Config, differing_keys, load_config
+from beam_jobs.contract.config import Config, differing_keys, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.progress import ProgressLine
@@ -173,7 +173,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
                 epoch=state.epoch,
                 first_step=first_step,
                 skip_corrupt=config.train.on_corrupt == "skip",
-                length_window=_length_window(config),
+                length_bucket_steps=_length_bucket_steps(config),
             )
             iterators = [iter(batches)]
             callbacks("on_epoch_begin", state.epoch)
@@ -341,14 +341,18 @@ def _open_run(experiment: Experiment, *, fresh: bool) -> None:
     if fresh and (run_dir / CONFIG).exists():
         shutil.rmtree(run_dir)
     if (run_dir / CONFIG).exists():
-        then, now = (_decisive(c) for c in (load_config(run_dir / CONFIG), config))
+        saved = load_saved_config(
+            run_dir / CONFIG,
+            remedy="choose another train.run_dir, or give --fresh to delete the run and start again",
+        )
+        then, now = (_decisive(c) for c in (saved, config))
         rows = [
             f"  {key}: run {a!r}, config {b!r}"
             for key, a, b in differing_keys(then, now)
             if key not in _may_change(config)
         ]
-        saved = run_dir / DATASET_MANIFEST
-        if not rows and saved.exists() and saved.read_text(encoding="utf-8") != manifest:
+        of_run = run_dir / DATASET_MANIFEST
+        if not rows and of_run.exists() and of_run.read_text(encoding="utf-8") != manifest:
             rows = [
                 f"  dataset: {experiment.dataset.directory} was made again, and differs from the one the run began with"
             ]
@@ -425,9 +429,9 @@ def _is_finished(state: RunState, config: Config) -> bool:
     return state.stopped or state.epoch >= config.train.epochs or bool(out_of_patience)
 
 
-def _length_window(config: Config) -> int:
-    if config.train.length_window is not None:
-        return config.train.length_window
+def _length_bucket_steps(config: Config) -> int:
+    if config.train.length_bucket_steps is not None:
+        return config.train.length_bucket_steps
     return _PADDED_LENGTH_WINDOW if isinstance(config.model, SequenceModel) else 1
 
 

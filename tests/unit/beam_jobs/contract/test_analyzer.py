@@ -25,13 +25,13 @@ OFF = {
     "normalize": "none",
     "expand_contractions": False,
     "keep_characters": None,
-    "max_tokens": None,
+    "max_tokens_per_document": None,
 }
 
 SPECS = {
     "default": {},
     "off": OFF,
-    "lower": {"normalize": "lower", "stop_words": ("the", "word"), "max_tokens": 9},
+    "lower": {"normalize": "lower", "stop_words": ("the", "word"), "max_tokens_per_document": 9},
     "nfkc": OFF | {"normalize": "nfkc", "strip_html": True},
     "scripts": {
         "tokenizer": "unicode_script",
@@ -43,14 +43,14 @@ SPECS = {
         "tokenizer": "character",
         "normalize": "lower",
         "keep_characters": None,
-        "max_tokens": 30,
+        "max_tokens_per_document": 30,
     },
     "matches": {"token_pattern": r"\p{L}(\p{L}|\d)*|\W", "keep_characters": None},
     "pieces": {
         "normalize": "lower",
         "keep_characters": None,
-        "wordpiece": ("[UNK]", *"aetx<", "the", "##e", "##x", "##he", "##<", "##d"),
-        "max_tokens": 40,
+        "subwords": ("[UNK]", *"aetx<", "the", "##e", "##x", "##he", "##<", "##d"),
+        "max_tokens_per_document": 40,
     },
 }
 
@@ -93,8 +93,8 @@ EFFECTS = {  # key: (value, text that it changes)
     "tokenizer": ("character", "ab"),
     "drop_tokens_with_digits": (True, "a1 b"),
     "stop_words": ("english", "the cat"),
-    "wordpiece": (["[UNK]", "cat", "##s"], "cats"),
-    "max_tokens": (1, "a b"),
+    "subwords": (["[UNK]", "cat", "##s"], "cats"),
+    "max_tokens_per_document": (1, "a b"),
 }
 
 
@@ -114,7 +114,7 @@ def test_every_choice_of_a_key_differs_from_every_other():
 # --- golden outputs --------------------------------------------------------------------
 
 PIECES = {
-    "wordpiece": (
+    "subwords": (
         "[UNK]",
         "un",
         "##aff",
@@ -237,12 +237,13 @@ HTML, URLS, CONTRACTIONS = (
         (OFF | {"stop_words": ("a",), "tokenizer": "character"}, "abad", "b d"),
         (OFF | {"drop_tokens_with_digits": True}, "a1 b 2 c\u0663 \u00b2 d", "b \u00b2 d"),
         (
-            OFF | {"drop_tokens_with_digits": True, "stop_words": ("b",), "max_tokens": 2},
+            OFF
+            | {"drop_tokens_with_digits": True, "stop_words": ("b",), "max_tokens_per_document": 2},
             "1 b c d e",
             "c d",
         ),
-        (OFF | {"max_tokens": 2}, "a b c", "a b"),
-        (OFF | {"max_tokens": 2}, "a", "a"),
+        (OFF | {"max_tokens_per_document": 2}, "a b c", "a b"),
+        (OFF | {"max_tokens_per_document": 2}, "a", "a"),
         # pieces
         (OFF | PIECES, "unaffable", "un ##aff ##able"),
         (
@@ -269,11 +270,15 @@ HTML, URLS, CONTRACTIONS = (
         (OFF | PIECES, "", ""),
         (OFF | PIECES | {"stop_words": ("unable",)}, "unable un able", "un [UNK]"),
         (
-            OFF | PIECES | {"max_tokens": 4},
+            OFF | PIECES | {"max_tokens_per_document": 4},
             "un unaffable un un",
             "un un ##aff ##able",
         ),  # so many pieces ...
-        (OFF | PIECES | {"max_tokens": 2}, "un un un unable", "un un"),  # ... of so many words
+        (
+            OFF | PIECES | {"max_tokens_per_document": 2},
+            "un un un unable",
+            "un un",
+        ),  # ... of so many words
         (PIECES, "Un<b>able</b>, UNAFFABLE!", "un [UNK] un ##aff ##able"),
     ],
 )
@@ -356,12 +361,12 @@ def test_bad_pattern_is_a_user_error_that_names_its_key_and_the_reason(key, valu
 def test_pieces_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_path):
     file = tmp_path / "vocab.txt"
     file.write_bytes("\ufeff[PAD]\n[UNK]\nb\n##\u00e9\na\n".encode())
-    resolved = resolve(TextConfig(wordpiece=str(file)))
+    resolved = resolve(TextConfig(subwords=str(file)))
     assert resolved == TextConfig(
-        wordpiece=("[PAD]", "[UNK]", "b", "##\u00e9", "a")
+        subwords=("[PAD]", "[UNK]", "b", "##\u00e9", "a")
     )  # in their order: a piece's number may be known elsewhere
     file.write_bytes(b"[PAD]\r\n[UNK]\r\nb\r\n##\xc3\xa9\r\na")
-    assert resolve(TextConfig(wordpiece=str(file))) == resolved
+    assert resolve(TextConfig(subwords=str(file))) == resolved
     file.unlink()
     assert resolve(resolved) == resolved
 
@@ -391,15 +396,15 @@ def test_pieces_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_pa
 )
 def test_pieces_that_cannot_be_a_tokenizers_are_a_user_error(tmp_path, pieces, reason):
     with pytest.raises(UserError) as raised:
-        Analyzer(TextConfig(wordpiece=pieces))
-    assert str(raised.value).startswith(f"text.wordpiece: {reason}")
+        Analyzer(TextConfig(subwords=pieces))
+    assert str(raised.value).startswith(f"text.subwords: {reason}")
     file = tmp_path / "vocab.txt"
     file.write_text("".join(f"{piece}\n" for piece in pieces))
     if pieces:
         with pytest.raises(UserError) as raised:
-            resolve(TextConfig(wordpiece=str(file)))
+            resolve(TextConfig(subwords=str(file)))
         assert str(raised.value).startswith(
-            f"text.wordpiece: {reason.replace('in the list', f'in {file}')}"
+            f"text.subwords: {reason.replace('in the list', f'in {file}')}"
         )
 
 
@@ -416,13 +421,13 @@ def test_a_bad_file_of_pieces_is_a_user_error(tmp_path, content, reason):
     file = tmp_path / "vocab.txt"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserError, match=rf"text\.wordpiece: (?s:.*){reason}"):
-        Analyzer(TextConfig(wordpiece=str(file)))
+    with pytest.raises(UserError, match=rf"text\.subwords: (?s:.*){reason}"):
+        Analyzer(TextConfig(subwords=str(file)))
 
 
 def test_pieces_that_are_yet_to_be_learned_make_no_analyzer():
-    with pytest.raises(ValueError, match="received text.wordpiece `train`, expected pieces"):
-        Analyzer(TextConfig(wordpiece="train"))
+    with pytest.raises(ValueError, match="received text.subwords `train`, expected pieces"):
+        Analyzer(TextConfig(subwords="train"))
 
 
 @given(
@@ -446,7 +451,7 @@ def test_pieces_are_those_of_the_definition(words, pieces):
             found, start = [*found, piece], end
         return found
 
-    text = TextConfig(**OFF, wordpiece=("[UNK]", *sorted(pieces)))
+    text = TextConfig(**OFF, subwords=("[UNK]", *sorted(pieces)))
     expected = " ".join(piece for word in words for piece in spell(word))
     assert (
         analyzer_module.PieceTokenizer(text)(tf.ragged.constant([words])).numpy()[0].decode()
@@ -532,7 +537,7 @@ def test_any_document_becomes_tokens_joined_by_one_space_whatever_its_batch(spec
     text = SPECS[spec]
     outputs = analyze_bytes(batch, **text)
     for output in outputs:
-        check_invariants(output, TextConfig(**text).max_tokens)
+        check_invariants(output, TextConfig(**text).max_tokens_per_document)
     assert outputs == [analyze_bytes([raw], **text)[0] for raw in batch]
 
 
@@ -542,7 +547,7 @@ def test_every_code_point_inside_of_a_word_keeps_the_invariants(spec):
     chunks = [code_points[i : i + 1000] for i in range(0, len(code_points), 1000)]
     for output in analyze_bytes(
         [" ".join(f"a{c}b" for c in chunk).encode() for chunk in chunks],
-        **SPECS[spec] | {"max_tokens": None},
+        **SPECS[spec] | {"max_tokens_per_document": None},
     ):
         check_invariants(output, None)
 
@@ -650,7 +655,7 @@ def needs_tensorflow_text(text: TextConfig) -> bool:
     return (
         text.normalize.startswith("nfkc")
         or text.tokenizer == "unicode_script"
-        or text.wordpiece is not None
+        or text.subwords is not None
     )
 
 
@@ -690,7 +695,7 @@ def test_saved_analyzer_gives_the_same_bytes_in_a_fresh_process(served, spec):
         sum(map(bool, expected)) > len(NASTY) // 2
     )  # the inputs are not nasty to the point of emptiness
     for output in expected:
-        check_invariants(output, TextConfig(**SPECS[spec]).max_tokens)
+        check_invariants(output, TextConfig(**SPECS[spec]).max_tokens_per_document)
 
 
 @pytest.mark.parametrize("normalize", ["none", "lower"])
@@ -708,7 +713,7 @@ def test_core_analyzer_is_built_without_tensorflow_text(monkeypatch, normalize, 
     [
         {"normalize": "nfkc"},
         {"normalize": "none", "tokenizer": "unicode_script"},
-        {"normalize": "none", "wordpiece": ("[UNK]", "a")},
+        {"normalize": "none", "subwords": ("[UNK]", "a")},
     ],
 )
 def test_other_analyzers_do_need_tensorflow_text(monkeypatch, text):

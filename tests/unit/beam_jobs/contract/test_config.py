@@ -9,11 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from beam_jobs.contract.config import (
+    RENAMED_KEYS,
     Config,
     config_from_dict,
     config_hash,
     differing_keys,
     load_config,
+    load_saved_config,
 )
 from beam_jobs.contract.dataset_config import JsonlData, TextConfig
 from beam_jobs.contract.errors import UserError
@@ -60,10 +62,10 @@ FULL = {
         "tokenizer": "character",
         "drop_tokens_with_digits": True,
         "stop_words": ["no", "null", "1e-4", "~"],
-        "wordpiece": ["[UNK]", "no", "##s", "~"],
-        "max_tokens": 7,
+        "subwords": ["[UNK]", "no", "##s", "~"],
+        "max_tokens_per_document": 7,
     },
-    "vocabulary": {"max_tokens": 100, "min_document_count": 1, "ngrams": 2, "max_ngrams": 9},
+    "vocabulary": {"size": 100, "min_document_count": 1, "ngrams": 2, "max_ngrams": 9},
     "duplicates": {"near": "drop", "similarity": 0.9, "shingle_tokens": 5},
     "labels": {
         "fold_case": True,
@@ -84,8 +86,8 @@ FULL = {
     "model": {
         "name": "bow",
         "embedding_dim": 16,
-        "vectors": "vectors.txt",
-        "freeze_vectors": True,
+        "pretrained_vectors": "vectors.txt",
+        "freeze_pretrained_vectors": True,
         "token_weights": "uniform",
         "bigram_buckets": 64,
         "dropout": 0.25,
@@ -124,7 +126,7 @@ FULL = {
         "accumulate_steps": 4,
         "precision": "bfloat16",
         "callbacks": [{"name": "CSVLogger", "filename": "log.csv"}],
-        "length_window": 4,
+        "length_bucket_steps": 4,
         "folds": 5,
         "fold": 2,
         "epochs": 3,
@@ -138,7 +140,7 @@ FULL = {
     },
     "evaluate": {
         "batch_size": 32,
-        "ranks": [1, 2],
+        "at_k": [1, 2],
         "min_positives": 2,
         "calibration": "isotonic",
         "bootstrap_replicates": 50,
@@ -156,8 +158,8 @@ FULL = {
 _EMBEDDINGS = {
     "embedding_dim": 16,
     "dropout": 0.25,
-    "vectors": "vectors.txt",
-    "freeze_vectors": True,
+    "pretrained_vectors": "vectors.txt",
+    "freeze_pretrained_vectors": True,
 }
 _SAMPLED = {"negatives": "sampled", "num_sampled": 64}
 OTHER_KINDS = [
@@ -198,7 +200,6 @@ OTHER_KINDS = [
     ),
     ("model", {"name": "custom", "build": "own.models:build"}),
     ("splits", {"method": "stratified", "train": 0.5, "validation": 0.25, "test": 0.25}),
-    ("splits", {"method": "folds", "folds": 5, "fold": 1}),
     ("splits", {"method": "column", "train": ["tr"], "validation": ["va"], "test": ["te"]}),
     ("splits", {"method": "files", "validation": ["*dev*"], "test": ["*test*"]}),
     (
@@ -508,11 +509,11 @@ OVERRIDES = st.one_of(
     st.tuples(st.just("text.strip_html"), st.booleans()),
     st.tuples(st.just("text.stop_words"), st.none() | printable | st.lists(printable).map(tuple)),
     st.tuples(
-        st.just("text.wordpiece"),
+        st.just("text.subwords"),
         st.none() | st.just("train") | printable | st.lists(printable).map(tuple),
     ),
     st.tuples(st.just("data.labels_field"), printable),
-    st.tuples(st.just("evaluate.ranks"), st.lists(st.integers(1, 50), min_size=1).map(tuple)),
+    st.tuples(st.just("evaluate.at_k"), st.lists(st.integers(1, 50), min_size=1).map(tuple)),
 )
 
 
@@ -714,12 +715,12 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
             "x.yaml: text.stop_words: received 5 (int); expected a list or a valid string",
         ),
         (
-            {"text": {"wordpiece": 5}},
-            "x.yaml: text.wordpiece: received 5 (int); expected 'train' or a list or a valid string",
+            {"text": {"subwords": 5}},
+            "x.yaml: text.subwords: received 5 (int); expected 'train' or a list or a valid string",
         ),
         (
-            {"evaluate": {"ranks": [1, "x"]}},
-            "evaluate.ranks.1: received 'x' (str); expected a valid integer",
+            {"evaluate": {"at_k": [1, "x"]}},
+            "evaluate.at_k.1: received 'x' (str); expected a valid integer",
         ),
         ({"train": [1]}, "train: received [1] (list); expected a mapping"),
         ({"name": 5}, "name: received 5 (int); expected a valid string"),
@@ -746,8 +747,8 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
             "text.keep_characters: received '' (str); expected at least 1 character",
         ),
         (
-            {"evaluate": {"ranks": []}},
-            "evaluate.ranks: received [] (list); expected at least 1 item",
+            {"evaluate": {"at_k": []}},
+            "evaluate.at_k: received [] (list); expected at least 1 item",
         ),
         # keys of another kind, and kinds that are not there
         (
@@ -874,8 +875,8 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ),
         # keys that must agree
         (
-            {"splits": {"method": "folds", "folds": 4, "fold": 4}},
-            "expected a fold below folds = 4, not 4",
+            {"train": {"folds": 4, "fold": 4}},
+            "expected a fold below folds, not 4 of 4",
         ),
         (
             {
@@ -934,6 +935,53 @@ def test_wrong_key_is_told_with_what_was_received_and_expected(changes, expected
     assert (
         "error" not in message.removeprefix("x.yaml: ").split("\n")[0]
     )  # one wrong key is one line
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+def test_a_renamed_key_is_refused_with_its_new_name(tmp_path, old, new):
+    section, _, key = old.partition(".")
+    expected = f"{old}: renamed, expected {new}"
+    assert message_of(MINIMAL | {section: {key: None}}) == f"x.yaml: {expected}"
+    text = "name: tiny\ndata: {source: jsonl, inputs: [a]}\n"
+    with pytest.raises(UserError, match=expected):
+        from_text(tmp_path, text, overrides=[f"{old}=3"])
+    new_section, _, new_key = new.partition(".")
+    assert any(
+        new_key in kind.model_fields for kind in sections_of(Config.model_fields[new_section])
+    )
+    assert not any(key in kind.model_fields for kind in sections_of(Config.model_fields[section]))
+
+
+def test_all_renamed_keys_are_told_at_once():
+    message = message_of(MINIMAL | {"text": {"wordpiece": "train"}, "evaluate": {"ranks": [1]}})
+    assert message == (
+        "x.yaml: 2 errors\n"
+        "  text.wordpiece: renamed, expected text.subwords\n"
+        "  evaluate.ranks: renamed, expected evaluate.at_k"
+    )
+
+
+def test_the_split_method_of_folds_is_refused_with_what_makes_folds_now(tmp_path):
+    message = message_of(MINIMAL | {"splits": {"method": "folds", "folds": 5, "fold": 1}})
+    assert message.startswith("x.yaml: splits.method: received 'folds', which is no longer there; ")
+    assert "`train.folds` and `train.fold`" in message
+    text = "name: tiny\ndata: {source: jsonl, inputs: [a]}\n"
+    with pytest.raises(UserError, match="`train.folds` and `train.fold`"):
+        from_text(tmp_path, text, overrides=["splits.method=folds"])
+
+
+def test_a_saved_config_of_an_older_version_is_refused_with_the_remedy(tmp_path):
+    file = tmp_path / "config.yaml"
+    config = config_from_dict(MINIMAL, what="")
+    file.write_text(config.to_yaml(), encoding="utf-8")
+    assert load_saved_config(file, remedy="train again") == config
+    file.write_text(config.to_yaml().replace("  subwords:", "  wordpiece:"), encoding="utf-8")
+    with pytest.raises(UserError) as raised:
+        load_saved_config(file, remedy="train again")
+    assert str(raised.value) == (
+        f"{file} was made by an older version of multihot "
+        "(text.wordpiece: renamed, expected text.subwords); train again"
+    )
 
 
 @pytest.mark.parametrize("key", ["name", "data"])
@@ -1061,21 +1109,21 @@ def test_describe_keys_says_types_and_defaults_as_yaml_has_them():
     text = describe_keys(Config)
     assert "  stop_words: null | list of string | string, default null -- tokens to drop" in text
     assert (
-        "  wordpiece: null | 'train' | list of string | string, default null -- split words into pieces: `train`: "
+        "  subwords: null | 'train' | list of string | string, default null -- split words into pieces: `train`: "
         in text
     )
     assert (
         "  normalize: 'none' | 'lower' | 'nfkc' | 'nfkc_casefold', default \"nfkc_casefold\" -- "
         in text
     )
-    assert "  ranks: list of integer, default [1, 3, 5] -- " in text
+    assert "  at_k: list of integer, default [1, 3, 5] -- " in text
     assert "  inputs: list of string, required -- " in text
     assert "  keep_unlabeled: true | false, default true -- " in text
 
 
 def test_sections_cannot_be_changed_after_validation():
     with pytest.raises(ValueError, match="frozen"):
-        TextConfig().max_tokens = 3
+        TextConfig().max_tokens_per_document = 3
     with pytest.raises(ValueError, match="frozen"):
         JsonlData(source="jsonl", inputs=("a",)).inputs = ()
 

@@ -204,15 +204,27 @@ def test_manifest_that_is_no_json_is_told_with_its_file(complete, content):
 def test_json_that_is_no_manifest_is_told_with_its_file(complete, content):
     (complete / "manifest.json").write_text(content)
     with pytest.raises(
-        UserError, match=r"manifest\.json has no format_version; expected a dataset"
+        UserError, match=r"manifest\.json has no format_version; expected what `python"
     ):
         manifests.load(complete)
 
 
-def test_newer_format_version_is_refused_with_both_versions_before_anything_else_is_read(complete):
-    rewrite(complete, format_version=manifests.FORMAT_VERSION + 1, splits="of a kind unknown today")
-    newest = manifests.FORMAT_VERSION
-    expected = rf"manifest\.json has format version {newest + 1}, and this multihot reads versions up to {newest}; upgrade"
+@pytest.mark.parametrize(
+    ("change", "made_by", "remedy"),
+    [
+        (1, "a newer", "upgrade multihot, or run the preprocessing again with --overwrite"),
+        (-1, "an older", "run the preprocessing again with --overwrite"),
+    ],
+)
+def test_another_format_version_is_refused_with_both_versions_before_anything_else_is_read(
+    complete, change, made_by, remedy
+):
+    version = manifests.FORMAT_VERSION
+    rewrite(complete, format_version=version + change, splits="of a kind unknown today")
+    expected = (
+        rf"manifest\.json has format version {version + change}, of {made_by} version of multihot; "
+        f"this one reads format version {version}: {remedy}"
+    )
     with pytest.raises(UserError, match=expected):
         manifests.load(complete)
 

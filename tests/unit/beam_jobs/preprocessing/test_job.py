@@ -185,7 +185,7 @@ def test_nothing_is_published_when_what_makes_pieces_gets_lost(config, tmp_path,
     with pytest.raises(
         RuntimeError, match="the runner lost or repeated data, so nothing is published"
     ):
-        run(config.model_copy(update={"text": TextConfig(wordpiece="train")}))
+        run(config.model_copy(update={"text": TextConfig(subwords="train")}))
     assert list((tmp_path / "out").iterdir()) == []
 
 

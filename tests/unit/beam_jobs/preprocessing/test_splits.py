@@ -13,7 +13,6 @@ from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.dataset_config import (
     ColumnSplits,
     FileSplits,
-    FoldSplits,
     HashSplits,
     StratifiedSplits,
     TimeFractionSplits,
@@ -56,10 +55,7 @@ def test_sizes_stay_within_six_standard_deviations_of_the_fractions(splits, seed
 
 
 @given(
-    splits=fractions()
-    | st.builds(
-        FoldSplits, method=st.just("folds"), folds=st.integers(3, 9), fold=st.integers(0, 2)
-    ),
+    splits=fractions(),
     keys=st.lists(st.integers(0, 2**64 - 1), max_size=20),
     order=st.randoms(),
 )
@@ -85,18 +81,6 @@ def test_a_larger_train_fraction_moves_documents_into_train_only():
     before = by_key(keys, HashSplits(train=0.5, validation=0.2, test=0.3)) == 0
     after = by_key(keys, HashSplits(train=0.7, validation=0.2, test=0.1)) == 0
     assert before.sum() < after.sum() and not np.any(before & ~after)
-
-
-@pytest.mark.parametrize("folds", [3, 5, 10])
-def test_over_all_folds_each_document_is_tested_once_and_validated_once(folds):
-    keys = np.random.default_rng(0).integers(0, LARGEST, 3000, np.uint64, endpoint=True)
-    splits = np.array(
-        [by_key(keys, FoldSplits(method="folds", folds=folds, fold=fold)) for fold in range(folds)]
-    )
-    for split in (1, 2):
-        assert np.all((splits == split).sum(axis=0) == 1)
-        sizes = (splits == split).sum(axis=1)
-        assert np.all(np.abs(sizes - 3000 / folds) <= 6 * np.sqrt(3000 / folds))
 
 
 # --- as the source says ----------------------------------------------------------------

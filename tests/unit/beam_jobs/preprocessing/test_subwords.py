@@ -18,7 +18,7 @@ from beam_jobs.preprocessing.subwords import learn
 
 
 def pieces_of(words: list[str], pieces: tuple[str, ...]) -> list[list[str]]:
-    tokenizer = PieceTokenizer(TextConfig(wordpiece=pieces, max_tokens=None))
+    tokenizer = PieceTokenizer(TextConfig(subwords=pieces, max_tokens_per_document=None))
     return [
         text.decode().split(" ")
         for text in tokenizer(tf.ragged.constant([[word] for word in words], tf.string)).numpy()
@@ -124,7 +124,7 @@ def test_merges_are_those_of_the_definition_in_whatever_order_the_words_come(
 def test_next_to_nothing_to_learn_from_ends_in_few_pieces(words, max_pieces):
     learned = learn(words, max_pieces=max_pieces, min_occurrences=2)
     assert learned[0] == "[UNK]" and 1 <= len(learned) <= max_pieces
-    assert resolve(TextConfig(wordpiece=learned)).wordpiece == learned
+    assert resolve(TextConfig(subwords=learned)).subwords == learned
 
 
 @settings(max_examples=60)
@@ -142,7 +142,7 @@ def test_learned_pieces_are_a_tokenizers_and_spell_every_word_of_their_character
     learned = learn(list(words.items()), max_pieces=max_pieces, min_occurrences=min_occurrences)
     assert learned[0] == "[UNK]" and len(learned) <= max_pieces
     assert (
-        resolve(TextConfig(wordpiece=learned)).wordpiece == learned
+        resolve(TextConfig(subwords=learned)).subwords == learned
     )  # so they are different and without white space
     assert (
         learn(list(words.items()), max_pieces=max_pieces, min_occurrences=min_occurrences)
@@ -177,7 +177,7 @@ def bucket_of(folder, texts: list[str]) -> Bucket:
 
 def to_pieces(folder, texts: list[str], **text) -> tuple[Bucket, pa.Table]:
     pieces = ("[UNK]", "un", "##able", "a", "##b")
-    (bucket,) = subwords._ToPieces(str(folder), TextConfig(wordpiece="train", **text)).process(
+    (bucket,) = subwords._ToPieces(str(folder), TextConfig(subwords="train", **text)).process(
         bucket_of(folder, texts), pieces
     )
     return bucket, read_table(bucket.path)
@@ -198,8 +198,8 @@ def test_a_bucket_of_pieces_differs_from_its_words_in_nothing_but_the_text(tmp_p
     assert table.drop_columns("text") == before.drop_columns("text")
 
 
-def test_max_tokens_is_that_of_each_text(tmp_path):
-    _, table = to_pieces(tmp_path, ["unable unable\nab ab", "a\na"], max_tokens=3)
+def test_max_tokens_per_document_is_that_of_each_text(tmp_path):
+    _, table = to_pieces(tmp_path, ["unable unable\nab ab", "a\na"], max_tokens_per_document=3)
     assert table["text"].to_pylist() == ["un ##able un\na ##b a", "a\na"]
 
 

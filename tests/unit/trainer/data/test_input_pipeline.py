@@ -143,12 +143,14 @@ def test_from_any_step_on_an_epoch_goes_on_as_it_would_have(
 
 
 @pytest.mark.parametrize(("workers", "replicas"), [(2, 1), (4, 1), (1, 2), (2, 2), (2, 4)])
-@pytest.mark.parametrize("length_window", [1, 3])
+@pytest.mark.parametrize("length_bucket_steps", [1, 3])
 def test_by_example_each_step_has_the_same_documents_whatever_the_number_of_workers(
-    shards, vectorizer, as_worker, workers, replicas, length_window
+    shards, vectorizer, as_worker, workers, replicas, length_bucket_steps
 ):
     plan = SplitPlan(num_steps(46, 8), None)
-    alone = epoch(shards, vectorizer, as_worker(0, 1), plan, length_window=length_window)
+    alone = epoch(
+        shards, vectorizer, as_worker(0, 1), plan, length_bucket_steps=length_bucket_steps
+    )
     parts = [
         epoch(
             shards,
@@ -156,7 +158,7 @@ def test_by_example_each_step_has_the_same_documents_whatever_the_number_of_work
             as_worker(i, workers, replicas=replicas),
             plan,
             replicas=replicas,
-            length_window=length_window,
+            length_bucket_steps=length_bucket_steps,
         )
         for i in range(workers)
     ]

@@ -66,7 +66,12 @@ def steps_of(
     }
     iterator = iter(
         train_batches(
-            shards, vectorizer, strategy, first_step=first_step, length_window=window, **options
+            shards,
+            vectorizer,
+            strategy,
+            first_step=first_step,
+            length_bucket_steps=window,
+            **options,
         )
     )
     steps = []

@@ -106,14 +106,14 @@ def test_coverage_weighs_tokens_by_their_documents(tmp_path):
 )
 def test_file_that_does_not_fit_is_a_user_error(tmp_path, text, expected):
     path = str(tmp_path / "nowhere.txt") if text is None else _file(tmp_path, text)
-    with pytest.raises(UserError, match=f"model.vectors: .*{expected}"):
+    with pytest.raises(UserError, match=f"model.pretrained_vectors: .*{expected}"):
         load_vectors(path, TOKENS, dim=3)
 
 
 def test_damaged_compressed_file_is_a_user_error(tmp_path):
     path = tmp_path / "vectors.txt.gz"
     path.write_bytes(gzip.compress(GLOVE.encode())[:-9])
-    with pytest.raises(UserError, match="model.vectors: cannot read"):
+    with pytest.raises(UserError, match="model.pretrained_vectors: cannot read"):
         load_vectors(str(path), TOKENS, dim=3)
 
 
@@ -134,7 +134,7 @@ ARCHITECTURES = {
 
 def _build(name, path, vocabulary=VOCABULARY, with_pretrained=True, **changes):
     config = TypeAdapter(ModelConfig).validate_python(
-        {"name": name, "embedding_dim": 3, "vectors": path} | changes, strict=False
+        {"name": name, "embedding_dim": 3, "pretrained_vectors": path} | changes, strict=False
     )
     return build_model(
         config,
@@ -165,7 +165,9 @@ def _train(model):
 def test_embeddings_start_from_the_vectors_and_stay_where_they_are_frozen(
     tmp_path, capsys, name, freeze
 ):
-    model = _build(name, _file(tmp_path, GLOVE), freeze_vectors=freeze, **ARCHITECTURES[name])
+    model = _build(
+        name, _file(tmp_path, GLOVE), freeze_pretrained_vectors=freeze, **ARCHITECTURES[name]
+    )
     assert "3 of 4 tokens (75.0%)" in capsys.readouterr().out
     before = _table(model).numpy()
     np.testing.assert_allclose(before[2:5], EXPECTED[:3], rtol=1e-6)
@@ -178,10 +180,10 @@ def test_embeddings_start_from_the_vectors_and_stay_where_they_are_frozen(
 
 def test_model_for_a_checkpoint_has_the_same_variables_and_needs_no_file(tmp_path, capsys):
     path = _file(tmp_path, GLOVE)
-    trained = _build("bow", path, freeze_vectors=True)
+    trained = _build("bow", path, freeze_pretrained_vectors=True)
     (tmp_path / "vectors.txt").unlink()
     capsys.readouterr()
-    restored = _build("bow", path, with_pretrained=False, freeze_vectors=True)
+    restored = _build("bow", path, with_pretrained=False, freeze_pretrained_vectors=True)
     assert capsys.readouterr().out == ""
     restored.set_weights(trained.get_weights())
     tokens = tf.ragged.constant([[2, 5]], tf.int64, 1, row_splits_dtype=tf.int64)
