@@ -1,5 +1,6 @@
 """Strict validation of plain values, with errors that name the key, what was received and what was expected."""
 
+import dataclasses
 import difflib
 import json
 import re
@@ -55,18 +56,56 @@ def error_lines(lines: Sequence[str]) -> str:
     return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} errors", *lines])
 
 
-def describe_keys(model: type[pydantic.BaseModel]) -> str:
-    """Every key of a config with its type, default and meaning, a line each."""
-    lines = []
+@dataclasses.dataclass(frozen=True)
+class KeyDescription:
+    """A config key: its name, its type as a person would say it, `required` or its default as
+    JSON, and its meaning."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+    def __str__(self) -> str:
+        default = self.default if self.default == "required" else f"default {self.default}"
+        meaning = f" -- {self.meaning}" if self.meaning else ""
+        return f"{self.name}: {self.type}, {default}{meaning}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SectionDescription:
+    """One kind of a config section: its purpose in a line, and its keys."""
+
+    name: str
+    purpose: str
+    keys: tuple[KeyDescription, ...]
+
+
+def sections_of(
+    model: type[pydantic.BaseModel],
+) -> list[SectionDescription | KeyDescription]:
+    """The sections of a config, one entry a kind, and the keys outside of sections, in order."""
+    entries: list[SectionDescription | KeyDescription] = []
     for name, field in model.model_fields.items():
         variants = [v for v in _variants(field.annotation) if _is_section(v)]
         if not variants:
-            lines.append(_describe_field(name, field))
+            entries.append(_describe_field(name, field))
         for variant in variants:
-            lines.append(f"\n{name}:  # {(variant.__doc__ or '').strip().splitlines()[0]}")
-            lines += [
-                "  " + _describe_field(key, value) for key, value in variant.model_fields.items()
-            ]
+            purpose = (variant.__doc__ or "").strip().splitlines()[0]
+            keys = tuple(_describe_field(k, value) for k, value in variant.model_fields.items())
+            entries.append(SectionDescription(name, purpose, keys))
+    return entries
+
+
+def describe_keys(model: type[pydantic.BaseModel]) -> str:
+    """Every key of a config with its type, default and meaning, a line each."""
+    lines = []
+    for entry in sections_of(model):
+        if isinstance(entry, KeyDescription):
+            lines.append(str(entry))
+        else:
+            lines.append(f"\n{entry.name}:  # {entry.purpose}")
+            lines += [f"  {key}" for key in entry.keys]
     return "\n".join(lines)
 
 
@@ -179,11 +218,9 @@ def _short(value: Any) -> str:
     return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
 
 
-def _describe_field(name: str, field: pydantic.fields.FieldInfo) -> str:
-    default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
-    return f"{name}: {_type_name(field.annotation)}, {default}" + (
-        f" -- {field.description}" if field.description else ""
-    )
+def _describe_field(name: str, field: pydantic.fields.FieldInfo) -> KeyDescription:
+    default = "required" if field.is_required() else json.dumps(field.default)
+    return KeyDescription(name, _type_name(field.annotation), default, field.description or "")
 
 
 def _type_name(annotation: Any) -> str:
