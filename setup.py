@@ -36,7 +36,7 @@ setup(
         "ruamel.yaml>=0.18.6,<0.20",
         "rich>=13.9,<16",
         "jinja2>=3.1.4,<4",
-        "filelock>=3.16,<5",
+        "filelock>=3.21,<5",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.21.*"],

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.command_line import run_main
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import FileInfo, Manifest
 from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.tfrecord import _damaged, read_records
+from beam_jobs.contract.tfrecord import read_records
 
 READ_BYTES = 1 << 20  # 1 MiB at a time
 TEXT_CHARACTERS = 160  # of each record shown
@@ -182,6 +183,12 @@ def _check_sha256(info: FileInfo, directory: Path) -> None:
         raise _damaged(
             directory / info.file, f"has SHA-256 {digest.hexdigest()}, expected {info.sha256}"
         )
+
+
+def _damaged(path: Path, how: str) -> UserError:
+    return UserError(
+        f"{path} {how}: the dataset is damaged; run the preprocessing again with --overwrite"
+    )
 
 
 def _quantiles(values: dict[str, int]) -> str:

@@ -1,115 +1,163 @@
-"""A dataset appears whole or not at all: it is written beside its place and renamed."""
+"""Files and directories that appear whole or not at all: written beside their place, then renamed."""
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from beam_jobs.contract.errors import UserError
 
 OUTPUT_KEY = "output.dataset_dir"
+# Only an owner that ends in this moment, and removes its lock file, is worth a second try.
+LOCK_SECONDS, LOCK_POLL_SECONDS = 0.2, 0.05
+
+
+# --- files -----------------------------------------------------------------------------
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Writes a file with text, as UTF-8, or bytes."""
+    temporary = temporary_path(path)
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: str | Path) -> Path:
+    """A hidden path beside a file, to write it at before `rename`.
+
+    It is new in every call: where Beam repeats a piece of work, an attempt that was given up may
+    still be writing.
+    """
+    path = Path(path)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def rename(temporary: str | Path, path: str | Path) -> None:
+    """Gives a written file or directory its name, in the place of a file that has it."""
+    os.replace(temporary, path)
+
+
+# --- directories -----------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def staging(dataset_dir: Path, *, what: str = OUTPUT_KEY) -> Iterator[Path]:
-    """A new directory beside `dataset_dir` to write in; what killed runs left there is removed first.
+def staging(directory: Path, *, what: str = OUTPUT_KEY) -> Iterator[Path]:
+    """A new directory beside `directory` to write in; what killed runs left there is removed first.
 
-    The directory is removed at the end unless `publish` has moved it. Its name is new in every run, so that
-    a killed run's workers, which may outlive it, write into no other run's files.
+    It is removed at the end unless `publish` has moved it. Its name is new in every run, so that a
+    killed run's workers, which may outlive it, write into no other run's files.
+
+    Args:
+      directory: where the files will be.
+      what: the config key or flag that names it, for errors.
 
     Raises:
       UserError: it cannot be written, or a live run is writing it.
     """
-    with _locked(dataset_dir, what):
+    with _locked(directory, what):
         try:
-            _clean_up(dataset_dir)
-            path = _beside(dataset_dir, f"staging-{uuid.uuid4().hex}")
+            _clean_up(directory)
+            path = _beside(directory, f"staging-{uuid.uuid4().hex}")
             path.mkdir()
             yield path
         finally:
-            _clean_up(dataset_dir)
-
-
-def publish(staged: Path, dataset_dir: Path) -> None:
-    """Moves the staged directory to its place; an older dataset there is replaced."""
-    for file in staged.iterdir():
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
-    place = dataset_dir.resolve()
-    if place.exists():
-        os.replace(place, _beside(dataset_dir, "old"))
-    os.replace(staged, place)
-
-
-def recover(dataset_dir: Path) -> None:
-    """Removes what killed runs left; a dataset that one of them was replacing is put back in its place.
-
-    Raises:
-      UserError: a live run is writing `dataset_dir`.
-    """
-    if _leftovers(dataset_dir):
-        with _locked(dataset_dir):
-            _clean_up(dataset_dir)
-
-
-def _clean_up(dataset_dir: Path) -> None:
-    place, old = dataset_dir.resolve(), _beside(dataset_dir, "old")
-    if old.exists() and not place.exists():
-        os.replace(old, place)
-    for path in _leftovers(dataset_dir):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _leftovers(dataset_dir: Path) -> list[Path]:
-    place = dataset_dir.resolve()
-    pattern = re.compile(rf"\.{re.escape(place.name)}\.(old|staging-[0-9a-f]{{32}})")
-    return (
-        [path for path in place.parent.iterdir() if pattern.fullmatch(path.name)]
-        if place.parent.is_dir()
-        else []
-    )
-
-
-def _beside(dataset_dir: Path, suffix: str) -> Path:
-    """A hidden path beside the directory itself, also where `dataset_dir` is a link to it."""
-    place = dataset_dir.resolve()
-    return place.parent / f".{place.name}.{suffix}"
+            _clean_up(directory)
 
 
 @contextlib.contextmanager
-def _locked(dataset_dir: Path, what: str = OUTPUT_KEY) -> Iterator[None]:
-    path = _beside(dataset_dir, "lock")
-    lock = _take_lock(path, dataset_dir, what)
+def staging_within(parent: Path) -> Iterator[Path]:
+    """A path within `parent` for a new directory, which `publish` then moves to its place there.
+
+    For numbered versions in one directory, whose next number is known only under the lock: runs
+    take turns, each waits for the one before. What killed runs left is removed.
+
+    Args:
+      parent: the directory of the versions; made if it is missing.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    path, lock_file = parent / ".staging", parent / ".lock"
+    with FileLock(lock_file):
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            lock_file.unlink(missing_ok=True)
+
+
+def publish(staged: Path, directory: Path) -> None:
+    """Moves the staged directory to its place; an older one there is replaced."""
+    for file in staged.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
+    target = directory.resolve()
+    if target.exists():
+        rename(target, _beside(directory, "old"))
+    rename(staged, target)
+
+
+def recover(directory: Path, *, what: str = OUTPUT_KEY) -> None:
+    """Removes what killed runs left; a directory that one of them was replacing is put back.
+
+    Raises:
+      UserError: a live run is writing `directory`.
+    """
+    if _leftovers(directory):
+        with _locked(directory, what):
+            _clean_up(directory)
+
+
+def _clean_up(directory: Path) -> None:
+    target, old = directory.resolve(), _beside(directory, "old")
+    if old.exists() and not target.exists():
+        rename(old, target)
+    for path in _leftovers(directory):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _leftovers(directory: Path) -> list[Path]:
+    target = directory.resolve()
+    if not target.parent.is_dir():
+        return []
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(old|staging-[0-9a-f]{{32}})")
+    return [path for path in target.parent.iterdir() if pattern.fullmatch(path.name)]
+
+
+def _beside(directory: Path, suffix: str) -> Path:
+    """A hidden path beside the directory itself, also where `directory` is a link to it."""
+    target = directory.resolve()
+    return target.parent / f".{target.name}.{suffix}"
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, what: str) -> Iterator[None]:
+    path = _beside(directory, "lock")
+    lock = FileLock(path, timeout=LOCK_SECONDS, poll_interval=LOCK_POLL_SECONDS)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another run is writing {directory}; wait for it to end, or set {what} to another "
+            "directory"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{what}: cannot write in {path.parent}: {error.strerror}; expected a directory you "
+            "may write"
+        ) from None
     try:
         yield
     finally:
+        # While it is held: FileLock takes no lock on a file that is gone, but opens a new one.
         path.unlink(missing_ok=True)
-        lock.close()
-
-
-def _take_lock(path: Path, dataset_dir: Path, what: str) -> TextIO:
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = open(path, "w")
-        except OSError as error:
-            raise UserError(
-                f"{what}: cannot write in {path.parent}: {error.strerror}; expected a directory you may write"
-            ) from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise UserError(
-                f"another run is writing {dataset_dir}; wait for it to end, or set {what} to another directory"
-            ) from None
-        # The run that held the lock may have removed the file since it was opened here: such a lock keeps nobody out.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                return lock
-        lock.close()
+        lock.release()

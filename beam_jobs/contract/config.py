@@ -42,6 +42,8 @@ from beam_jobs.contract.training_config import (
 )
 from beam_jobs.contract.validation import Section, error_lines, validate
 
+CONFIG_FILE = "config.yaml"  # the resolved config, in a dataset, a run and a model
+
 
 class Config(Section):
     """A whole experiment."""

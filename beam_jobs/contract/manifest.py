@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from beam_jobs.contract.config import differing_keys
+from beam_jobs.contract.atomic import write_atomically
+from beam_jobs.contract.config import CONFIG_FILE, differing_keys
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.records import TEXT_FIELDS, RecordSpec
@@ -26,7 +26,7 @@ NGRAMS = "vocabulary_ngrams.txt"
 NGRAM_DOCUMENT_COUNTS = "vocabulary_ngram_document_counts.npy"
 STATISTICS = "statistics.json"
 REJECTS = "rejects-00000-of-00001.jsonl"
-CONFIG = "config.yaml"
+CONFIG = CONFIG_FILE
 
 SPLITS = ("train", "validation", "test")
 _BLOCK_BYTES = 1 << 20  # 1 MiB
@@ -227,9 +227,7 @@ def parse(raw: Any, *, what: str) -> Manifest:
 
 def write(manifest: Manifest, dataset_dir: str | Path) -> None:
     """Writes `manifest.json` atomically. Call it when every other file is in place."""
-    temporary = Path(dataset_dir) / (MANIFEST + ".tmp")
-    temporary.write_text(dump_json(manifest.model_dump(mode="json")), encoding="utf-8")
-    os.replace(temporary, Path(dataset_dir) / MANIFEST)
+    write_atomically(Path(dataset_dir) / MANIFEST, dump_json(manifest.model_dump(mode="json")))
 
 
 def check_same_dataset(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import PurePath
 from typing import Any
 
@@ -10,6 +11,7 @@ from beam_jobs.contract.errors import UserError
 SIGNATURES = ("serving_default", "scores", "decide", "classify_examples", "analyze")
 EXTRA = "assets.extra"  # what TensorFlow leaves alone in a SavedModel
 ORIGIN = "origin.json"
+_GRAPH = "saved_model.pb"  # its presence tells a SavedModel from another directory
 _ADVICE = "expected a directory that `python -m trainer.task export` has written, such as out/docstrings/model"
 
 
@@ -64,17 +66,37 @@ def find_version(model_dir: str, *, what: str = "--model") -> str:
     model_dir = model_dir.rstrip("/") or model_dir
     if not files.isdir(model_dir):
         raise UserError(f"{what}: {model_dir} is no directory; {_ADVICE}")
-    if files.exists(f"{model_dir}/saved_model.pb"):
+    if files.exists(f"{model_dir}/{_GRAPH}"):
         return model_dir
-    names = [name.rstrip("/") for name in files.listdir(model_dir)]
-    numbers = [
-        int(name)
-        for name in names
-        if name.isdigit() and files.exists(f"{model_dir}/{name}/saved_model.pb")
-    ]
-    if not numbers:
+    version = newest_version(model_dir)
+    if version is None:
         raise UserError(f"{what}: {model_dir} holds no SavedModel; {_ADVICE}")
-    return f"{model_dir}/{max(numbers)}"
+    return version
+
+
+def versions(model_dir: str) -> list[int]:
+    """The numbers of the versions in a directory, also of those that are not whole; ascending.
+
+    TensorFlow is needed only for places that are not local, such as gs://.
+    """
+    list_names = os.listdir
+    if "://" in model_dir:
+        import tensorflow as tf
+
+        list_names = tf.io.gfile.listdir  # directories have a slash at the end
+    names = [name.rstrip("/") for name in list_names(model_dir)]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def newest_version(model_dir: str) -> str | None:
+    """The directory of the highest number that holds a whole SavedModel; None: there is none."""
+    exists = os.path.exists
+    if "://" in model_dir:
+        import tensorflow as tf
+
+        exists = tf.io.gfile.exists
+    paths = [f"{model_dir}/{number}" for number in reversed(versions(model_dir))]
+    return next((path for path in paths if exists(f"{path}/{_GRAPH}")), None)
 
 
 def load(model_dir: str, *, what: str = "--model") -> SavedModel:

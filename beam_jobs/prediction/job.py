@@ -21,7 +21,7 @@ import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract import saved_model
-from beam_jobs.contract.atomic import publish, recover, staging
+from beam_jobs.contract.atomic import publish, recover, staging, write_atomically
 from beam_jobs.contract.dataset_config import DataConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import ShardInfo, dump_json
@@ -30,12 +30,11 @@ from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.saved_model import SavedModel
 from beam_jobs.contract.validation import Section
 from beam_jobs.prediction.output_files import (
-    _WRITERS,
     PREDICTIONS,
     Format,
-    _json_line,
-    _OutputFile,
-    _write_whole,
+    OutputFile,
+    json_line,
+    open_writer,
 )
 from beam_jobs.runtime import local_progress, runners
 from beam_jobs.sources import registry
@@ -54,9 +53,6 @@ class PartResult(Section):
     rejected: dict[str, int]
     predictions: ShardInfo
     rejects: ShardInfo | None
-
-
-# --- what is read --------------------------------------------------------------------------
 
 
 # --- the job -------------------------------------------------------------------------------
@@ -92,9 +88,9 @@ def score_files(
         raise UserError(
             f"--output: received {output!r}, expected a directory of a mounted file system: only there can it appear whole or not at all"
         )
-    place = Path(output)
-    recover(place)
-    _check_place(place, overwrite=overwrite)
+    directory = Path(output)
+    recover(directory, what="--output")
+    _check_output(directory, overwrite=overwrite)
     import_tensorflow_quietly()
     model_dir = model if FileSystems.get_scheme(model) else os.path.abspath(model)
     loaded = process_model(model_dir)
@@ -112,7 +108,7 @@ def score_files(
         f"scoring {len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB, on {runners.describe(options)}",
         flush=True,
     )
-    with staging(place, what="--output") as staged:
+    with staging(directory, what="--output") as staged:
         work_dir = staged / "work"
         work_dir.mkdir()
         pipeline = beam.Pipeline(options=options)
@@ -134,7 +130,7 @@ def score_files(
         summary = _summary(results, data, loaded, num_parts=len(parts), signature=signature)
         shutil.rmtree(work_dir)
         (staged / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
-        publish(staged, place)
+        publish(staged, directory)
     seconds = time.monotonic() - started
     print(
         f"read {summary['read']:,} documents: {summary['written']:,} scored, {sum(summary['rejected'].values()):,} rejected"
@@ -144,14 +140,16 @@ def score_files(
     print(f"wrote {output} in {seconds:.1f} s")
 
 
-def _check_place(place: Path, *, overwrite: bool) -> None:
-    if (place / SUMMARY).exists():
+def _check_output(directory: Path, *, overwrite: bool) -> None:
+    """Raises UserError where there is something that may not be replaced."""
+    if (directory / SUMMARY).exists():
         if not overwrite:
-            raise UserError(f"--output: {place} holds predictions; --overwrite replaces them")
-    elif place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise UserError(f"--output: {directory} holds predictions; --overwrite replaces them")
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         # Not even --overwrite replaces what no run of ours has written.
         raise UserError(
-            f"--output: {place} is there and holds no predictions; expected a new or empty directory"
+            f"--output: {directory} is there and holds no predictions; expected a new or empty "
+            "directory"
         )
 
 
@@ -282,15 +280,14 @@ class ScorePart(beam.DoFn):
             self._file("predictions", number, self.output_format) as predictions,
             self._file("rejects", number, "jsonl") as rejects,
         ):
-            write = _WRITERS[self.output_format]
-            with write(predictions) as write_batch:
+            with open_writer(predictions, self.output_format) as write_table:
                 rows = itertools.chain.from_iterable(map(self.reader.read, files))
-                for table, some_rejects in _overlapping(self._scored, batches(rows)):
-                    write_batch(table)
+                for table, some_rejects in _pipelined(self._scored, batches(rows)):
+                    write_table(table)
                     predictions.examples += table.num_rows
                     for reject in some_rejects:
                         rejected[reject.reason] += 1
-                        rejects.write(_json_line(dataclasses.asdict(reject)))
+                        rejects.write(json_line(dataclasses.asdict(reject)))
                         rejects.examples += 1
         result = PartResult(
             read=predictions.examples + rejects.examples,
@@ -298,12 +295,10 @@ class ScorePart(beam.DoFn):
             predictions=predictions.publish(),
             rejects=rejects.publish() if rejects.examples else rejects.delete(),
         )
-        _write_whole(
-            Path(self.work_dir, f"part-{number:06d}.json"), result.model_dump_json().encode()
-        )
+        write_atomically(Path(self.work_dir, f"part-{number:06d}.json"), result.model_dump_json())
 
-    def _file(self, what: str, number: int, extension: str) -> "_OutputFile":
-        return _OutputFile(
+    def _file(self, what: str, number: int, extension: str) -> OutputFile:
+        return OutputFile(
             Path(self.directory, f"{what}-{number:05d}-of-{self.num_parts:05d}.{extension}")
         )
 
@@ -344,14 +339,17 @@ class ScorePart(beam.DoFn):
         return table, rejects
 
 
-def _overlapping(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """`function` of each item, in order; while it works on one, the next is made and what it gave for the one before is used."""
+def _pipelined(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`function` of each item, in order, one item at a time in a second thread.
+
+    While it works on an item, the next one is made and the result before is used.
+    """
     with ThreadPoolExecutor(1) as executor:
-        before = None
+        previous = None
         for item in items:
-            running = executor.submit(function, item)
-            if before is not None:
-                yield before.result()
-            before = running
-        if before is not None:
-            yield before.result()
+            current = executor.submit(function, item)
+            if previous is not None:
+                yield previous.result()
+            previous = current
+        if previous is not None:
+            yield previous.result()

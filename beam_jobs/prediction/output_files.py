@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +9,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_jobs.contract.atomic import rename, temporary_path
 from beam_jobs.contract.manifest import ShardInfo
 from beam_jobs.runtime.hashed_file import HashingWriter
 
 SCORE_DIGITS = 6
 
-# An answer of serving_default or decide in columns.
+# What serving_default or decide answers with, in columns.
 PREDICTIONS = pa.schema(
     [("id", pa.string()), ("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
 )
@@ -26,17 +25,20 @@ _JSON = json.JSONEncoder(ensure_ascii=False)
 Format = Literal["jsonl", "parquet"]
 
 
-class _OutputFile(HashingWriter):
-    """A file that is written under a temporary name; a context manager."""
+class OutputFile(HashingWriter):
+    """A file that is written under a temporary name; a context manager.
+
+    Attributes:
+      examples: how many rows it holds, which its user counts.
+    """
 
     def __init__(self, path: Path):
         self._path = path
-        # Its name is new in every attempt at a part: one that was given up may still be writing.
-        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        self._temporary = temporary_path(path)
         super().__init__(open(self._temporary, "wb"))
         self.examples = 0
 
-    def __enter__(self) -> "_OutputFile":
+    def __enter__(self) -> "OutputFile":
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -48,7 +50,7 @@ class _OutputFile(HashingWriter):
 
     def publish(self) -> ShardInfo:
         """Gives the closed file its name."""
-        os.replace(self._temporary, self._path)
+        rename(self._temporary, self._path)
         return ShardInfo(
             file=self._path.name,
             bytes=self.size,
@@ -57,33 +59,33 @@ class _OutputFile(HashingWriter):
         )
 
     def delete(self) -> None:
+        """Removes the closed file, which then never has its name."""
         self._temporary.unlink()
 
 
+def open_writer(
+    target: OutputFile, output_format: Format
+) -> contextlib.AbstractContextManager[Callable[[pa.Table], None]]:
+    """A context manager whose value writes a table of PREDICTIONS to the file."""
+    return _jsonl_writer(target) if output_format == "jsonl" else _parquet_writer(target)
+
+
 @contextlib.contextmanager
-def _jsonl_writer(target: _OutputFile) -> Iterator[Callable[[pa.Table], None]]:
+def _jsonl_writer(target: OutputFile) -> Iterator[Callable[[pa.Table], None]]:
     def write(table: pa.Table) -> None:
         for row in table.to_pylist():
             row["scores"] = [round(score, SCORE_DIGITS) for score in row["scores"]]
-            target.write(_json_line(row))
+            target.write(json_line(row))
 
     yield write
 
 
 @contextlib.contextmanager
-def _parquet_writer(target: _OutputFile) -> Iterator[Callable[[pa.Table], None]]:
+def _parquet_writer(target: OutputFile) -> Iterator[Callable[[pa.Table], None]]:
     with pq.ParquetWriter(pa.PythonFile(target, mode="w"), PREDICTIONS) as writer:
         yield writer.write_table
 
 
-_WRITERS = {"jsonl": _jsonl_writer, "parquet": _parquet_writer}
-
-
-def _json_line(row: Mapping[str, Any]) -> bytes:
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """A row as a line of JSON, UTF-8; half a surrogate pair becomes `?`."""
     return _JSON.encode(row).encode("utf-8", "replace") + b"\n"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

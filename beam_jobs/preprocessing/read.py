@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,8 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_jobs.sources.batches import (
-    BATCH_CHARACTERS,
-    BATCH_DOCUMENTS,
-    REJECTS_TAG,
-    _characters,
-    batches,
-)
+from beam_jobs.contract.atomic import write_atomically
+from beam_jobs.sources.batches import REJECTS_TAG, batches, is_full, num_characters
 from beam_jobs.sources.custom import TransformSource
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.input_files import InputFile
@@ -52,8 +46,7 @@ class ReadPart(beam.DoFn):
         yield beam.pvalue.TaggedOutput(READ_TAG, (number, rows))
         if self.progress_dir:
             path = Path(self.progress_dir, f"part-{number:06d}.json")
-            path.with_suffix(".tmp").write_text(json.dumps({"read": rows, "rejected": rejected}))
-            os.replace(path.with_suffix(".tmp"), path)
+            write_atomically(path, json.dumps({"read": rows, "rejected": rejected}))
 
 
 @dataclasses.dataclass
@@ -69,8 +62,8 @@ class BatchDocuments(beam.DoFn):
     def process(self, element: Any) -> Iterator[list[Document]]:
         row = self.source.checked(element)
         self._rows.append(row)
-        self._characters += _characters(row)
-        if len(self._rows) >= BATCH_DOCUMENTS or self._characters >= BATCH_CHARACTERS:
+        self._characters += num_characters(row)
+        if is_full(self._rows, self._characters):
             yield from self._batch()
 
     def finish_bundle(self):

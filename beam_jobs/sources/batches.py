@@ -1,31 +1,36 @@
-"""Batches of rows: the unit in which documents go through the pipeline."""
+"""Batches of rows, the unit in which the pipelines handle documents."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from beam_jobs.sources.documents import Document, Reject
 
+REJECTS_TAG = "rejects"  # of the output of a DoFn that yields documents
+
 BATCH_DOCUMENTS = 512
-
-REJECTS_TAG = "rejects"
-
-
-BATCH_CHARACTERS = (
-    8 << 20
-)  # a batch ends here where its documents are long, so that memory stays bounded
+BATCH_CHARACTERS = 8 << 20  # 8 Mi characters: long documents end a batch, which bounds its memory
 
 
-def _characters(row: Document | Reject) -> int:
+def is_full(batch: Sequence[Document | Reject], characters: int) -> bool:
+    """Whether a batch that holds so many characters takes no further row."""
+    return len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS
+
+
+def num_characters(row: Document | Reject) -> int:
+    """The characters that a row takes."""
     return sum(map(len, row.texts)) if isinstance(row, Document) else len(row.content)
 
 
 def batches(rows: Iterator[Document | Reject]) -> Iterator[list[Document | Reject]]:
-    """Lists of at most BATCH_DOCUMENTS, shorter where documents are long; they follow from the rows alone."""
+    """Lists of at most BATCH_DOCUMENTS rows, fewer where documents are long.
+
+    They follow from the rows alone.
+    """
     batch: list[Document | Reject] = []
     characters = 0
     for row in rows:
         batch.append(row)
-        characters += _characters(row)
-        if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+        characters += num_characters(row)
+        if is_full(batch, characters):
             yield batch
             batch, characters = [], 0
     if batch:

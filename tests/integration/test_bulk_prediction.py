@@ -197,7 +197,7 @@ def test_what_fails_publishes_nothing(place, tmp_path, monkeypatch):
 
 
 def test_a_runner_that_loses_a_part_publishes_nothing(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_write_whole", lambda path, content: None)
+    monkeypatch.setattr(job, "write_atomically", lambda path, content: None)
     with pytest.raises(RuntimeError, match="lost or repeated data.* 0 of 1 parts are done"):
         run(monkeypatch, place, tmp_path / "out", "--input", "documents.jsonl")
     assert list(tmp_path.iterdir()) == []

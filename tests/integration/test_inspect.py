@@ -111,7 +111,7 @@ def test_any_changed_byte_of_any_file_is_found_and_the_file_is_named(made, datas
             )
             with pytest.raises(
                 UserError,
-                match=f"{info.file} .*the dataset (is damaged|was changed after it was made)",
+                match=f"{info.file}:? .*the dataset (is damaged|was changed after it was made)",
             ):
                 inspect.main([str(dataset), "--records=0"])
         (dataset / info.file).write_bytes(content)
@@ -126,7 +126,10 @@ def test_a_damaged_record_is_named_before_the_checksum_of_its_file(made, dataset
     second = 16 + int.from_bytes(content[:8], "little")
     content[second + 12] ^= 1
     (dataset / shard.file).write_bytes(content)
-    with pytest.raises(UserError, match=f"{shard.file} record 2 has a wrong checksum"):
+    with pytest.raises(
+        UserError,
+        match=f"{shard.file}: record 2, at byte {second:,}, has bytes of a wrong checksum",
+    ):
         inspect.main([str(dataset), "--records=0"])
     inspect.main([str(dataset), "--records=0", "--no-verify"])
 
@@ -154,5 +157,5 @@ def test_damage_ends_the_command_with_exit_status_2_and_one_message(dataset):
     )
     assert ended.returncode == 2
     assert (
-        ended.stderr.startswith(f"error: {dataset / shard.file} ") and ended.stderr.count("\n") == 1
+        ended.stderr.startswith(f"error: {dataset / shard.file}") and ended.stderr.count("\n") == 1
     )

@@ -2,19 +2,17 @@
 
 import contextlib
 import dataclasses
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import google_crc32c
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.tfrecord import CorruptRecord, read_records
 from trainer.data.dataset import Dataset
 
 # Workers share out whole shards if none then has to take more steps than this fraction above the mean.
 MAX_IMBALANCE = 0.05
-_CRC_MASK_DELTA = 0xA282EAD8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,41 +87,23 @@ def assign_shards(sizes: Sequence[int], num_workers: int) -> list[list[int]]:
 # --- corruption ------------------------------------------------------------------------
 
 
-def first_corruption(path: str | Path) -> tuple[int, str] | None:
-    """The byte offset of the first record of a TFRecord file that is corrupt, and what is wrong with it; None: the file is sound.
-
-    A record is: uint64 length, its masked CRC32C, the data, their masked CRC32C; little-endian
-    (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details).
-    """
-    with open(path, "rb") as stream:
-        size = stream.seek(0, 2)
-        offset = stream.seek(0)
-        while offset < size:
-            header = stream.read(12)
-            if len(header) < 12 or _masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
-                return offset, "its length does not have the checksum it should have"
-            (length,) = struct.unpack("<Q", header[:8])
-            if length > size - offset - 16:
-                return offset, f"it should have {length:,} bytes, and the file ends before"
-            data = stream.read(length)
-            if _masked_crc(data) != struct.unpack("<I", stream.read(4))[0]:
-                return offset, "its data do not have the checksum they should have"
-            offset += 16 + length
+def first_corruption(path: str | Path) -> CorruptRecord | None:
+    """The first record of a TFRecord file that is corrupt; None: the file is sound."""
+    try:
+        for _ in read_records(path):
+            pass
+    except CorruptRecord as error:
+        return error
     return None
-
-
-def _masked_crc(data: bytes) -> int:
-    crc = google_crc32c.value(data)
-    return (((crc >> 15) | (crc << 17)) + _CRC_MASK_DELTA) & 0xFFFFFFFF
 
 
 def describe_corruption(dataset: Dataset, split: str) -> list[str]:
     """The file, offset and fault of each corrupt shard of a split. Reads the whole split."""
-    found = ((path, first_corruption(path)) for path in dataset.shards(split))
+    corruptions = {path: first_corruption(path) for path in dataset.shards(split)}
     return [
-        f"{path}: the record at byte {fault[0]:,} is corrupt: {fault[1]}"
-        for path, fault in found
-        if fault
+        f"{path}: the record at byte {corrupt.offset:,} {corrupt.fault}"
+        for path, corrupt in corruptions.items()
+        if corrupt
     ]
 
 

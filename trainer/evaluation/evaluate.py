@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import dump_json
@@ -16,7 +17,6 @@ from trainer.evaluation.baselines import check_fits, linear_baseline
 from trainer.evaluation.evaluator import Counts, Evaluator
 from trainer.evaluation.text_report import classification_report, format_evaluation
 from trainer.experiment import Experiment, assemble, restore_best
-from trainer.files import write_atomically
 from trainer.losses import label_weights
 from trainer.metrics import bootstrap, classification, ranking, score_histograms
 from trainer.metrics.calibration import Calibration, fit

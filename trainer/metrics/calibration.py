@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from sklearn.isotonic import isotonic_regression
 
+from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
-from trainer.files import write_atomically
 from trainer.metrics.score_histograms import LOG_ODDS_LIMIT, bin_centers
 
 METHODS = ("none", "temperature", "platt", "isotonic")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import differing_keys
 from beam_jobs.contract.errors import UserError
 from trainer.evaluation.text_report import HEADLINE, RANKED
-from trainer.files import write_atomically
 from trainer.report.plots import draw_all
 from trainer.runs.evaluation_record import LABEL_THRESHOLDS, ONE_THRESHOLD
 from trainer.runs.run import Run, run_of_model

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-CONFIG = "config.yaml"
+from beam_jobs.contract.config import CONFIG_FILE
+
+CONFIG = CONFIG_FILE
 
 DATASET_MANIFEST = "dataset_manifest.json"
 

@@ -8,7 +8,7 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
-from beam_jobs.contract.saved_model import EXTRA
+from beam_jobs.contract.saved_model import EXTRA, newest_version
 from trainer.runs.evaluation_record import ONE_THRESHOLD
 from trainer.runs.layout import CONFIG, DATASET_MANIFEST, HISTORY, evaluation_path
 
@@ -74,12 +74,8 @@ def run_of_model(model_dir: Path) -> Path:
     Raises:
       UserError: it is no model, or its run is not there.
     """
-    numbers = (
-        [int(path.name) for path in model_dir.iterdir() if path.name.isdigit()]
-        if model_dir.is_dir()
-        else []
-    )
-    saved = (model_dir / str(max(numbers)) if numbers else model_dir) / EXTRA / "config.yaml"
+    version = newest_version(str(model_dir)) if model_dir.is_dir() else None
+    saved = Path(version or model_dir) / EXTRA / CONFIG
     if not saved.is_file():
         raise UserError(
             f"--model: {model_dir} holds no exported model; expected a directory that `python -m trainer.task export` has written"

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract import saved_model
+from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.saved_model import SavedModel
-from trainer.files import write_atomically
 from trainer.serving.predict import document_of
 
 BATCH_DOCUMENTS = 256

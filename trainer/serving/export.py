@@ -1,11 +1,9 @@
 """The export: a SavedModel that takes raw strings and answers with label names."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,11 @@ from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
 
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.analyzer import Analyzer
-from beam_jobs.contract.config import Config
+from beam_jobs.contract.atomic import publish, staging_within
+from beam_jobs.contract.config import CONFIG_FILE, Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
-from beam_jobs.contract.saved_model import EXTRA, ORIGIN, SavedModel
+from beam_jobs.contract.saved_model import EXTRA, ORIGIN, SavedModel, versions
 from trainer.data.dataset import Dataset, compression_of, open_dataset
 from trainer.data.labels import multi_hot
 from trainer.distribution.cluster import with_platform_directories
@@ -252,7 +251,7 @@ def _publish(
         "dataset_config_hash": dataset.manifest.config_hash,
     }
     try:
-        with _staging(model_dir) as staged:
+        with staging_within(model_dir) as staged:
             tf.saved_model.save(module, str(staged), signatures=module.signatures())
             _mark_classification(str(staged))
             identity["saved_model_fingerprint"] = tf.saved_model.experimental.read_fingerprint(
@@ -261,7 +260,7 @@ def _publish(
             origin = identity | dict(origin) | _text_definition(dataset)
             extra = staged / EXTRA
             extra.mkdir()
-            (extra / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            (extra / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
             (extra / ORIGIN).write_text(dump_json(origin), encoding="utf-8")
             (extra / "model_card.md").write_text(
                 model_card.model_card(config, dataset, origin, thresholds, evaluation),
@@ -273,32 +272,13 @@ def _publish(
                 text_fields=dataset.manifest.text_fields,
                 vocabulary=dataset.vocabulary,
             )
-            version = model_dir / str(max(versions(model_dir), default=0) + 1)
-            for file in staged.rglob("*"):
-                if file.is_file():
-                    with open(file, "rb") as stream:
-                        os.fsync(stream.fileno())
-            os.rename(staged, version)
+            version = model_dir / str(max(versions(str(model_dir)), default=0) + 1)
+            publish(staged, version)
     except OSError as error:
         raise UserError(
             f"export.model_dir: cannot write in {model_dir}: {error.strerror}; expected a directory you may write"
         ) from None
     return version
-
-
-@contextlib.contextmanager
-def _staging(model_dir: Path) -> Iterator[Path]:
-    """A new directory within `model_dir` to write in. Exports take turns; what killed ones left is removed."""
-    model_dir.mkdir(parents=True, exist_ok=True)
-    staged = model_dir / ".staging"
-    lock = os.open(model_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        shutil.rmtree(staged, ignore_errors=True)
-        yield staged
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-        os.close(lock)
 
 
 def _mark_classification(path: str) -> None:
@@ -307,8 +287,3 @@ def _mark_classification(path: str) -> None:
     updater.replace_method_name("classify_examples", "tensorflow/serving/classify")
     updater.save()
     write_fingerprint(path)  # of the files as they are now
-
-
-def versions(model_dir: Path) -> list[int]:
-    """The numbered versions in a model directory."""
-    return [int(path.name) for path in model_dir.iterdir() if path.is_dir() and path.name.isdigit()]

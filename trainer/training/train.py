@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import Config, differing_keys, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
@@ -31,7 +32,6 @@ from trainer.distribution.strategy import (
 )
 from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import Experiment, assemble
-from trainer.files import write_atomically
 from trainer.losses import losses
 from trainer.losses.description import describe_loss
 from trainer.losses.sampled_negatives import LabelSampler

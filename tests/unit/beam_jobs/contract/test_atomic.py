@@ -1,13 +1,21 @@
-"""A dataset appears whole or not at all, whatever is killed and whoever else is running."""
+"""Files and directories appear whole or not at all, whatever is killed and whoever else runs."""
 
 import fcntl
 import os
 import shutil
+import threading
+import time
 
 import pytest
 
 from beam_jobs.contract import atomic
-from beam_jobs.contract.atomic import publish, recover, staging
+from beam_jobs.contract.atomic import (
+    publish,
+    recover,
+    staging,
+    staging_within,
+    write_atomically,
+)
 from beam_jobs.contract.errors import UserError
 
 
@@ -209,3 +217,65 @@ def test_a_place_that_cannot_be_written_is_the_users_error(tmp_path):
         with staging(tmp_path / "file/x/dataset"):
             pass
     shutil.rmtree(tmp_path)
+
+
+def test_a_stale_lock_file_keeps_nobody_out(tmp_path):
+    (tmp_path / ".dataset.lock").write_text("of a run that was killed")
+    with staging(tmp_path / "dataset") as staged:
+        publish(write(staged, "new"), tmp_path / "dataset")
+    assert names(tmp_path) == ["dataset"]
+
+
+# --- versions within a directory -------------------------------------------------------
+
+
+def test_versions_are_staged_by_one_run_at_a_time_each_after_the_one_before(tmp_path):
+    parent, order = tmp_path / "model", []
+
+    def export():
+        with staging_within(parent) as staged:
+            write(staged, "new")
+            number = len(list(parent.glob("[0-9]*"))) + 1
+            time.sleep(0.05)  # without turns two of them would count the same versions
+            publish(staged, parent / str(number))
+            order.append(number)
+
+    threads = [threading.Thread(target=export) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order == [1, 2, 3, 4] and names(parent) == ["1", "2", "3", "4"]
+
+
+def test_what_a_killed_or_failed_export_left_is_removed(tmp_path):
+    write(tmp_path / ".staging", "half")
+    with pytest.raises(RuntimeError), staging_within(tmp_path) as staged:
+        assert not staged.exists()
+        write(staged, "half")
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+# --- files -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("content", "expected"), [("\u00e9", b"\xc3\xa9"), (b"\xff", b"\xff")])
+def test_a_file_is_written_in_the_place_of_an_older_one_and_nothing_else_stays(
+    tmp_path, content, expected
+):
+    for _ in range(2):
+        write_atomically(tmp_path / "file", content)
+        assert ((tmp_path / "file").read_bytes(), names(tmp_path)) == (expected, ["file"])
+
+
+def test_a_file_whose_writing_fails_stays_as_it_was(tmp_path, monkeypatch):
+    write_atomically(tmp_path / "file", "old")
+
+    def fail(source, target):
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(tmp_path / "file", "new")
+    assert ((tmp_path / "file").read_text(), names(tmp_path)) == ("old", ["file"])
