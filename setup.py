@@ -15,7 +15,11 @@ setup(
     packages=find_packages(
         include=["beam_jobs", "beam_jobs.*", "trainer", "trainer.*", "multihot"]
     ),
-    package_data={"trainer.serving": ["*.html"], "trainer.report": ["page/*"]},
+    package_data={
+        "multihot": ["py.typed"],
+        "trainer.serving": ["*.html"],
+        "trainer.report": ["page/*"],
+    },
     install_requires=[
         # These are known to agree; the SavedModel's ops and the runners' behaviour depend on them.
         "tensorflow==2.21.*",

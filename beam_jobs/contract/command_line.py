@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from beam_jobs.contract import user_code
 from beam_jobs.contract.config import Config, load_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import describe_keys
@@ -48,7 +49,11 @@ class _ListKeys(argparse.Action):
 
 
 def config_from(arguments: argparse.Namespace) -> Config:
-    """The resolved config that parsed `--config` and `--set` arguments name."""
+    """The resolved config that parsed `--config` and `--set` arguments name.
+
+    The user's own modules are found beside that file from then on.
+    """
+    user_code.search_beside(arguments.config)
     return load_config(arguments.config, overrides=arguments.overrides)
 
 

@@ -220,7 +220,7 @@ class StackExchangeData(_Files, _Fields):
 
 
 class CustomData(_Source):
-    """A source of your own: a class with the methods of beam_jobs.sources.registry.Reader, or an Apache Beam transform from the pipeline to documents."""
+    """A source of your own: a class with the methods of multihot.Reader, or an Apache Beam transform from the pipeline to documents."""
 
     source: Literal["custom"] = Field(description="the kind of source")
     reader: str = Field(

@@ -1,29 +1,62 @@
-"""The user's own code, named in the config by a dotted path."""
+"""The user's own code, named in the config by a dotted path: sources, models, callbacks."""
 
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from beam_jobs.contract.errors import UserError
 
+_config_dirs: list[str] = []
 
-def import_named(path: str, *, key: str) -> Any:
-    """What `package.module:name` names; also a module of the working directory, where installed commands do not look.
+
+def search_beside(config: str | Path) -> None:
+    """Has `load` also search the directory of this config file."""
+    directory = str(Path(config).resolve().parent)
+    if directory not in _config_dirs:
+        _config_dirs.append(directory)
+
+
+def load(path: str, *, key: str) -> Any:
+    """What `package.module:name` names.
+
+    Modules are searched where Python does, then in the working directory, where installed
+    commands do not search by themselves, then beside the config file.
 
     Args:
-      path: the path.
-      key: the config key that has it, for the error.
+      path: the dotted path.
+      key: the config key that has it, for errors.
 
     Raises:
-      UserError: it cannot be imported.
+      UserError: it cannot be imported; an ImportError in the module itself is shown as it is.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    module, _, name = path.partition(":")
+    for directory in (os.getcwd(), *_config_dirs):
+        if directory not in sys.path:
+            sys.path.append(directory)
+    importlib.invalidate_caches()
+    module_name, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and _is_part_of(error.name, module_name):
+            raise UserError(
+                f"{key}: received {path!r}: {error}; expected package.module:name of a module in "
+                "the working directory, beside the config, on PYTHONPATH or installed"
+            ) from None
         raise UserError(
-            f"{key}: received {path!r}: {error}; expected package.module:function that Python can import"
+            f"{key}: received {path!r}: the module raises {type(error).__name__}: {error}; "
+            "expected a module that can be imported"
         ) from None
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        raise UserError(
+            f"{key}: received {path!r}: {error}; expected package.module:name of what the module "
+            f"{module.__file__} defines"
+        ) from None
+
+
+def _is_part_of(missing: str | None, module_name: str) -> bool:
+    """Whether the missing module is the named one or a package that it is in."""
+    return missing is not None and f"{module_name}.".startswith(f"{missing}.")

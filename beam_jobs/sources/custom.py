@@ -1,7 +1,6 @@
 """A user's own source, named by a dotted path: a reader of files, or a Beam transform."""
 
 import dataclasses
-import importlib
 import math
 import os
 import sys
@@ -9,6 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from beam_jobs.contract import user_code
 from beam_jobs.contract.dataset_config import CustomData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources.documents import Document, Reject
@@ -46,7 +46,7 @@ class TransformSource:
             if not isinstance(element, Document):
                 raise Rejected(
                     NO_DOCUMENT,
-                    f"received {type(element).__name__}, expected beam_jobs.sources.documents.Document or Reject",
+                    f"received {type(element).__name__}, expected multihot.Document or multihot.Reject",
                 )
             source, row = str(element.source), element.row
             return self._document(element)
@@ -97,20 +97,13 @@ class TransformSource:
 
 
 def make(data: CustomData):
-    """What `data.reader` names, made with `data.options`: a reader as beam_jobs.sources.registry.Reader describes it, or a TransformSource.
+    """What `data.reader` names, made with `data.options`: a reader as multihot.Reader describes it, or a TransformSource.
 
     Raises:
       UserError: it cannot be imported or made, or is neither.
     """
-    module, _, name = data.reader.partition(":")
-    try:
-        imported = importlib.import_module(module)
-        kind = getattr(imported, name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"data.reader: cannot import {data.reader!r}: {error}; expected package.module:name, on PYTHONPATH or installed"
-        ) from None
-    _let_worker_processes_find(module)
+    kind = user_code.load(data.reader, key="data.reader")
+    _let_worker_processes_find(data.reader.partition(":")[0])
     try:
         source = kind(**data.options)
     except TypeError as error:
@@ -122,7 +115,7 @@ def make(data: CustomData):
     if missing := [method for method in _METHODS if not callable(getattr(source, method, None))]:
         raise UserError(
             f"data.reader: {data.reader} has no method {missing[0]}() and is no apache_beam.PTransform; expected one of them, "
-            "see beam_jobs.sources.registry.Reader"
+            "see multihot.Reader"
         )
     return source
 

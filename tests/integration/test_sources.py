@@ -199,7 +199,7 @@ def test_a_transform_gives_the_same_bytes_on_worker_processes_and_its_rejects_co
 def test_a_transform_that_yields_no_documents_stops_the_job_with_what_it_yields(home):
     write_transform(home)
     data = {"source": "custom", "reader": "my_transform:numbers", "options": {"count": 5}}
-    message = "5 of 5 documents are rejected, .*\n  5 x no document, such as my_transform:numbers, row 0: received int, expected beam_jobs"
+    message = "5 of 5 documents are rejected, .*\n  5 x no document, such as my_transform:numbers, row 0: received int, expected multihot"
     with pytest.raises(UserError, match=message):
         dataset({"name": "own", "data": data}, "--", "--direct_running_mode=in_memory")
     assert list((home / "out/own").iterdir()) == []

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contract import user_code
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import CustomConfig, ModelConfig
-from beam_jobs.contract.user_code import import_named
 from trainer.models.bow import BagOfEmbeddings
 from trainer.models.cnn import ConvolutionalNetwork
 from trainer.models.cnn_lwan import LabelWiseAttention
@@ -102,7 +102,7 @@ def _vectors(
 
 def _build_custom(config: CustomConfig, inputs: ModelInputs) -> keras.Model:
     """Calls `function(options, inputs)` and tries the model on two documents, of which one is empty."""
-    model = import_named(config.build, key="model.build")(config.options, inputs)
+    model = user_code.load(config.build, key="model.build")(config.options, inputs)
     if not isinstance(model, keras.Model):
         raise UserError(
             f"model.build: {config.build} returned {type(model).__name__}, expected a keras.Model"

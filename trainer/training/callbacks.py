@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contract import user_code
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import CallbackConfig
-from beam_jobs.contract.user_code import import_named
 from trainer.distribution.strategy import is_chief, sum_over_workers
 
 _TURNED_BY_KERAS = "min_delta"  # monitors turn its sign when they are first called: restored, it would be turned twice
@@ -143,7 +143,7 @@ def make_callbacks(configs: Sequence[CallbackConfig]) -> list[tuple[str, keras.c
 
 def _make(config: CallbackConfig) -> keras.callbacks.Callback:
     if ":" in config.name:
-        make = import_named(config.name, key="train.callbacks")
+        make = user_code.load(config.name, key="train.callbacks")
     else:
         known = {
             name: kind

@@ -15,8 +15,7 @@ from beam_jobs.sources.documents import Document, Reject
 
 MODULE = """
 import dataclasses
-from beam_jobs.sources.documents import Document
-from beam_jobs.sources.input_files import InputFile
+from multihot import Document, InputFile
 
 @dataclasses.dataclass
 class Numbers:
@@ -61,12 +60,12 @@ def test_a_class_is_made_with_its_options_and_read_like_any_source():
         (
             "no_such_source:Numbers",
             {},
-            "data.reader: cannot import 'no_such_source:Numbers': No module named",
+            "data.reader: received 'no_such_source:Numbers': No module named",
         ),
         (
             "made_source:Numbrs",
             {},
-            "data.reader: cannot import 'made_source:Numbrs': .*no attribute 'Numbrs'",
+            "data.reader: received 'made_source:Numbrs': .*no attribute 'Numbrs'",
         ),
         (
             "made_source:Numbers",
@@ -96,8 +95,8 @@ GOOD = Document("1", ("text",), ("a", "b"), 0.5, "here", 3)
 @pytest.mark.parametrize(
     ("element", "detail"),
     [
-        ({"text": "x"}, "received dict, expected beam_jobs.sources.documents.Document or Reject"),
-        (None, "received NoneType, expected beam_jobs"),
+        ({"text": "x"}, "received dict, expected multihot.Document or multihot.Reject"),
+        (None, "received NoneType, expected multihot"),
         (
             dataclasses.replace(GOOD, texts="text"),
             "texts: received 'text', expected a tuple of strings",

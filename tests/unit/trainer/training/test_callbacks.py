@@ -170,11 +170,11 @@ def test_a_row_of_the_history_becomes_logs_in_the_names_of_keras():
         ({"name": "ReduceLROnPlateau", "factor": 2}, "ReduceLROnPlateau does not take .*factor"),
         (
             {"name": "no_module_like_this:thing"},
-            "no_module_like_this.*expected package.module:function that Python can import",
+            "no_module_like_this.*expected package.module:name of a module in the working directory",
         ),
         (
             {"name": f"{HERE}:nothing"},
-            "nothing.*expected package.module:function that Python can import",
+            "nothing.*expected package.module:name of what the module",
         ),
         ({"name": f"{HERE}:_no_callback"}, "gave int, expected a keras.callbacks.Callback"),
     ],

@@ -1,0 +1,50 @@
+"""The names that users' own code imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import multihot
+
+ROOT = Path(multihot.__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("imports", "loaded"),
+    [
+        ("import multihot", set()),
+        ("from multihot import Document, Reject", set()),
+        ("from multihot import InputFile, Reader", {"apache_beam"}),
+    ],
+)
+def test_a_name_loads_no_more_than_it_needs(imports, loaded):
+    code = f"import sys\n{imports}\nprint(*{{'tensorflow', 'keras', 'apache_beam'}} & {{*sys.modules}})"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert set(result.stdout.split()) == loaded
+
+
+@pytest.mark.parametrize("name", multihot.__all__)
+def test_every_name_is_that_of_its_package(name):
+    value = getattr(multihot, name)
+    assert value.__name__ == name and value.__module__.split(".")[0] in ("beam_jobs", "trainer")
+    assert name in dir(multihot)
+
+
+def test_type_checkers_see_the_names_that_there_are():
+    """The imports under TYPE_CHECKING, which never run, agree with what is loaded."""
+    tree = ast.parse(Path(multihot.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == multihot._MODULES and sorted(seen) == multihot.__all__
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'multihot' has no attribute 'Documents'"):
+        multihot.Documents  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'Documents'"):
+        exec("from multihot import Documents")
