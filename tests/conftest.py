@@ -1,8 +1,10 @@
-"""Settings that every test shares."""
+"""Settings and fixtures that the layers of tests share."""
 
 import os
+from pathlib import Path
 
 import hypothesis
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Tracing a graph makes the first example slow, and shared machines make any example slow.
@@ -10,3 +12,29 @@ hypothesis.settings.register_profile(
     "multihot", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("multihot")
+
+TESTS = Path(__file__).parent
+LAYERS = ("unit", "integration", "system")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test with its layer, which is the folder that it lies in."""
+    for item in items:
+        layer = item.path.relative_to(TESTS).parts[0]
+        assert layer in LAYERS, f"{item.path}: expected a test in one of {LAYERS}"
+        item.add_marker(layer)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all processes of this run of the tests share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def trained(shared_folder):
+    """A small experiment, from raw text to the exported model. Read it only."""
+    from tests.small_experiment import make_trained  # TensorFlow: not for every unit test
+
+    return make_trained(shared_folder / "trained")

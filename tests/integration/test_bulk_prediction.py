@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import hashlib
 import json
 import shutil
 
@@ -16,8 +15,7 @@ from beam_jobs import predict
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.errors import UserError
 from beam_jobs.prediction import job, output_files
-from beam_jobs.sources import input_files
-from tests.command_lines import ROOT, fail_cleanly, succeed
+from tests.command_lines import fail_cleanly, succeed
 
 
 @pytest.fixture(scope="module")
@@ -125,50 +123,6 @@ def test_the_source_of_the_experiment_serves_with_its_labels_left_alone(
     assert {row["id"]: row["labels"] for row in rows} == {
         key: labels for key, (labels, _) in decided.items()
     }
-
-
-def test_every_run_with_any_number_of_workers_gives_the_same_bytes(place, tmp_path, monkeypatch):
-    monkeypatch.chdir(place)
-    lines = (place / "documents.jsonl").read_text().splitlines(keepends=True)
-    for i in range(6):
-        (place / f"split-{i}.jsonl").write_text(
-            "".join(lines[i::6]) + ("no JSON\n" if i == 2 else "")
-        )
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the worker processes
-    monkeypatch.setattr(
-        input_files.parts, "__kwdefaults__", {"part_bytes": 1000, "range_bytes": 1 << 20}
-    )  # several parts
-    given = "--input", "split-*.jsonl", "--id-field", "key"
-    once = run(monkeypatch, place, tmp_path / "once", *given)
-    again = run(monkeypatch, place, tmp_path / "again", *given)
-    two = run(
-        monkeypatch,
-        place,
-        tmp_path / "two",
-        *given,
-        "--",
-        "--direct_running_mode=multi_processing",
-        "--direct_num_workers=2",
-    )
-    assert once == again == two
-    assert len([name for name in once if name.startswith("predictions-")]) == 6
-    summary = json.loads(once["predictions.json"])
-    assert (summary["read"], summary["written"], summary["rejected"]) == (
-        len(lines) + 1,
-        len(lines),
-        {"not JSON": 1},
-    )
-    assert {info["file"]: info["sha256"] for info in summary["files"]} == {
-        name: hashlib.sha256(content).hexdigest()
-        for name, content in once.items()
-        if name != "predictions.json"
-    }
-    reject = json.loads(once["rejects-00002-of-00006.jsonl"])
-    assert (reject["source"], reject["row"], reject["content"]) == (
-        "split-2.jsonl",
-        len(lines[2::6]) + 1,
-        "no JSON",
-    )
 
 
 def test_odd_texts_are_scored_and_none_is_lost(place, tmp_path, monkeypatch):

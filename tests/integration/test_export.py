@@ -8,8 +8,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -22,7 +20,6 @@ from tensorflow_serving.apis import prediction_log_pb2
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.config import load_config
 from tests.command_lines import succeed
-from tests.integration.conftest import CONFIG, write_documents
 from trainer.data.input_pipeline import token_ids
 from trainer.evaluation.evaluate import load_calibration
 from trainer.experiment import assemble, restore_best
@@ -351,29 +348,6 @@ def test_an_export_that_fails_publishes_nothing_and_leaves_nothing(trained, tmp_
     assert sorted(path.name for path in (place / "out/small/model").iterdir()) == ["7", "8"]
 
 
-CORE_ONLY = """
-import sys
-sys.modules["tensorflow_text"] = None  # an import of it fails
-import tensorflow as tf
-model = tf.saved_model.load(sys.argv[1])
-print(model.signatures["serving_default"](tf.constant(["Rocket \\u00c9tude in orbit, don't"]))["labels"].numpy()[0][0].decode())
-print(model.signatures["analyze"](tf.constant(["Rocket \\u00c9tude in orbit, don't"]))["analyzed"].numpy()[0].decode())
-"""
-
-
-def test_lower_case_and_white_space_need_core_ops_only(tmp_path):
-    write_documents(tmp_path / "documents.jsonl", 400)
-    config = CONFIG.replace("small", "core") + "text: {normalize: lower}\n"
-    (tmp_path / "core.yaml").write_text(config)
-    succeed("beam_jobs.preprocess", "--config", "core.yaml", cwd=tmp_path)
-    for command in ("train", "evaluate", "export"):
-        succeed("trainer.task", command, "--config", "core.yaml", cwd=tmp_path)
-    command = [sys.executable, "-I", "-c", CORE_ONLY, "out/core/model/1"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.stdout.splitlines() == ["space", "rocket étude in orbit do not"], result.stderr
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(not ARXIV.exists(), reason="the real documents are not here")
 def test_ten_thousand_real_documents_get_the_scores_of_the_trainer(tmp_path, monkeypatch):
     """The largest difference of a score was 0 over 10,420 papers; where a batch is shared out to threads otherwise, last bits may differ."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.errors import UserError
 from tests.command_lines import fail_cleanly, succeed
-from tests.integration.conftest import CONFIG, make_dataset
+from tests.small_experiment import CONFIG, make_dataset
 from trainer.data.dataset import open_dataset
 from trainer.data.folds import take_fold
 

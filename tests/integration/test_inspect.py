@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,7 @@ import tensorflow as tf
 from beam_jobs import inspect, preprocess
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.errors import UserError
-
-ROOT = Path(__file__).parents[2]
+from tests.command_lines import fail_cleanly
 
 
 @pytest.fixture(scope="module", params=["none", "gzip"])
@@ -147,15 +144,5 @@ def test_damage_ends_the_command_with_exit_status_2_and_one_message(dataset):
     shard = manifests.load(dataset).splits["test"].shards[0]
     content = (dataset / shard.file).read_bytes()
     (dataset / shard.file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    ended = subprocess.run(
-        [sys.executable, "-m", "beam_jobs.inspect", str(dataset), "--records=0"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert ended.returncode == 2
-    assert (
-        ended.stderr.startswith(f"error: {dataset / shard.file}") and ended.stderr.count("\n") == 1
-    )
+    message = fail_cleanly("beam_jobs.inspect", str(dataset), "--records=0", cwd=dataset)
+    assert message.startswith(f"error: {dataset / shard.file}") and message.count("\n") == 1

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,27 +11,11 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
+from tests.served import answers_of
 from trainer.data.input_pipeline import evaluation_batches
 from trainer.evaluation.evaluate import load_calibration, load_thresholds
 from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import assemble, restore_best
-
-# Serves in a process where everything but TensorFlow and TensorFlow Text is kept from being imported.
-SERVE_ALONE = """
-import json, sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"beam_jobs", "trainer", "apache_beam", "pydantic", "pyarrow", "sklearn", "ruamel"}:
-            raise ImportError(f"{name} is not there where the model is served")
-sys.meta_path.insert(0, Block())
-import tensorflow as tf, tensorflow_text
-model = tf.saved_model.load(sys.argv[1])
-texts = tf.constant(json.load(sys.stdin))
-names = "serving_default", "scores", "decide"
-out = {name: {key: value.numpy().tolist() for key, value in model.signatures[name](texts).items()} for name in names}
-out["analyzed"] = model.signatures["analyze"](texts)["analyzed"].numpy().tolist()
-print(json.dumps(out, default=lambda value: value.decode("utf-8")))
-"""
 
 
 def in_root(trained, monkeypatch):
@@ -48,17 +30,10 @@ def documents(trained):
 
 
 @pytest.fixture(scope="session")
-def served(trained, documents, tmp_path_factory):
-    """What the exported model alone answers to every raw document, its dataset and run out of reach."""
-    place = tmp_path_factory.mktemp("served")
-    shutil.copytree(trained.root / "out/small/model/1", place / "model")
-    texts = [row["text"] for row in documents.values()]
-    command = [sys.executable, "-I", "-c", SERVE_ALONE, str(place / "model")]
-    result = subprocess.run(
-        command, cwd=place, input=json.dumps(texts), capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+def served(trained, documents):
+    """What the exported model answers to every raw document."""
+    model = tf.saved_model.load(str(trained.root / "out/small/model/1"))
+    return answers_of(model, [row["text"] for row in documents.values()])
 
 
 def test_the_model_learns_what_the_labels_follow_from(trained):

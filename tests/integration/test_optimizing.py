@@ -1,42 +1,11 @@
-"""Accumulation, precision and plateaus through the command line: what is killed goes on with the same bits."""
-
-import os
-import signal
+"""Accumulation and plateaus through the command line: equal results, and wrong values."""
 
 import numpy as np
 import pytest
 
-from tests.command_lines import fail_cleanly
-from tests.integration.conftest import CONFIG, make_dataset
-from tests.integration.workers import (
-    assert_same_bits,
-    history,
-    newest_step,
-    start,
-    train,
-    variables,
-    wait_for,
-)
-
-pytestmark = pytest.mark.slow
-
-SETTINGS = (
-    *(
-        "train.epochs=6",
-        "train.patience=null",
-        "train.checkpoint_steps=3",
-        "train.steps_per_call=2",
-        "model.dropout=0.3",
-    ),
-    *("train.precision=float16", "train.accumulate_steps=2"),
-    # A rate at which the metric soon stays where it is.
-    *(
-        "optimizer.schedule=plateau",
-        "optimizer.plateau_factor=0.1",
-        "optimizer.final_fraction=0.05",
-        "optimizer.learning_rate=0.1",
-    ),
-)
+from tests.command_lines import fail_cleanly, train
+from tests.runs import history, variables
+from tests.small_experiment import CONFIG, make_dataset
 
 
 @pytest.fixture(scope="module")
@@ -44,31 +13,6 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("optimizing")
     make_dataset(root, 500, CONFIG.replace("model: {", "model: {name: mlp, hidden_units: [8], "))
     return root
-
-
-@pytest.fixture(scope="module")
-def whole(place):
-    train(place, "train.run_dir=whole", *SETTINGS)
-    return place / "whole"
-
-
-def test_the_rate_falls_after_epochs_without_a_better_metric_down_to_the_least(whole):
-    best, lowered = -1.0, 0
-    for row in history(whole):
-        np.testing.assert_allclose(row["learning_rate"], 0.1 * max(0.1**lowered, 0.05), rtol=1e-5)
-        lowered += row["validation_micro_f1"] <= best
-        best = max(best, row["validation_micro_f1"])
-    assert lowered >= 2
-
-
-def test_killed_twice_a_run_with_all_of_them_ends_with_the_same_bits(place, whole):
-    for step in (4, 40):
-        process = start(place, "train.run_dir=killed", *SETTINGS)
-        wait_for(lambda step=step: newest_step(place / "killed") >= step, process)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    assert "resuming after step" in train(place, "train.run_dir=killed", *SETTINGS)
-    assert_same_bits(place / "killed", whole)
 
 
 def test_accumulation_needs_no_other_results(place):

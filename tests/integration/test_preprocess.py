@@ -2,17 +2,11 @@
 
 import collections
 import fnmatch
-import gzip
 import hashlib
 import json
 import os
 import random
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,111 +18,18 @@ from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.records import RecordSpec
-
-ROOT = Path(__file__).parents[2]
-CONFIG = """
-name: tiny
-data: {source: jsonl, inputs: ['corpus/*'], id_field: id, weight_field: weight}
-labels: {min_count: 50, top_k: 11, keep_unlabeled: false}
-vocabulary: {size: 150, min_document_count: 3}
-splits: {train: 0.7, validation: 0.2, test: 0.1}
-output: {shards: 3}
-"""
-DATASET = "out/tiny/dataset"
-MULTI_PROCESSING = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+from tests.command_lines import fail_cleanly, succeed
+from tests.corpus import CONFIG, DATASET, contents, corpus_lines, make_home
 
 
-def corpus_lines() -> list[str]:
-    """2,000 rows: duplicates in other spellings, Unicode, documents without tokens or kept labels, rejects."""
-    rng = random.Random(7)
-    words = [f"word{i}" for i in range(180)]
-    words += [
-        "café",
-        "CAFÉ",
-        "straße",
-        "日本",
-        "ﬁne",
-        "don't",
-        "<b>bold</b>",
-        "http://x.org/y",
-        "\x00",
-        "\ud800",
-        "  ",
-    ]
-    weights = [1 / (1 + i) for i in range(len(words))]
-    labels = [f"label {i}" for i in range(15)] + ["étiquette", "标签"]
-    rows = []
-    for i in range(1985):
-        if i % 8 == 7:
-            text = rng.choice(rows)["text"]
-            text = rng.choice([text, text.upper(), f" {text}\n"])
-        else:
-            text = " ".join(rng.choices(words, weights, k=rng.randint(1, 40)))
-        if i in (100, 900, 1500):
-            text = rng.choice(["...", "<p></p>", ""])
-        kept = [label for j, label in enumerate(labels) if rng.random() < 0.4 / (1 + j)]
-        rows.append(
-            {
-                "id": f"d{rng.getrandbits(40):x}",
-                "text": text,
-                "labels": kept,
-                "weight": rng.choice([1, 1, 0.5]),
-            }
-        )
-    lines = [
-        json.dumps(row, ensure_ascii=i % 2 == 0 or "\ud800" in row["text"])
-        for i, row in enumerate(rows)
-    ]
-    lines += [
-        "{",
-        '["no object"]',
-        '{"id": "x", "text": 1, "labels": [], "weight": 1}',
-        '{"id": "x", "text": "a", "labels": ["a\\nb"], "weight": 1}',
-    ]
-    return lines
+def run(home: Path, *arguments: str) -> str:
+    """What a run in `home` prints."""
+    return succeed("beam_jobs.preprocess", "--config", "config.yaml", *arguments, cwd=home)
 
 
-def make_home(folder: Path, files: dict[str, list[str]], config: str = CONFIG) -> Path:
-    """A working directory with a config and its corpus."""
-    (folder / "corpus").mkdir(parents=True)
-    for name, lines in files.items():
-        content = "".join(line + "\n" for line in lines).encode()
-        (folder / "corpus" / name).write_bytes(
-            gzip.compress(content) if name.endswith(".gz") else content
-        )
-    (folder / "config.yaml").write_text(config)
-    return folder
-
-
-def start(home: Path, *arguments: str, **popen) -> subprocess.Popen:
-    command = [sys.executable, "-m", "beam_jobs.preprocess", "--config", "config.yaml", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "random"}
-    return subprocess.Popen(
-        command,
-        cwd=home,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **popen,
-    )
-
-
-def run(home: Path, *arguments: str, status: int = 0) -> str:
-    """What a run in `home` writes: stdout where it succeeds, stderr where it should not."""
-    process = start(home, *arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == status, err
-    assert "Traceback" not in err
-    return err if status else out
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+def fail(home: Path, *arguments: str) -> str:
+    """The message with which a run in `home` ends."""
+    return fail_cleanly("beam_jobs.preprocess", "--config", "config.yaml", *arguments, cwd=home)
 
 
 @pytest.fixture(scope="session")
@@ -368,34 +269,6 @@ def test_rejects_tell_source_row_reason_and_content(base):
 
 
 @pytest.mark.slow
-def test_worker_processes_write_the_same_bytes(base, tmp_path):
-    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
-    assert "FnApiRunner, multi_processing, 2 workers" in run(home, *MULTI_PROCESSING)
-    assert contents(home / "out") == contents(base / "out")
-
-
-@pytest.mark.slow
-def test_stages_that_look_at_all_documents_give_the_same_bytes_on_worker_processes(tmp_path):
-    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
-    keys = (
-        "splits={method: stratified}",
-        "duplicates.near=drop",
-        "duplicates.similarity=0.6",
-        "duplicates.shingle_tokens=1",
-        "output.compression=gzip",
-    )
-    arguments = [argument for key in keys for argument in ("--set", key)] + [
-        "--set",
-        "labels.aliases={étiquette: label 0}",
-    ]
-    run(home, *arguments)
-    once = contents(home / "out")
-    assert manifests.load(home / DATASET).counts.near_duplicates > 10
-    run(home, "--force", *arguments, *MULTI_PROCESSING)
-    assert contents(home / "out") == once
-
-
-@pytest.mark.slow
 def test_the_order_of_documents_and_files_changes_no_byte_but_where_rejects_stand(base, tmp_path):
     lines = corpus_lines()
     random.Random(0).shuffle(lines)
@@ -579,69 +452,9 @@ def test_an_input_file_that_is_cut_off_stops_the_job(tmp_path, monkeypatch):
 )
 def test_a_users_mistake_is_one_message_and_exit_status_2(tmp_path, arguments, message):
     home = make_home(tmp_path / "home", {"all.jsonl": GOOD})
-    error = run(home, *arguments, status=2)
+    error = fail(home, *arguments)
     assert error.startswith(message) and error.count("\n") == 1
     assert set(contents(home)) == {"config.yaml", "corpus/all.jsonl"}
-
-
-@pytest.mark.parametrize("mode", [[], pytest.param(MULTI_PROCESSING, marks=pytest.mark.slow)])
-def test_a_disk_that_takes_no_more_ends_the_command_with_one_message_and_publishes_nothing(
-    tmp_path, mode
-):
-    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
-    process = start(
-        home, *mode, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-    )
-    _, error = process.communicate(timeout=300)
-    assert process.returncode == 2, error
-    assert error.startswith(
-        "error: output.dataset_dir: cannot write out/tiny/dataset: File too large; nothing is published."
-    )
-    assert error.count("\n") == 1
-    assert list((home / "out/tiny").iterdir()) == []
-
-
-@pytest.fixture
-def mounted(tmp_path):
-    """Mounts a small file system of its own as the output directory of a home, until the test ends."""
-    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
-    place = home / "out/tiny"
-    place.mkdir(parents=True)
-
-    def mount(options: str) -> Path:
-        if subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)],
-            capture_output=True,
-            check=False,
-        ).returncode:
-            pytest.skip("mounting is not permitted here")
-        return home
-
-    yield mount
-    subprocess.run(["umount", str(place)], capture_output=True, check=False)
-
-
-@pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount command here")
-def test_a_full_disk_ends_the_command_with_one_message_and_publishes_nothing(mounted):
-    home = mounted("size=300k")
-    error = run(home, status=2)
-    assert error.startswith(
-        "error: output.dataset_dir: cannot write out/tiny/dataset: No space left on device; nothing is published."
-    )
-    assert error.count("\n") == 1
-    assert list((home / "out/tiny").iterdir()) == []
-
-
-@pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount command here")
-def test_a_place_that_may_not_be_written_is_told_before_any_work(mounted):
-    home = mounted("ro")
-    error = run(home, status=2)
-    assert (
-        error
-        == "error: output.dataset_dir: cannot write in out/tiny: Read-only file system; expected a directory you may write\n".replace(
-            "out/tiny", str(home / "out/tiny")
-        )
-    )
 
 
 def test_a_run_tells_what_each_step_costs(tmp_path):
@@ -661,33 +474,10 @@ def test_a_run_tells_what_each_step_costs(tmp_path):
 
 def test_too_many_rejects_end_the_command_with_exit_status_2(tmp_path):
     home = make_home(tmp_path / "home", {"all.jsonl": [*GOOD, "{"]})
-    error = run(home, status=2)
+    error = fail(home)
     assert error.startswith("error: 1 of 61 documents are rejected") and error.count("\n") == 2
     assert "1 x not JSON, such as corpus/all.jsonl, row 61: " in error
     assert list((home / "out/tiny").iterdir()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", [[], MULTI_PROCESSING])
-def test_a_killed_run_publishes_nothing_and_the_next_one_gives_the_same_bytes(base, tmp_path, mode):
-    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
-    process = start(home, *mode, start_new_session=True)
-    place = home / "out/tiny"
-    deadline = time.monotonic() + 240
-    while (
-        not list(place.glob(".dataset.staging-*/work/*.arrow"))
-        and process.poll() is None
-        and time.monotonic() < deadline
-    ):
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    left = [path.name for path in place.iterdir()]
-    assert "dataset" not in left and any(name.startswith(".dataset.staging-") for name in left)
-    run(home)
-    assert contents(home / "out") == contents(base / "out")
-    assert [path.name for path in place.iterdir()] == ["dataset"]
 
 
 def test_a_dataset_that_a_killed_run_had_moved_aside_is_found_again(copied, capsys):
@@ -696,39 +486,3 @@ def test_a_dataset_that_a_killed_run_had_moved_aside_is_found_again(copied, caps
     preprocess.main(["--config", "config.yaml"])
     assert "is complete" in capsys.readouterr().out
     assert contents(copied / "out") == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status"),
-    [
-        (["--help"], 0),
-        (["--list-keys"], 0),
-        (["--config", "nowhere"], 2),
-        (["--confg", "x"], 2),
-        ([], 2),
-    ],
-)
-def test_help_and_wrong_configs_are_answered_without_tensorflow_or_beam(
-    tmp_path, arguments, status
-):
-    script = f"""
-import atexit, runpy, sys
-atexit.register(lambda: print("loaded", [name for name in ("tensorflow", "apache_beam", "pyarrow", "numpy") if name in sys.modules]))
-sys.argv = ["preprocess", *{arguments!r}]
-runpy.run_module("beam_jobs.preprocess", run_name="__main__")
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (status, "loaded []")
-    assert "Traceback" not in ended.stderr
-    if arguments == ["--help"]:
-        for flag in (
-            "--config",
-            "--set",
-            "--list-keys",
-            "--overwrite",
-            "--force",
-            "Everything after `--` goes to Apache Beam",
-        ):
-            assert flag in ended.stdout

@@ -1,29 +1,14 @@
-"""Kill it anywhere: a run that was stopped and resumed ends with the bits of one that was not."""
+"""What a run gives, and what a second one makes of what it finds in the run directory."""
 
 import json
-import os
-import random
 import shutil
-import signal
-import time
 
 import pytest
 import tensorflow as tf
 
-from tests.command_lines import fail_cleanly
-from tests.integration.conftest import make_dataset
-from tests.integration.workers import (
-    assert_same_bits,
-    finish,
-    history,
-    newest_step,
-    start,
-    train,
-    variables,
-    wait_for,
-)
-
-pytestmark = pytest.mark.slow
+from tests.command_lines import fail_cleanly, train
+from tests.runs import assert_same_bits, history, newest_step, variables
+from tests.small_experiment import make_dataset
 
 # Dropout, so that the state of its random numbers counts.
 SETTINGS = (
@@ -55,80 +40,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(place, whole)
     assert_same_bits(place / "again", whole)
     train(place, "train.run_dir=other", *SETTINGS, "train.seed=1")
     assert history(place / "other") != history(whole)
-
-
-def test_killed_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_not(place, whole):
-    rng = random.Random(0)
-    kills, last = 0, len(history(whole)) and history(whole)[-1]["step"]
-    for _ in range(20):
-        process = start(place, "train.run_dir=killed", *SETTINGS)
-        before = newest_step(place / "killed")
-        try:
-            # Either right at a checkpoint or at some later moment, in a step, a save or a validation.
-            wait_for(lambda before=before: newest_step(place / "killed") > before, process)
-            time.sleep(rng.random() * 0.5)
-        except AssertionError:
-            break  # it has come to its end
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        kills += 1
-    train(place, "train.run_dir=killed", *SETTINGS)
-    assert kills >= 3
-    assert newest_step(place / "killed") == last
-    assert_same_bits(place / "killed", whole)
-    best, expected = (variables(run, folder="best") for run in (place / "killed", whole))
-    assert all((best[name] == expected[name]).all() for name in expected)
-
-
-@pytest.mark.parametrize(("number", "calls"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
-def test_a_signal_saves_and_the_rest_of_the_run_gives_the_same_bits(place, whole, number, calls):
-    name = f"run_dir_{number.name}"
-    settings = [s for s in SETTINGS if not s.startswith("train.steps_per_call")] + [
-        f"train.steps_per_call={calls}"
-    ]
-    process = start(place, f"train.run_dir={name}", *settings)
-    wait_for(lambda: newest_step(place / name) >= 3, process)
-    os.kill(process.pid, number)
-    output = finish(process, status=128 + number)
-    assert (
-        f"stopped by {number.name} after step {newest_step(place / name)}, which is saved; the same command resumes there"
-        in output
-    )
-    assert "Traceback" not in output
-    assert "resuming after step" in train(place, f"train.run_dir={name}", *settings)
-    assert_same_bits(place / name, whole)
-
-
-def test_killed_while_saving_at_every_step_a_run_can_always_be_resumed(place):
-    settings = (
-        "train.run_dir=saving",
-        "train.epochs=1000",
-        "train.patience=null",
-        "train.checkpoint_steps=1",
-        "model.embedding_dim=512",
-    )
-    rng = random.Random(1)
-    step = 0
-    for _ in range(5):
-        process = start(place, *settings)
-        wait_for(lambda step=step: newest_step(place / "saving") > step, process)
-        time.sleep(rng.random())
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        assert "damaged" not in output and "error" not in output
-        assert newest_step(place / "saving") > step
-        step = newest_step(place / "saving")
-        variables(place / "saving")  # it can be read, whole
-    names = {path.name.partition(".")[0] for path in (place / "saving/checkpoints").iterdir()}
-    process = start(place, *settings)
-    wait_for(lambda: newest_step(place / "saving") > step, process)
-    os.killpg(process.pid, signal.SIGTERM)
-    finish(process, status=128 + signal.SIGTERM)
-    left = {path.name.partition(".")[0] for path in (place / "saving/checkpoints").iterdir()}
-    assert len(left) == 3, (
-        names,
-        left,
-    )  # the two newest, and the list of them: nothing of saves that were killed
 
 
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_taken(place, whole):
@@ -199,14 +110,6 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_checkpo
         for v in variables(place / "diverged").values()
         if v.dtype.kind == "f"
     )
-
-
-def test_deterministic_operations_give_the_same_bits_on_every_run(place):
-    for name in ("one", "two"):
-        train(
-            place, f"train.run_dir={name}", *SETTINGS, "train.deterministic=true", "train.epochs=1"
-        )
-    assert_same_bits(place / "one", place / "two")
 
 
 def test_a_corrupt_record_in_an_epoch_is_named_or_skipped_and_counted(place, whole, tmp_path):

@@ -3,12 +3,7 @@
 import asyncio
 import base64
 import contextlib
-import http.client
-import json
-import os
 import re
-import signal
-import subprocess
 import sys
 
 import httpx
@@ -17,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.contract import saved_model
-from tests.command_lines import ROOT, fail_cleanly
+from tests.command_lines import fail_cleanly
 from trainer.serving import rest_server
 
 TEXTS = ["Rocket in orbit around the moon", "soup and bread", "", "guitar & <b>GOAL</b>", "日本語"]
@@ -355,7 +350,7 @@ def test_a_failure_of_the_server_is_told_as_json(app, monkeypatch):
     assert response.status_code == 500 and "MemoryError" in response.json()["error"]
 
 
-# --- the page and the process --------------------------------------------------------------
+# --- the page, and what is missing --------------------------------------------------------------
 
 
 def test_the_page_names_no_other_host_and_cannot_be_broken_by_the_models_name(model):
@@ -369,71 +364,8 @@ def test_the_page_names_no_other_host_and_cannot_be_broken_by_the_models_name(mo
     assert "connect-src 'self'" in response.headers["content-security-policy"]
 
 
-@contextlib.contextmanager
-def server(trained, *arguments):
-    """(the process, its port)."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "trainer.task",
-        "serve",
-        "--model",
-        "out/small/model",
-        "--port",
-        "0",
-        *arguments,
-    ]
-    with subprocess.Popen(
-        command,
-        cwd=trained.root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            line = process.stdout.readline()
-            assert line.startswith("serving out/small/model/1 at http://127.0.0.1:"), (
-                line + process.stderr.read()
-            )
-            yield process, int(re.search(r"127\.0\.0\.1:(\d+)/v1/models/small;", line)[1])
-        finally:
-            process.kill()
-
-
-def test_requests_under_way_are_answered_before_the_server_ends(trained):
-    with server(trained) as (process, port):
-        occupied = fail_cleanly(
-            "trainer.task",
-            "serve",
-            "--model",
-            "out/small/model",
-            "--port",
-            str(port),
-            cwd=trained.root,
-        )
-        assert f"cannot listen on 127.0.0.1:{port}" in occupied
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        body = json.dumps({"instances": ["goal " * 20_000] * 4}).encode()
-        connection.putrequest("POST", "/v1/models/small:predict")
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body[:1000])
-        process.send_signal(signal.SIGTERM)
-        connection.send(body[1000:])
-        response = connection.getresponse()
-        assert response.status == 200 and len(json.loads(response.read())["predictions"]) == 4
-        assert process.wait(timeout=60) == 0
-        assert process.stdout.read() == "stopped\n" and process.stderr.read() == ""
-
-
-def test_a_missing_extra_is_told(trained):
-    code = "import sys; sys.modules['uvicorn'] = None; from trainer import task; sys.argv[1:] = ['serve', '--model', 'x']; task.run()"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (
-        result.returncode == 2
-        and "pip install 'multihot[serve]'" in result.stderr
-        and "Traceback" not in result.stderr
+def test_a_missing_extra_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # an import of it fails
+    assert "pip install 'multihot[serve]'" in fail_cleanly(
+        "trainer.task", "serve", "--model", "x", cwd=tmp_path
     )

@@ -24,11 +24,11 @@ from beam_jobs.contract.records import RecordSpec
 from beam_jobs.preprocessing import job
 from beam_jobs.sources import registry
 from beam_jobs.sources.documents import Document
+from tests.command_lines import ROOT
+from tests.transform_source import TOPICS, write_transform
 
-ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared/data"
 
-TOPICS = ("sport", "music", "food, drink")
 ROWS = [
     {"key": f"d{i}", "text": f"document {i} \u00e9tude\nsecond line", "label": TOPICS[i % 3]}
     for i in range(120)
@@ -97,35 +97,6 @@ def write_custom(folder: Path) -> dict:
     return {"source": "custom", "reader": "my_source:Mine", "options": {"topics": list(TOPICS)}}
 
 
-TRANSFORM = """
-import apache_beam as beam
-from beam_jobs.sources.documents import Document, Reject
-
-class Rows(beam.PTransform):
-    '''120 documents, as a table in a database might hold them.'''
-
-    def __init__(self, topics, rejects=0):
-        super().__init__()
-        self.topics, self.rejects = topics, rejects
-
-    def expand(self, pipeline):
-        return pipeline | beam.Create(range(120 + self.rejects)) | beam.Map(self.document)
-
-    def document(self, i):
-        if i >= 120:
-            return Reject("table", i + 1, "no text", "received null, expected a string", "")
-        return Document(f"d{i}", (f"document {i} \\u00e9tude\\nsecond line",), (self.topics[i % 3],), 1.0, "table", i + 1)
-
-def numbers(count):
-    return beam.Create(range(count))
-"""
-
-
-def write_transform(folder: Path) -> dict:
-    (folder / "my_transform.py").write_text(TRANSFORM)
-    return {"source": "custom", "reader": "my_transform:Rows", "options": {"topics": list(TOPICS)}}
-
-
 def dataset(config: dict, *arguments: str) -> dict[bytes, tuple]:
     """Runs the job in the working directory; by text: split, labels."""
     Path("config.yaml").write_text(json.dumps(config))
@@ -171,29 +142,6 @@ def test_the_same_documents_from_any_source_give_the_same_dataset(home, write):
     assert {text: labels for text, (_, labels) in documents.items()} == {
         f"document {i} \u00e9tude second line".encode(): (TOPICS[i % 3],) for i in range(120)
     }
-
-
-@pytest.mark.slow
-def test_a_transform_gives_the_same_bytes_on_worker_processes_and_its_rejects_count(home, capsys):
-    data = write_transform(home)
-    data |= {"options": data["options"] | {"rejects": 2}, "max_reject_fraction": 0.1}
-    config = {
-        "name": "own",
-        "data": data,
-        "vocabulary": {"min_document_count": 1},
-        "output": {"shards": 2},
-    }
-    first = dataset(config)
-    assert (
-        "preprocessing my_transform:Rows on FnApiRunner, multi_processing"
-        in capsys.readouterr().out
-    )
-    assert manifests.load("out/own/dataset").counts.rejected == {"no text": 2}
-    files = {path.name: path.read_bytes() for path in (home / "out/own/dataset").iterdir()}
-    assert dataset(config) == first and "is complete" in capsys.readouterr().out
-    Path("out/own/dataset").rename("once")
-    assert dataset(config, "--", "--direct_running_mode=in_memory") == first
-    assert {path.name: path.read_bytes() for path in (home / "out/own/dataset").iterdir()} == files
 
 
 def test_a_transform_that_yields_no_documents_stops_the_job_with_what_it_yields(home):

@@ -3,8 +3,6 @@
 import collections
 import json
 import random
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
@@ -18,6 +16,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.preprocessing import job
 from beam_jobs.preprocessing.subwords import learn
 from tests.command_lines import succeed
+from tests.served import answers_of
 
 STEMS = ("rocket", "soup", "piano", "tree", "river", "lamp")  # of which the first three are topics
 LETTERS = "abcdefghijklmnopqrstuvwxyzé"
@@ -273,22 +272,6 @@ def test_the_number_of_buckets_changes_no_byte(made, in_root, monkeypatch):
     assert contents(made[0] / "out/buckets") == contents(made[0] / "out/dataset")
 
 
-@pytest.mark.slow
-def test_worker_processes_learn_the_same_pieces_and_write_the_same_bytes(made):
-    root, _ = made
-    workers = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    succeed(
-        "beam_jobs.preprocess",
-        "--config",
-        "pieces.yaml",
-        "--set",
-        "output.dataset_dir=out/workers",
-        *workers,
-        cwd=root,
-    )
-    assert contents(root / "out/workers") == contents(root / "out/dataset")
-
-
 def test_texts_that_stay_apart_are_each_in_pieces(tmp_path, monkeypatch):
     rows = write_documents(tmp_path / "documents.jsonl")
     apart = [
@@ -322,19 +305,6 @@ def test_texts_that_stay_apart_are_each_in_pieces(tmp_path, monkeypatch):
     assert b"" in parsed["text/title"].numpy() and len(ids) > 890
 
 
-SERVE = """
-import json, sys, tensorflow as tf, tensorflow_text
-model = tf.saved_model.load(sys.argv[1])
-texts = tf.constant(json.load(sys.stdin))
-decided = model.signatures["decide"](texts)
-labels = [sorted(row[:count]) for row, count in zip(decided["labels"].numpy().tolist(), decided["counts"].numpy(), strict=True)]
-analyzed = model.signatures["analyze"](texts)["analyzed"].numpy().tolist()
-assert not [name for name in sys.modules if name.partition(".")[0] in ("beam_jobs", "trainer")]
-print(json.dumps({"labels": labels, "analyzed": analyzed}, default=bytes.decode))
-"""
-
-
-@pytest.mark.slow
 def test_the_served_model_labels_words_that_it_has_never_seen(made):
     root, rows = made
     for command in ("train", "evaluate", "export"):
@@ -342,12 +312,13 @@ def test_the_served_model_labels_words_that_it_has_never_seen(made):
     systems = json.loads((root / "out/run/evaluation-test.json").read_text())["systems"]
     assert {system["name"]: system["micro_f1"] for system in systems}["model, one threshold"] > 0.95
     texts = [row["text"] for row in rows]
-    command = [sys.executable, "-I", "-c", SERVE, str(root / "out/model/1")]
-    result = subprocess.run(
-        command, input=json.dumps(texts), capture_output=True, text=True, check=False, cwd=root
-    )
-    assert result.returncode == 0, result.stderr
-    served = json.loads(result.stdout)
+    served = answers_of(tf.saved_model.load(str(root / "out/model/1")), texts)
+    decided = [
+        sorted(labels[:count])
+        for labels, count in zip(
+            served["decide"]["labels"], served["decide"]["counts"], strict=True
+        )
+    ]
     records = records_of(root / "out/dataset")
     assert {
         row["key"]: text
@@ -357,7 +328,7 @@ def test_the_served_model_labels_words_that_it_has_never_seen(made):
     test = records_of(root / "out/dataset", "test")
     right = [
         labels == sorted(row["labels"])
-        for row, labels in zip(rows, served["labels"], strict=True)
+        for row, labels in zip(rows, decided, strict=True)
         if row["key"] in test
     ]
     assert sum(right) > 0.9 * len(right)

@@ -1,7 +1,5 @@
 import json
-import multiprocessing
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 
 import hypothesis.strategies as st
 import numpy as np
@@ -194,9 +192,6 @@ def _counts(labels, scores, mask):
 
 
 def _counts_of_two_replicas(batch):
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-    )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     halves = strategy.experimental_distribute_dataset(
         tf.data.Dataset.from_tensors(batch).unbatch().batch(len(batch[0]))
@@ -220,9 +215,7 @@ def test_counts_summed_over_two_replicas_equal_those_of_one():
         scores.astype(np.float32),
         np.r_[np.ones(11), 0].astype(np.float32),
     )
-    # Logical devices must be set before TensorFlow starts: a process of its own.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        replicas, summed = pool.submit(_counts_of_two_replicas, batch).result()
+    replicas, summed = _counts_of_two_replicas(batch)
     assert replicas == 2
     expected = numpy(_counts(*batch))
     assert summed.keys() == expected.keys()

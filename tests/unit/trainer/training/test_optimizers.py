@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from typing import get_args
 
 import keras
@@ -381,42 +379,47 @@ def test_the_rate_factor_of_a_plateau_scales_the_step_and_the_warm_up():
 # --- several replicas ----------------------------------------------------------------------
 
 
-def test_on_two_replicas_sparse_optimizers_clipping_and_averages_equal_one_device_with_the_sum():
-    program = """
-import os, sys
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import keras, numpy as np, tensorflow as tf
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from beam_jobs.contract.training_config import OptimizerConfig
-from trainer.training import optimizers
-from trainer.training.optimizers import build_optimizer
-
-def train(config, strategy, rows_of_replica):
+def _train_with(config, strategy, rows_of_replica):
+    """The table and the bias after three steps, and their averages."""
     with strategy.scope():
-        table, bias = keras.Variable(np.ones((4, 2), np.float32), name="embeddings"), keras.Variable(np.ones(2, np.float32), name="bias")
+        table = keras.Variable(np.ones((4, 2), np.float32), name="embeddings")
+        bias = keras.Variable(np.ones(2, np.float32), name="bias")
         optimizer = build_optimizer(config, total_steps=3)
         optimizer.build([table, bias])
+
     def step(rows):
         values = tf.cast(rows, tf.float32)[:, None] * [[1.0, -2.0]] + 1
-        gradients = [tf.IndexedSlices(values, rows, tf.constant([4, 2], tf.int64)), tf.reduce_sum(values, axis=0)]
-        optimizer.apply(gradients, [table, bias])
+        slices = tf.IndexedSlices(values, rows, tf.constant([4, 2], tf.int64))
+        optimizer.apply([slices, tf.reduce_sum(values, axis=0)], [table, bias])
+
     run = tf.function(lambda rows: strategy.run(step, (rows,)))
     for _ in range(3):
-        rows_of = lambda context: tf.constant(rows_of_replica[context.replica_id_in_sync_group], tf.int64)
-        run(strategy.experimental_distribute_values_from_function(rows_of))
+        run(
+            strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(
+                    rows_of_replica[context.replica_id_in_sync_group], tf.int64
+                )
+            )
+        )
     result = [table.numpy(), bias.numpy()]
     with optimizers.averaged_weights(optimizer, [table, bias]):
-        return result + [table.numpy(), bias.numpy()]
+        return [*result, table.numpy(), bias.numpy()]
 
-mirrored, one_device = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), tf.distribute.OneDeviceStrategy("CPU:0")
-for name in ("lazy_adam", "row_adagrad"):
-    for options in ({}, {"clip_norm": 0.5, "ema_momentum": 0.5, "schedule": "cosine", "warmup_fraction": 0.4}):
-        config = OptimizerConfig(name=name, learning_rate=0.1, **options)
-        two, one = train(config, mirrored, [[0, 1], [1, 3]]), train(config, one_device, [[0, 1, 1, 3]])
-        for a, b in zip(two, one, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, err_msg=str(config))
-        assert (one[0][2] == 1).all() and (one[0][[0, 1, 3]] != 1).all()
-        assert np.allclose(one[0], one[2]) == (not options)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+@pytest.mark.parametrize("name", ["lazy_adam", "row_adagrad"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip_norm": 0.5, "ema_momentum": 0.5, "schedule": "cosine", "warmup_fraction": 0.4},
+    ],
+)
+def test_two_replicas_equal_one_device_with_the_sum_of_their_gradients(name, options):
+    config = OptimizerConfig(name=name, learning_rate=0.1, **options)
+    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    two = _train_with(config, mirrored, [[0, 1], [1, 3]])
+    one = _train_with(config, tf.distribute.OneDeviceStrategy("CPU:0"), [[0, 1, 1, 3]])
+    for a, b in zip(two, one, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    assert (one[0][2] == 1).all() and (one[0][[0, 1, 3]] != 1).all()
+    assert np.allclose(one[0], one[2]) == (not options)

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -286,27 +283,22 @@ def test_restored_in_the_middle_every_combination_goes_on_with_the_same_bits(tmp
 # --- several replicas ------------------------------------------------------------------------
 
 
-def test_two_replicas_take_the_steps_of_one_device_with_accumulation_and_with_loss_scaling():
-    program = """
-import os
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import numpy as np, tensorflow as tf
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from tests.unit.trainer.training import test_train_step
-mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-for model, options, tolerance in (
-    ("bow", {"accumulate_steps": 2, "name": "adam"}, 1e-3),
-    ("cnn", {"accumulate_steps": 3, "clip_norm": 0.1, "schedule": "plateau"}, 1e-3),
-    ("cnn", {"accumulate_steps": 2, "precision": "float16", "ema_momentum": 0.9}, 1e-2),
-    ("bow", {"num_sampled": 2, "name": "row_adagrad"}, 1e-3),
-):
-    one = test_train_step.Run(model, **options)
+@pytest.mark.parametrize(
+    ("model", "options", "tolerance"),
+    [
+        ("bow", {"accumulate_steps": 2, "name": "adam"}, 1e-3),
+        ("cnn", {"accumulate_steps": 3, "clip_norm": 0.1, "schedule": "plateau"}, 1e-3),
+        ("cnn", {"accumulate_steps": 2, "precision": "float16", "ema_momentum": 0.9}, 1e-2),
+        ("bow", {"num_sampled": 2, "name": "row_adagrad"}, 1e-3),
+    ],
+)
+def test_two_replicas_take_the_steps_of_one_device(model, options, tolerance):
+    one = Run(model, **options)
     one.train(3)
-    with mirrored.scope():
-        two = test_train_step.Run(model, **options)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        two = Run(model, **options)
     two.train(3)
     for name, value in one.variables.items():
-        np.testing.assert_allclose(two.variables[name], value, rtol=tolerance, atol=1e-4, err_msg=f"{options} {name}")
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(
+            two.variables[name], value, rtol=tolerance, atol=1e-4, err_msg=name
+        )

@@ -1,11 +1,10 @@
-"""Every architecture where other processes come in: a SavedModel that another program loads, and mirrored replicas."""
+"""Every architecture as a SavedModel that another program loads."""
 
 import json
 import subprocess
 import sys
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
 
@@ -73,53 +72,5 @@ for name in names:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-def test_two_mirrored_replicas_train_to_the_weights_of_one_device():
-    program = """
-import json, sys
-import keras, numpy as np, tensorflow as tf
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from pydantic import TypeAdapter
-from beam_jobs.contract.training_config import ModelConfig
-from trainer.models import VocabularyStatistics, build_model
-from trainer.training.optimizers import LazyAdam
-
-vocabulary = VocabularyStatistics(size=40, document_counts=np.arange(40, 0, -1) + 1, num_documents=100)
-documents = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2]]
-
-def train(config, strategy, documents_of_replica):
-    with strategy.scope():
-        model = build_model(config, vocabulary=vocabulary, num_labels=3, output_bias=np.zeros(3, np.float32), seed=0)
-        optimizer = LazyAdam(0.01)
-        optimizer.build(model.trainable_variables)
-    def step(tokens):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(tf.square(model(tokens, training=True) - 1)) / 4
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-    run = tf.function(lambda tokens: strategy.run(step, (tokens,)))
-    for _ in range(2):
-        run(strategy.experimental_distribute_values_from_function(
-            lambda context: tf.ragged.constant(documents_of_replica[context.replica_id_in_sync_group], tf.int64, 1, row_splits_dtype=tf.int64)))
-    return [v.numpy() for v in model.trainable_variables]
-
-mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-for name, options in json.loads(sys.argv[1]).items():
-    still = {"dropout": 0.0} | ({"spatial_dropout": 0.0} if name == "lstm" else {})
-    config = TypeAdapter(ModelConfig).validate_json(json.dumps({"name": name} | options | still))
-    one = train(config, tf.distribute.OneDeviceStrategy("CPU:0"), [documents])
-    two = train(config, mirrored, [documents[:2], documents[2:]])
-    for a, b in zip(one, two, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)
-    if name == "mlp":
-        moving = TypeAdapter(ModelConfig).validate_json(json.dumps({"name": name} | options | {"dropout": 0.5}))
-        assert all(np.isfinite(a).all() for a in train(moving, mirrored, [documents[:2], documents[2:]]))
-"""
-
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(SMALL)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr

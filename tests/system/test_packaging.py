@@ -21,7 +21,7 @@ from apache_beam.runners.portability.stager import Stager
 
 from beam_jobs.contract import manifest as manifests
 from tests.command_lines import ROOT, skip_without, succeed
-from tests.integration.conftest import write_documents
+from tests.small_experiment import write_documents
 
 pytestmark = pytest.mark.slow
 CONFIG = "{name: tiny, data: {source: jsonl, inputs: [documents.jsonl], id_field: key}, output: {shards: 2}}"

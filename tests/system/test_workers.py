@@ -8,23 +8,13 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from tests.command_lines import succeed
-from tests.integration.conftest import CONFIG, make_dataset
-from tests.integration.workers import (
-    LAUNCHER,
-    finish,
-    history,
-    newest_step,
-    start,
-    train,
-    variables,
-    wait_for,
-)
-
-pytestmark = pytest.mark.slow
+from tests.recording_callback import OWN, expected_calls, recorded, recorder
+from tests.runs import assert_equal_within_tolerance, history, newest_step
+from tests.small_experiment import CONFIG, make_dataset
+from tests.system.processes import LAUNCHER, finish, start, train, wait_for
 
 
 def make_sharded(root, documents, *, shards, splits=""):
@@ -49,43 +39,26 @@ def uneven(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def alone(even):
-    """The run of one worker on one device that others are compared with."""
-    train(even, "train.run_dir=alone", "train.epochs=2")
+    """The run of one worker on one device that others are compared with; a callback ends it."""
+    (even / "own.py").write_text(OWN, encoding="utf-8")
+    train(even, "train.run_dir=alone", "train.epochs=5", recorder("alone.jsonl"))
     return even / "alone"
 
 
-def assert_equal_within_tolerance(run, reference):
-    assert [row["step"] for row in history(run)] == [row["step"] for row in history(reference)]
-    for key in ("loss", "validation_micro_f1"):
-        np.testing.assert_allclose(
-            [row[key] for row in history(run)], [row[key] for row in history(reference)], rtol=1e-4
-        )
-    ours, theirs = variables(run), variables(reference)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-5, err_msg=name)
-
-
-def test_two_replicas_give_the_losses_and_weights_of_one(even, alone):
-    train(
-        even,
-        "train.run_dir=mirrored",
-        "train.epochs=2",
-        "train.strategy=mirrored",
-        "train.replicas=2",
-    )
-    assert_equal_within_tolerance(even / "mirrored", alone)
-
-
-def test_two_workers_give_the_losses_and_weights_of_one_and_only_the_chief_writes(even, alone):
-    output = train(even, "train.run_dir=workers", "train.epochs=2", workers=2)
+def test_two_workers_give_what_one_gives_heed_callbacks_and_only_the_chief_writes(even, alone):
+    settings = "train.run_dir=workers", "train.epochs=5", recorder("workers.jsonl")
+    output = train(even, *settings, workers=2)
     assert "of 2 workers" in output and "documents go to workers by example" in output
-    assert output.count("epoch 1: loss") == 1
+    assert output.count("epoch 1: loss") == output.count("lambda saw epoch 1") == 1
     assert_equal_within_tolerance(even / "workers", alone)
     assert sorted(p.name for p in (even / "workers").iterdir()) == sorted(
         p.name for p in alone.iterdir()
     )
     assert len(list((even / "workers/logs").iterdir())) == 1
+    for name in ("alone", "workers"):
+        assert recorded(even / f"{name}.jsonl") == expected_calls(history(even / name))
+    again = train(even, *settings, workers=2)
+    assert "epoch 3: loss" not in again  # the callback has stopped it, and it stays so
 
 
 def test_workers_that_read_shards_of_their_own_see_every_document(even):
@@ -109,56 +82,27 @@ def leaves(value, name: str = "") -> dict:
 
 def test_evaluation_over_two_workers_counts_what_one_counts(even, alone):
     succeed(
-        "trainer.task",
-        "evaluate",
-        "--config",
-        "small.yaml",
-        "--set",
-        "train.run_dir=alone",
-        "--set",
-        "train.epochs=2",
+        *("trainer.task", "evaluate", "--config", "small.yaml", "--set", "train.run_dir=alone"),
         cwd=even,
     )
     one = json.loads((alone / "evaluation-test.json").read_text())
-    command = [
-        sys.executable,
-        str(LAUNCHER),
-        "--workers",
-        "2",
-        "--",
-        "evaluate",
-        "--config",
-        "small.yaml",
-        "--set",
-        "train.run_dir=alone",
-    ]
-    environment = os.environ | {"TF_NUM_INTRAOP_THREADS": "1"}
-    process = subprocess.Popen(
-        command,
-        cwd=even,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    finish(process)
+    finish(start(even, "train.run_dir=alone", workers=2, command="evaluate"))
     both = json.loads((alone / "evaluation-test.json").read_text())
     assert both["documents"] == one["documents"]
     for ours, theirs in zip(both["systems"], one["systems"], strict=True):
         assert leaves(ours) == pytest.approx(leaves(theirs)), ours["name"]
 
 
-@pytest.mark.parametrize("workers", [None, 2])
-def test_empty_shards_a_partial_batch_and_no_validation_split_finish(uneven, workers):
+def test_empty_shards_a_partial_batch_and_no_validation_split_finish(uneven):
     output = train(
         uneven,
-        f"train.run_dir=run{workers}",
+        "train.run_dir=run",
         "train.epochs=2",
         "train.batch_size=16",
-        workers=workers,
+        workers=2,
     )
     assert "no validation split" in output
-    assert [row["skipped"] for row in history(uneven / f"run{workers}")] == [0, 0]
+    assert [row["skipped"] for row in history(uneven / "run")] == [0, 0]
 
 
 def test_a_worker_that_dies_ends_the_others_and_a_restart_resumes(even):
@@ -292,42 +236,3 @@ def test_workers_with_different_configs_are_told(even):
         )
     for process in processes:
         assert "the 2 workers differ in their configs" in finish(process, status=2, timeout=120)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--workers", "0", "--", "train"], "--workers: received 0, expected 1 or more"),
-        (
-            ["--workers", "2", "--restarts", "-1", "--", "train"],
-            "--restarts: received -1, expected 0 or more",
-        ),
-        (
-            ["--workers", "2", "--grace-seconds", "-1", "--", "train"],
-            "--grace-seconds: received -1, expected 0 or more",
-        ),
-        (["--workers", "2"], "received no command; expected one after `--`"),
-        (["--", "train"], "the following arguments are required: --workers"),
-    ],
-)
-def test_wrong_arguments_of_the_launcher_are_told(arguments, expected):
-    result = subprocess.run(
-        [sys.executable, str(LAUNCHER), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert expected in result.stderr
-
-
-def test_help_of_the_launcher_shows_an_example():
-    result = subprocess.run(
-        [sys.executable, str(LAUNCHER), "--help"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert "--workers 2 -- train --config" in result.stdout

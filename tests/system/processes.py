@@ -1,0 +1,129 @@
+"""Commands in processes of their own, and waiting for them."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.command_lines import ROOT
+
+LAUNCHER = ROOT / "scripts/launch_workers.py"
+# Trainers are forked from a process that has imported TensorFlow and used none of it, which saves
+# each of them the seconds of that import.
+_TRAINERS = multiprocessing.get_context("forkserver")
+_TRAINERS.set_forkserver_preload(["trainer.training.train", "trainer.evaluation.evaluate"])
+
+
+class TrainerProcess:
+    """A process of the trainer's command line, with the methods of `subprocess.Popen`."""
+
+    def __init__(self, arguments: list[str], *, cwd: Path):
+        self._output = cwd / f"output-{time.monotonic_ns()}.txt"
+        environment = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = str(ROOT)  # of the process that forks, where this starts it
+        try:
+            self._process = _TRAINERS.Process(
+                target=_run_trainer, args=(arguments, str(cwd), str(self._output)), daemon=True
+            )
+            self._process.start()
+        finally:
+            os.environ.pop("PYTHONPATH")
+            if environment is not None:
+                os.environ["PYTHONPATH"] = environment
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    @property
+    def stdout(self):
+        return open(self._output, encoding="utf-8")
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self._output.name, timeout)
+        output = self._output.read_text(encoding="utf-8")
+        self._output.unlink()
+        return output, None
+
+
+def _run_trainer(arguments: list[str], cwd: str, output: str) -> None:
+    os.setsid()
+    os.chdir(cwd)
+    os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    sys.argv[1:] = arguments
+    from trainer import task
+
+    task.run()
+
+
+def start(
+    root: Path,
+    *settings: str,
+    workers: int | None = None,
+    launcher: tuple[str, ...] = (),
+    command: str = "train",
+) -> "subprocess.Popen | TrainerProcess":
+    """Starts `train --config small.yaml` with settings such as `train.epochs=1`.
+
+    With `workers` the launcher starts it, in as many new processes.
+    """
+    arguments = [command, "--config", "small.yaml"]
+    arguments += [part for setting in settings for part in ("--set", setting)]
+    if not workers:
+        return TrainerProcess(arguments, cwd=root)
+    return subprocess.Popen(
+        [sys.executable, str(LAUNCHER), "--workers", str(workers), *launcher, "--", *arguments],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill(process: "subprocess.Popen | TrainerProcess") -> str:
+    """Ends a process and its children as a crash of the machine would; what it had printed."""
+    os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()[0]
+
+
+def finish(process, *, status: int = 0, timeout: float = 240) -> str:
+    """Waits for a process, checks how it ended, and returns all it printed."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        output = kill(process)
+        raise AssertionError(f"still running after {timeout} s:\n{output}") from None
+    assert process.returncode == status, (
+        f"status {process.returncode}, expected {status}:\n{output}"
+    )
+    return output
+
+
+def train(root: Path, *settings: str, status: int = 0, **kwargs) -> str:
+    """A whole training run; what it printed."""
+    return finish(start(root, *settings, **kwargs), status=status)
+
+
+def wait_for(condition, process, *, timeout: float = 120) -> None:
+    """Returns when `condition()` holds; fails if the process ends before."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, (
+            f"ended too early, with status {process.returncode}:\n{process.stdout.read()}"
+        )
+        assert time.monotonic() < deadline, "the condition did not come to hold"
+        time.sleep(0.01)

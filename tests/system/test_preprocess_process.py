@@ -1,0 +1,150 @@
+"""The preprocessing job as a process: killed, on a full disk, and before it loads anything heavy."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command_lines import ROOT, fail_cleanly, succeed
+from tests.corpus import contents, corpus_lines, make_home
+
+MULTI_PROCESSING = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+
+
+def start(home: Path, *arguments: str, **popen) -> subprocess.Popen:
+    command = [sys.executable, "-m", "beam_jobs.preprocess", "--config", "config.yaml", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "random"}
+    return subprocess.Popen(
+        command,
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **popen,
+    )
+
+
+@pytest.mark.parametrize("mode", [[], pytest.param(MULTI_PROCESSING, marks=pytest.mark.slow)])
+def test_a_disk_that_takes_no_more_ends_the_command_with_one_message_and_publishes_nothing(
+    tmp_path, mode
+):
+    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
+    process = start(
+        home, *mode, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+    )
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 2, error
+    assert error.startswith(
+        "error: output.dataset_dir: cannot write out/tiny/dataset: File too large; nothing is published."
+    )
+    assert error.count("\n") == 1
+    assert list((home / "out/tiny").iterdir()) == []
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts a small file system of its own as the output directory of a home, until the test ends."""
+    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
+    place = home / "out/tiny"
+    place.mkdir(parents=True)
+
+    def mount(options: str) -> Path:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)],
+            capture_output=True,
+            check=False,
+        ).returncode:
+            pytest.skip("mounting is not permitted here")
+        return home
+
+    yield mount
+    subprocess.run(["umount", str(place)], capture_output=True, check=False)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount command here")
+def test_a_full_disk_ends_the_command_with_one_message_and_publishes_nothing(mounted):
+    home = mounted("size=300k")
+    error = fail_cleanly("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
+    assert error.startswith(
+        "error: output.dataset_dir: cannot write out/tiny/dataset: No space left on device; nothing is published."
+    )
+    assert error.count("\n") == 1
+    assert list((home / "out/tiny").iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount command here")
+def test_a_place_that_may_not_be_written_is_told_before_any_work(mounted):
+    home = mounted("ro")
+    error = fail_cleanly("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
+    assert (
+        error
+        == "error: output.dataset_dir: cannot write in out/tiny: Read-only file system; expected a directory you may write\n".replace(
+            "out/tiny", str(home / "out/tiny")
+        )
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [[], MULTI_PROCESSING])
+def test_a_killed_run_publishes_nothing_and_the_next_one_gives_the_same_bytes(base, tmp_path, mode):
+    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
+    process = start(home, *mode, start_new_session=True)
+    place = home / "out/tiny"
+    deadline = time.monotonic() + 240
+    while (
+        not list(place.glob(".dataset.staging-*/work/*.arrow"))
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    left = [path.name for path in place.iterdir()]
+    assert "dataset" not in left and any(name.startswith(".dataset.staging-") for name in left)
+    succeed("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
+    assert contents(home / "out") == contents(base / "out")
+    assert [path.name for path in place.iterdir()] == ["dataset"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--help"], 0),
+        (["--list-keys"], 0),
+        (["--config", "nowhere"], 2),
+        (["--confg", "x"], 2),
+        ([], 2),
+    ],
+)
+def test_help_and_wrong_configs_are_answered_without_tensorflow_or_beam(
+    tmp_path, arguments, status
+):
+    script = f"""
+import atexit, runpy, sys
+atexit.register(lambda: print("loaded", [name for name in ("tensorflow", "apache_beam", "pyarrow", "numpy") if name in sys.modules]))
+sys.argv = ["preprocess", *{arguments!r}]
+runpy.run_module("beam_jobs.preprocess", run_name="__main__")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (status, "loaded []")
+    assert "Traceback" not in ended.stderr
+    if arguments == ["--help"]:
+        for flag in (
+            "--config",
+            "--set",
+            "--list-keys",
+            "--overwrite",
+            "--force",
+            "Everything after `--` goes to Apache Beam",
+        ):
+            assert flag in ended.stdout
