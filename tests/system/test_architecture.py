@@ -1,153 +1,60 @@
-"""Which code may import which: the arrows of the design, read from the source."""
+"""Which code may import which, and what is answered before anything heavy is loaded."""
 
-import ast
 import json
+import re
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
+from tests.command_lines import ROOT
 
-ROOT = Path(__file__).parents[2]
-COMMAND_LINES = ("beam_jobs.preprocess", "beam_jobs.predict", "trainer.task")
+HEAVY = ("tensorflow", "tensorflow_text", "apache_beam", "keras", "numpy", "sklearn", "pyarrow")
 
 
-def imports_of(source: str, *, module: str, is_package: bool = False) -> set[str]:
-    """Every module that source imports, at any depth; `from a import b` counts as `a` and as `a.b`."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = (
-                module.split(".")[: len(module.split(".")) - node.level + is_package]
-                if node.level
-                else []
-            )
-            origin = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Call) and getattr(
-            node.func, "attr", getattr(node.func, "id", "")
-        ) in ("import_module", "__import__"):
-            found |= {
-                argument.value
-                for argument in node.args
-                if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-            }
-    return found
+def test_the_contracts_of_imports_in_pyproject_are_kept():
+    script = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0 and " 0 broken" in ended.stdout, ended.stdout + ended.stderr
 
 
-def is_within(name: str, package: str) -> bool:
-    return name == package or name.startswith(package + ".")
-
-
-def modules(*folders: str) -> dict[str, set[str]]:
-    """The imports of every module in the folders, by the module's name."""
-    found = {}
-    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        is_package = path.name == "__init__.py"
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts[: -1 if is_package else None])
-        found[name] = imports_of(
-            path.read_text(encoding="utf-8"), module=name, is_package=is_package
-        )
-    return found
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("import a.b as c, d", {"a.b", "d"}),
-        ("def f():\n  from a.b import c", {"a.b", "a.b.c"}),
-        ("from . import x", {"p.q", "p.q.x"}),
-        ("from ..r import x", {"p.r", "p.r.x"}),
-        ("importlib.import_module('a.b')", {"a.b"}),
-    ],
-)
-def test_the_reader_of_imports_sees_every_form(source, expected):
-    assert imports_of(source, module="p.q.m") == expected
-    assert imports_of(source, module="p.q", is_package=True) == expected
-
-
-def test_beam_jobs_never_imports_trainer():
-    found = modules("beam_jobs")
-    assert "beam_jobs.contract.config" in found  # the walk sees the code
-    assert [
-        (name, i) for name, imports in found.items() for i in imports if is_within(i, "trainer")
-    ] == []
-
-
-def test_trainer_imports_nothing_of_beam_jobs_but_the_contract():
-    wrong = [
-        (name, i)
-        for name, imports in modules("trainer").items()
-        for i in imports
-        if is_within(i, "beam_jobs") and i != "beam_jobs" and not is_within(i, "beam_jobs.contract")
-    ]
-    assert wrong == []
-    assert [
-        name
-        for name, imports in modules("trainer").items()
-        if any(is_within(i, "apache_beam") for i in imports)
-    ] == []
-
-
-def test_contract_imports_neither_beam_nor_keras():
-    found = modules("beam_jobs/contract")
-    wrong = [
-        (name, i)
-        for name, imports in found.items()
-        for i in imports
-        for package in ("apache_beam", "keras", "tensorflow.keras")
-        if is_within(i, package)
-    ]
-    assert wrong == []
+def test_what_import_linter_does_not_see():
     for path in (ROOT / "beam_jobs/contract").glob("*.py"):
-        attributes = {
-            node.attr
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Attribute)
-        }
-        assert "keras" not in attributes, path  # tf.keras
+        assert not re.search(r"\btf\.keras\b", path.read_text(encoding="utf-8")), path
+    command_lines = r"(beam_jobs\.(preprocess|predict|inspect|worker)|trainer\.task)\b"
+    for path in (ROOT / "scripts").glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(rf"^ *(from|import) {command_lines}", source, re.MULTILINE), path
 
 
-def test_contract_imports_nothing_of_ours_but_itself():
-    wrong = [
-        (name, i)
-        for name, imports in modules("beam_jobs/contract").items()
-        for i in imports
-        if is_within(i, "beam_jobs") and i != "beam_jobs" and not is_within(i, "beam_jobs.contract")
-    ]
-    assert wrong == []
-
-
-def test_nobody_imports_a_command_line():
-    wrong = [
-        (name, i)
-        for name, imports in modules("beam_jobs", "trainer", "scripts").items()
-        for i in imports
-        for c in COMMAND_LINES
-        if is_within(i, c)
-    ]
-    assert wrong == []
+def run(script: str) -> dict[str, list]:
+    """What a script prints as JSON, in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def test_contract_answers_a_wrong_config_without_any_heavy_import(tmp_path):
     config = tmp_path / "x.yaml"
     config.write_text("name: x\ndata: {source: python_docstrings}\n")
     light = sorted(
-        name for name in modules("beam_jobs/contract") if name != "beam_jobs.contract.analyzer"
+        f"beam_jobs.contract.{path.stem}"
+        for path in (ROOT / "beam_jobs/contract").glob("*.py")
+        if path.stem not in ("__init__", "analyzer")
     )
-    assert {
-        "beam_jobs.contract.config",
-        "beam_jobs.contract.manifest",
-        "beam_jobs.contract.command_line",
-    } <= set(light)
-    script = f"""
+    assert "beam_jobs.contract.config" in light
+    loaded = run(f"""
 import importlib, json, sys
-heavy = ("tensorflow", "tensorflow_text", "apache_beam", "keras", "numpy", "sklearn", "pyarrow")
 loaded = {{}}
 def note(step):
-    loaded[step] = [name for name in heavy if name in sys.modules]
+    loaded[step] = [name for name in {HEAVY} if name in sys.modules]
 for name in {light!r}:
     importlib.import_module(name)
     note(name)
@@ -158,7 +65,11 @@ from beam_jobs.contract.validation import describe_keys
 load_config({str(config)!r}).to_yaml()
 note("load_config")
 failed = 0
-for call in (lambda: load_config({str(config)!r}, overrides=["train.epochs=x"]), lambda: load_config("nowhere"), lambda: load({str(tmp_path)!r})):
+for call in (
+    lambda: load_config({str(config)!r}, overrides=["train.epochs=x"]),
+    lambda: load_config("nowhere"),
+    lambda: load({str(tmp_path)!r}),
+):
     try:
         call()
     except UserError:
@@ -167,14 +78,48 @@ note(f"{{failed}} errors")
 describe_keys(Config)
 note("describe_keys")
 print(json.dumps(loaded))
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    loaded = json.loads(ended.stdout)
+""")
     assert loaded == dict.fromkeys([*light, "load_config", "3 errors", "describe_keys"], [])
+
+
+TRAINER = ("train", "evaluate", "export", "predict", "explain", "serve", "report")
+ANSWERED_AT_ONCE = [
+    *(("beam_jobs.preprocess", ["--help"], 0), ("beam_jobs.preprocess", ["--list-keys"], 0)),
+    *(("beam_jobs.preprocess", [], 2), ("beam_jobs.preprocess", ["--confg", "x"], 2)),
+    ("beam_jobs.preprocess", ["--config", "nowhere"], 2),
+    *(("beam_jobs.predict", ["--help"], 0), ("beam_jobs.predict", [], 2)),
+    *(("beam_jobs.inspect", ["--help"], 0), ("beam_jobs.inspect", [], 2)),
+    *(("trainer.task", ["--help"], 0), ("trainer.task", [], 2)),
+    *(("trainer.task", [command, "--help"], 0) for command in TRAINER),
+    *(("trainer.task", [command, "--config", "nowhere"], 2) for command in TRAINER[:3]),
+]
+
+
+def test_help_and_wrong_configs_are_answered_without_tensorflow_or_beam():
+    found = run(f"""
+import contextlib, io, json, runpy, sys
+found = []
+for module, arguments, _ in {ANSWERED_AT_ONCE!r}:
+    sys.argv = [module, *arguments]
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as end:
+            status = end.code or 0
+    loaded = [name for name in {HEAVY} if name in sys.modules]
+    found.append([status, loaded, out.getvalue(), err.getvalue()])
+print(json.dumps(found))
+""")
+    for (module, arguments, expected), (status, loaded, out, err) in zip(
+        ANSWERED_AT_ONCE, found, strict=True
+    ):
+        assert (status, loaded) == (expected, []), (module, arguments, err)
+        if arguments[-1:] == ["--help"]:
+            assert "usage: " in out
+        elif status:
+            assert "error: " in err and "Traceback" not in err
+    help_text = " ".join(found[0][2].split())
+    for flag in ("--config", "--set", "--list-keys", "--overwrite", "--force"):
+        assert flag in help_text
+    assert "Everything after `--` goes to Apache Beam" in help_text

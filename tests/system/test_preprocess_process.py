@@ -112,39 +112,3 @@ def test_a_killed_run_publishes_nothing_and_the_next_one_gives_the_same_bytes(ba
     succeed("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
     assert contents(home / "out") == contents(base / "out")
     assert [path.name for path in place.iterdir()] == ["dataset"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status"),
-    [
-        (["--help"], 0),
-        (["--list-keys"], 0),
-        (["--config", "nowhere"], 2),
-        (["--confg", "x"], 2),
-        ([], 2),
-    ],
-)
-def test_help_and_wrong_configs_are_answered_without_tensorflow_or_beam(
-    tmp_path, arguments, status
-):
-    script = f"""
-import atexit, runpy, sys
-atexit.register(lambda: print("loaded", [name for name in ("tensorflow", "apache_beam", "pyarrow", "numpy") if name in sys.modules]))
-sys.argv = ["preprocess", *{arguments!r}]
-runpy.run_module("beam_jobs.preprocess", run_name="__main__")
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (status, "loaded []")
-    assert "Traceback" not in ended.stderr
-    if arguments == ["--help"]:
-        for flag in (
-            "--config",
-            "--set",
-            "--list-keys",
-            "--overwrite",
-            "--force",
-            "Everything after `--` goes to Apache Beam",
-        ):
-            assert flag in ended.stdout
