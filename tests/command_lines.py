@@ -1,4 +1,4 @@
-"""Running the command lines in the tests' own process, as a user would run them in one of their own."""
+"""Running the command lines in the tests' own process, as a user would run them."""
 
 import contextlib
 import dataclasses
@@ -62,7 +62,7 @@ def _captured() -> Iterator[tuple[_Text, _Text]]:
 
 @contextlib.contextmanager
 def _as_in_a_process(cwd: Path, standard_input: io.TextIOWrapper) -> Iterator[None]:
-    """Undoes what only ends with a process: directory, signal handlers, modules of the directory."""
+    """Undoes what only ends with a process: directory, signal handlers, its modules."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = set(sys.modules)
     path, place, given = list(sys.path), os.getcwd(), sys.stdin
@@ -83,7 +83,7 @@ def _as_in_a_process(cwd: Path, standard_input: io.TextIOWrapper) -> Iterator[No
 
 
 def two_logical_cpus() -> None:
-    """Gives TensorFlow two CPUs, as two replicas need: before it is first used, and once a process."""
+    """Gives TensorFlow two CPUs, as two replicas need: before its first use, once per process."""
     import tensorflow as tf
 
     (cpu, *_) = tf.config.list_physical_devices("CPU")

@@ -17,7 +17,7 @@ DATASET = "out/tiny/dataset"
 
 
 def corpus_lines() -> list[str]:
-    """2,000 rows: duplicates in other spellings, Unicode, documents without tokens or kept labels, rejects."""
+    """2,000 rows: duplicates in other spellings, Unicode, no tokens, no kept labels, rejects."""
     rng = random.Random(7)
     words = [f"word{i}" for i in range(180)]
     words += [

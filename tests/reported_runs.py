@@ -12,7 +12,10 @@ NASTY = "<script>document.title='taken'</script>&amp;\"'$x$"
 
 
 def make_reported(trained: Trained, root: Path) -> Path:
-    """The experiment with a second run beside it, of another learning rate; the first has a label, a text and an id that hold HTML."""
+    """The experiment with a second run of another learning rate beside it.
+
+    The first has a label, a text and an id that hold HTML.
+    """
     shutil.copytree(trained.root, root)
     shutil.copytree(root / "out/small/run", root / "out/other")
     config = (root / "out/other/config.yaml").read_text()

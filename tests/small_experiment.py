@@ -35,7 +35,7 @@ _NOISE = "the a of and with some more other new old one two".split()
 
 
 def write_documents(path: Path, count: int, *, first: int = 0) -> None:
-    """JSONL documents with one to three labels each, which follow from the words; no chance in it."""
+    """JSONL documents with one to three labels each, which follow from the words."""
     names = list(_TOPICS)
     with open(path, "w", encoding="utf-8") as stream:
         for i in range(first, first + count):

@@ -22,7 +22,8 @@ class Rows(beam.PTransform):
     def document(self, i):
         if i >= 120:
             return Reject("table", i + 1, "no text", "received null, expected a string", "")
-        return Document(f"d{i}", (f"document {i} \\u00e9tude\\nsecond line",), (self.topics[i % 3],), 1.0, "table", i + 1)
+        text = f"document {i} \\u00e9tude\\nsecond line"
+        return Document(f"d{i}", (text,), (self.topics[i % 3],), 1.0, "table", i + 1)
 
 def numbers(count):
     return beam.Create(range(count))

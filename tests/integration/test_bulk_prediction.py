@@ -1,4 +1,4 @@
-"""Bulk prediction through its command line: the same answers as the model's own, the same bytes in every run, nothing lost."""
+"""Bulk prediction through its command line: the answers of the model itself, and nothing lost."""
 
 import csv
 import gzip

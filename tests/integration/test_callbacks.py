@@ -43,7 +43,8 @@ def test_wrong_callbacks_are_clean_errors(place):
         )
 
     assert (
-        "train.callbacks: received 'Earlystopping'; expected package.module:function or one of Keras"
+        "train.callbacks: received 'Earlystopping'; "
+        "expected package.module:function or one of Keras"
         in message("train.callbacks=[{name: Earlystopping}]")
     )
     assert "train.callbacks" in message("train.callbacks=[{filename: x}]")

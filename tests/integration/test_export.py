@@ -1,4 +1,4 @@
-"""Exports through the command line: what a SavedModel answers, what stands beside it, and how it is published."""
+"""Exports through the command line: what a SavedModel answers, its files, how it is published."""
 
 import contextlib
 import dataclasses
@@ -350,10 +350,15 @@ def test_an_export_that_fails_publishes_nothing_and_leaves_nothing(trained, tmp_
 
 @pytest.mark.skipif(not ARXIV.exists(), reason="the real documents are not here")
 def test_ten_thousand_real_documents_get_the_scores_of_the_trainer(tmp_path, monkeypatch):
-    """The largest difference of a score was 0 over 10,420 papers; where a batch is shared out to threads otherwise, last bits may differ."""
+    """The largest difference of a score was 0 over 10,420 papers.
+
+    Where a batch is divided among threads in another way, last bits may differ.
+    """
     config = f"""\
 name: papers
-data: {{source: jsonl, inputs: [{ARXIV}], id_field: id, text_fields: [title, abstract], labels_field: categories}}
+data:
+  {{source: jsonl, inputs: [{ARXIV}], id_field: id, text_fields: [title, abstract],
+   labels_field: categories}}
 splits: {{train: 0.5, validation: 0.08, test: 0.42}}
 model: {{bigram_buckets: 16384, embedding_dim: 64}}
 train: {{epochs: 1}}

@@ -1,4 +1,4 @@
-"""Folds: every document of train and validation validates once, and each fold is a run of its own."""
+"""Folds: every document of train and validation validates once; each fold is a run of its own."""
 
 import json
 
@@ -79,7 +79,8 @@ def test_positives_are_those_of_the_new_splits(dataset):
 def test_more_folds_than_shards_are_refused(dataset):
     with pytest.raises(
         UserError,
-        match=r"train.folds: received 17, and .* have 16 shards with documents; .*output.shards=17 or more",
+        match=r"train.folds: received 17, and .* have 16 shards with documents; "
+        r".*output.shards=17 or more",
     ):
         take_fold(dataset, fold=0, folds=17)
 

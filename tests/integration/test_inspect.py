@@ -1,4 +1,4 @@
-"""Looking into a dataset through the command line: what it shows, and that it finds every kind of damage."""
+"""Inspecting a dataset: what the command shows, and that it finds every kind of damage."""
 
 import json
 import os
@@ -30,7 +30,8 @@ def made(request, tmp_path_factory) -> Path:
         "\n".join(map(json.dumps, rows)) + "\n" + json.dumps(rows[0]) + "\n{"
     )
     (folder / "c.yaml").write_text(
-        f"name: tiny\ndata: {{source: jsonl, inputs: ['{folder}/in.jsonl'], id_field: id, max_reject_fraction: 0.1}}\n"
+        f"name: tiny\ndata: {{source: jsonl, inputs: ['{folder}/in.jsonl'], "
+        "id_field: id, max_reject_fraction: 0.1}\n"
         f"output: {{dataset_dir: '{folder}/dataset', shards: 2, compression: {request.param}}}\n"
     )
     preprocess.main(["--config", str(folder / "c.yaml")])
@@ -49,8 +50,8 @@ def test_it_shows_counts_labels_quantiles_and_records_and_verifies_everything(ma
     shown = capsys.readouterr().out
     train = manifest.splits["train"]
     assert (
-        "documents: 92 read, 90 written (0 without labels), 1 duplicates, 0 near-duplicates dropped, 1 rejected, 0 dropped"
-        in shown
+        "documents: 92 read, 90 written (0 without labels), 1 duplicates, "
+        "0 near-duplicates dropped, 1 rejected, 0 dropped" in shown
     )
     assert "\n  rejected 1 x not JSON\n" in shown
     assert f"train: {train.examples} documents in 2 shards" in shown

@@ -81,7 +81,7 @@ def test_the_saved_model_alone_gives_the_scores_of_the_trainer(
     scores = np.concatenate([experiment.scores(batch["tokens"]).numpy() for batch in batches])[
         : len(ids)
     ]
-    # One shard after another here, interleaved there: compared as sets of rows, keyed by the scores of the served model.
+    # One shard after another here, interleaved there: compared as sets of rows.
     expected = np.array([served["scores"]["scores"][place[key]] for key in ids])
     np.testing.assert_allclose(np.sort(scores, axis=0), np.sort(expected, axis=0), atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""The preprocessing job through its command line, against an independent computation in plain Python."""
+"""The preprocessing job, against an independent computation in plain Python."""
 
 import collections
 import fnmatch
@@ -430,7 +430,8 @@ def test_an_input_file_that_is_cut_off_stops_the_job(tmp_path, monkeypatch):
     monkeypatch.chdir(home)
     with pytest.raises(
         UserError,
-        match="1 input files cannot be read to their end, such as corpus/all.jsonl.gz, row [0-9]+: EOFError",
+        match="1 input files cannot be read to their end, such as corpus/all.jsonl.gz, "
+        "row [0-9]+: EOFError",
     ):
         preprocess.main(["--config", "config.yaml"])
     assert not (home / DATASET).exists()

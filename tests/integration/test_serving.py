@@ -1,4 +1,4 @@
-"""The server for development: TensorFlow Serving's REST paths, nothing lost or mixed up under load, clear answers to bad requests."""
+"""The server for development: REST paths, answers under load, and answers to bad requests."""
 
 import asyncio
 import base64

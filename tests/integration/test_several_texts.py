@@ -1,4 +1,4 @@
-"""Documents with a title and a body that stay apart, from raw rows to a served model, through the command lines."""
+"""Documents with a separate title and body, from raw rows to a served model."""
 
 import json
 import random
@@ -14,7 +14,7 @@ WORDS = [f"word{i}" for i in range(40)]
 
 
 def write_documents(path) -> list[dict]:
-    """Rows whose label says whether a word stands in the title; in the body it stands as often without a meaning."""
+    """Rows whose labels follow from words of the title; in the body they mean nothing."""
     generator = random.Random(5)
     rows = []
     for i in range(600):

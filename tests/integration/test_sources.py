@@ -1,4 +1,4 @@
-"""Every source through the preprocessing job, on made input and on samples of the shared data where it is there."""
+"""Every source through the preprocessing job, on generated input and on real data if present."""
 
 import csv
 import gzip
@@ -92,7 +92,9 @@ def write_custom(folder: Path) -> dict:
         "    def files(self): return [InputFile('mine', '', 1)]\n"
         "    def read(self, file):\n"
         "        for i in range(120):\n"
-        "            yield Document(f'd{i}', (f'document {i} \\u00e9tude\\nsecond line',), (self.topics[i % 3],), 1.0, 'mine', i + 1)\n"
+        "            text = f'document {i} \\u00e9tude\\nsecond line'\n"
+        "            labels = (self.topics[i % 3],)\n"
+        "            yield Document(f'd{i}', (text,), labels, 1.0, 'mine', i + 1)\n"
     )
     return {"source": "custom", "reader": "my_source:Mine", "options": {"topics": list(TOPICS)}}
 
@@ -147,7 +149,10 @@ def test_the_same_documents_from_any_source_give_the_same_dataset(home, write):
 def test_a_transform_that_yields_no_documents_stops_the_job_with_what_it_yields(home):
     write_transform(home)
     data = {"source": "custom", "reader": "my_transform:numbers", "options": {"count": 5}}
-    message = "5 of 5 documents are rejected, .*\n  5 x no document, such as my_transform:numbers, row 0: received int, expected multihot"
+    message = (
+        "5 of 5 documents are rejected, .*\n  5 x no document, "
+        "such as my_transform:numbers, row 0: received int, expected multihot"
+    )
     with pytest.raises(UserError, match=message):
         dataset({"name": "own", "data": data}, "--", "--direct_running_mode=in_memory")
     assert list((home / "out/own").iterdir()) == []
@@ -178,7 +183,10 @@ def test_a_missing_column_is_told_with_the_columns_found_before_any_work(home, c
         "data": {"source": "parquet", "inputs": ["rows.parquet"], "text_fields": ["body"]},
     }
     (home / "config.yaml").write_text(json.dumps(config))
-    message = "data.text_fields: rows.parquet has no column 'body'; the columns found are 'key', 'text', 'sport', 'music', 'food, drink'"
+    message = (
+        "data.text_fields: rows.parquet has no column 'body'; the columns found are "
+        "'key', 'text', 'sport', 'music', 'food, drink'"
+    )
     with pytest.raises(UserError, match=message):
         preprocess.main(["--config", "config.yaml"])
     assert capsys.readouterr().out == "" and not (home / "out").exists()

@@ -42,7 +42,10 @@ CONFIG = {
 
 
 def write_documents(path) -> list[dict]:
-    """Rows whose labels are the stems of their words. Nearly every word, a stem with a made-up ending, stands in one document alone."""
+    """Rows whose labels are the stems of their words.
+
+    Nearly every word, a stem with an invented ending, is in one document alone.
+    """
     generator = random.Random(11)
     rows = []
     for i in range(900):

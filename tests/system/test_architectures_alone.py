@@ -60,11 +60,13 @@ import sys
 sys.modules["trainer"] = sys.modules["keras"] = None  # importing them fails
 import numpy as np
 import tensorflow as tf
-path, names, ids, splits = sys.argv[1], sys.argv[2].split(","), *(np.array(a.split(","), np.int64) for a in sys.argv[3:])
+path, names = sys.argv[1], sys.argv[2].split(",")
+ids, splits = (np.array(numbers.split(","), np.int64) for numbers in sys.argv[3:])
 for name in names:
     loaded = tf.saved_model.load(f"{path}/{name}")
     got = loaded.logits(tf.constant(ids), tf.constant(splits))
-    np.testing.assert_allclose(got, np.load(f"{path}/{name}.npy"), rtol=1e-4, atol=1e-5, err_msg=name)
+    expected = np.load(f"{path}/{name}.npy")
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=name)
 """
     numbers = [",".join(map(str, x.numpy())) for x in (tokens.flat_values, tokens.row_splits)]
     done = subprocess.run(

@@ -45,7 +45,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_not(p
         process = start(place, "train.run_dir=killed", *SETTINGS)
         before = newest_step(place / "killed")
         try:
-            # Either right at a checkpoint or at some later moment, in a step, a save or a validation.
+            # Right at a checkpoint or at some later moment, in a step, a save or a validation.
             wait_for(lambda before=before: newest_step(place / "killed") > before, process)
             time.sleep(rng.random() * 0.5)
         except AssertionError:

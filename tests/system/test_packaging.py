@@ -1,8 +1,9 @@
-"""What is packaged is the whole of it: the job runs from an installed sdist and wheel, far from the checkout.
+"""The package is complete: the job runs from an installed sdist and wheel, far from the checkout.
 
-The package is installed by pip, without its dependencies, in a new virtual environment; the dependencies come from the tests' own
-environment, which a .pth file adds behind it. So this shows that nothing of ours is missing from the package; that the dependencies
-in setup.py suffice is shown by the environments that scripts/quickstart.sh and scripts/test.sh make.
+The package is installed by pip, without its dependencies, in a new virtual environment; the
+dependencies come from the tests' own environment, which a .pth file adds after it. So this shows
+that nothing of ours is missing from the package; that the dependencies in setup.py suffice is shown
+by the environments that scripts/quickstart.sh and scripts/test.sh make.
 """
 
 import json
@@ -24,7 +25,11 @@ from tests.command_lines import ROOT, skip_without, succeed
 from tests.small_experiment import write_documents
 
 pytestmark = pytest.mark.slow
-CONFIG = "{name: tiny, data: {source: jsonl, inputs: [documents.jsonl], id_field: key}, output: {shards: 2}}"
+CONFIG = """\
+name: tiny
+data: {source: jsonl, inputs: [documents.jsonl], id_field: key}
+output: {shards: 2}
+"""
 
 
 def pip(*arguments: object) -> None:
@@ -44,7 +49,7 @@ def pip(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory) -> dict[str, Path]:
-    """The sdist, built by the code that builds it for Dataflow's workers, and the wheel, built from the sdist."""
+    """The sdist, built by the code that builds it for Dataflow's workers, and the wheel of it."""
     checkout = tmp_path_factory.mktemp("checkout")
     for name in ("beam_jobs", "trainer"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -121,7 +126,10 @@ def test_sdist_and_wheel_hold_every_module_and_data_file(packages):
 
 
 def test_the_installed_commands_and_modules_are_those_of_the_package(environment, tmp_path):
-    script = "import importlib, json, sys; print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:]]))"
+    script = """
+import importlib, json, sys
+print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:]]))
+"""
     modules = [
         "beam_jobs.preprocess",
         "beam_jobs.worker",

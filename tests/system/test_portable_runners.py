@@ -1,4 +1,4 @@
-"""The job on other engines, through their scripts: the same bytes as the local runner's, and no loss where a worker dies."""
+"""The job on other engines: the bytes of the local runner, and no loss where a worker dies."""
 
 import json
 import os
@@ -21,8 +21,8 @@ labels: {min_count: 2, keep_unlabeled: false}
 splits: {method: stratified, train: 0.6, validation: 0.2, test: 0.2}
 output: {shards: 3}
 """
-# Eight files, each of which is read on its own as it says it is large. With a file `block` in the working directory, the first
-# worker that reads the third file waits to be killed.
+# Eight files, each of which is read on its own as it says it is large. With a file `block` in the
+# working directory, the first worker that reads the third file waits to be killed.
 SOURCE = """
 import os, pathlib, time
 from beam_jobs.sources.documents import Document, Reject
@@ -35,9 +35,11 @@ class Made:
     def read(self, file):
         number = int(file.name[0])
         for i in range(500):
-            words = [f"w{(i * j + number * (i % 9)) % 97}" for j in range(1, 30)]  # every ninth text is in all files
+            # Every ninth text is in all files.
+            words = [f"w{(i * j + number * (i % 9)) % 97}" for j in range(1, 30)]
             labels = tuple(f"l{i % k}" for k in (3, 7, 19) if i % k < k - 2)
-            yield Document(f"{number}-{i}", (" ".join(words[: 5 + i % 20]),), labels, 1.0, file.name, i + 1)
+            text = " ".join(words[: 5 + i % 20])
+            yield Document(f"{number}-{i}", (text,), labels, 1.0, file.name, i + 1)
         yield Reject(file.name, 501, "broken", "made so", "")
         if number == 2:
             block = pathlib.Path(file.path).with_name("block")
@@ -46,7 +48,7 @@ class Made:
                 block.with_name("blocking").write_text(str(os.getpid()))
                 time.sleep(600)
 """
-# A job module as --module takes it: the preprocessing job, which also writes down what Beam's metrics say.
+# A job module as --module takes it: the preprocessing job, which also writes down Beam's metrics.
 COUNTING_JOB = """
 import json
 from beam_jobs.runtime import document_counters, runners
@@ -96,7 +98,7 @@ def start(engine: str, *arguments: str, cwd: Path) -> subprocess.Popen:
     """Starts `scripts/run_ENGINE.sh arguments` in `cwd`, in a session of its own."""
     if engine in missing:
         skip_without(engine, missing[engine])
-    # The workers find the test's own source by PYTHONPATH, and the script finds this Python by PATH.
+    # The workers find the test's source by PYTHONPATH, and the script finds this Python by PATH.
     path = {
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "PYTHONPATH": str(cwd),
@@ -114,7 +116,7 @@ def start(engine: str, *arguments: str, cwd: Path) -> subprocess.Popen:
 
 
 def finish(engine: str, process: subprocess.Popen, *, status: int) -> str:
-    """What it printed; the test is skipped if the engine cannot be had, and fails if the status is another."""
+    """What it printed; skips without the engine, and fails if the status is another."""
     try:
         output, _ = process.communicate(
             timeout=900
@@ -288,7 +290,7 @@ def test_a_job_server_that_cannot_be_had_is_told_in_one_message(tmp_path):
 def test_a_job_server_that_does_not_start_fails_the_job_and_nothing_is_published(
     tmp_path, engine, option
 ):
-    """With a Java that ends at once, in the place of the real one: so this also shows what the job server is started with."""
+    """With a Java that ends at once in place of the real one, which writes down its arguments."""
     home = make_home(tmp_path / "home")
     (tmp_path / "java").write_text(
         f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/arguments\nexit 3\n'

@@ -1,4 +1,4 @@
-"""The preprocessing job as a process: killed, on a full disk, and before it loads anything heavy."""
+"""The preprocessing job as a process: killed, on a full disk, where it may not write."""
 
 import os
 import resource
@@ -42,7 +42,8 @@ def test_a_disk_that_takes_no_more_ends_the_command_with_one_message_and_publish
     _, error = process.communicate(timeout=300)
     assert process.returncode == 2, error
     assert error.startswith(
-        "error: output.dataset_dir: cannot write out/tiny/dataset: File too large; nothing is published."
+        "error: output.dataset_dir: cannot write out/tiny/dataset: File too large; "
+        "nothing is published."
     )
     assert error.count("\n") == 1
     assert list((home / "out/tiny").iterdir()) == []
@@ -50,7 +51,7 @@ def test_a_disk_that_takes_no_more_ends_the_command_with_one_message_and_publish
 
 @pytest.fixture
 def mounted(tmp_path):
-    """Mounts a small file system of its own as the output directory of a home, until the test ends."""
+    """Mounts a small file system as the output directory of a home, until the test ends."""
     home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
     place = home / "out/tiny"
     place.mkdir(parents=True)
@@ -73,7 +74,8 @@ def test_a_full_disk_ends_the_command_with_one_message_and_publishes_nothing(mou
     home = mounted("size=300k")
     error = fail_cleanly("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
     assert error.startswith(
-        "error: output.dataset_dir: cannot write out/tiny/dataset: No space left on device; nothing is published."
+        "error: output.dataset_dir: cannot write out/tiny/dataset: No space left on device; "
+        "nothing is published."
     )
     assert error.count("\n") == 1
     assert list((home / "out/tiny").iterdir()) == []
@@ -83,11 +85,9 @@ def test_a_full_disk_ends_the_command_with_one_message_and_publishes_nothing(mou
 def test_a_place_that_may_not_be_written_is_told_before_any_work(mounted):
     home = mounted("ro")
     error = fail_cleanly("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
-    assert (
-        error
-        == "error: output.dataset_dir: cannot write in out/tiny: Read-only file system; expected a directory you may write\n".replace(
-            "out/tiny", str(home / "out/tiny")
-        )
+    assert error == (
+        f"error: output.dataset_dir: cannot write in {home / 'out/tiny'}: Read-only file system; "
+        "expected a directory you may write\n"
     )
 
 

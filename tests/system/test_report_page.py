@@ -82,7 +82,8 @@ def test_the_page_fetches_nothing_and_reports_no_error(browser, page):
     assert {url for url in ours if not url.startswith("data:")} == {page.as_uri()}
     assert (
         browser.execute_script(
-            "return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length"
+            "return performance.getEntriesByType('resource')"
+            ".filter(e => !e.name.startsWith('data:')).length"
         )
         == 0
     )

@@ -1,4 +1,4 @@
-"""What can be known of the Dataflow script without an account: its answers to wrong arguments, and the command it comes to."""
+"""The Dataflow script without an account: wrong arguments, and the command that it runs."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.command_lines import ROOT
 GIVEN = ["--project", "p", "--region", "r", "--temp_location", "gs://bucket/tmp"]
 
 
-# In the place of Python: tells what it is to run instead of running it, and whether there are Google Cloud libraries.
+# In place of Python: prints what it is to run, and says whether Google Cloud libraries are there.
 STAND_IN = """#!/bin/sh
 case "$1 $2" in
   "-m "*) printf '%s\\n' "$@" ;;

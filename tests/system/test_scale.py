@@ -14,14 +14,21 @@ from tests.command_lines import ROOT
 # A process of its own, whose children's peak is then the command's alone.
 PEAK = """
 import resource, subprocess, sys
-status = subprocess.call([sys.executable, "-m", "beam_jobs.preprocess", *sys.argv[1:]], stdout=sys.stderr)
+command = [sys.executable, "-m", "beam_jobs.preprocess", *sys.argv[1:]]
+status = subprocess.call(command, stdout=sys.stderr)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(status)
 """
 CONFIG = """
 name: many
 data: {source: jsonl, inputs: [in.jsonl], max_reject_fraction: 1}
-text: {max_tokens_per_document: 20, strip_html: false, strip_urls: false, normalize: none, expand_contractions: false, keep_characters: null}
+text:
+  max_tokens_per_document: 20
+  strip_html: false
+  strip_urls: false
+  normalize: none
+  expand_contractions: false
+  keep_characters: null
 vocabulary: {size: 1000}
 output: {shards: 2}
 """

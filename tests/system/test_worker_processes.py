@@ -26,7 +26,7 @@ class Slow:
         pathlib.Path(f"reading-{file.name}").write_text(str(os.getpid()))
         time.sleep(600)
 """
-# The command, with Ctrl-C as a terminal gives it: a shell that starts it in the background would have it ignored.
+# The command, with Ctrl-C as a terminal gives it: in the background a shell has it ignored.
 COMMAND = """
 import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,7 +35,7 @@ runpy.run_module("beam_jobs.preprocess", run_name="__main__")
 
 
 def start(home: Path, *beam_arguments: str) -> subprocess.Popen:
-    """Starts a job, in a process group of its own, whose workers do not end by themselves; returns when they are at work."""
+    """Starts a job whose workers never end by themselves; returns when they are at work."""
     (home / "slow_source.py").write_text(SOURCE)
     (home / "config.yaml").write_text(CONFIG)
     for name in ("a", "b"):
@@ -99,7 +99,8 @@ def test_a_worker_that_is_killed_fails_the_job_and_is_named(tmp_path):
     output = end(process)
     assert process.returncode == 1, output
     assert output.splitlines()[-1].startswith(
-        f"RuntimeError: worker process {worker} was killed, perhaps for want of memory: try fewer workers"
+        f"RuntimeError: worker process {worker} was killed, "
+        "perhaps for want of memory: try fewer workers"
     )
     assert processes_of(process.pid) == []
     assert list((tmp_path / "out/tiny").iterdir()) == []

@@ -1,4 +1,4 @@
-"""Several devices and several worker processes train the same model, on even and on uneven data, and end together."""
+"""Several worker processes train the same model, on even and uneven data, and end together."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def make_sharded(root, documents, *, shards, splits=""):
 
 @pytest.fixture(scope="session")
 def even(tmp_path_factory):
-    """A dataset whose last train batch is partial; its three shards are too few to share out evenly between two workers."""
+    """A dataset whose last train batch is partial, in three shards, uneven for two workers."""
     root = tmp_path_factory.mktemp("even")
     make_sharded(root, 500, shards=3)
     return root
@@ -195,8 +195,8 @@ def test_a_worker_that_never_comes_up_is_a_clean_error(even):
     )
     assert result.returncode == 2, result.stderr
     assert (
-        "waited 2 s (train.worker_timeout_seconds), and there was no answer from worker 1 (127.0.0.1:9)"
-        in result.stderr
+        "waited 2 s (train.worker_timeout_seconds), "
+        "and there was no answer from worker 1 (127.0.0.1:9)" in result.stderr
     )
     assert time.monotonic() - started < 60
 
