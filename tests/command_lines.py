@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 
+from beam_jobs.contract import user_code
 from beam_jobs.contract.command_line import run_main
 
 ROOT = Path(__file__).parents[1]
@@ -62,10 +63,10 @@ def _captured() -> Iterator[tuple[_Text, _Text]]:
 
 @contextlib.contextmanager
 def _as_in_a_process(cwd: Path, standard_input: io.TextIOWrapper) -> Iterator[None]:
-    """Undoes what only ends with a process: directory, signal handlers, its modules."""
+    """Undoes what ends with a process: directory, environment, signal handlers, its modules."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = set(sys.modules)
-    path, place, given = list(sys.path), os.getcwd(), sys.stdin
+    path, place, given, environment = list(sys.path), os.getcwd(), sys.stdin, dict(os.environ)
     os.chdir(cwd)
     sys.stdin = standard_input
     try:
@@ -74,6 +75,9 @@ def _as_in_a_process(cwd: Path, standard_input: io.TextIOWrapper) -> Iterator[No
         sys.stdin = given
         os.chdir(place)
         sys.path[:] = path
+        os.environ.clear()
+        os.environ.update(environment)
+        user_code._config_dirs.clear()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for name in set(sys.modules) - before:

@@ -7,7 +7,7 @@ TOPICS = ("sport", "music", "food, drink")
 
 TRANSFORM = """
 import apache_beam as beam
-from beam_jobs.sources.documents import Document, Reject
+from multihot import Document, Reject
 
 class Rows(beam.PTransform):
     '''120 documents, as a table in a database might hold them.'''

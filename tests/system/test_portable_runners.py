@@ -25,8 +25,7 @@ output: {shards: 3}
 # working directory, the first worker that reads the third file waits to be killed.
 SOURCE = """
 import os, pathlib, time
-from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.input_files import InputFile
+from multihot import Document, InputFile, Reject
 
 class Made:
     def files(self):

@@ -14,8 +14,7 @@ from tests.command_lines import ROOT
 CONFIG = "{name: tiny, data: {source: custom, reader: 'slow_source:Slow'}}"
 SOURCE = """
 import os, pathlib, time
-from beam_jobs.sources.documents import Document
-from beam_jobs.sources.input_files import InputFile
+from multihot import Document, InputFile
 
 class Slow:
     def files(self):
