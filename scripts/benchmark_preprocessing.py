@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
-"""The preprocessing job against the same work without Beam and against naive Beam: documents a second, time by stage, memory.
+"""The preprocessing job against the same work without Beam and against naive Beam: documents per
+second, time by stage, memory.
 
 Three programs make the same dataset:
   job    python -m beam_jobs.preprocess, on worker processes
-  plain  a pool of processes with files between the stages, without Beam; every file must equal the job's, byte for byte
-  naive  Beam with one Python object an element, on the in-memory runner; its records must be the job's. It is slow, so it runs on
-         two samples: their difference gives its speed without its start, from which its time for all documents follows
+  plain  a pool of processes with files between the stages, without Beam; every file must equal the
+         job's, byte for byte
+  naive  Beam with one Python object per element, on the in-memory runner; its records must be the
+         job's. It is slow, so it runs on two samples: their difference gives its speed without its
+         start, from which its time for all documents follows
 
-Memory is the largest sum, over a program's whole process tree, of proportional set sizes (PSS), seen twice a second.
+Memory is the largest sum, over a program's whole process tree, of proportional set sizes (PSS),
+sampled twice a second.
 
-  python scripts/benchmark_preprocessing.py                         # made documents of 150 words
-  python scripts/benchmark_preprocessing.py --arxiv ../shared/data/arxiv  # JSONL with title, abstract and categories
+  python scripts/benchmark_preprocessing.py                     # synthetic documents of 150 words
+  python scripts/benchmark_preprocessing.py --arxiv data/arxiv  # titles and abstracts, JSONL.gz
 """
 
 import argparse
@@ -46,33 +50,35 @@ from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.config import Config, load_config  # noqa: E402
 from beam_jobs.contract.quiet import import_tensorflow_quietly  # noqa: E402
 from beam_jobs.contract.records import RecordSpec  # noqa: E402
-from beam_jobs.preprocessing import finish, pipeline, tfds_metadata  # noqa: E402
+from beam_jobs.preprocessing import finish, tfds_metadata  # noqa: E402
 from beam_jobs.preprocessing.analyze import Analyze, process_analyzer  # noqa: E402
-from beam_jobs.preprocessing.buckets import read_table, split_keys  # noqa: E402
-from beam_jobs.preprocessing.frequencies import COUNTS, Frequencies, count_documents  # noqa: E402
-from beam_jobs.preprocessing.labels import LabelRules  # noqa: E402
-from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates  # noqa: E402
-from beam_jobs.preprocessing.read import READ_TAG, ReadPart  # noqa: E402
-from beam_jobs.preprocessing.rejects import reject_table, sort_rejects, write_rejects  # noqa: E402
-from beam_jobs.preprocessing.splits import assign  # noqa: E402
-from beam_jobs.preprocessing.tally import (  # noqa: E402
+from beam_jobs.preprocessing.bucket_stats import (  # noqa: E402
     POSITIVES,
     POSITIVES_TAG,
     TOKEN_COUNTS_TAG,
-    TallyBucket,
+    CountBucket,
     sum_positives,
+    top_labels_of,
 )
+from beam_jobs.preprocessing.buckets import read_table, split_keys  # noqa: E402
+from beam_jobs.preprocessing.encode_labels import EncodeBucket, sorted_names  # noqa: E402
+from beam_jobs.preprocessing.frequencies import COUNTS, Frequencies, count_documents  # noqa: E402
+from beam_jobs.preprocessing.labels import LabelRules  # noqa: E402
+from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates, with_bucket  # noqa: E402
+from beam_jobs.preprocessing.read import READ_TAG, ReadPart  # noqa: E402
+from beam_jobs.preprocessing.rejects import reject_table, sort_rejects, write_rejects  # noqa: E402
+from beam_jobs.preprocessing.splits import assign  # noqa: E402
 from beam_jobs.preprocessing.writer import WriteShard, plan_shards  # noqa: E402
 from beam_jobs.runtime.spill import SpillByKey  # noqa: E402
 from beam_jobs.sources import registry  # noqa: E402
 
 FILES = 8
 BUCKET_BITS = 5
-NOT_COMPARED = {manifests.MANIFEST, manifests.CONFIG}  # what the job says of itself
+NOT_COMPARED = {manifests.MANIFEST, manifests.CONFIG}  # which the job alone writes
 MEMORY_SECONDS = 0.5
 
 CONFIG = """\
-name: made
+name: synthetic
 data:
   source: jsonl
   inputs: [documents-*.jsonl.gz]
@@ -90,8 +96,8 @@ output: {shards: 8}
 def write_documents(folder: Path, count: int, arxiv: Path | None) -> None:
     """`count` documents in as many files as the benchmark reads, and a config."""
     folder.mkdir()
-    (folder / "made.yaml").write_text(CONFIG, encoding="utf-8")
-    lines = _lines_of(arxiv, count) if arxiv else _made_lines(count)
+    (folder / "synthetic.yaml").write_text(CONFIG, encoding="utf-8")
+    lines = _lines_of(arxiv, count) if arxiv else _synthetic_lines(count)
     with contextlib.ExitStack() as stack:
         streams = [
             stack.enter_context(
@@ -114,7 +120,7 @@ def _lines_of(arxiv: Path, count: int) -> Iterator[bytes]:
     return itertools.islice(itertools.chain.from_iterable(map(gzip.open, files)), count)
 
 
-def _made_lines(count: int) -> Iterator[bytes]:
+def _synthetic_lines(count: int) -> Iterator[bytes]:
     random = np.random.default_rng(0)
     for i in range(count):
         words = [f"w{token}" for token in random.zipf(1.2, 150) % 50_000]
@@ -132,7 +138,10 @@ def _made_lines(count: int) -> Iterator[bytes]:
 
 
 class Plain:
-    """The stages of the job, each over a pool of processes. The columnar work in each is the job's own; what is compared is Beam."""
+    """The stages of the job, each over a pool of processes.
+
+    The columnar work of each is the job's own, so that the difference is Beam's.
+    """
 
     def __init__(self, config: Config, work_dir: str, dataset_dir: str):
         self.config, self.work_dir, self.dataset_dir = config, work_dir, dataset_dir
@@ -140,7 +149,7 @@ class Plain:
         self.spec = config.data.record_spec
 
     def read(self, part):
-        """(number, files) -> (number, rows), and references to spilled documents and rejects by key."""
+        """(number, files) -> (number, rows), and segments of documents and of rejects by key."""
         analyze = Analyze(self.config.text, len(self.spec.text_names), self.config.splits)
         analyze.setup()
         spill, spill_rejects = SpillByKey(self.work_dir), SpillByKey(self.work_dir)
@@ -157,7 +166,7 @@ class Plain:
                     if isinstance(table, beam.pvalue.TaggedOutput):
                         rejected += spill_rejects.process(reject_table(table.value))
                     else:
-                        segments += spill.process(pipeline.with_bucket(table, BUCKET_BITS))
+                        segments += spill.process(with_bucket(table, BUCKET_BITS))
         segments += [windowed.value for windowed in spill.finish_bundle()]
         rejected += [windowed.value for windowed in spill_rejects.finish_bundle()]
         return read, segments, rejected
@@ -168,10 +177,11 @@ class Plain:
         ).process(element)
         return bucket, count_documents(read_table(bucket.path)["labels"])
 
-    def tally(self, arguments):
-        outputs = list(
-            TallyBucket(self.config.labels.keep_unlabeled).process(*arguments)
-        )  # the tally, then what is tagged
+    def count(self, arguments):
+        bucket, names, top_labels = arguments
+        encode = EncodeBucket(self.work_dir, self.config.labels.keep_unlabeled)
+        (encoded,) = encode.process(bucket, names)
+        outputs = list(CountBucket().process(encoded, top_labels))  # the statistics, then the rest
         tagged = {
             output.tag: output.value
             for output in outputs
@@ -179,16 +189,11 @@ class Plain:
         }
         return outputs[0], tagged[TOKEN_COUNTS_TAG], tagged[POSITIVES_TAG].drop_columns("key")
 
-    def write(self, arguments):
-        labels = self.config.labels
-        writer = WriteShard(
-            self.config.name,
-            self.dataset_dir,
-            self.spec,
-            labels.keep_unlabeled,
-            self.config.output.compression,
+    def write(self, plan):
+        compression = self.config.output.compression
+        return list(
+            WriteShard(self.config.name, self.dataset_dir, self.spec, compression).process(plan)
         )
-        return list(writer.process(*arguments))
 
     def run(self, workers: int) -> None:
         labels, vocabulary = self.config.labels, self.config.vocabulary
@@ -207,33 +212,27 @@ class Plain:
                 *pool.imap_unordered(self.merge, by_bucket.items()), strict=True
             )
             kept = most_frequent(label_counts, labels.min_count, labels.top_k)
-            names, top = finish.sorted_names(kept), finish.top_labels_of(kept)
-            tallies, token_counts, positives = zip(
-                *pool.imap_unordered(self.tally, [(bucket, names, top) for bucket in buckets]),
+            names, top_labels = sorted_names(kept), top_labels_of(kept)
+            stats, token_counts, positives = zip(
+                *pool.imap_unordered(
+                    self.count, [(bucket, names, top_labels) for bucket in buckets]
+                ),
                 strict=True,
             )
-            plans = plan_shards(tallies, self.config.output, 1 << BUCKET_BITS)
+            plans = plan_shards(stats, self.config.output, 1 << BUCKET_BITS)
             shards = list(
-                itertools.chain.from_iterable(
-                    pool.imap_unordered(self.write, [(plan, names) for plan in plans])
-                )
+                itertools.chain.from_iterable(pool.imap_unordered(self.write, list(plans)))
             )
-        finish.finish(
-            None,
-            self.dataset_dir,
-            self.work_dir,
+        outputs = finish.Outputs(
             read=read,
-            rejected=reject_counts,
-            tallies=tallies,
+            reject_counts=reject_counts,
+            stats=stats,
             positives=[sum_positives(pa.concat_tables([POSITIVES.empty_table(), *positives]))],
-            leaks=None,
-            balance=(),
-            ngrams=None,
-            pieces=None,
-            shards=shards,
             kept_labels=kept,
             vocabulary=most_frequent(token_counts, vocabulary.min_document_count, vocabulary.size),
+            shards=shards,
         )
+        finish.finish(outputs, self.dataset_dir, self.work_dir)
         results = finish.Results.model_validate_json(
             Path(self.work_dir, finish.RESULTS).read_text(encoding="utf-8")
         )
@@ -267,7 +266,7 @@ def most_frequent(counts: Sequence[pa.Table], min_count: int, top_k: int | None)
 def run_plain(workers: int) -> None:
     import tensorflow  # noqa: F401  # once, for all processes of the pool
 
-    config = load_config("made.yaml")
+    config = load_config("synthetic.yaml")
     Path("plain/work").mkdir(parents=True)
     Path("plain/dataset").mkdir()
     Plain(config, "plain/work", "plain/dataset").run(workers)
@@ -288,16 +287,14 @@ class AnalyzeOne(beam.DoFn):
 
 
 def run_naive() -> None:
-    config = load_config("made.yaml")
+    config = load_config("synthetic.yaml")
     reader, spec = registry.make_reader(config.data), RecordSpec()
 
     def merge(element):
         text, documents = element[0], list(element[1])
         digest = hashlib.blake2b(text, digest_size=16).digest()
-        given = np.full(1, -1, np.int8)
-        split = int(
-            assign(split_keys(pa.chunked_array([[digest]], pa.binary())), given, config.splits)[0]
-        )
+        key = split_keys(pa.chunked_array([[digest]], pa.binary()))
+        (split,) = assign(key, pa.nulls(1, pa.int8()), config.splits).to_pylist()
         return (
             split,
             min(document.id for document in documents),
@@ -413,7 +410,9 @@ def run_job(folder: Path, workers: int) -> tuple[float, float, str]:
         "--direct_running_mode=multi_processing",
         f"--direct_num_workers={workers}",
     ]
-    return measure(["-m", "beam_jobs.preprocess", "--config", "made.yaml", *beam_arguments], folder)
+    return measure(
+        ["-m", "beam_jobs.preprocess", "--config", "synthetic.yaml", *beam_arguments], folder
+    )
 
 
 def run_other(folder: Path, what: str, workers: int) -> tuple[float, float, str]:
@@ -428,13 +427,14 @@ def check_same_files(job: Path, plain: Path) -> int:
     _, differing, missing = filecmp.cmpfiles(job, plain, files, shallow=False)
     if differing or missing or {path.name for path in plain.iterdir()} != files:
         sys.exit(
-            f"error: the plain script's dataset differs from the job's: {sorted([*differing, *missing])}"
+            "error: the plain script's dataset differs from the job's: "
+            f"{sorted([*differing, *missing])}"
         )
     return len(files)
 
 
 def check_same_records(job: Path, naive: Path) -> int:
-    """Ends the program unless both hold the same records and vocabulary; returns the number of records."""
+    """Ends the program unless both hold the same records and vocabulary; returns their number."""
     import_tensorflow_quietly()
     import tensorflow as tf
 
@@ -475,7 +475,8 @@ def main() -> None:
     parser.add_argument(
         "--arxiv",
         type=Path,
-        help="a folder of *.jsonl.gz with id, title, abstract and categories; without it documents are made",
+        help="a folder of *.jsonl.gz with id, title, abstract and categories; without it documents "
+        "are synthetic",
     )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="worker processes (default: one a core)"
@@ -491,7 +492,7 @@ def main() -> None:
 
     sizes = [arguments.documents // 4, arguments.documents // 2, arguments.documents]
     samples = [arguments.naive_documents // 4, arguments.naive_documents]
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         print(
             f"{'program':8} {'documents':>10} {'seconds':>8} {'documents/s':>12} {'peak MB':>8}",
             flush=True,
@@ -499,44 +500,47 @@ def main() -> None:
 
         def show(what: str, documents: int, seconds: float, peak: float) -> None:
             print(
-                f"{what:8} {documents:>10,} {seconds:>8.1f} {documents / seconds:>12,.0f} {peak:>8,.0f}",
+                f"{what:8} {documents:>10,} {seconds:>8.1f} {documents / seconds:>12,.0f} "
+                f"{peak:>8,.0f}",
                 flush=True,
             )
 
         for size in sizes:
-            folder = Path(place, str(size))
+            folder = Path(temporary, str(size))
             write_documents(folder, size, arguments.arxiv)
             job_seconds, peak, printed = run_job(folder, arguments.workers)
             show("job", size, job_seconds, peak)
         stages = next(line for line in printed.splitlines() if line.startswith("time in each step"))
         plain_seconds, peak, _ = run_other(folder, "plain", arguments.workers)
         show("plain", size, plain_seconds, peak)
-        same_files = check_same_files(folder / "out/made/dataset", folder / "plain/dataset")
+        same_files = check_same_files(folder / "out/synthetic/dataset", folder / "plain/dataset")
         naive_seconds = []
         for sample in samples:
-            folder = Path(place, f"sample-{sample}")
+            folder = Path(temporary, f"sample-{sample}")
             write_documents(folder, sample, arguments.arxiv)
             seconds, peak, _ = run_other(folder, "naive", arguments.workers)
             show("naive", sample, seconds, peak)
             naive_seconds.append(seconds)
         run_job(folder, arguments.workers)
-        same_records = check_same_records(folder / "out/made/dataset", folder / "naive")
+        same_records = check_same_records(folder / "out/synthetic/dataset", folder / "naive")
 
     per_document = (naive_seconds[1] - naive_seconds[0]) / (samples[1] - samples[0])
     if per_document <= 0:
         sys.exit(
-            "error: the naive job took no longer for more documents: the machine is too busy, or --naive-documents too few"
+            "error: the naive job took no longer for more documents: the machine is too busy, or "
+            "--naive-documents too small"
         )
     naive_all = naive_seconds[1] + per_document * (arguments.documents - samples[1])
     print(f"job, {stages}")
     print(
-        f"job / plain: {plain_seconds / job_seconds:.2f} x the documents/s; {same_files} files with the same bytes"
+        f"job / plain: {plain_seconds / job_seconds:.2f} x the documents/s; "
+        f"{same_files} files with the same bytes"
     )
     print(
-        f"job / naive: {naive_all / job_seconds:.1f} x the documents/s, naive at {1 / per_document:,.0f} documents/s without its start; ",
-        end="",
+        f"job / naive: {naive_all / job_seconds:.1f} x the documents/s, naive at "
+        f"{1 / per_document:,.0f} documents/s without its start; "
+        f"{same_records:,} records the same on its sample"
     )
-    print(f"{same_records:,} records the same on its sample")
 
 
 if __name__ == "__main__":

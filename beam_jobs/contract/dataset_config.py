@@ -360,8 +360,8 @@ class DuplicatesConfig(Section):
 
     near: Literal["ignore", "report", "drop"] = Field(
         "ignore",
-        description="report: count those that stand in several splits, in statistics.json; drop: keep one of each, of the last split, with "
-        "the labels of all",
+        description="report: count those that are in several splits, in statistics.json; drop: "
+        "keep one of each, of the last split; the labels of the others are dropped with them",
     )
     similarity: float = Field(
         0.8,

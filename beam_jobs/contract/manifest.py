@@ -32,6 +32,9 @@ SPLITS = ("train", "validation", "test")
 _BLOCK_BYTES = 1 << 20  # 1 MiB
 
 
+SHARD_PATTERN = "*.tfrecord-*"  # what `shard_name` gives
+
+
 def shard_name(name: str, split: str, index: int, count: int, compression: str = "none") -> str:
     """`<name>-<split>.tfrecord-00000-of-00016`, as TensorFlow Datasets names shards; `.gz` behind it where they are compressed."""
     return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}" + (

@@ -1,4 +1,4 @@
-"""Documents -> analyzed documents in columns, keyed by a hash of their analyzed text."""
+"""Documents -> analyzed documents in columns, keyed by a hash of their analyzed texts."""
 
 import dataclasses
 import functools
@@ -13,14 +13,35 @@ import pyarrow as pa
 from beam_jobs.contract.dataset_config import SplitsConfig, TextConfig
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.preprocessing.buckets import DOCUMENTS
-from beam_jobs.preprocessing.splits import NoSplit, given_split
+from beam_jobs.preprocessing.splits import NoSplit, source_split, time_us
+from beam_jobs.runtime.step_times import TimedDoFn
 from beam_jobs.sources.batches import REJECTS_TAG
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
 
 
 @dataclasses.dataclass
+class AnalyzeDocuments(beam.PTransform):
+    """list[Document] -> tables of DOCUMENTS, and list[Reject]; attributes as those of `Analyze`."""
+
+    text: TextConfig
+    num_texts: int
+    splits: SplitsConfig
+
+    def expand(self, documents):
+        analyze = TimedDoFn("analyze", Analyze(self.text, self.num_texts, self.splits))
+        analyzed = documents | beam.ParDo(analyze).with_outputs(REJECTS_TAG, main="documents")
+        return analyzed.documents, analyzed[REJECTS_TAG]
+
+
+@dataclasses.dataclass
 class Analyze(beam.DoFn):
-    """list[Document] -> pa.Table of DOCUMENTS and, tagged `rejects`, list[Reject]."""
+    """list[Document] -> pa.Table of DOCUMENTS and, tagged `rejects`, list[Reject].
+
+    Attributes:
+      text: the analyzer's specification.
+      num_texts: text fields per document.
+      splits: decides what is asked of a document's source.
+    """
 
     text: TextConfig
     num_texts: int
@@ -30,49 +51,65 @@ class Analyze(beam.DoFn):
         self._analyzer = process_analyzer(self.text.model_dump_json())
 
     def process(self, documents: Sequence[Document]) -> Iterator[pa.Table]:
-        if any(len(document.texts) != self.num_texts for document in documents):
+        rows, rejects = [], []
+        for document, texts in zip(documents, self._analyzed(documents), strict=True):
+            if not any(text.strip() for text in texts):
+                rejects.append(_reject(document, "empty text", "no token is left after analysis"))
+                continue
+            try:
+                split = source_split(document, self.splits)
+                written_us = time_us(document, self.splits)
+            except NoSplit as error:
+                rejects.append(_reject(document, "no split", str(error)))
+                continue
+            rows.append((document, texts, split, written_us))
+        if rejects:
+            yield beam.pvalue.TaggedOutput(REJECTS_TAG, rejects)
+        yield _table(rows)
+
+    def _analyzed(self, documents: Sequence[Document]) -> list[list[bytes]]:
+        """The analyzed texts of each document, in UTF-8."""
+        size = self.num_texts
+        if any(len(document.texts) != size for document in documents):
             raise ValueError(
-                f"received a document with other than {self.num_texts} texts, expected one for each of data.text_fields that stays apart"
+                f"received a document with other than {size} texts, expected one for each of "
+                "data.text_fields that stays apart"
             )
-        texts = self._analyzer(
+        analyzed = self._analyzer(
             [
                 text.encode("utf-8", "surrogatepass")
                 for document in documents
                 for text in document.texts
             ]
         )
-        analyzed = [
-            b"\n".join(texts[i : i + self.num_texts]) for i in range(0, len(texts), self.num_texts)
-        ]
-        kept, given, rejects = [], [], []
-        for i, (document, text) in enumerate(zip(documents, analyzed, strict=True)):
-            if not text.strip():
-                rejects.append(_reject(document, "empty text", "no token is left after analysis"))
-                continue
-            try:
-                given.append(given_split(document, self.splits))
-                kept.append(i)
-            except NoSplit as error:
-                rejects.append(_reject(document, "no split", str(error)))
-        if rejects:
-            yield beam.pvalue.TaggedOutput(REJECTS_TAG, rejects)
-        yield pa.table(
-            [
-                [hashlib.blake2b(analyzed[i], digest_size=16).digest() for i in kept],
-                [documents[i].id.encode("utf-8", "replace") for i in kept],
-                pa.array([analyzed[i] for i in kept], pa.large_binary()).cast(pa.large_string()),
-                [documents[i].labels for i in kept],
-                [documents[i].weight for i in kept],
-                [documents[i].metadata for i in kept],
-                given,
-            ],
-            schema=DOCUMENTS,
-        )
+        return [analyzed[i : i + size] for i in range(0, len(analyzed), size)]
+
+
+def _table(rows: Sequence[tuple[Document, list[bytes], int | None, int | None]]) -> pa.Table:
+    """Documents with their analyzed texts, split and time -> DOCUMENTS."""
+    documents = [document for document, _, _, _ in rows]
+    digests = [
+        hashlib.blake2b(b"\n".join(texts), digest_size=16).digest() for _, texts, _, _ in rows
+    ]
+    columns = {
+        "digest": digests,
+        "id": [document.id.encode("utf-8", "replace") for document in documents],
+        "texts": [texts for _, texts, _, _ in rows],
+        "labels": [document.labels for document in documents],
+        "weight": [document.weight for document in documents],
+        "metadata": [document.metadata for document in documents],
+        "source_split": [split for _, _, split, _ in rows],
+        "time_us": [written_us for _, _, _, written_us in rows],
+    }
+    return pa.table(columns, schema=DOCUMENTS)
 
 
 @functools.lru_cache(maxsize=1)
 def process_analyzer(text_json: str):
-    """list[bytes] -> list[bytes] by the analyzer of a specification: one graph a process, whatever the number of DoFns."""
+    """The analyzer of a specification, as a function list[bytes] -> list[bytes].
+
+    There is one graph per process, whatever the number of DoFns.
+    """
     started = time.perf_counter()
     import_tensorflow_quietly()  # takes seconds: only processes that analyze pay for it
     import tensorflow as tf
@@ -85,10 +122,5 @@ def process_analyzer(text_json: str):
 
 
 def _reject(document: Document, reason: str, detail: str) -> Reject:
-    return Reject(
-        document.source,
-        document.row,
-        reason,
-        detail,
-        "\n".join(document.texts)[:MAX_REJECT_CONTENT],
-    )
+    content = "\n".join(document.texts)[:MAX_REJECT_CONTENT]
+    return Reject(document.source, document.row, reason, detail, content)

@@ -1,4 +1,4 @@
-"""Merged documents -> the documents of the dataset: label names become ids, documents without labels may go."""
+"""Counting what a bucket of the dataset holds: documents, labels and tokens by split."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,152 +7,171 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from apache_beam.pvalue import AsSingleton
 
+from beam_jobs.contract.dataset_config import VocabularyConfig
 from beam_jobs.contract.manifest import SPLITS
-from beam_jobs.preprocessing.buckets import Bucket, read_table, tokens_of
+from beam_jobs.preprocessing.buckets import Bucket, joined, read_table, tokens_of
+from beam_jobs.preprocessing.dataset_statistics import TOP_LABELS
+from beam_jobs.preprocessing.encode_labels import sorted_names
 from beam_jobs.preprocessing.frequencies import (
     COUNTS,
     NUM_PARTITIONS,
+    Frequencies,
+    MostFrequent,
     count_documents,
     count_ngrams,
 )
+from beam_jobs.preprocessing.splits import TRAIN
+from beam_jobs.runtime import document_counters
+from beam_jobs.runtime.spill import SpillByKey, read_segments
+from beam_jobs.runtime.step_times import TimedDoFn
 
 TOKEN_COUNTS_TAG = "token_counts"
 NGRAM_COUNTS_TAG = "ngram_counts"
 POSITIVES_TAG = "positives"
-TRAIN = SPLITS.index("train")
 
-
-# Documents with a label in a split; rows are there for counts above 0 only, since a bucket may hold few of many labels.
+# Documents with a label in a split. Only counts above 0 have rows: a bucket may hold few of many
+# labels.
 POSITIVES = pa.schema([("label", pa.int64()), ("split", pa.int64()), ("count", pa.int64())])
 
 
 @dataclasses.dataclass(frozen=True)
-class Tally:
-    """What the dataset takes from one bucket. Arrays are int64 and add over buckets.
+class BucketStats:
+    """What one bucket holds. Arrays are int64 and add over buckets.
 
     Attributes:
-      bucket: where the documents stand.
-      documents: [splits] documents kept.
+      bucket: the bucket.
+      documents: [splits] documents.
       without_labels: [splits] of them, those without labels.
-      bytes: [splits] UTF-8 bytes of their text.
-      dropped: documents left out because none of their labels is kept.
-      duplicates: documents merged into others.
+      bytes: [splits] UTF-8 bytes of their texts, and one between two text fields.
       token_lengths: [splits, longest document + 1] documents by number of tokens.
-      labels_each: [splits, most labels of a document + 1] documents by number of labels.
-      together: [top labels, top labels] documents with both labels.
-      merged_labels: sum over documents of their labels, before any label is left out.
-      kept_labels: sum over the documents kept of their labels that are kept.
-      has_weights: whether any document kept has a weight other than 1.
-      train_tokens: sum over the train split's documents of their different tokens.
-      train_ngrams: sum over the train split's documents of their different n-grams.
+      labels_per_document: [splits, most labels of a document + 1] documents by number of labels.
+      co_occurrence: [top labels, top labels] documents with both labels.
+      label_occurrences: sum over documents of their labels.
+      has_weights: whether any document has a weight other than 1.
+      train_tokens: sum over the train split's documents of their distinct tokens.
+      train_ngrams: sum over the train split's documents of their distinct n-grams.
     """
 
     bucket: Bucket
     documents: np.ndarray
     without_labels: np.ndarray
     bytes: np.ndarray
-    dropped: int
-    duplicates: int
     token_lengths: np.ndarray
-    labels_each: np.ndarray
-    together: np.ndarray
-    merged_labels: int
-    kept_labels: int
+    labels_per_document: np.ndarray
+    co_occurrence: np.ndarray
+    label_occurrences: int
     has_weights: bool
     train_tokens: int
     train_ngrams: int = 0
 
 
 @dataclasses.dataclass
-class TallyBucket(beam.DoFn):
-    """Tallies a bucket.
+class CountBuckets(beam.PTransform):
+    """Buckets of ENCODED with splits -> what they hold: PCollections by name.
 
-    (Bucket, label names, ids of the top labels) -> Tally; tagged `token_counts` and `ngram_counts`, COUNTS of the train split; tagged
-    `positives`, POSITIVES.
+    They are `stats`, BucketStats of each bucket; `positives`, tables of POSITIVES with a row per
+    label and split; `vocabulary` and, if n-grams are counted, `ngrams`, one Frequencies each.
+
+    Attributes:
+      directory: for spill files.
+      vocabulary: which tokens and n-grams of the train split are kept.
+      kept_labels: PCollection of one Frequencies.
     """
 
-    keep_unlabeled: bool
+    directory: str
+    vocabulary: VocabularyConfig
+    kept_labels: beam.PCollection
+
+    def expand(self, buckets):
+        config = self.vocabulary
+        top_labels = self.kept_labels | "TopLabels" >> beam.Map(top_labels_of)
+        counted = buckets | "CountBucket" >> beam.ParDo(
+            TimedDoFn("count", CountBucket(config.ngrams)), AsSingleton(top_labels)
+        ).with_outputs(TOKEN_COUNTS_TAG, NGRAM_COUNTS_TAG, POSITIVES_TAG, main="stats")
+        positives = (
+            counted[POSITIVES_TAG]
+            | "SpillPositives" >> beam.ParDo(SpillByKey(self.directory))
+            | "GroupPositives" >> beam.GroupByKey()
+            | "SumPositives"
+            >> beam.Map(lambda element: sum_positives(read_segments(element[1], POSITIVES)))
+        )
+        vocabulary = counted[TOKEN_COUNTS_TAG] | "Vocabulary" >> MostFrequent(
+            self.directory, config.min_document_count, config.size
+        )
+        outputs = {"stats": counted.stats, "positives": positives, "vocabulary": vocabulary}
+        if config.ngrams > 1:
+            outputs["ngrams"] = counted[NGRAM_COUNTS_TAG] | "Ngrams" >> MostFrequent(
+                self.directory, config.min_document_count, config.max_ngrams
+            )
+        return outputs
+
+
+def top_labels_of(kept_labels: Frequencies) -> np.ndarray:
+    """int64 [top]: the ids of the labels whose co-occurrence is counted, most frequent first."""
+    top = kept_labels.counts["name"].combine_chunks()[:TOP_LABELS]
+    return pc.index_in(top, value_set=sorted_names(kept_labels)).to_numpy().astype(np.int64)
+
+
+@dataclasses.dataclass
+class CountBucket(beam.DoFn):
+    """(Bucket of ENCODED, ids of the top labels) -> BucketStats.
+
+    Tagged `token_counts` and `ngram_counts`: COUNTS of the train split; tagged `positives`:
+    POSITIVES with a partition of the labels as `key`.
+
+    Attributes:
+      ngrams: tokens of the longest n-grams that are counted; 1: none are.
+    """
+
     ngrams: int = 1
 
-    def process(
-        self, bucket: Bucket, label_names: pa.Array, top_labels: np.ndarray
-    ) -> Iterator[Tally]:
-        merged = read_table(bucket.path)
-        table = select(merged, label_names, keep_unlabeled=self.keep_unlabeled)
-        splits = table["split"].to_numpy()
-        labels_each = pc.list_value_length(table["labels"]).to_numpy()
-        tokens = tokens_of(table["text"])
-        tokens_each = pc.list_value_length(tokens).to_numpy()
-
-        def by_split(weights=None):
-            return np.bincount(splits, weights, minlength=len(SPLITS)).astype(np.int64)
-
-        def by_split_and(values, size):
-            return np.bincount(values[0] * size + values[1], minlength=len(SPLITS) * size).reshape(
-                len(SPLITS), size
-            )
-
-        token_counts = count_documents(tokens.filter(pa.array(splits == TRAIN)))
+    def process(self, bucket: Bucket, top_labels: np.ndarray) -> Iterator[BucketStats]:
+        document_counters.increment(
+            duplicates=bucket.duplicates,
+            near_duplicates=bucket.near_duplicates,
+            dropped_without_labels=bucket.dropped_without_labels,
+        )
+        table = read_table(bucket.path)
+        splits = table["split"].to_numpy().astype(np.int64)
+        is_train = pa.array(splits == TRAIN)
+        tokens = tokens_of(table["texts"])
+        num_labels = pc.list_value_length(table["labels"]).to_numpy()
+        labels = pc.list_flatten(table["labels"]).to_numpy()
+        label_splits = splits[pc.list_parent_indices(table["labels"]).to_numpy()]
+        token_counts = count_documents(tokens.filter(is_train))
         ngram_counts = COUNTS.empty_table()
         if self.ngrams > 1:
-            ngram_counts = count_ngrams(
-                table["text"].filter(pa.array(splits == TRAIN)), self.ngrams
-            )
+            ngram_counts = count_ngrams(table["texts"].filter(is_train), self.ngrams)
             yield beam.pvalue.TaggedOutput(NGRAM_COUNTS_TAG, ngram_counts)
-        label_splits = splits[pc.list_parent_indices(table["labels"]).to_numpy()].astype(np.int64)
-        yield Tally(
+        yield BucketStats(
             bucket=bucket,
-            documents=by_split(),
-            without_labels=by_split(labels_each == 0),
-            bytes=by_split(pc.binary_length(table["text"]).to_numpy()),
-            dropped=merged.num_rows - table.num_rows,
-            duplicates=bucket.duplicates,
-            token_lengths=by_split_and(
-                (splits.astype(np.int64), tokens_each), int(tokens_each.max(initial=0)) + 1
-            ),
-            labels_each=by_split_and(
-                (splits.astype(np.int64), labels_each), int(labels_each.max(initial=0)) + 1
-            ),
-            together=count_together(table["labels"], top_labels),
-            merged_labels=len(pc.list_flatten(merged["labels"])),
-            kept_labels=len(label_splits),
+            documents=_sum_by_split(splits),
+            without_labels=_sum_by_split(splits, num_labels == 0),
+            bytes=_sum_by_split(splits, pc.binary_length(joined(table["texts"])).to_numpy()),
+            token_lengths=_histograms(splits, pc.list_value_length(tokens).to_numpy()),
+            labels_per_document=_histograms(splits, num_labels),
+            co_occurrence=count_co_occurrence(table["labels"], top_labels),
+            label_occurrences=len(labels),
             has_weights=bool((table["weight"].to_numpy() != 1).any()),
             train_tokens=pc.sum(token_counts["count"], min_count=0).as_py(),
             train_ngrams=pc.sum(ngram_counts["count"], min_count=0).as_py(),
         )
         yield beam.pvalue.TaggedOutput(TOKEN_COUNTS_TAG, token_counts)
-        yield beam.pvalue.TaggedOutput(
-            POSITIVES_TAG,
-            count_positives(
-                pc.list_flatten(table["labels"]).to_numpy(), label_splits, len(label_names)
-            ),
-        )
+        yield beam.pvalue.TaggedOutput(POSITIVES_TAG, count_positives(labels, label_splits))
 
 
-def count_positives(labels: np.ndarray, splits: np.ndarray, num_labels: int) -> pa.Table:
-    """The label and the split of each (document, label) -> POSITIVES, with a partition of the labels as `key`."""
+def count_positives(labels: np.ndarray, splits: np.ndarray) -> pa.Table:
+    """The label and the split of each (document, label) -> POSITIVES with `key`."""
     codes, counts = np.unique(labels * len(SPLITS) + splits, return_counts=True)
     label, split = np.divmod(codes, len(SPLITS))
     table = pa.table([label, split, counts], schema=POSITIVES)
-    return table.append_column("key", pa.array(label * NUM_PARTITIONS // max(num_labels, 1)))
-
-
-def count_together(labels: pa.ChunkedArray, top_labels: np.ndarray) -> np.ndarray:
-    """Lists of label ids, one a document -> int64 [top, top]: documents with both of two labels."""
-    places = pc.index_in(
-        pc.list_flatten(labels), value_set=pa.array(top_labels, pa.int64())
-    ).combine_chunks()
-    known = places.is_valid().to_numpy(zero_copy_only=False)
-    rows = pc.list_parent_indices(labels).to_numpy()[known]
-    _, rows = np.unique(rows, return_inverse=True)
-    has_label = np.zeros((int(rows.max(initial=-1)) + 1, len(top_labels)))
-    has_label[rows, places.drop_null().to_numpy()] = 1
-    return (has_label.T @ has_label).astype(np.int64)
+    return table.append_column("key", pa.array(label % NUM_PARTITIONS))
 
 
 def sum_positives(partial: pa.Table) -> pa.Table:
-    """POSITIVES with several rows a label and split -> with one."""
+    """POSITIVES with several rows per label and split -> with one."""
     return (
         partial.group_by(["label", "split"])
         .aggregate([("count", "sum")])
@@ -160,23 +179,26 @@ def sum_positives(partial: pa.Table) -> pa.Table:
     )
 
 
-def select(merged: pa.Table, label_names: pa.Array, *, keep_unlabeled: bool) -> pa.Table:
-    """MERGED with label names -> with sorted label ids (large_list<int64>); labels that are not kept are dropped.
+def count_co_occurrence(labels: pa.ChunkedArray, top_labels: np.ndarray) -> np.ndarray:
+    """Lists of label ids, one per document -> int64 [top, top]: documents with both labels."""
+    indices = pc.index_in(
+        pc.list_flatten(labels), value_set=pa.array(top_labels, pa.int64())
+    ).combine_chunks()
+    is_top = indices.is_valid().to_numpy(zero_copy_only=False)
+    rows = pc.list_parent_indices(labels).to_numpy()[is_top]
+    _, rows = np.unique(rows, return_inverse=True)
+    has_label = np.zeros((int(rows.max(initial=-1)) + 1, len(top_labels)))
+    has_label[rows, indices.drop_null().to_numpy()] = 1
+    return (has_label.T @ has_label).astype(np.int64)
 
-    Args:
-      merged: documents; each one's labels are sorted by name.
-      label_names: the kept labels, sorted: a label's id is its place.
-      keep_unlabeled: keep documents that are left without labels.
-    """
-    ids = pc.index_in(pc.list_flatten(merged["labels"]).combine_chunks(), value_set=label_names)
-    known = ids.is_valid().to_numpy(zero_copy_only=False)
-    rows = pc.list_parent_indices(merged["labels"]).to_numpy()[known]
-    offsets = np.searchsorted(rows, np.arange(merged.num_rows + 1))
-    known_ids = ids.filter(pa.array(known)).cast(pa.int64())
-    labels = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), known_ids)
-    table = merged.set_column(merged.column_names.index("labels"), "labels", labels)
-    return (
-        table
-        if keep_unlabeled
-        else table.filter(pc.greater(pc.list_value_length(table["labels"]), 0))
-    )
+
+def _sum_by_split(splits: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """int64 [splits]: the sum of the values of each split's documents, or their number."""
+    return np.bincount(splits, values, minlength=len(SPLITS)).astype(np.int64)
+
+
+def _histograms(splits: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """int64 [splits, largest value + 1]: documents of each split by a whole number of theirs."""
+    size = int(values.max(initial=0)) + 1
+    counts = np.bincount(splits * size + values, minlength=len(SPLITS) * size)
+    return counts.reshape(len(SPLITS), size)

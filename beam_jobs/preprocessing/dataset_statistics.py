@@ -1,4 +1,4 @@
-"""`statistics.json`: what the dataset is like, for people who look at it before they train."""
+"""`statistics.json`: figures of the dataset for people who look at it before they train."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,15 @@ import numpy as np
 
 from beam_jobs.contract.manifest import SPLITS
 
-TOP_LABELS = 20  # labels whose co-occurrence is told
+TOP_LABELS = 20  # labels whose co-occurrence is counted
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
 def quantiles(histogram: np.ndarray) -> dict[str, int]:
-    """Quantiles of whole numbers, from int64 [largest + 1]: how often each occurs; empty where there is none."""
+    """Quantiles of whole numbers, from int64 [largest + 1]: the number of times each occurs.
+
+    Empty if there are none.
+    """
     below = np.cumsum(histogram)
     if not len(below) or not below[-1]:
         return {}
@@ -25,36 +28,37 @@ def describe(
     *,
     label_names: Sequence[Any],
     positives: np.ndarray,
-    labels_each: np.ndarray,
+    labels_per_document: np.ndarray,
     token_lengths: np.ndarray,
     top_labels: np.ndarray,
-    together: np.ndarray,
+    co_occurrence: np.ndarray,
 ) -> dict:
     """The content of `statistics.json`.
 
-    Label cardinality is the mean number of labels of a document, density that over the number of labels (Tsoumakas and Katakis
-    2007). A label's imbalance ratio is the positives of the most frequent label over its own (Charte et al. 2015); labels without
-    positives have none.
+    Label cardinality is the mean number of labels per document, label density the cardinality over
+    the number of labels (Tsoumakas and Katakis 2007). A label's imbalance ratio is the number of
+    positives of the most frequent label over its own (Charte et al. 2015); labels without positives
+    have none.
 
     Args:
       label_names: by label id; strings, or an Arrow array of them.
       positives: int64 [labels, splits], documents with each label.
-      labels_each: int64 [splits, most labels + 1], documents by number of labels.
+      labels_per_document: int64 [splits, most labels + 1], documents by number of labels.
       token_lengths: int64 [splits, most tokens + 1], documents by number of tokens.
       top_labels: int64 [top], ids of the most frequent labels.
-      together: int64 [top, top], documents of all splits that have both labels.
+      co_occurrence: int64 [top, top], documents of all splits that have both labels.
     """
     splits = {}
     for i, split in enumerate(SPLITS):
-        documents = int(labels_each[i].sum())
+        documents = int(labels_per_document[i].sum())
         counts = positives[:, i][positives[:, i] > 0]
         ratios = counts.max(initial=0) / counts
-        cardinality = _mean(labels_each[i])
+        cardinality = _mean(labels_per_document[i])
         splits[split] = {
             "documents": documents,
             "label_cardinality": round(cardinality, 6),
             "label_density": round(cardinality / max(len(label_names), 1), 9),
-            "labels_per_document": quantiles(labels_each[i]),
+            "labels_per_document": quantiles(labels_per_document[i]),
             "labels_without_positives": len(label_names) - len(counts),
             "imbalance_ratio": {
                 "mean": round(float(ratios.mean()), 3),
@@ -68,11 +72,11 @@ def describe(
     pairs = [
         {
             "labels": [str(label_names[int(top_labels[i])]) for i in (a, b)],
-            "documents": int(together[a, b]),
+            "documents": int(co_occurrence[a, b]),
         }
         for a in range(len(top_labels))
         for b in range(a + 1, len(top_labels))
-        if together[a, b]
+        if co_occurrence[a, b]
     ]
     pairs.sort(key=lambda pair: (-pair["documents"], pair["labels"]))
     return {"splits": splits, "co_occurrence": pairs}

@@ -1,12 +1,15 @@
-"""The end of the pipeline: labels, vocabulary, statistics and the accounting of every document."""
+"""The end of the pipeline: label, vocabulary and statistics files, and what is accounted for."""
 
+import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.pvalue import AsList, AsSingleton
 
 from beam_jobs.contract.manifest import (
     DOCUMENT_COUNTS,
@@ -25,20 +28,27 @@ from beam_jobs.contract.manifest import (
     dump_json,
 )
 from beam_jobs.contract.validation import Section
-from beam_jobs.preprocessing.dataset_statistics import TOP_LABELS, describe, quantiles
+from beam_jobs.preprocessing.bucket_stats import POSITIVES, BucketStats, top_labels_of
+from beam_jobs.preprocessing.dataset_statistics import describe, quantiles
+from beam_jobs.preprocessing.encode_labels import sorted_names
 from beam_jobs.preprocessing.frequencies import Frequencies
-from beam_jobs.preprocessing.tally import POSITIVES, Tally
-from beam_jobs.runtime.row_accounting import imbalance
+from beam_jobs.runtime.row_accounting import missing
 
 RESULTS = "results.json"
 
 
 class Results(Section):
-    """What the pipeline tells the process that started it, in `results.json` of the work directory."""
+    """What the pipeline tells the process that started it, in `results.json` of the work directory.
+
+    Attributes:
+      parts: the numbers of the parts that were read.
+      missing: by kind, what one stage has counted and another has not; empty if nothing is lost.
+      subwords: those that texts are split into; None: texts are of words.
+    """
 
     parts: tuple[int, ...]
     counts: Counts
-    uncounted_names: int
+    missing: dict[str, int]
     splits: dict[str, SplitInfo]
     num_labels: int
     label_counts: LabelCounts
@@ -47,114 +57,148 @@ class Results(Section):
     subwords: tuple[str, ...] | None
 
 
-def sorted_names(frequencies: Frequencies) -> pa.Array:
-    return pc.take(names := frequencies.counts["name"].combine_chunks(), pc.sort_indices(names))
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What the stages of the pipeline have counted and written.
+
+    Attributes:
+      read: (part's number, or None if there are no parts; rows) of all input.
+      reject_counts: no element, or one: rejects by reason.
+      stats: what each bucket holds.
+      positives: tables of POSITIVES, a row per label and split.
+      kept_labels: documents by label.
+      vocabulary: train documents by token.
+      shards: (split, index, ShardInfo) of every shard.
+      ngrams: train documents by n-gram; None: they are not counted.
+      subwords: those that texts are split into; None: texts are of words.
+      leaks: near-duplicates by split, see `CountLeaks`; None: they are not looked for.
+      row_accounting: rows sent and received, see `beam_jobs.runtime.row_accounting`.
+    """
+
+    read: Sequence[tuple[int | None, int]]
+    reject_counts: Sequence[dict[str, int]]
+    stats: Sequence[BucketStats]
+    positives: Sequence[pa.Table]
+    kept_labels: Frequencies
+    vocabulary: Frequencies
+    shards: Sequence[tuple[str, int, ShardInfo]]
+    ngrams: Frequencies | None = None
+    subwords: tuple[str, ...] | None = None
+    leaks: Sequence[np.ndarray] | None = None
+    row_accounting: Sequence[tuple[str, int]] = ()
 
 
-def _name_splits(leaks: np.ndarray) -> dict[str, dict[str, int]]:
-    """By split: how many of its documents have a near-duplicate in the same split or in one before."""
-    return {
-        split: {f"in {SPLITS[j]}": int(leaks[i, j]) for j in range(i + 1)}
-        for i, split in enumerate(SPLITS)
-    }
+_SINGLETONS = {"kept_labels", "vocabulary", "ngrams", "subwords"}
 
 
-def top_labels_of(frequencies: Frequencies) -> np.ndarray:
-    top = frequencies.counts["name"].combine_chunks()[:TOP_LABELS]
-    return pc.index_in(top, value_set=sorted_names(frequencies)).to_numpy().astype(np.int64)
+@dataclasses.dataclass
+class Finish(beam.PTransform):
+    """PCollections by the names of `Outputs`, of their elements -> the last files.
+
+    Attributes:
+      dataset_dir: where the dataset's files are written.
+      work_dir: where `results.json` is written.
+    """
+
+    dataset_dir: str
+    work_dir: str
+
+    def expand(self, outputs):
+        sides = {
+            name: AsSingleton(collection) if name in _SINGLETONS else AsList(collection)
+            for name, collection in outputs.items()
+        }
+        start = outputs["read"].pipeline | "Start" >> beam.Create([None])
+        return start | "WriteFiles" >> beam.Map(self._finish, **sides)
+
+    def _finish(self, _, **outputs) -> None:
+        finish(Outputs(**outputs), self.dataset_dir, self.work_dir)
 
 
-def finish(
-    _,
-    dataset_dir: str,
-    work_dir: str,
-    *,
-    read,
-    rejected,
-    tallies: list[Tally],
-    positives: list[pa.Table],
-    leaks: list[np.ndarray] | None,
-    balance: Iterable[tuple[str, int]],
-    shards,
-    kept_labels: Frequencies,
-    vocabulary: Frequencies,
-    ngrams: Frequencies | None,
-    pieces: tuple[str, ...] | None,
-) -> None:
-    """Writes labels, vocabulary and results."""
-    label_names = sorted_names(kept_labels)
-    counted = pa.concat_tables([POSITIVES.empty_table(), *positives])
-    by_label = np.zeros((len(label_names), len(SPLITS)), np.int64)
-    by_label[counted["label"].to_numpy(), counted["split"].to_numpy()] = counted["count"].to_numpy()
-    _write_labels(f"{dataset_dir}/{LABELS}", label_names, by_label)
-    token_lengths, labels_each = (
-        _add([getattr(tally, key) for tally in tallies]) for key in ("token_lengths", "labels_each")
-    )
-    top_labels = top_labels_of(kept_labels)
-    statistics = describe(
-        label_names=label_names,
-        positives=by_label,
-        labels_each=labels_each,
-        token_lengths=token_lengths,
-        top_labels=top_labels,
-        together=sum(
-            (tally.together for tally in tallies),
-            np.zeros((len(top_labels), len(top_labels)), np.int64),
-        ),
-    )
-    if leaks is not None:
-        statistics["near_duplicates"] = _name_splits(
-            sum(leaks, np.zeros((len(SPLITS), len(SPLITS)), np.int64))
-        )
-    _write(f"{dataset_dir}/{STATISTICS}", dump_json(statistics).encode())
-    _write(
-        f"{dataset_dir}/{VOCABULARY}",
-        "".join(f"{token}\n" for token in vocabulary.counts["name"].to_pylist()).encode(),
-    )
-    for file, column in ((DOCUMENT_COUNTS, "count"), (TERM_COUNTS, "occurrences")):
-        with FileSystems.create(f"{dataset_dir}/{file}") as stream:
-            np.save(stream, vocabulary.counts[column].to_numpy(), allow_pickle=False)
-    if ngrams is not None:
-        _write_ngrams(dataset_dir, ngrams.counts, vocabulary.counts)
-    splits = {
-        split: _split_info(
-            token_lengths[i],
-            [info for name, _, info in sorted(shards, key=_place) if name == split],
-        )
-        for i, split in enumerate(SPLITS)
-    }
+def finish(outputs: Outputs, dataset_dir: str, work_dir: str) -> None:
+    """Writes labels, vocabulary and statistics, and last the results."""
+    positives = _positives_by_label(outputs)
+    _write_labels(dataset_dir, sorted_names(outputs.kept_labels), positives)
+    _write_vocabulary(dataset_dir, outputs.vocabulary.counts)
+    if outputs.ngrams is not None:
+        _write_ngrams(dataset_dir, outputs.ngrams.counts, outputs.vocabulary.counts)
+    _write(f"{dataset_dir}/{STATISTICS}", dump_json(_statistics(outputs, positives)).encode())
+    splits = _splits(outputs)
     results = Results(
-        parts=tuple(sorted(number for number, _ in read if number is not None)),
-        counts=Counts(
-            read=sum(rows for _, rows in read),
-            rejected=next(iter(rejected), {}),
-            duplicates=sum(tally.duplicates for tally in tallies),
-            near_duplicates=sum(tally.bucket.near_duplicates for tally in tallies),
-            dropped_without_labels=sum(tally.dropped for tally in tallies),
-            written=sum(split.examples for split in splits.values()),
-            written_without_labels=int(sum(tally.without_labels.sum() for tally in tallies)),
-        ),
-        uncounted_names=abs(sum(tally.merged_labels for tally in tallies) - kept_labels.total)
-        + abs(sum(tally.kept_labels for tally in tallies) - int(by_label.sum()))
-        + abs(sum(tally.train_tokens for tally in tallies) - vocabulary.total)
-        + (
-            abs(sum(tally.train_ngrams for tally in tallies) - ngrams.total)
-            if ngrams is not None
-            else 0
-        )
-        + imbalance(balance),
+        parts=tuple(sorted(number for number, _ in outputs.read if number is not None)),
+        counts=_document_counts(outputs, splits),
+        missing=_missing(outputs, positives),
         splits=splits,
-        num_labels=len(label_names),
-        label_counts=_label_counts_of(tallies, kept_labels),
-        vocabulary_size=vocabulary.counts.num_rows,
-        has_weights=any(tally.has_weights for tally in tallies),
-        subwords=pieces,
+        num_labels=len(positives),
+        label_counts=_label_counts(outputs),
+        vocabulary_size=outputs.vocabulary.counts.num_rows,
+        has_weights=any(stats.has_weights for stats in outputs.stats),
+        subwords=outputs.subwords,
     )
     _write(f"{work_dir}/{RESULTS}", json.dumps(results.model_dump(mode="json")).encode())
 
 
-def _label_counts_of(tallies: list[Tally], kept: Frequencies) -> LabelCounts:
-    changes = sum((tally.bucket.label_changes for tally in tallies), LabelChanges())
+# --- counts ----------------------------------------------------------------------------
+
+
+def _positives_by_label(outputs: Outputs) -> np.ndarray:
+    """int64 [labels, splits]: documents with each label in each split."""
+    counted = pa.concat_tables([POSITIVES.empty_table(), *outputs.positives])
+    positives = np.zeros((outputs.kept_labels.counts.num_rows, len(SPLITS)), np.int64)
+    positives[counted["label"].to_numpy(), counted["split"].to_numpy()] = counted[
+        "count"
+    ].to_numpy()
+    return positives
+
+
+def _missing(outputs: Outputs, positives: np.ndarray) -> dict[str, int]:
+    """By kind, what one stage has counted and the next has not received; negative for a surplus.
+
+    Not empty means that the runner has lost or repeated data.
+    """
+    stats = outputs.stats
+    counted_and_received = {
+        "label occurrences before rare labels are dropped": (
+            sum(one.bucket.label_occurrences for one in stats),
+            outputs.kept_labels.total,
+        ),
+        "label occurrences of the dataset": (
+            sum(one.label_occurrences for one in stats),
+            int(positives.sum()),
+        ),
+        "tokens of the train split": (
+            sum(one.train_tokens for one in stats),
+            outputs.vocabulary.total,
+        ),
+        "n-grams of the train split": (
+            sum(one.train_ngrams for one in stats),
+            outputs.ngrams.total if outputs.ngrams else 0,
+        ),
+    }
+    differences = {
+        kind: counted - received
+        for kind, (counted, received) in counted_and_received.items()
+        if counted != received
+    }
+    return differences | missing(outputs.row_accounting)
+
+
+def _document_counts(outputs: Outputs, splits: dict[str, SplitInfo]) -> Counts:
+    stats, buckets = outputs.stats, [one.bucket for one in outputs.stats]
+    return Counts(
+        read=sum(rows for _, rows in outputs.read),
+        rejected=next(iter(outputs.reject_counts), {}),
+        duplicates=sum(bucket.duplicates for bucket in buckets),
+        near_duplicates=sum(bucket.near_duplicates for bucket in buckets),
+        dropped_without_labels=sum(bucket.dropped_without_labels for bucket in buckets),
+        written=sum(split.examples for split in splits.values()),
+        written_without_labels=int(sum(one.without_labels.sum() for one in stats)),
+    )
+
+
+def _label_counts(outputs: Outputs) -> LabelCounts:
+    kept = outputs.kept_labels
+    changes = sum((one.bucket.label_changes for one in outputs.stats), LabelChanges())
     return LabelCounts(
         **changes.model_dump(),
         distinct=kept.distinct,
@@ -165,59 +209,95 @@ def _label_counts_of(tallies: list[Tally], kept: Frequencies) -> LabelCounts:
     )
 
 
-def _write_ngrams(dataset_dir: str, ngrams: pa.Table, vocabulary: pa.Table) -> None:
-    """Those n-grams whose tokens all stand in the vocabulary: a model looks them up by the ids of their tokens."""
-    tokens = pc.split_pattern(ngrams["name"], " ")
-    is_unknown = pc.invert(
-        pc.is_in(pc.list_flatten(tokens), value_set=vocabulary["name"].combine_chunks())
-    ).to_numpy()
-    unknown = np.bincount(
-        pc.list_parent_indices(tokens).to_numpy(), is_unknown, minlength=ngrams.num_rows
+def _splits(outputs: Outputs) -> dict[str, SplitInfo]:
+    token_lengths = _add_histograms([one.token_lengths for one in outputs.stats])
+    in_order = sorted(outputs.shards, key=lambda shard: shard[:2])
+    splits = {}
+    for i, split in enumerate(SPLITS):
+        shards = tuple(info for name, _, info in in_order if name == split)
+        splits[split] = SplitInfo(
+            examples=sum(shard.examples for shard in shards),
+            shards=shards,
+            token_length_quantiles=quantiles(token_lengths[i]),
+        )
+    return splits
+
+
+def _statistics(outputs: Outputs, positives: np.ndarray) -> dict:
+    """The content of `statistics.json`."""
+    top_labels = top_labels_of(outputs.kept_labels)
+    no_co_occurrence = np.zeros((len(top_labels), len(top_labels)), np.int64)
+    statistics = describe(
+        label_names=sorted_names(outputs.kept_labels),
+        positives=positives,
+        labels_per_document=_add_histograms([one.labels_per_document for one in outputs.stats]),
+        token_lengths=_add_histograms([one.token_lengths for one in outputs.stats]),
+        top_labels=top_labels,
+        co_occurrence=sum((one.co_occurrence for one in outputs.stats), no_co_occurrence),
     )
-    ngrams = ngrams.filter(pa.array(unknown == 0))
-    _write(
-        f"{dataset_dir}/{NGRAMS}",
-        "".join(f"{ngram}\n" for ngram in ngrams["name"].to_pylist()).encode(),
-    )
-    with FileSystems.create(f"{dataset_dir}/{NGRAM_DOCUMENT_COUNTS}") as stream:
-        np.save(stream, ngrams["count"].to_numpy(), allow_pickle=False)
+    if outputs.leaks is not None:
+        leaks = sum(outputs.leaks, np.zeros((len(SPLITS), len(SPLITS)), np.int64))
+        statistics["near_duplicates"] = {
+            split: {f"in {SPLITS[j]}": int(leaks[i, j]) for j in range(i + 1)}
+            for i, split in enumerate(SPLITS)
+        }
+    return statistics
 
 
-def _write_labels(path: str, names: pa.Array, positives: np.ndarray) -> None:
-    with FileSystems.create(path) as stream:
-        start = "[\n"
-        for name, counts in zip(
-            names, positives, strict=True
-        ):  # one at a time: there may be a million
-            row = {
-                "name": name.as_py(),
-                "positives": dict(zip(SPLITS, counts.tolist(), strict=True)),
-            }
-            stream.write(f"{start}{json.dumps(row, ensure_ascii=False)}".encode())
-            start = ",\n"
-        stream.write(b"\n]\n" if len(names) else b"[]\n")
-
-
-def _place(shard: tuple[str, int, ShardInfo]) -> tuple[str, int]:
-    return shard[0], shard[1]
-
-
-def _split_info(token_lengths: np.ndarray, shards: list[ShardInfo]) -> SplitInfo:
-    return SplitInfo(
-        examples=sum(shard.examples for shard in shards),
-        shards=tuple(shards),
-        token_length_quantiles=quantiles(token_lengths),
-    )
-
-
-def _add(histograms: list[np.ndarray]) -> np.ndarray:
+def _add_histograms(histograms: Sequence[np.ndarray]) -> np.ndarray:
     """The sum of int64 [splits, any length]."""
-    total = np.zeros(
-        (len(SPLITS), max((histogram.shape[1] for histogram in histograms), default=1)), np.int64
-    )
+    length = max((histogram.shape[1] for histogram in histograms), default=1)
+    total = np.zeros((len(SPLITS), length), np.int64)
     for histogram in histograms:
         total[:, : histogram.shape[1]] += histogram
     return total
+
+
+# --- files -----------------------------------------------------------------------------
+
+
+def _write_labels(dataset_dir: str, names: pa.Array, positives: np.ndarray) -> None:
+    with FileSystems.create(f"{dataset_dir}/{LABELS}") as stream:
+        separator = "[\n"
+        # One at a time: there may be a million.
+        for name, counts in zip(names, positives, strict=True):
+            by_split = dict(zip(SPLITS, counts.tolist(), strict=True))
+            row = {"name": name.as_py(), "positives": by_split}
+            stream.write(f"{separator}{json.dumps(row, ensure_ascii=False)}".encode())
+            separator = ",\n"
+        stream.write(b"\n]\n" if len(names) else b"[]\n")
+
+
+def _write_vocabulary(dataset_dir: str, vocabulary: pa.Table) -> None:
+    _write_lines(f"{dataset_dir}/{VOCABULARY}", vocabulary["name"])
+    _write_array(f"{dataset_dir}/{DOCUMENT_COUNTS}", vocabulary["count"])
+    _write_array(f"{dataset_dir}/{TERM_COUNTS}", vocabulary["occurrences"])
+
+
+def _write_ngrams(dataset_dir: str, ngrams: pa.Table, vocabulary: pa.Table) -> None:
+    """Writes the n-grams whose tokens are all in the vocabulary.
+
+    A model looks them up by the ids of their tokens.
+    """
+    tokens = pc.split_pattern(ngrams["name"], " ")
+    is_known = pc.is_in(pc.list_flatten(tokens), value_set=vocabulary["name"].combine_chunks())
+    unknown_tokens = np.bincount(
+        pc.list_parent_indices(tokens).to_numpy(),
+        pc.invert(is_known).to_numpy(),
+        minlength=ngrams.num_rows,
+    )
+    ngrams = ngrams.filter(pa.array(unknown_tokens == 0))
+    _write_lines(f"{dataset_dir}/{NGRAMS}", ngrams["name"])
+    _write_array(f"{dataset_dir}/{NGRAM_DOCUMENT_COUNTS}", ngrams["count"])
+
+
+def _write_lines(path: str, names: pa.ChunkedArray) -> None:
+    _write(path, "".join(f"{name}\n" for name in names.to_pylist()).encode())
+
+
+def _write_array(path: str, numbers: pa.ChunkedArray) -> None:
+    with FileSystems.create(path) as stream:
+        np.save(stream, numbers.to_numpy(), allow_pickle=False)
 
 
 def _write(path: str, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Counting names (labels, tokens) in columns: partial counts in each bucket, summed by partitions of the names."""
+"""Counting names (labels, tokens): partial counts of buckets are summed by partitions of names."""
 
 import dataclasses
 import zlib
@@ -10,11 +10,10 @@ import pyarrow.compute as pc
 
 from beam_jobs.runtime.spill import SpillByKey, read_segments
 
-NUM_PARTITIONS = (
-    64  # each is summed in memory: of 10 GB of text some 100 MB, of its n-grams ten times that
-)
+# Each partition is summed in memory: some 100 MB for 10 GB of text, ten times that for its n-grams.
+NUM_PARTITIONS = 64
 
-# `count` is the number of documents that hold the name, `occurrences` how often they hold it all together.
+# `count` is the number of documents with the name, `occurrences` how often all of them hold it.
 COUNTS = pa.schema(
     [("name", pa.large_string()), ("count", pa.int64()), ("occurrences", pa.int64())]
 )
@@ -26,9 +25,10 @@ class Frequencies:
 
     Attributes:
       counts: COUNTS, most frequent first, ties by name.
-      total: the sum of all counts, also those of names left out: shows that no partial count was lost.
-      distinct: different names, also those left out.
-      frequent: of them, those with at least the smallest count.
+      total: the sum of all counts, including those of names that are left out: shows that no
+        partial count was lost.
+      distinct: number of names, including those left out.
+      frequent: of them, those with at least the minimal count.
     """
 
     counts: pa.Table
@@ -44,7 +44,7 @@ class MostFrequent(beam.PTransform):
     Attributes:
       directory: for spill files.
       min_count: names with a smaller sum are left out.
-      top_k: at most so many names; None: all.
+      top_k: at most so many names; None: no limit.
     """
 
     directory: str
@@ -89,11 +89,12 @@ class MostFrequent(beam.PTransform):
 
     def _merge(self, partitions: list[Frequencies]) -> Frequencies:
         counts = pa.concat_tables([partition.counts for partition in partitions])
-        totals = (
-            sum(getattr(partition, key) for partition in partitions)
-            for key in ("total", "distinct", "frequent")
+        return Frequencies(
+            self._top(counts),
+            total=sum(partition.total for partition in partitions),
+            distinct=sum(partition.distinct for partition in partitions),
+            frequent=sum(partition.frequent for partition in partitions),
         )
-        return Frequencies(self._top(counts), *totals)
 
     def _top(self, counts: pa.Table) -> pa.Table:
         order = pc.sort_indices(counts, sort_keys=[("count", "descending"), ("name", "ascending")])
@@ -101,12 +102,14 @@ class MostFrequent(beam.PTransform):
 
 
 def count_ngrams(texts: pa.ChunkedArray, size: int) -> pa.Table:
-    """Analyzed texts, a line a field -> COUNTS of the runs of 2 to `size` tokens within a field, joined by a space."""
-    fields = pc.split_pattern(texts, "\n")
-    flat = pc.list_flatten(fields)
+    """The column `texts` -> COUNTS of the runs of 2 to `size` tokens within a text field.
+
+    The tokens of a run are joined by a space.
+    """
+    flat = pc.list_flatten(texts)
     has_tokens = pc.greater(pc.binary_length(flat), 0)
     tokens = pc.ascii_split_whitespace(flat.filter(has_tokens))
-    documents_of_fields = pc.list_parent_indices(fields).filter(has_tokens).to_numpy()
+    documents_of_fields = pc.list_parent_indices(texts).filter(has_tokens).to_numpy()
     field = pc.list_parent_indices(tokens).to_numpy()
     documents = documents_of_fields[field]
     encoded = pc.list_flatten(tokens).combine_chunks().dictionary_encode()
@@ -114,20 +117,20 @@ def count_ngrams(texts: pa.ChunkedArray, size: int) -> pa.Table:
     space = pa.scalar(" ", pa.large_string())
     names, codes, tables = token_names, token_codes, [COUNTS.empty_table()]
     for ahead in range(1, size):
-        # An n-gram is the one before it, which begins at the same token, and one token more.
+        # An n-gram is the shorter one that begins at the same token, and the token after it.
         starts = np.flatnonzero(field[: len(field) - ahead] == field[ahead:])
-        found, numbers = np.unique(
+        distinct, numbers = np.unique(
             codes[starts] * len(token_names) + token_codes[starts + ahead], return_inverse=True
         )
-        if not len(found):
+        if not len(distinct):
             break
-        first, last = np.divmod(found, len(token_names))
+        first, last = np.divmod(distinct, len(token_names))
         names = pc.binary_join_element_wise(
             names.take(pa.array(first)), token_names.take(pa.array(last)), space
         )
-        counts = _documents_with(numbers, documents[starts], len(found))
+        counts = _documents_with(numbers, documents[starts], len(distinct))
         tables.append(
-            pa.table([names, counts, np.bincount(numbers, minlength=len(found))], schema=COUNTS)
+            pa.table([names, counts, np.bincount(numbers, minlength=len(distinct))], schema=COUNTS)
         )
         codes = np.full(len(field), -1)
         codes[starts] = numbers
@@ -135,7 +138,7 @@ def count_ngrams(texts: pa.ChunkedArray, size: int) -> pa.Table:
 
 
 def count_documents(lists: pa.ChunkedArray) -> pa.Table:
-    """Lists of names, one a document -> COUNTS."""
+    """Lists of names, one per document -> COUNTS."""
     names = pc.list_flatten(lists).combine_chunks().dictionary_encode()
     codes, size = names.indices.to_numpy(), len(names.dictionary)
     counts = _documents_with(codes, pc.list_parent_indices(lists).to_numpy(), size)
@@ -143,11 +146,10 @@ def count_documents(lists: pa.ChunkedArray) -> pa.Table:
 
 
 def _documents_with(codes: np.ndarray, documents: np.ndarray, num_codes: int) -> np.ndarray:
-    """The code and the document of each occurrence -> int64 [num_codes]: in how many documents each code stands."""
+    """The code and document of each occurrence -> int64 [num_codes]: documents with each code."""
     pairs = np.sort(documents.astype(np.int64) * num_codes + codes)
-    pairs = pairs[
-        np.diff(pairs, prepend=-1) > 0
-    ]  # np.unique hashes since NumPy 2.3, which takes 20 times as long here
+    # np.unique hashes since NumPy 2.3, which takes 20 times as long here.
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
     return np.bincount(pairs % max(num_codes, 1), minlength=num_codes)
 
 

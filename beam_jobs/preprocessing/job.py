@@ -13,7 +13,8 @@ from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import DirectOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.atomic import publish, recover, staging
@@ -23,39 +24,37 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import resolve
-from beam_jobs.preprocessing import finish, labels, pipeline, tfds_metadata
+from beam_jobs.preprocessing import finish, labels, pipeline, progress, tfds_metadata
 from beam_jobs.runtime import local_progress, runners, step_times
 from beam_jobs.sources import registry
+from beam_jobs.sources.custom import TransformSource
 from beam_jobs.sources.documents import UNREADABLE
+from beam_jobs.sources.input_files import InputFile
+from beam_jobs.sources.registry import Reader
 
-BUCKET_BYTES = 8 << 20  # about 8 MiB of input a bucket
+BUCKET_BYTES = 8 << 20  # about 8 MiB of input per bucket
 MAX_BUCKET_BITS = 12
-UNKNOWN_BYTES = 1 << 30  # what a source is taken to hold that lists no files
+UNKNOWN_BYTES = 1 << 30  # assumed size of a source that lists no files: 1 GiB
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def preprocess(
     config: Config, *, beam_arguments: Sequence[str], overwrite: bool, force: bool
 ) -> None:
-    """Makes the dataset that `config` describes, or finds that it is there already.
+    """Makes the dataset that `config` describes, unless it is there already.
 
     Raises:
-      UserError: the config, the input or the place of the output is wrong, or too much is rejected.
+      UserError: the config, the input or the output directory is wrong, or too much is rejected.
       RuntimeError: the runner lost or repeated documents; nothing is published.
     """
     started = time.monotonic()
-    if FileSystems.get_scheme(config.output.dataset_dir):
-        raise UserError(
-            f"output.dataset_dir: received {config.output.dataset_dir!r}, expected a directory of a mounted file system: only there can a "
-            "dataset appear whole or not at all. Write to one and copy it, manifest.json last"
-        )
-    dataset_dir = Path(config.output.dataset_dir)
+    dataset_dir = _dataset_dir(config)
     recover(dataset_dir)
     reader = registry.make_reader(config.data)
     files = reader.files()
     labels_config = labels.resolve(config.labels)
     input_hash = registry.input_hash([*files, *labels.files_of(config.labels)])
-    if _is_there(dataset_dir, config, input_hash, overwrite=overwrite, force=force):
+    if _is_complete(dataset_dir, config, input_hash, overwrite=overwrite, force=force):
         print(
             f"{dataset_dir} is complete: the same config and input made it (--force makes it again)"
         )
@@ -63,13 +62,10 @@ def preprocess(
     analyzer_spec = _checked(config.text)
     input_bytes = sum(file.plain_bytes for file in files) if files else UNKNOWN_BYTES
     options = runners.pipeline_options(beam_arguments, input_bytes)
-    if (
-        runners.is_local(options)
-        and options.view_as(DirectOptions).direct_running_mode == "in_memory"
-    ):
-        import_tensorflow_quietly()  # this process needs it, and while it loads no progress can be shown
-    parts = registry.parts(files)
-    bucket_bits = min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length()))
+    is_local = runners.is_local(options)
+    if is_local and options.view_as(DirectOptions).direct_running_mode == "in_memory":
+        # This process needs it, and no progress can be shown while it is imported.
+        import_tensorflow_quietly()
     what = (
         f"{len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB,"
         if files
@@ -77,57 +73,101 @@ def preprocess(
     )
     print(f"preprocessing {what} on {runners.describe(options)}", flush=True)
 
-    with _writing(dataset_dir, quiet=runners.is_local(options)), staging(dataset_dir) as staged:
-        work_dir = staged / "work"
-        parts_dir = work_dir / "parts"
-        parts_dir.mkdir(parents=True)
-        job = beam.Pipeline(options=options)
-        pipeline.build(
-            job,
-            config=config.model_copy(update={"text": analyzer_spec, "labels": labels_config}),
+    with _write_errors(dataset_dir, quiet=is_local), staging(dataset_dir) as staged:
+        result, results = _run(
+            config.model_copy(update={"text": analyzer_spec, "labels": labels_config}),
+            options=options,
             reader=reader,
-            parts=parts,
-            bucket_bits=bucket_bits,
-            dataset_dir=str(staged),
-            work_dir=str(work_dir),
-            progress_dir=str(parts_dir),
+            parts=registry.parts(files),
+            bucket_bits=min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length())),
+            staged=staged,
         )
-        with local_progress.watch(
-            parts_dir=parts_dir,
-            num_parts=len(parts),
-            work_dir=work_dir,
-            num_buckets=1 << bucket_bits,
-            has_pieces=analyzer_spec.subwords is not None,
-            dataset_dir=staged,
-        ):
-            result = runners.run(job)
-        results = finish.Results.model_validate_json((work_dir / finish.RESULTS).read_text())
-        _check(results, config, num_parts=len(parts), rejects=staged / manifests.REJECTS)
-        shutil.rmtree(work_dir)
+        _check_usable(results, config, rejects=staged / manifests.REJECTS)
         analyzer_spec = analyzer_spec.model_copy(update={"subwords": results.subwords})
         manifest = _manifest(config, analyzer_spec, results, input_hash, staged)
         (staged / manifests.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
         manifests.write(manifest, staged)
         publish(staged, dataset_dir)
-    if cost := step_times.report(result):
-        print(cost)
+    if step_report := step_times.format_report(result):
+        print(step_report)
     print(summary(manifest))
     print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
 
 
+def _dataset_dir(config: Config) -> Path:
+    if FileSystems.get_scheme(config.output.dataset_dir):
+        raise UserError(
+            f"output.dataset_dir: received {config.output.dataset_dir!r}, expected a directory of "
+            "a mounted file system: only there can a dataset appear whole or not at all. Write to "
+            "one and copy it, manifest.json last"
+        )
+    return Path(config.output.dataset_dir)
+
+
 def _checked(text: TextConfig) -> TextConfig:
-    """The specification with its word lists written out; a wrong pattern or list is told before any work."""
+    """The specification with its word lists written out; a wrong pattern or list is an error here,
+    before any work.
+    """
     if text.has_own_patterns:
-        import_tensorflow_quietly()  # takes seconds, which worker processes take once more
+        import_tensorflow_quietly()  # takes seconds, and again in each worker process
         from beam_jobs.contract.analyzer import Analyzer
 
         Analyzer(text.without_subwords)
     return resolve(text)
 
 
+def _run(
+    config: Config,
+    *,
+    options: PipelineOptions,
+    reader: Reader | TransformSource,
+    parts: list[list[InputFile]],
+    bucket_bits: int,
+    staged: Path,
+) -> tuple[PipelineResult, finish.Results]:
+    """Runs the pipeline; what remains in `staged` are files of the dataset.
+
+    Raises:
+      RuntimeError: the runner lost or repeated data.
+    """
+    work_dir = staged / "work"
+    parts_dir = work_dir / "parts"
+    parts_dir.mkdir(parents=True)
+    job = beam.Pipeline(options=options)
+    pipeline.build(
+        job,
+        config=config,
+        reader=reader,
+        parts=parts,
+        bucket_bits=bucket_bits,
+        dataset_dir=str(staged),
+        work_dir=str(work_dir),
+        progress_dir=str(parts_dir),
+    )
+    stages = progress.stages(
+        parts_dir=parts_dir,
+        num_parts=len(parts),
+        work_dir=work_dir,
+        num_buckets=1 << bucket_bits,
+        has_subwords=config.text.subwords is not None,
+        dataset_dir=staged,
+    )
+    with local_progress.watch(stages):
+        result = runners.run(job)
+    results = finish.Results.model_validate_json((work_dir / finish.RESULTS).read_text())
+    _check_complete(results, num_parts=len(parts))
+    shutil.rmtree(work_dir)
+    return result, results
+
+
 @contextlib.contextmanager
-def _writing(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
-    """Turns a failure to write, here or in a worker, into a UserError; `quiet` keeps Beam from telling of failures first."""
+def _write_errors(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
+    """Turns a failure to write, here or in a worker, into a UserError.
+
+    Args:
+      dataset_dir: named in the error.
+      quiet: keep Beam from logging the failure first.
+    """
     beam_logger = logging.getLogger("apache_beam")
     level = beam_logger.level
     if quiet:
@@ -137,54 +177,40 @@ def _writing(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        codes = {
-            int(code) for code in re.findall(r"\[Errno (\d+)\]", f"{error!r} {error}")
-        } & _WRITE_ERRORS
+        # A worker's error arrives as text.
+        numbers = re.findall(r"\[Errno (\d+)\]", f"{error!r} {error}")
+        codes = set(map(int, numbers)) & _WRITE_ERRORS
         if not codes:
             raise
         reason = " and ".join(map(os.strerror, sorted(codes)))
         raise UserError(
-            f"output.dataset_dir: cannot write {dataset_dir}: {reason}; nothing is published. Expected room for the dataset and as much again "
-            "for the work on it"
+            f"output.dataset_dir: cannot write {dataset_dir}: {reason}; nothing is published. "
+            "Expected space for the dataset and about three times as much for the work on it"
         ) from None
     finally:
         beam_logger.setLevel(level)
 
 
-def _is_there(
+def _is_complete(
     dataset_dir: Path, config: Config, input_hash: str, *, overwrite: bool, force: bool
 ) -> bool:
-    """Whether the same dataset stands there already and need not be made again."""
+    """Whether the same dataset is there already and need not be made again.
+
+    Raises:
+      UserError: another dataset is there, or a directory that is not a dataset.
+    """
     if not dataset_dir.exists():
         return False
     if not (dataset_dir / manifests.MANIFEST).exists():
-        # Not even --overwrite replaces what no run of ours has written.
+        # Not even --overwrite replaces a directory that this command has not written.
         if not dataset_dir.is_dir() or any(dataset_dir.iterdir()):
             raise UserError(
-                f"output.dataset_dir: {dataset_dir} is there and is no dataset; expected a new or empty directory"
+                f"output.dataset_dir: {dataset_dir} exists and is not a dataset; "
+                "expected a new or empty directory"
             )
         return False
     try:
-        manifest = manifests.load(dataset_dir)
-        manifests.check_same_dataset(manifest, config.dataset_config(), dataset_dir)
-        if manifest.input_hash != input_hash:
-            raise UserError(
-                f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again"
-            )
-        spec = resolve(config.text)
-        if spec.subwords == "train":
-            spec = spec.model_copy(
-                update={"subwords": manifest.analyzer.subwords}
-            )  # the config and the input decide what is learned
-        if manifest.analyzer != spec:
-            files = [
-                file
-                for file in (config.text.stop_words, config.text.subwords)
-                if isinstance(file, str) and file != "train"
-            ]
-            raise UserError(
-                f"the dataset {dataset_dir} was made with other words in {' or '.join(files)}; --overwrite makes it again"
-            )
+        _check_same(dataset_dir, config, input_hash)
     except UserError:
         if overwrite:
             return False
@@ -192,39 +218,79 @@ def _is_there(
     return not force
 
 
-def _check(results: finish.Results, config: Config, *, num_parts: int, rejects: Path) -> None:
-    """Raises unless every document read is accounted for and few enough are rejected."""
-    counts = results.counts
-    if results.parts != tuple(range(num_parts)) or counts.unaccounted() or results.uncounted_names:
-        raise RuntimeError(
-            f"the runner lost or repeated data, so nothing is published: {len(results.parts)} of {num_parts} parts were read, of "
-            f"{counts.read:,} documents {counts.unaccounted():,} are neither written nor duplicates nor rejects, and "
-            f"{results.uncounted_names:,} labels and tokens of documents were not counted"
+def _check_same(dataset_dir: Path, config: Config, input_hash: str) -> None:
+    """Raises UserError unless the config and the input would give the dataset that is there."""
+    manifest = manifests.load(dataset_dir)
+    manifests.check_same_dataset(manifest, config.dataset_config(), dataset_dir)
+    if manifest.input_hash != input_hash:
+        raise UserError(
+            f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again"
         )
+    spec = resolve(config.text)
+    if spec.subwords == "train":  # the config and the input decide what is learned
+        spec = spec.model_copy(update={"subwords": manifest.analyzer.subwords})
+    if manifest.analyzer != spec:
+        files = [
+            file
+            for file in (config.text.stop_words, config.text.subwords)
+            if isinstance(file, str) and file != "train"
+        ]
+        raise UserError(
+            f"the dataset {dataset_dir} was made with other words in {' or '.join(files)}; "
+            "--overwrite makes it again"
+        )
+
+
+def _check_complete(results: finish.Results, *, num_parts: int) -> None:
+    """Raises RuntimeError unless every part, document, label and token is accounted for."""
+    counts = results.counts
+    problems = []
+    if results.parts != tuple(range(num_parts)):
+        problems.append(f"received {len(results.parts)} parts of the input, expected {num_parts}")
+    if counts.unaccounted():
+        problems.append(
+            f"of {counts.read:,} documents {counts.unaccounted():,} are neither written nor "
+            "duplicates nor rejected nor dropped"
+        )
+    for kind, number in results.missing.items():
+        change = "lost" if number > 0 else "too many"
+        problems.append(f"{abs(number):,} {kind} {change}")
+    if problems:
+        raise RuntimeError(
+            "the runner lost or repeated data, so nothing is published: " + "; ".join(problems)
+        )
+
+
+def _check_usable(results: finish.Results, config: Config, *, rejects: Path) -> None:
+    """Raises UserError if too much is rejected, or nothing is left to train with."""
+    counts = results.counts
     rejected = sum(counts.rejected.values())
     if not counts.read:
         raise UserError("the input holds no documents; expected at least one")
     if counts.rejected.get(UNREADABLE):
         raise UserError(
-            f"{counts.rejected[UNREADABLE]:,} input files cannot be read to their end, such as {_example(rejects, UNREADABLE)}"
+            f"{counts.rejected[UNREADABLE]:,} input files cannot be read to their end, "
+            f"such as {_example(rejects, UNREADABLE)}"
         )
     if rejected > config.data.max_reject_fraction * counts.read:
-        limit = f"more than data.max_reject_fraction = {config.data.max_reject_fraction:g} allows"
         reasons = [
             f"  {count:,} x {reason}, such as {_example(rejects, reason)}"
             for reason, count in counts.rejected.items()
         ]
         raise UserError(
-            f"{rejected:,} of {counts.read:,} documents are rejected, {limit}:\n"
+            f"{rejected:,} of {counts.read:,} documents are rejected, more than "
+            f"data.max_reject_fraction = {config.data.max_reject_fraction:g} allows:\n"
             + "\n".join(reasons)
         )
     if not results.num_labels:
         raise UserError(
-            f"none of {counts.read - rejected:,} documents has a label that is kept; look at labels.min_count and at the label field of `data`"
+            f"none of {counts.read - rejected:,} documents has a label that is kept; "
+            "check labels.min_count and the label field of `data`"
         )
     if not results.splits["train"].examples:
         raise UserError(
-            f"the train split is empty: {counts.written:,} documents are too few for `splits`, or none is for training"
+            f"the train split is empty: {counts.written:,} documents are too few for `splits`, or "
+            "none of them is for training"
         )
 
 
@@ -251,6 +317,10 @@ def _manifest(
         has_weights=results.has_weights,
     )
     has_ngrams = config.vocabulary.ngrams > 1
+
+    def info(file: str, exists: bool = True) -> manifests.FileInfo | None:
+        return manifests.file_info(staged, file) if exists else None
+
     dataset_config = config.dataset_config()
     return Manifest(
         format_version=manifests.FORMAT_VERSION,
@@ -263,37 +333,32 @@ def _manifest(
         metadata_fields=config.data.record_spec.metadata_fields,
         splits=results.splits,
         counts=results.counts,
-        labels=manifests.file_info(staged, manifests.LABELS),
+        labels=info(manifests.LABELS),
         num_labels=results.num_labels,
         label_counts=results.label_counts,
-        vocabulary=manifests.file_info(staged, manifests.VOCABULARY),
-        document_counts=manifests.file_info(staged, manifests.DOCUMENT_COUNTS),
+        vocabulary=info(manifests.VOCABULARY),
+        document_counts=info(manifests.DOCUMENT_COUNTS),
         vocabulary_size=results.vocabulary_size,
-        rejects=manifests.file_info(staged, manifests.REJECTS),
-        term_counts=manifests.file_info(staged, manifests.TERM_COUNTS),
-        ngrams=manifests.file_info(staged, manifests.NGRAMS) if has_ngrams else None,
-        ngram_document_counts=manifests.file_info(staged, manifests.NGRAM_DOCUMENT_COUNTS)
-        if has_ngrams
-        else None,
-        statistics=manifests.file_info(staged, manifests.STATISTICS),
-        tfds=tuple(manifests.file_info(staged, file) for file in metadata),
+        rejects=info(manifests.REJECTS),
+        term_counts=info(manifests.TERM_COUNTS),
+        ngrams=info(manifests.NGRAMS, has_ngrams),
+        ngram_document_counts=info(manifests.NGRAM_DOCUMENT_COUNTS, has_ngrams),
+        statistics=info(manifests.STATISTICS),
+        tfds=tuple(map(info, metadata)),
     )
 
 
 def summary(manifest: Manifest) -> str:
     """What the dataset holds, in a few lines."""
-    counts = manifest.counts
+    counts, labels = manifest.counts, manifest.label_counts
+    dropped = f"{counts.near_duplicates:,} near-duplicates dropped, "
     lines = [
-        f"read {counts.read:,} documents: {counts.written:,} written, {counts.duplicates:,} duplicates merged, "
-        + (
-            f"{counts.near_duplicates:,} near-duplicates dropped, "
-            if counts.near_duplicates
-            else ""
-        )
-        + f"{sum(counts.rejected.values()):,} rejected, {counts.dropped_without_labels:,} dropped without labels"
+        f"read {counts.read:,} documents: {counts.written:,} written, "
+        f"{counts.duplicates:,} duplicates merged, {dropped if counts.near_duplicates else ''}"
+        f"{sum(counts.rejected.values()):,} rejected, "
+        f"{counts.dropped_without_labels:,} dropped without labels"
     ]
     lines += [f"  rejected {count:,} x {reason}" for reason, count in counts.rejected.items()]
-    labels = manifest.label_counts
     left_out = {
         "renamed by alias": labels.aliased,
         "dropped by labels.deny": labels.denied,
@@ -305,9 +370,10 @@ def summary(manifest: Manifest) -> str:
         f"{name} {split.examples:,} in {len(split.shards)} shards"
         for name, split in manifest.splits.items()
     )
-    pieces = manifest.analyzer.subwords
-    of_pieces = "" if pieces is None else f" of {len(pieces):,} pieces"
+    subwords = manifest.analyzer.subwords
+    of_subwords = "" if subwords is None else f" of {len(subwords):,} subwords"
     lines.append(
-        f"{splits}; {manifest.num_labels:,} labels, {manifest.vocabulary_size:,} tokens{of_pieces}"
+        f"{splits}; {manifest.num_labels:,} labels, "
+        f"{manifest.vocabulary_size:,} tokens{of_subwords}"
     )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Cleaning label names: one spelling a label, and only the labels that are wanted."""
+"""Cleaning label names: one spelling per label, and only the labels that are wanted."""
 
 import dataclasses
 from pathlib import Path
@@ -16,14 +16,14 @@ _CHANGES = tuple(LabelChanges.model_fields)
 
 
 def resolve(config: LabelsConfig) -> LabelsConfig:
-    """The config with the labels of its allow-list file written out, so that workers need no file.
+    """The config with the labels of its allow-list file in it, so that workers need no file.
 
     Raises:
-      UserError: the file cannot be read, or holds no label.
+      UserError: the file cannot be read or holds no label.
     """
     if not isinstance(config.allow, str):
         return config
-    expected = "expected a list, or a UTF-8 file with one label a line"
+    expected = "expected a list, or a UTF-8 file with one label per line"
     try:
         lines = Path(config.allow).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -37,7 +37,7 @@ def resolve(config: LabelsConfig) -> LabelsConfig:
 
 
 def files_of(config: LabelsConfig) -> list[InputFile]:
-    """The allow-list file, where there is one: what is in it decides the dataset, as the documents do."""
+    """The allow-list file, if there is one: like the documents, its content decides the dataset."""
     if not isinstance(config.allow, str):
         return []
     path = Path(config.allow)
@@ -48,15 +48,16 @@ def files_of(config: LabelsConfig) -> list[InputFile]:
 class LabelRules:
     """The rules of a resolved config, in their order: case folding, aliases, deny-list, allow-list.
 
-    Where case is folded, the names that the config gives are folded too.
+    If case is folded, the names in the config are folded too.
     """
 
     config: LabelsConfig
 
     def clean(self, labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, LabelChanges]:
-        """Lists of names, one a document -> the same lists cleaned, and how many occurrences each rule changed or dropped.
+        """Lists of names, one per document -> the same lists cleaned, and the number of occurrences
+        that each rule changed or dropped.
 
-        A name may stand in a list twice afterwards.
+        A name may be in a list twice afterwards.
         """
         config = self.config
         if not (config.fold_case or config.aliases or config.deny or config.allow is not None):
@@ -75,7 +76,9 @@ class LabelRules:
         return pa.chunked_array([lists]), LabelChanges(**counts)
 
     def _clean_names(self, names: list[str]) -> tuple[list[str | None], dict[str, list[int]]]:
-        """Each name cleaned, None where it is dropped; and the places of the names that each rule touched."""
+        """Each name cleaned, or None if it is dropped; and the indices of the names that each rule
+        changed or dropped.
+        """
         config = self.config
 
         def fold(name: str) -> str:
@@ -86,18 +89,18 @@ class LabelRules:
         allow = None if config.allow is None else set(map(fold, config.allow))
         cleaned: list[str | None] = []
         changed: dict[str, list[int]] = {change: [] for change in _CHANGES}
-        for place, received in enumerate(names):
+        for index, received in enumerate(names):
             name = fold(received)
             if name != received:
-                changed["case_folded"].append(place)
+                changed["case_folded"].append(index)
             if name in aliases:
                 name = aliases[name]
-                changed["aliased"].append(place)
+                changed["aliased"].append(index)
             if name in deny:
-                changed["denied"].append(place)
+                changed["denied"].append(index)
                 cleaned.append(None)
             elif allow is not None and name not in allow:
-                changed["not_allowed"].append(place)
+                changed["not_allowed"].append(index)
                 cleaned.append(None)
             else:
                 cleaned.append(name)

@@ -1,4 +1,4 @@
-"""Duplicates: documents with equal analyzed text become one, with the labels of all."""
+"""Duplicates: documents with equal analyzed texts become one, with the labels of all."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -7,21 +7,66 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs.contract.dataset_config import SplitsConfig, TimeFractionSplits
-from beam_jobs.preprocessing.buckets import DOCUMENTS, Bucket, split_keys, write_table
+from beam_jobs.contract.dataset_config import LabelsConfig, SplitsConfig
+from beam_jobs.preprocessing.buckets import (
+    DOCUMENTS,
+    MERGED,
+    Bucket,
+    bucket_path,
+    order_keys,
+    replace_column,
+    split_keys,
+    write_table,
+)
 from beam_jobs.preprocessing.labels import LabelRules
 from beam_jobs.preprocessing.splits import assign
-from beam_jobs.runtime.spill import Segment, read_segments
+from beam_jobs.runtime.spill import Segment, SpillByKey, read_segments
+from beam_jobs.runtime.step_times import TimedDoFn
+
+MERGED_BUCKETS = "merged"  # the stage's name in `bucket_path`
+
+
+@dataclasses.dataclass
+class MergeIntoBuckets(beam.PTransform):
+    """Tables of DOCUMENTS -> buckets of MERGED.
+
+    Attributes:
+      directory: for spill files and the buckets.
+      bucket_bits: there are 2**bucket_bits buckets.
+      splits: how documents are split.
+      labels: how label names are cleaned.
+    """
+
+    directory: str
+    bucket_bits: int
+    splits: SplitsConfig
+    labels: LabelsConfig
+
+    def expand(self, documents):
+        merge = MergeDuplicates(self.directory, self.splits, LabelRules(self.labels))
+        return (
+            documents
+            | "Bucket" >> beam.Map(with_bucket, bits=self.bucket_bits)
+            | "SpillDocuments" >> beam.ParDo(TimedDoFn("spill", SpillByKey(self.directory)))
+            | "GroupBucket" >> beam.GroupByKey()
+            | "MergeDuplicates" >> beam.ParDo(TimedDoFn("merge", merge))
+        )
+
+
+def with_bucket(documents: pa.Table, bits: int) -> pa.Table:
+    """DOCUMENTS with the bucket's index, of 2**bits, as `key`; it grows with the digest."""
+    buckets = (order_keys(documents["digest"]) >> np.uint64(32)).astype(np.int64) >> (32 - bits)
+    return documents.append_column("key", pa.array(buckets))
 
 
 @dataclasses.dataclass
 class MergeDuplicates(beam.DoFn):
-    """(bucket, segments of DOCUMENTS) -> Bucket.
+    """(bucket's index, segments of DOCUMENTS) -> Bucket of MERGED.
 
-    Of equal documents the one with the smallest id stays, with the labels of all, the largest weight and the last split given:
-    a test split stays whole, and what is in it is in no other split.
+    Of equal documents the one with the smallest id stays, with the labels of all, the largest
+    weight, the latest time, and the last split that a source gives: a test split stays complete,
+    and no other split holds any of its documents.
     """
 
     directory: str
@@ -32,22 +77,15 @@ class MergeDuplicates(beam.DoFn):
         index, segments = element
         received = read_segments(segments, DOCUMENTS)
         labels, label_changes = self.labels.clean(received["labels"])
-        table = merge(
-            received.set_column(
-                received.column_names.index("labels"), DOCUMENTS.field("labels"), labels
-            )
-        )
-        splits = assign(split_keys(table["digest"]), table["given"].to_numpy(), self.splits)
-        table = table.append_column("split", pa.array(splits))
-        if not isinstance(self.splits, TimeFractionSplits):
-            table = table.drop_columns("given")
-        path = FileSystems.join(self.directory, f"bucket-{index:05d}.arrow")
-        write_table(path, table)
+        table = merge(replace_column(received, "labels", labels))
+        split = assign(split_keys(table["digest"]), table["source_split"], self.splits)
+        path = bucket_path(self.directory, MERGED_BUCKETS, index)
+        write_table(path, table.append_column("split", split).select(MERGED.names))
         yield Bucket(index, path, table.num_rows, received.num_rows - table.num_rows, label_changes)
 
 
 def merge(table: pa.Table) -> pa.Table:
-    """Documents in any order -> one a digest, sorted by digest; a document's labels are sorted and each there once."""
+    """DOCUMENTS in any order -> one per digest, in order of digests; labels sorted and distinct."""
     order = pc.sort_indices(table, sort_keys=[("digest", "ascending"), ("id", "ascending")])
     table = table.take(order).combine_chunks()
     digests = np.array(table["digest"].to_pylist(), dtype=object)
@@ -55,19 +93,21 @@ def merge(table: pa.Table) -> pa.Table:
     is_first[1:] = digests[1:] != digests[:-1]
     group = np.cumsum(is_first) - 1
     merged = table.filter(pa.array(is_first))
-    for name in ("weight", "given"):
-        values = merged[name].to_numpy().copy()
-        np.maximum.at(values, group, table[name].to_numpy())
-        merged = merged.set_column(merged.column_names.index(name), name, pa.array(values))
-    return merged.set_column(
-        merged.column_names.index("labels"),
-        "labels",
-        merge_labels(table["labels"], group, merged.num_rows),
+    maximal = ("weight", "source_split", "time_us")
+    # Without threads the groups come out in the order in which they come in.
+    maxima = (
+        table.select(maximal)
+        .append_column("group", pa.array(group))
+        .group_by("group", use_threads=False)
+        .aggregate([(name, "max") for name in maximal])
     )
+    for name in maximal:
+        merged = replace_column(merged, name, maxima[f"{name}_max"])
+    return replace_column(merged, "labels", _merge_labels(table["labels"], group, merged.num_rows))
 
 
-def merge_labels(labels: pa.ChunkedArray, group: np.ndarray, num_groups: int) -> pa.Array:
-    """Lists of names and the group of each -> the names of each group, sorted and each once."""
+def _merge_labels(labels: pa.ChunkedArray, group: np.ndarray, num_groups: int) -> pa.Array:
+    """Lists of names and the group of each list -> the names of each group, sorted and distinct."""
     names = pc.list_flatten(labels)
     codes = names.combine_chunks().dictionary_encode()
     dictionary = codes.dictionary

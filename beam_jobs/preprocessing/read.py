@@ -1,4 +1,4 @@
-"""Reading in parallel: parts of the input -> batches of documents, rejects and the number of rows read."""
+"""Reading in parallel: parts of the input -> batches of documents and of rejects."""
 
 import dataclasses
 import itertools
@@ -13,6 +13,8 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_jobs.contract.atomic import write_atomically
+from beam_jobs.runtime import document_counters
+from beam_jobs.runtime.step_times import TimedDoFn
 from beam_jobs.sources.batches import REJECTS_TAG, batches, is_full, num_characters
 from beam_jobs.sources.custom import TransformSource
 from beam_jobs.sources.documents import Document, Reject
@@ -20,15 +22,49 @@ from beam_jobs.sources.input_files import InputFile
 from beam_jobs.sources.registry import Reader
 
 READ_TAG = "read"
+_FINISHED = ".json"  # the suffix of the files of finished parts
+
+
+@dataclasses.dataclass
+class ReadDocuments(beam.PTransform):
+    """The input -> list[Document]; list[Reject]; and (part's number or None, rows).
+
+    Attributes:
+      reader: the source.
+      parts: lists of input files, the units of parallel reading; a transform has none.
+      progress_dir: see `ReadPart`.
+    """
+
+    reader: Reader | TransformSource
+    parts: Sequence[Sequence[InputFile]]
+    progress_dir: str | None
+
+    def expand(self, pipeline):
+        if isinstance(self.reader, TransformSource):
+            rows = pipeline | "Source" >> self.reader.transform
+            read_rows = BatchDocuments(self.reader)
+        else:
+            rows = (
+                pipeline
+                | "Parts" >> beam.Create(list(enumerate(self.parts)))
+                | "SpreadParts" >> beam.Reshuffle()
+            )  # (number, files)
+            read_rows = ReadPart(self.reader, self.progress_dir)
+        read = rows | "ReadRows" >> beam.ParDo(TimedDoFn("read", read_rows)).with_outputs(
+            REJECTS_TAG, READ_TAG, main="documents"
+        )
+        return read.documents, read[REJECTS_TAG], read[READ_TAG]
 
 
 @dataclasses.dataclass
 class ReadPart(beam.DoFn):
-    """(part number, files) -> list[Document]; tagged `rejects`, list[Reject]; tagged `read`, (part number, rows).
+    """(part's number, files) -> list[Document].
+
+    Tagged `rejects`: list[Reject]; tagged `read`: (part's number, rows).
 
     Attributes:
       reader: the source.
-      progress_dir: a local directory where a small file tells of each part that is done; None: no such files.
+      progress_dir: a local directory where each finished part leaves a file; None: none does.
     """
 
     reader: Reader
@@ -36,22 +72,28 @@ class ReadPart(beam.DoFn):
 
     def process(self, part: tuple[int, Sequence[InputFile]]) -> Iterator[list[Document]]:
         number, files = part
-        rows = rejected = 0
+        read = rejected = 0
         for batch in batches(itertools.chain.from_iterable(map(self.reader.read, files))):
-            rows, rejected = (
-                rows + len(batch),
-                rejected + sum(isinstance(row, Reject) for row in batch),
-            )
-            yield from _sorted_out(batch)
-        yield beam.pvalue.TaggedOutput(READ_TAG, (number, rows))
+            read += len(batch)
+            rejected += sum(isinstance(row, Reject) for row in batch)
+            yield from _documents_and_rejects(batch)
+        yield _read(number, read)
         if self.progress_dir:
-            path = Path(self.progress_dir, f"part-{number:06d}.json")
-            write_atomically(path, json.dumps({"read": rows, "rejected": rejected}))
+            path = Path(self.progress_dir, f"part-{number:06d}{_FINISHED}")
+            write_atomically(path, json.dumps({"read": read, "rejected": rejected}))
+
+
+def finished_parts(progress_dir: Path) -> Iterator[Path]:
+    """The files of finished parts: JSON with the numbers of rows `read` and `rejected`."""
+    return progress_dir.glob(f"part-*{_FINISHED}")
 
 
 @dataclasses.dataclass
 class BatchDocuments(beam.DoFn):
-    """What a source's transform yields -> list[Document]; tagged `rejects`, list[Reject]; tagged `read`, (None, rows)."""
+    """What a source's transform yields -> list[Document].
+
+    Tagged `rejects`: list[Reject]; tagged `read`: (None, rows).
+    """
 
     source: TransformSource
 
@@ -68,20 +110,28 @@ class BatchDocuments(beam.DoFn):
 
     def finish_bundle(self):
         for output in self._batch():
-            is_tagged = isinstance(output, beam.pvalue.TaggedOutput)
-            value = WindowedValue(
-                output.value if is_tagged else output, MIN_TIMESTAMP, [GlobalWindow()]
-            )
-            yield beam.pvalue.TaggedOutput(output.tag, value) if is_tagged else value
+            if isinstance(output, beam.pvalue.TaggedOutput):
+                yield beam.pvalue.TaggedOutput(output.tag, _windowed(output.value))
+            else:
+                yield _windowed(output)
 
     def _batch(self) -> Iterator[list[Document]]:
         if self._rows:
-            yield from _sorted_out(self._rows)
-            yield beam.pvalue.TaggedOutput(READ_TAG, (None, len(self._rows)))
+            yield from _documents_and_rejects(self._rows)
+            yield _read(None, len(self._rows))
         self.start_bundle()
 
 
-def _sorted_out(batch: Sequence[Document | Reject]) -> Iterator[list[Document]]:
+def _windowed(value: Any) -> WindowedValue:
+    return WindowedValue(value, MIN_TIMESTAMP, [GlobalWindow()])
+
+
+def _read(part: int | None, rows: int) -> beam.pvalue.TaggedOutput:
+    document_counters.increment(read=rows)
+    return beam.pvalue.TaggedOutput(READ_TAG, (part, rows))
+
+
+def _documents_and_rejects(batch: Sequence[Document | Reject]) -> Iterator[list[Document]]:
     documents = [row for row in batch if isinstance(row, Document)]
     rejects = [row for row in batch if isinstance(row, Reject)]
     if documents:

@@ -1,4 +1,4 @@
-"""Rejects: sorted and written as one file."""
+"""Rejects are sorted and written to one file."""
 
 import contextlib
 import dataclasses
@@ -7,17 +7,18 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 
+import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.manifest import REJECTS
-from beam_jobs.runtime.spill import Segment, read_segments
+from beam_jobs.runtime import document_counters
+from beam_jobs.runtime.spill import Segment, SpillByKey, read_segments
 from beam_jobs.sources.documents import Reject
 
-_REJECT_PARTITIONS = 256  # each is sorted in memory
-
-_WRITTEN_TOGETHER = 64  # rejects, of up to 64 KiB each
+_PARTITIONS = 256  # each is sorted in memory
+_WRITE_BATCH = 64  # rejects, of up to 64 KiB each
 
 REJECT_ROWS = pa.schema(
     [
@@ -27,15 +28,52 @@ REJECT_ROWS = pa.schema(
 )
 
 
+@dataclasses.dataclass
+class CollectRejects(beam.PTransform):
+    """PCollections of list[Reject] -> rejects by reason: one dict, or none if nothing is rejected.
+
+    Attributes:
+      work_dir: for spill files and sorted parts.
+      dataset_dir: where the rejects file is written.
+    """
+
+    work_dir: str
+    dataset_dir: str
+
+    def expand(self, rejects):
+        # Spilled before they are flattened: the local runner holds what it flattens in memory.
+        spilled = [
+            batches
+            | f"RejectTable{i}" >> beam.Map(_counted_table)
+            | f"SpillRejects{i}" >> beam.ParDo(SpillByKey(self.work_dir))
+            for i, batches in enumerate(rejects)
+        ]
+        return (
+            spilled
+            | "AllRejects" >> beam.Flatten()
+            | "GroupRejects" >> beam.GroupByKey()
+            | "SortRejects"
+            >> beam.Map(lambda element: (None, sort_rejects(*element, self.work_dir)))
+            | "GroupSortedRejects" >> beam.GroupByKey()
+            | "WriteRejects"
+            >> beam.Map(lambda element: write_rejects(element[1], self.dataset_dir))
+        )
+
+
+def _counted_table(rejects: Sequence[Reject]) -> pa.Table:
+    document_counters.increment(rejected=len(rejects))
+    return reject_table(rejects)
+
+
 def reject_table(rejects: Sequence[Reject]) -> pa.Table:
-    """Rejects in columns, with a partition of them as `key`: they may be as many as the documents."""
+    """REJECT_ROWS with a partition as `key`: there may be as many rejects as documents."""
     clean = [
         {key: _writable(value) for key, value in dataclasses.asdict(reject).items()}
         for reject in rejects
     ]
     # CRC-32 is the same in every process, which Python's hash() is not.
     keys = [
-        zlib.crc32(f"{reject['source']}\0{reject['row']}".encode()) % _REJECT_PARTITIONS
+        zlib.crc32(f"{reject['source']}\0{reject['row']}".encode()) % _PARTITIONS
         for reject in clean
     ]
     return pa.Table.from_pylist(clean, schema=REJECT_ROWS).append_column(
@@ -45,7 +83,9 @@ def reject_table(rejects: Sequence[Reject]) -> pa.Table:
 
 @dataclasses.dataclass(frozen=True)
 class SortedRejects:
-    """A file of rejects, a line each, sorted as the whole rejects file is; and how many there are of each reason."""
+    """A file of rejects, one per line, in the order of the whole rejects file, and their number by
+    reason.
+    """
 
     path: str
     counts: dict[str, int]
@@ -58,7 +98,7 @@ def sort_rejects(partition: int, segments: Iterable[Segment], directory: str) ->
     )
     path = FileSystems.join(directory, f"rejects-{partition:03d}.jsonl")
     with FileSystems.create(path) as stream:
-        for batch in table.to_batches(max_chunksize=_WRITTEN_TOGETHER):
+        for batch in table.to_batches(max_chunksize=_WRITE_BATCH):
             stream.write(
                 b"".join(
                     json.dumps(reject, ensure_ascii=False).encode() + b"\n"
@@ -70,7 +110,9 @@ def sort_rejects(partition: int, segments: Iterable[Segment], directory: str) ->
 
 
 def write_rejects(sorted_rejects: Iterable[SortedRejects], directory: str) -> dict[str, int]:
-    """Merges the partitions into the rejects file, sorted by source and row; returns the number of rejects by reason."""
+    """Merges the partitions into the rejects file, sorted by source and row; returns the number of
+    rejects by reason.
+    """
     counts: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(
@@ -89,5 +131,5 @@ def write_rejects(sorted_rejects: Iterable[SortedRejects], directory: str) -> di
 
 
 def _writable(value):
-    """A lone surrogate, which JSON can bring in, has no UTF-8."""
+    """A string without lone surrogates, which come from JSON and cannot be encoded in UTF-8."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -1,10 +1,11 @@
-"""Which split a document is in: decided by its content, by what its source says, or by its labels."""
+"""The split of a document: decided by a hash of its texts, by its source, or by its labels."""
 
 import fnmatch
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
+import pyarrow as pa
 
 from beam_jobs.contract.dataset_config import (
     ColumnSplits,
@@ -21,45 +22,49 @@ from beam_jobs.sources.documents import Document
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone(timedelta(0)))
-NOT_GIVEN = -1  # the split of a document whose source says none
 
 
 class NoSplit(ValueError):
-    """A document whose split cannot be told: what was received and what was expected."""
+    """A document that cannot be split: what was received and what was expected."""
 
 
-def given_split(document: Document, splits: SplitsConfig) -> int:
-    """The split that a document's source says, an index into SPLITS; NOT_GIVEN for a method that does not ask.
+def source_split(document: Document, splits: SplitsConfig) -> int | None:
+    """The split that a document's source puts it in, an index into SPLITS.
 
-    Where fractions are split by time it is the document's time, in microseconds since 1970.
+    None where the source does not decide it: by hash, stratified or by fractions of the time.
 
     Raises:
-      NoSplit: it says none.
+      NoSplit: the source names no split, or another one.
     """
     if isinstance(splits, ColumnSplits):
-        name = document.split
         for index, split in enumerate(SPLITS):
-            if name in getattr(splits, split):
+            if document.split in getattr(splits, split):
                 return index
-        raise NoSplit(
-            f"received the split {name!r}, expected one of {[*splits.train, *splits.validation, *splits.test]}"
-        )
+        names = [*splits.train, *splits.validation, *splits.test]
+        raise NoSplit(f"received the split {document.split!r}, expected one of {names}")
     if isinstance(splits, FileSplits):
         for index in (TEST, VALIDATION):
-            if any(
-                fnmatch.fnmatchcase(document.source, pattern)
-                for pattern in getattr(splits, SPLITS[index])
-            ):
+            patterns = getattr(splits, SPLITS[index])
+            if any(fnmatch.fnmatchcase(document.source, pattern) for pattern in patterns):
                 return index
         return TRAIN
-    if isinstance(splits, TimeFractionSplits):
-        return (_time(document) - _EPOCH) // timedelta(microseconds=1)
     if isinstance(splits, TimeSplits):
         time = _time(document)
-        return int(time >= parse_time(splits.validation_from)) + int(
-            time >= parse_time(splits.test_from)
-        )
-    return NOT_GIVEN
+        is_past_train = time >= parse_time(splits.validation_from)
+        is_past_validation = time >= parse_time(splits.test_from)
+        return int(is_past_train) + int(is_past_validation)
+    return None
+
+
+def time_us(document: Document, splits: SplitsConfig) -> int | None:
+    """A document's time in microseconds since 1970; None where the split does not need it.
+
+    Raises:
+      NoSplit: the split needs it, and it is missing or no time.
+    """
+    if not isinstance(splits, TimeFractionSplits):
+        return None
+    return (_time(document) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _time(document: Document) -> datetime:
@@ -67,29 +72,30 @@ def _time(document: Document) -> datetime:
         return parse_time(document.time)
     except (AttributeError, TypeError, ValueError):
         raise NoSplit(
-            f"received the time {document.time!r}, expected ISO 8601, such as 2024-01-31 or 2024-01-31T12:00:00Z"
+            f"received the time {document.time!r}, expected ISO 8601, such as 2024-01-31 or "
+            "2024-01-31T12:00:00Z"
         ) from None
 
 
-def assign(split_keys: np.ndarray, given: np.ndarray, splits: SplitsConfig) -> np.ndarray:
+def assign(
+    split_keys: np.ndarray, source_splits: pa.ChunkedArray, splits: SplitsConfig
+) -> pa.Array | pa.ChunkedArray:
     """The split of each document, as far as it depends on that document alone.
 
     Args:
       split_keys: uint64 [documents], uniformly distributed.
-      given: int64 [documents], from `given_split`.
+      source_splits: int8 [documents], from `source_split`.
       splits: the config.
 
     Returns:
-      int8 [documents]: an index into SPLITS; NOT_GIVEN where the labels or times of other documents decide.
+      int8 [documents]: an index into SPLITS; null where labels or times of other documents decide.
     """
     # The upper 53 bits are exact as a float64 in [0, 1).
     uniform = (split_keys >> np.uint64(11)).astype(np.float64) / float(1 << 53)
     if isinstance(splits, HashSplits):
         bounds = np.cumsum([getattr(splits, name) for name in SPLITS])[:-1]
-        return np.searchsorted(bounds, uniform, side="right").astype(np.int8)
-    if isinstance(splits, TimeFractionSplits):
-        return np.full(len(given), NOT_GIVEN, np.int8)
-    return np.asarray(given, np.int8)
+        return pa.array(np.searchsorted(bounds, uniform, side="right").astype(np.int8))
+    return source_splits
 
 
 def stratify(
@@ -98,26 +104,30 @@ def stratify(
     frequencies: np.ndarray,
     splits: StratifiedSplits,
 ) -> np.ndarray:
-    """Splits documents so that every label is in every split in proportion: rare labels first, one pass, linear in documents.
+    """Splits documents so that every split has its share of every label, in one linear pass.
 
-    After the iterative stratification of Sechidis et al. (2011), https://doi.org/10.1007/978-3-642-23808-6_10: a document goes
-    where its rarest label is missing most, ties where the next one is, and at last where documents are. Theirs looks for the
-    rarest label again after each label; here the order is fixed by the labels' frequencies, which lets documents be partitioned.
+    After the iterative stratification of Sechidis et al. (2011),
+    https://doi.org/10.1007/978-3-642-23808-6_10: documents with rare labels come first. A document
+    is put in the split that lacks its rarest label most; ties are broken by its next rarest label,
+    and finally by the number of documents that a split lacks. The paper looks for the rarest label
+    anew after each label; here the order is fixed by the labels' frequencies, so that documents can
+    be partitioned.
 
     Args:
-      labels: [documents] label ids, each once a document, in any order.
-      split_keys: uint64 [documents], different: the order among documents with the same rarest label.
-      frequencies: int64 [labels], documents with each label in the whole dataset; decides what is rare.
+      labels: [documents] distinct label ids of each document, in any order.
+      split_keys: uint64 [documents], distinct: the order of documents with the same rarest label.
+      frequencies: int64 [labels], documents with each label in the whole dataset; decides what is
+        rare.
       splits: the fractions.
 
     Returns:
-      int8 [documents]: an index into SPLITS; depends on no order of the documents.
+      int8 [documents]: an index into SPLITS; does not depend on the order of the documents.
     """
     fractions = [getattr(splits, name) for name in SPLITS]
     indices = [i for i, fraction in enumerate(fractions) if fraction]
     ranks = np.empty(len(frequencies), np.int64)
     ranks[np.argsort(frequencies, kind="stable")] = np.arange(len(frequencies))
-    # From here on a label is named by its rank.
+    # From here on a label is referred to by its rank, rarest first.
     ranked = [sorted(ranks[np.asarray(row, np.int64)].tolist()) for row in labels]
     counts: dict[int, int] = {}
     for row in ranked:

@@ -1,4 +1,6 @@
-"""`features.json` and `dataset_info.json`: what `tfds.builder_from_directory` of TensorFlow Datasets 4.9 reads."""
+"""`features.json` and `dataset_info.json`, which TensorFlow Datasets 4.9 reads
+(`tfds.builder_from_directory`).
+"""
 
 import json
 from collections.abc import Mapping
@@ -25,8 +27,8 @@ def write_metadata(
 ) -> list[str]:
     """Writes both files and returns their names.
 
-    TensorFlow Datasets knows no default of a feature, so the weight is told of only where every record holds it. It knows no
-    compressed TFRecords either: for such shards nothing is written.
+    TensorFlow Datasets has no defaults of features, so the weight is listed only if every record
+    holds it. Nor does it read compressed TFRecords: for such shards nothing is written.
     """
     if any(shard.file.endswith(".gz") for split in splits.values() for shard in split.shards):
         return []

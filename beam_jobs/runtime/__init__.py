@@ -1,1 +1,1 @@
-"""What any of our Beam jobs needs to run: runners, workers, progress, spilled data, row accounting."""
+"""What any of our Beam jobs needs to run: runners, workers, progress, spilled data, accounting."""

@@ -1,4 +1,4 @@
-"""Which Beam runner a job runs on: the local one by default, in the mode that suits the input's size."""
+"""The Beam runner of a job: by default the local one, in a mode that suits the input's size."""
 
 import contextlib
 import os
@@ -14,9 +14,9 @@ from apache_beam.runners.runner import PipelineResult
 from beam_jobs.contract.errors import UserError
 from beam_jobs.runtime import worker_processes
 
-# Below this one process is faster: each worker process spends seconds on importing TensorFlow.
+# Below this size one process is faster: each worker process takes seconds to import TensorFlow.
 IN_MEMORY_BYTES = 32 << 20  # 32 MiB
-# Both put what a step gives to its main output into its tagged ones, and still say DONE.
+# Both put elements of a step's main output into its tagged outputs, and still report success.
 WRONG_RUNNERS = ("DaskRunner", "BundleBasedDirectRunner")
 
 
@@ -24,18 +24,19 @@ def pipeline_options(beam_arguments: Sequence[str], input_bytes: int) -> Pipelin
     """The options of a run.
 
     Args:
-      beam_arguments: what the user gave after `--`.
-      input_bytes: size of the input; decides the local runner's mode where the user did not.
+      beam_arguments: the user's arguments after `--`.
+      input_bytes: size of the input; decides the local runner's mode unless the user has.
 
     Raises:
-      UserError: the user asks for a runner or mode that is known to give wrong results.
+      UserError: the user chose a runner or mode that is known to give wrong results.
     """
     options = PipelineOptions(list(beam_arguments), save_main_session=False)
     standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
     runner = (standard.runner or "FnApiRunner").rpartition(".")[2]
     if runner in WRONG_RUNNERS:
         raise UserError(
-            f"--runner={runner}: Beam 2.77 gives wrong results on it; expected FnApiRunner, FlinkRunner or another runner"
+            f"--runner={runner}: Beam 2.77 gives wrong results on it; "
+            "expected FnApiRunner, FlinkRunner or another runner"
         )
     if runner in ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner"):
         standard.runner = "FnApiRunner"  # the others would first try to download another runner
@@ -50,19 +51,20 @@ def pipeline_options(beam_arguments: Sequence[str], input_bytes: int) -> Pipelin
             )
         if direct.direct_running_mode == "multi_threading":
             raise UserError(
-                "--direct_running_mode=multi_threading: Beam 2.77 loses elements in it; expected in_memory or multi_processing"
+                "--direct_running_mode=multi_threading: Beam 2.77 loses elements in it; "
+                "expected in_memory or multi_processing"
             )
-    # The local runner, which others may run within themselves, has a timer thread that flushes output buffers; it does so without
-    # a lock and loses elements. 0 switches it off.
+    # The local runner, which other runners may use, has a timer thread that flushes output buffers
+    # without a lock and so loses elements. 0 switches it off.
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
     return options
 
 
 def run(pipeline: beam.Pipeline) -> PipelineResult:
-    """Runs a pipeline to its end. Ctrl-C and SIGTERM end it on its runner too.
+    """Runs a pipeline to its end. Ctrl-C and SIGTERM also cancel it on its runner.
 
     Raises:
-      RuntimeError: a step or a worker has failed.
+      RuntimeError: a step or a worker failed.
       KeyboardInterrupt: Ctrl-C.
       SystemExit: SIGTERM; its status is 143.
     """
@@ -73,7 +75,7 @@ def run(pipeline: beam.Pipeline) -> PipelineResult:
             try:
                 result.wait_until_finish()
             except (KeyboardInterrupt, SystemExit):
-                with contextlib.suppress(Exception):  # the runner may have gone first
+                with contextlib.suppress(Exception):  # the runner may have ended before
                     result.cancel()
                 raise
             return result
@@ -85,7 +87,10 @@ def run(pipeline: beam.Pipeline) -> PipelineResult:
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Ends the block with KeyboardInterrupt on SIGINT and SystemExit on SIGTERM; in the main thread only, as Python has it."""
+    """Ends the block with KeyboardInterrupt on SIGINT and with SystemExit on SIGTERM.
+
+    Does so only in the main thread: Python handles signals in no other.
+    """
     received: list[int] = []
 
     def receive(number: int, _frame) -> None:
@@ -105,7 +110,7 @@ def _ended_by_signals() -> Iterator[None]:
     try:
         yield
     except Exception:
-        if received:  # Beam takes what is raised within a step for a failure of the step
+        if received:  # raised within a step, it was reported by Beam as a failure of the step
             raise _ending(received[0]) from None
         raise
     finally:
@@ -118,7 +123,7 @@ def _ending(number: int) -> BaseException:
 
 
 def is_local(options: PipelineOptions) -> bool:
-    """Whether the runner is Beam's local one, whose exceptions hold the traceback of the worker."""
+    """Whether the runner is Beam's local one; its exceptions contain the worker's traceback."""
     return options.view_as(StandardOptions).runner == "FnApiRunner"
 
 
@@ -128,4 +133,6 @@ def describe(options: PipelineOptions) -> str:
     if runner != "FnApiRunner":
         return runner
     direct = options.view_as(DirectOptions)
-    return f"{runner}, {direct.direct_running_mode}, {direct.direct_num_workers} worker{'s' * (direct.direct_num_workers != 1)}"
+    workers = direct.direct_num_workers
+    of_workers = "1 worker" if workers == 1 else f"{workers} workers"
+    return f"{runner}, {direct.direct_running_mode}, {of_workers}"

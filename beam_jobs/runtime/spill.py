@@ -1,7 +1,8 @@
-"""Bulk data between stages stands in files; only references go through the runner's shuffle.
+"""Bulk data between stages is written to files; only references pass through the runner's shuffle.
 
-Beam's local runners hold everything they group in memory, at several times its size. So a stage writes
-its rows to a file, sorted by the key that the next stage groups by, and emits a `Segment` for each key.
+Beam's local runners hold everything they group in memory, at several times its size. So a stage
+writes its rows to a file, sorted by the key that the next stage groups by, and emits a `Segment`
+for each key.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ class SpillByKey(beam.DoFn):
     """pa.Table with an int column `key` -> (key, Segment), the column dropped.
 
     Attributes:
-      directory: where spill files go; every worker must reach it.
+      directory: where spill files are written; every worker must reach it.
     """
 
     directory: str

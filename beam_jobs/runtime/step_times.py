@@ -1,4 +1,4 @@
-"""What each step of the job costs: the time spent in its code, summed over all workers."""
+"""The time spent in the code of each step of a job, summed over all workers."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -13,12 +13,12 @@ from beam_jobs.runtime import document_counters
 _NAMESPACE = "multihot.cost_us"
 
 
-class Timed(beam.DoFn):
-    """Another DoFn, with a Beam counter of the microseconds spent in it.
+class TimedDoFn(beam.DoFn):
+    """Wraps another DoFn and counts the microseconds spent in it in a Beam counter.
 
     Args:
       step: the counter's name; several DoFns may share one.
-      do_fn: the other.
+      do_fn: the other DoFn.
     """
 
     def __init__(self, step: str, do_fn: beam.DoFn):
@@ -35,9 +35,8 @@ class Timed(beam.DoFn):
     def setup(self):
         started = time.perf_counter_ns()
         self._do_fn.setup()
-        self._setup_ns = (
-            time.perf_counter_ns() - started
-        )  # counted with the first element: only bundles have metrics
+        # Counted with the first element: metrics exist only within bundles.
+        self._setup_ns = time.perf_counter_ns() - started
 
     def start_bundle(self):
         self._do_fn.start_bundle()
@@ -60,24 +59,21 @@ class Timed(beam.DoFn):
             spent += time.perf_counter_ns() - started
             if result is _END:
                 break
-            yield result  # what is done with it is another step's time
+            yield result  # the time until the next one is asked for belongs to other steps
         Metrics.counter(_NAMESPACE, self._step).inc(spent // 1000)
 
 
 _END = object()
 
 
-def report(result: PipelineResult) -> str | None:
-    """One line with the seconds of each step, the most expensive first; None where the runner keeps no counters."""
+def format_report(result: PipelineResult) -> str | None:
+    """One line with the seconds of each step, longest first; None if the runner has no counters."""
     try:
-        seconds = {
-            step: spent / 1e6
-            for step, spent in document_counters.values(result, _NAMESPACE).items()
-        }
+        microseconds = document_counters.values(result, _NAMESPACE)
     except NotImplementedError:
         return None
-    steps = ", ".join(
-        f"{step} {spent:,.1f} s"
-        for step, spent in sorted(seconds.items(), key=lambda item: -item[1])
-    )
-    return f"time in each step, all workers together: {steps}" if steps else None
+    if not microseconds:
+        return None
+    longest_first = sorted(microseconds.items(), key=lambda item: -item[1])
+    steps = ", ".join(f"{step} {spent / 1e6:,.1f} s" for step, spent in longest_first)
+    return f"time in each step, all workers together: {steps}"

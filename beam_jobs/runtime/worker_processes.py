@@ -16,20 +16,18 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
 
 POLL_SECONDS = 0.1
 
-lost: list[
-    str
-] = []  # what is to be told of the first worker process of this run that ended before the job did
+# How the first worker process of this run that ended before the job ended; empty if none has.
+lost: list[str] = []
 _running: list["WorkerProcess"] = []
 
 
-@WorkerHandler.register_environment(
-    python_urns.SUBPROCESS_SDK, bytes
-)  # in the place of Beam's own, once this module is imported
+# Replaces Beam's own handler as soon as this module is imported.
+@WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
 class WorkerProcess(GrpcWorkerHandler):
-    """One worker process. Its end, before the job's, ends all others and fails the job.
+    """One worker process. If it ends before the job, all others are ended and the job fails.
 
-    Beam's own handler waits for ever for the answer of a worker that was killed, such as for want of memory; and when the
-    job is interrupted, for workers that nobody told of it.
+    Beam's own handler waits forever for an answer from a worker that was killed, for example when
+    memory ran out; and, when the job is interrupted, for workers that do not know of it.
     """
 
     def __init__(self, _command_line, state, provision_info, grpc_server):
@@ -53,7 +51,7 @@ class WorkerProcess(GrpcWorkerHandler):
         if self._process.poll() is not None:
             self._note_loss()
         self._is_closed.set()
-        self._process.kill()  # it has nothing left to do, or nobody wants what it does
+        self._process.kill()  # it has nothing left to do, or its results are no longer wanted
         self._fail_requests("the job has ended")
         _running.remove(self)
         super().close()
@@ -63,12 +61,11 @@ class WorkerProcess(GrpcWorkerHandler):
 
     def _watch(self) -> None:
         self._process.wait()
-        while not self._is_closed.wait(
-            POLL_SECONDS
-        ):  # more than once, since a bundle may be sent to it after its end
+        # More than once, since a bundle may be sent to the process after its end.
+        while not self._is_closed.wait(POLL_SECONDS):
             self._note_loss()
             self._fail_requests(lost[0])
-            for other in list(_running):  # the job would wait for what they are at
+            for other in list(_running):  # the job would wait for their results
                 other._process.kill()
 
     def _note_loss(self) -> None:
@@ -76,7 +73,10 @@ class WorkerProcess(GrpcWorkerHandler):
             return
         status = self._process.returncode
         if status == -signal.SIGKILL:
-            how = "was killed, perhaps for want of memory: try fewer workers, such as --direct_num_workers=1"
+            how = (
+                "was killed, perhaps because memory ran out: try fewer workers, "
+                "such as --direct_num_workers=1"
+            )
         else:
             how = (
                 f"was ended by {signal.Signals(-status).name}"
@@ -86,10 +86,10 @@ class WorkerProcess(GrpcWorkerHandler):
         lost.append(f"worker process {self._process.pid} {how}")
 
     def _fail_requests(self, error: str) -> None:
-        # `ControlConnection.abort` would not do: what waits for the data of a bundle sees answers only.
+        # Not `ControlConnection.abort`: what waits for the data of a bundle notices only answers.
         for identifier, request in list(self.control_conn._futures_by_id.items()):
             request.set(beam_fn_api_pb2.InstructionResponse(instruction_id=identifier, error=error))
 
     def _read_answers(self) -> None:
-        with contextlib.suppress(grpc.RpcError):  # the end of the process ends them
+        with contextlib.suppress(grpc.RpcError):  # raised when the process ends
             self.control_conn._read()

@@ -99,7 +99,7 @@ def test_a_worker_that_is_killed_fails_the_job_and_is_named(tmp_path):
     assert process.returncode == 1, output
     assert output.splitlines()[-1].startswith(
         f"RuntimeError: worker process {worker} was killed, "
-        "perhaps for want of memory: try fewer workers"
+        "perhaps because memory ran out: try fewer workers"
     )
     assert processes_of(process.pid) == []
     assert list((tmp_path / "out/tiny").iterdir()) == []

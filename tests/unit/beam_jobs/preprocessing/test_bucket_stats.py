@@ -1,4 +1,4 @@
-"""Selecting labels and tallying buckets, against plain Python."""
+"""Counting what a bucket holds, against plain Python."""
 
 import collections
 
@@ -8,30 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract.manifest import SPLITS
-from beam_jobs.preprocessing.buckets import MERGED, Bucket, write_table
-from beam_jobs.preprocessing.tally import (
+from beam_jobs.preprocessing.bucket_stats import (
     POSITIVES,
     POSITIVES_TAG,
     TOKEN_COUNTS_TAG,
-    TallyBucket,
-    select,
+    CountBucket,
     sum_positives,
 )
+from beam_jobs.preprocessing.buckets import ENCODED, Bucket, write_table
 
-NAMES = ["a", "b", "c", "é", "\uffff", "\U00010000"]
+NUM_LABELS = 150  # more than the partitions of the labels
+words = st.lists(st.sampled_from(["x", "y", "été", "\u3042"]), max_size=4)
+labels = st.integers(0, 4) | st.sampled_from([63, 64, 128, NUM_LABELS - 1])
 rows = st.lists(
     st.fixed_dictionaries(
         {
-            "labels": st.lists(st.sampled_from(NAMES), unique=True).map(sorted),
-            "text": st.lists(
-                st.sampled_from(["x", "y", "été", "\u3042"]), min_size=1, max_size=5
-            ).map(" ".join),
+            "labels": st.lists(labels, unique=True).map(sorted),
+            "texts": st.lists(words.map(" ".join), min_size=2, max_size=2).filter(any),
             "split": st.integers(0, 2),
         }
     ),
     max_size=15,
 )
-kept_names = st.lists(st.sampled_from([*NAMES, "never"]), unique=True).map(sorted)
 
 
 def table_of(rows: list[dict]) -> pa.Table:
@@ -40,24 +38,8 @@ def table_of(rows: list[dict]) -> pa.Table:
             row | {"digest": i.to_bytes(16, "big"), "id": b"%d" % i, "weight": 1.0}
             for i, row in enumerate(rows)
         ],
-        schema=MERGED,
+        schema=ENCODED,
     )
-
-
-@given(rows=rows, kept=kept_names, keep_unlabeled=st.booleans(), cut=st.integers(0, 15))
-def test_select_equals_the_reference(rows, kept, keep_unlabeled, cut):
-    table = pa.concat_tables([table_of(rows)[:cut], table_of(rows)[cut:]])
-    selected = select(table, pa.array(kept, pa.large_string()), keep_unlabeled=keep_unlabeled)
-    expected = []
-    for i, row in enumerate(rows):
-        ids = [kept.index(label) for label in row["labels"] if label in kept]
-        if ids or keep_unlabeled:
-            expected.append((b"%d" % i, row["text"], ids))
-    assert (
-        list(zip(*(selected[name].to_pylist() for name in ("id", "text", "labels")), strict=True))
-        == expected
-    )
-    assert all(ids == sorted(ids) for _, _, ids in expected)
 
 
 def rows_of(positives: pa.Table) -> dict[tuple[int, int], int]:
@@ -70,59 +52,56 @@ def rows_of(positives: pa.Table) -> dict[tuple[int, int], int]:
     }
 
 
-@given(rows=rows, kept=kept_names, keep_unlabeled=st.booleans())
-def test_a_tally_equals_the_reference(rows, kept, keep_unlabeled, tmp_path_factory):
+@given(rows=rows)
+def test_bucket_stats_equal_the_reference(rows, tmp_path_factory):
     path = str(tmp_path_factory.getbasetemp() / "bucket.arrow")
     write_table(path, table_of(rows))
-    tally, tagged, positives = TallyBucket(keep_unlabeled).process(
-        Bucket(3, path, len(rows), 5),
-        pa.array(kept, pa.large_string()),
-        np.array(top := list(range(len(kept)))[::-2], np.int64),
+    top = [4, 2, 0, 128]
+    stats, token_counts, positives = CountBucket().process(
+        Bucket(3, path, len(rows), 5), np.array(top, np.int64)
     )
-    chosen = [row for row in rows if keep_unlabeled or set(row["labels"]) & set(kept)]
-    splits = [[row for row in chosen if row["split"] == split] for split in range(len(SPLITS))]
-    assert tally.documents.tolist() == [len(split) for split in splits]
-    assert tally.without_labels.tolist() == [
-        sum(not set(row["labels"]) & set(kept) for row in split) for split in splits
+    splits = [[row for row in rows if row["split"] == split] for split in range(len(SPLITS))]
+    tokens_of = {id(row): " ".join(row["texts"]).split() for row in rows}
+    assert stats.bucket.index == 3
+    assert stats.documents.tolist() == [len(split) for split in splits]
+    assert stats.without_labels.tolist() == [
+        sum(not row["labels"] for row in split) for split in splits
     ]
-    assert tally.bytes.tolist() == [
-        sum(len(row["text"].encode()) for row in split) for split in splits
+    assert stats.bytes.tolist() == [
+        sum(len("\n".join(row["texts"]).encode()) for row in split) for split in splits
     ]
-    assert (tally.dropped, tally.duplicates, tally.bucket.index) == (len(rows) - len(chosen), 5, 3)
     by_label = {
-        (i, j): sum(name in row["labels"] for row in split)
-        for i, name in enumerate(kept)
+        (label, j): sum(label in row["labels"] for row in split)
+        for label in range(NUM_LABELS)
         for j, split in enumerate(splits)
     }
+    by_label = {label_and_split: count for label_and_split, count in by_label.items() if count}
     assert positives.tag == POSITIVES_TAG
-    assert rows_of(positives.value) == {place: count for place, count in by_label.items() if count}
+    assert rows_of(positives.value) == by_label
     doubled = sum_positives(pa.concat_tables([positives.value.drop_columns("key")] * 2))
-    assert doubled.schema == POSITIVES and rows_of(doubled) == {
-        place: 2 * count for place, count in by_label.items() if count
-    }
-    assert tally.together.tolist() == [
-        [sum({kept[a], kept[b]} <= set(row["labels"]) for row in chosen) for a in top] for b in top
+    assert doubled.schema == POSITIVES
+    assert rows_of(doubled) == {key: 2 * count for key, count in by_label.items()}
+    assert stats.co_occurrence.tolist() == [
+        [sum({a, b} <= set(row["labels"]) for row in rows) for a in top] for b in top
     ]
-    for split, histogram in zip(splits, tally.labels_each.tolist(), strict=True):
-        assert {
-            size: count for size, count in enumerate(histogram) if count
-        } == collections.Counter(len(set(row["labels"]) & set(kept)) for row in split)
-    assert tally.kept_labels == sum(by_label.values())
-    lengths = [collections.Counter(len(row["text"].split()) for row in split) for split in splits]
-    assert [
-        dict(enumerate(row)) | counted
-        for row, counted in zip(tally.token_lengths.tolist(), lengths, strict=True)
-    ] == [dict(enumerate(row)) for row in tally.token_lengths.tolist()]
-    assert tally.token_lengths.sum() == len(chosen)
-    assert tally.merged_labels == sum(len(row["labels"]) for row in rows)
-    tokens = collections.Counter(token for row in splits[0] for token in set(row["text"].split()))
-    assert tagged.tag == TOKEN_COUNTS_TAG
-    occurrences = collections.Counter(token for row in splits[0] for token in row["text"].split())
+    assert stats.label_occurrences == sum(by_label.values())
+    for split, per_document, lengths in zip(
+        splits, stats.labels_per_document.tolist(), stats.token_lengths.tolist(), strict=True
+    ):
+        assert _as_counter(per_document) == collections.Counter(len(row["labels"]) for row in split)
+        assert _as_counter(lengths) == collections.Counter(len(tokens_of[id(row)]) for row in split)
+    documents = collections.Counter(token for row in splits[0] for token in {*tokens_of[id(row)]})
+    occurrences = collections.Counter(token for row in splits[0] for token in tokens_of[id(row)])
+    assert token_counts.tag == TOKEN_COUNTS_TAG
     assert {
-        name: counts for name, *counts in zip(*tagged.value.to_pydict().values(), strict=True)
-    } == {name: [count, occurrences[name]] for name, count in tokens.items()}
-    assert tally.train_tokens == sum(tokens.values())
+        name: counts for name, *counts in zip(*token_counts.value.to_pydict().values(), strict=True)
+    } == {name: [count, occurrences[name]] for name, count in documents.items()}
+    assert stats.train_tokens == sum(documents.values())
     assert all(
         array.dtype == np.int64
-        for array in (tally.documents, tally.without_labels, tally.bytes, tally.token_lengths)
+        for array in (stats.documents, stats.without_labels, stats.bytes, stats.token_lengths)
     )
+
+
+def _as_counter(histogram: list[int]) -> dict[int, int]:
+    return {size: count for size, count in enumerate(histogram) if count}

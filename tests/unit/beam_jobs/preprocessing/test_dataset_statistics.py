@@ -33,10 +33,10 @@ def test_cardinality_density_imbalance_and_pairs():
     found = describe(
         label_names=names,
         positives=positives,
-        labels_each=labels_each,
+        labels_per_document=labels_each,
         token_lengths=labels_each,
         top_labels=np.array([0, 1, 2]),
-        together=together,
+        co_occurrence=together,
     )
     train = found["splits"]["train"]
     assert train["documents"] == 5

@@ -10,14 +10,15 @@ from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.dataset_config import DuplicatesConfig, StratifiedSplits, TextConfig
 from beam_jobs.preprocessing import near_duplicates, stratified_split
 from beam_jobs.preprocessing.analyze import Analyze
+from beam_jobs.preprocessing.bucket_stats import POSITIVES, CountBucket
 from beam_jobs.preprocessing.buckets import DOCUMENTS
+from beam_jobs.preprocessing.encode_labels import EncodeBucket
 from beam_jobs.preprocessing.frequencies import COUNTS
 from beam_jobs.preprocessing.job import preprocess
 from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates
 from beam_jobs.preprocessing.read import ReadPart
 from beam_jobs.preprocessing.rejects import REJECT_ROWS
-from beam_jobs.preprocessing.subwords import _CountWords, _ToPieces
-from beam_jobs.preprocessing.tally import POSITIVES, TallyBucket
+from beam_jobs.preprocessing.subwords import CountWords, SplitBucket
 from beam_jobs.preprocessing.writer import WriteShard
 from beam_jobs.runtime.spill import SpillByKey
 from beam_jobs.sources import input_files, registry
@@ -99,7 +100,12 @@ LOSSES = {
     "a segment of positives": lambda patch: lose_a_segment(patch, POSITIVES),
     "the rejects": lambda patch: lose_a_segment(patch, REJECT_ROWS),
     "a bucket": lambda patch: lose_outputs(patch, MergeDuplicates, lambda element: element[0] == 2),
-    "a tally": lambda patch: lose_outputs(patch, TallyBucket, lambda bucket: bucket.index == 1),
+    "a bucket with label ids": lambda patch: lose_outputs(
+        patch, EncodeBucket, lambda bucket: bucket.index == 1
+    ),
+    "the statistics of a bucket": lambda patch: lose_outputs(
+        patch, CountBucket, lambda bucket: bucket.index == 1
+    ),
     "a shard": lambda patch: lose_outputs(
         patch, WriteShard, lambda plan: plan.split == "test" and plan.index == 1
     ),
@@ -117,9 +123,9 @@ def test_nothing_is_published_when_the_runner_loses_or_repeats(config, tmp_path,
 
 
 def test_nothing_is_published_when_splits_get_lost_on_their_way_back(config, tmp_path, monkeypatch):
-    lose_a_segment(monkeypatch, stratified_split._SPLIT)
+    lose_a_segment(monkeypatch, stratified_split.SPLIT)
     with pytest.raises(
-        RuntimeError, match="the runner lost or repeated data: .* splits for .* documents"
+        RuntimeError, match="the runner lost or repeated data: received .* splits, expected one for"
     ):
         run(config.model_copy(update={"splits": StratifiedSplits(method="stratified")}))
     assert list((tmp_path / "out").iterdir()) == []
@@ -128,9 +134,10 @@ def test_nothing_is_published_when_splits_get_lost_on_their_way_back(config, tmp
 @pytest.mark.parametrize(
     ("near", "schema"),
     [
-        *(("drop", schema) for schema in ("_BANDED", "PAIRS", "_MOVES", "_MOVED")),
-        ("report", "_BANDED"),
-        ("report", "PAIRS"),
+        ("drop", near_duplicates.BANDED),
+        ("drop", near_duplicates.PAIRS),
+        ("report", near_duplicates.BANDED),
+        ("report", near_duplicates.PAIRS),
     ],
 )
 def test_nothing_is_published_when_what_finds_near_duplicates_gets_lost(
@@ -148,7 +155,7 @@ def test_nothing_is_published_when_what_finds_near_duplicates_gets_lost(
                 )
             )
     duplicates = DuplicatesConfig(near=near, similarity=0.5, shingle_tokens=1)
-    lose_a_segment(monkeypatch, getattr(near_duplicates, schema))
+    lose_a_segment(monkeypatch, schema)
     with pytest.raises(RuntimeError, match="the runner lost or repeated data"):
         run(config.model_copy(update={"duplicates": duplicates}))
     assert list((tmp_path / "out").iterdir()) == []
@@ -156,32 +163,34 @@ def test_nothing_is_published_when_what_finds_near_duplicates_gets_lost(
 
 def lose_counts(patch):
     """From now on, the words of bucket 1 are counted and the counts are lost."""
-    process = _CountWords.process
+    process = CountWords.process
 
-    def lossy(self, bucket, names):
+    def lossy(self, bucket):
         return (
             item
-            for item in process(self, bucket, names)
+            for item in process(self, bucket)
             if bucket.index != 1 or getattr(item, "tag", "") != "counts"
         )
 
-    patch.setattr(_CountWords, "process", lossy)
+    patch.setattr(CountWords, "process", lossy)
 
 
-PIECE_LOSSES = {
+SUBWORD_LOSSES = {
     "a bucket that is counted": lambda patch: lose_outputs(
-        patch, _CountWords, lambda bucket: bucket.index == 1
+        patch, CountWords, lambda bucket: bucket.index == 1
     ),
     "the words of a bucket": lose_counts,
-    "a bucket in pieces": lambda patch: lose_outputs(
-        patch, _ToPieces, lambda bucket: bucket.index == 1
+    "a bucket of subwords": lambda patch: lose_outputs(
+        patch, SplitBucket, lambda bucket: bucket.index == 1
     ),
 }
 
 
-@pytest.mark.parametrize("what", PIECE_LOSSES)
-def test_nothing_is_published_when_what_makes_pieces_gets_lost(config, tmp_path, monkeypatch, what):
-    PIECE_LOSSES[what](monkeypatch)
+@pytest.mark.parametrize("what", SUBWORD_LOSSES)
+def test_nothing_is_published_when_what_makes_subwords_gets_lost(
+    config, tmp_path, monkeypatch, what
+):
+    SUBWORD_LOSSES[what](monkeypatch)
     with pytest.raises(
         RuntimeError, match="the runner lost or repeated data, so nothing is published"
     ):

@@ -1,13 +1,11 @@
 """Merging duplicates, against plain Python."""
 
-import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract.dataset_config import ColumnSplits, HashSplits, LabelsConfig
-from beam_jobs.preprocessing.buckets import DOCUMENTS, MERGED, order_keys, read_table, split_keys
+from beam_jobs.preprocessing.buckets import DOCUMENTS, MERGED, read_table
 from beam_jobs.preprocessing.labels import LabelRules
 from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates, merge
 from beam_jobs.runtime.spill import Segment, to_ipc
@@ -23,10 +21,11 @@ documents = st.fixed_dictionaries(
         "id": st.sampled_from([b"", b"1", b"10", b"2", b"\xff", b"\x7f"]),
         "labels": st.lists(st.sampled_from(NAMES), max_size=6),
         "weight": st.sampled_from([0.0, 0.5, 1.0, 2.5]),
-        "given": st.sampled_from([-1, 0, 1, 2]),
+        "source_split": st.sampled_from([None, 0, 1, 2]),
+        "time_us": st.sampled_from([None, -1, 0, 2**60]),
         "metadata": st.just(["x"]),
     }
-).map(lambda row: row | {"text": row["digest"].hex()})
+).map(lambda row: row | {"texts": [row["digest"].hex(), "b"]})
 
 
 def table_of(rows: list[dict], cuts: list[int]) -> pa.Table:
@@ -38,6 +37,10 @@ def table_of(rows: list[dict], cuts: list[int]) -> pa.Table:
     )
 
 
+def largest(values) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
 def reference(rows: list[dict]) -> list[dict]:
     merged = []
     for digest in sorted({row["digest"] for row in rows}):
@@ -46,11 +49,12 @@ def reference(rows: list[dict]) -> list[dict]:
             {
                 "digest": digest,
                 "id": min(row["id"] for row in equal),
-                "text": digest.hex(),
+                "texts": [digest.hex(), "b"],
                 "labels": sorted({label for row in equal for label in row["labels"]}),
                 "weight": max(row["weight"] for row in equal),
                 "metadata": ["x"],
-                "given": max(row["given"] for row in equal),
+                "source_split": largest(row["source_split"] for row in equal),
+                "time_us": largest(row["time_us"] for row in equal),
             }
         )
     return merged
@@ -90,7 +94,7 @@ def test_a_bucket_holds_the_merged_documents_with_their_split_and_counts_the_dup
     table = read_table(bucket.path)
     assert table.schema == MERGED
     expected_rows = reference(rows)
-    given = [row.pop("given") for row in expected_rows]
+    source_splits = [row.pop("source_split") for row in expected_rows]
     assert table.drop_columns("split").to_pylist() == expected_rows
     assert (bucket.index, bucket.documents, bucket.duplicates) == (
         7,
@@ -106,8 +110,8 @@ def test_a_bucket_holds_the_merged_documents_with_their_split_and_counts_the_dup
     (bucket,) = MergeDuplicates(str(folder), ColumnSplits(method="column"), NO_RULES).process(
         (7, segments)
     )
-    assert read_table(bucket.path)["split"].to_pylist() == given
-    assert sorted(path.name for path in folder.iterdir()) == ["bucket-00007.arrow", "spill.arrow"]
+    assert read_table(bucket.path)["split"].to_pylist() == source_splits
+    assert sorted(path.name for path in folder.iterdir()) == ["merged-00007.arrow", "spill.arrow"]
 
 
 def test_a_retried_bucket_replaces_the_file_of_the_first_attempt(tmp_path):
@@ -115,18 +119,6 @@ def test_a_retried_bucket_replaces_the_file_of_the_first_attempt(tmp_path):
     contents = []
     for _ in range(2):
         (bucket,) = do_fn.process((0, []))
-        contents.append((tmp_path / "bucket-00000.arrow").read_bytes())
+        contents.append((tmp_path / "merged-00000.arrow").read_bytes())
     assert contents[0] == contents[1]
     assert bucket.duplicates == 0 and read_table(bucket.path).num_rows == 0
-
-
-@pytest.mark.parametrize("digests", [[], DIGESTS])
-def test_keys_are_the_big_endian_halves_of_the_digest(digests):
-    column = pa.chunked_array(
-        [pa.array(digests[:2], pa.binary()), pa.array(digests[2:], pa.binary())]
-    )
-    assert order_keys(column).tolist() == [int.from_bytes(digest[:8], "big") for digest in digests]
-    assert split_keys(column).tolist() == [int.from_bytes(digest[8:], "big") for digest in digests]
-    assert np.array_equal(
-        np.argsort(order_keys(column), kind="stable"), np.arange(len(digests))
-    )  # sorted digests have sorted keys

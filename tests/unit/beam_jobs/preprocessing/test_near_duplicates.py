@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.preprocessing.job import preprocess
-from beam_jobs.preprocessing.near_duplicates import NUM_HASHES, PAIRS, find_moves, minhash
+from beam_jobs.preprocessing.near_duplicates import NUM_HASHES, minhash
 
 
 def texts_of(texts: list[str]) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array(texts, pa.large_string())])
+    """A column of documents with two text fields, of which a shingle may be in both."""
+    fields = [text.split(" ", 1) if " " in text else [text, ""] for text in texts]
+    return pa.chunked_array([pa.array(fields, pa.large_list(pa.large_string()))])
 
 
 def shingles(text: str, size: int) -> set[tuple[str, ...]]:
@@ -103,38 +105,10 @@ def test_near_duplicates_are_dropped_from_the_earlier_split(tmp_path, corpus):
     assert "near_duplicates" not in statistics
 
 
-@given(edges=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 8)), max_size=15))
-def test_labels_move_to_the_document_at_the_end_of_the_chain(edges):
-    edges = [(later, earlier) for later, earlier in edges if earlier < later]
-    parents = {}
-    for later, earlier in edges:
-        parents[later] = min(parents.get(later, earlier), earlier)
-    pairs = [
-        {
-            "digest": b"%d" % a,
-            "split": 0,
-            "bucket": a % 3,
-            "other_digest": b"%d" % b,
-            "other_split": 0,
-            "other_bucket": b % 3,
-        }
-        for a, b in random.Random(0).sample(edges * 2, 2 * len(edges))
-    ]
-
-    def end(number):
-        return end(parents[number]) if number in parents else number
-
-    moves = find_moves(pa.Table.from_pylist(pairs, schema=PAIRS))
-    assert [tuple(row.values()) for row in moves.to_pylist()] == [
-        (b"%d" % a, a % 3, b"%d" % end(a), end(a) % 3) for a in sorted(parents)
-    ]
-
-
-def test_the_document_that_stays_has_the_labels_and_the_largest_weight_of_all_that_go(tmp_path):
+def test_the_document_that_stays_keeps_its_own_labels_and_weight(tmp_path):
     words = [f"w{i}" for i in range(80)]
-    texts = [
-        " ".join([*words, *(f"more{j}" for j in range(i))]) for i in range(5)
-    ]  # each nearly equal to the next ones
+    # Each text is nearly equal to the next ones.
+    texts = [" ".join([*words, *(f"more{j}" for j in range(i))]) for i in range(5)]
     rows = [
         {"text": text, "labels": [f"l{i}", "all"], "weight": 1.0 + i}
         for i, text in enumerate(texts)
@@ -161,17 +135,18 @@ def test_the_document_that_stays_has_the_labels_and_the_largest_weight_of_all_th
     manifest = manifests.load(tmp_path / "dataset")
     assert (manifest.counts.near_duplicates, manifest.counts.written) == (4, 31)
     names = [label["name"] for label in manifests.load_labels(manifest, tmp_path / "dataset")]
+    assert len(names) == 3  # "all", "other" and that of the document that stays
     files = [str(tmp_path / "dataset" / shard.file) for shard in manifest.splits["train"].shards]
     parsed = manifest.record_spec.parse_batch(
         tf.constant(list(tf.data.TFRecordDataset(files).as_numpy_iterator()))
     )
-    found = zip(parsed["labels"].to_list(), parsed["weight"].numpy().tolist(), strict=True)
-    merged = [
-        ([names[i] for i in labels], weight)
-        for labels, weight in found
+    written = zip(parsed["labels"].to_list(), parsed["weight"].numpy().tolist(), strict=True)
+    ((labels, weight),) = [
+        (sorted(names[i] for i in labels), weight)
+        for labels, weight in written
         if names.index("all") in labels
     ]
-    assert merged == [(["all", "l0", "l1", "l2", "l3", "l4"], 5.0)]
+    assert labels == ["all", f"l{int(weight) - 1}"]
 
 
 def test_a_higher_similarity_and_longer_shingles_keep_more(tmp_path, corpus):

@@ -4,6 +4,7 @@ import json
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from beam_jobs.contract.dataset_config import (
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.preprocessing import stratified_split
 from beam_jobs.preprocessing.job import preprocess
-from beam_jobs.preprocessing.splits import NOT_GIVEN, NoSplit, assign, given_split, stratify
+from beam_jobs.preprocessing.splits import NoSplit, assign, source_split, stratify, time_us
 from beam_jobs.sources.documents import Document
 
 LARGEST = np.uint64(2**64 - 1)
@@ -29,7 +30,7 @@ LARGEST = np.uint64(2**64 - 1)
 
 def by_key(keys, splits) -> np.ndarray:
     keys = np.asarray(keys, np.uint64)
-    return assign(keys, np.full(len(keys), NOT_GIVEN, np.int8), splits)
+    return assign(keys, pa.nulls(len(keys), pa.int8()), splits).to_numpy()
 
 
 @st.composite
@@ -134,17 +135,41 @@ def document(**values) -> Document:
             TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"),
             2,
         ),
-        ({"split": "test"}, HashSplits(), NOT_GIVEN),
+        ({"split": "test"}, HashSplits(), None),
+        ({"split": "test"}, StratifiedSplits(method="stratified"), None),
+        ({"time": "2024-01-01"}, TimeFractionSplits(method="time_fractions"), None),
+    ],
+)
+def test_the_split_that_the_source_gives(values, splits, expected):
+    assert source_split(document(**values), splits) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "splits", "expected"),
+    [
         ({"time": "1969-12-31T23:59:59.999999Z"}, TimeFractionSplits(method="time_fractions"), -1),
         (
             {"time": "1970-01-02T01:00:00+01:00"},
             TimeFractionSplits(method="time_fractions"),
             86_400_000_000,
         ),
+        ({"time": "yesterday"}, HashSplits(), None),
     ],
 )
-def test_given_split(values, splits, expected):
-    assert given_split(document(**values), splits) == expected
+def test_the_time_in_microseconds(values, splits, expected):
+    assert time_us(document(**values), splits) == expected
+
+
+def test_the_sources_split_is_assigned_where_it_decides():
+    given = pa.chunked_array([pa.array([2, 0, 1], pa.int8())])
+    keys = np.zeros(3, np.uint64)
+    assert assign(keys, given, ColumnSplits(method="column")).to_pylist() == [2, 0, 1]
+    nulls = pa.chunked_array([pa.nulls(3, pa.int8())])
+    for splits in (
+        StratifiedSplits(method="stratified"),
+        TimeFractionSplits(method="time_fractions"),
+    ):
+        assert assign(keys, nulls, splits).null_count == 3
 
 
 @pytest.mark.parametrize(
@@ -173,9 +198,10 @@ def test_given_split(values, splits, expected):
         ),
     ],
 )
-def test_a_source_that_says_no_split_is_told(values, splits, message):
+def test_a_document_without_a_split_is_an_error(values, splits, message):
     with pytest.raises(NoSplit, match=message):
-        given_split(document(**values), splits)
+        source_split(document(**values), splits)
+        time_us(document(**values), splits)
 
 
 # --- stratified ------------------------------------------------------------------------

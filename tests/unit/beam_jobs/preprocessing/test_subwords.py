@@ -1,4 +1,4 @@
-"""Learning pieces from words, and turning buckets of words into buckets of pieces."""
+"""Learning subwords from words, and turning buckets of words into buckets of subwords."""
 
 import collections
 import itertools
@@ -13,7 +13,7 @@ from beam_jobs.contract.analyzer import PieceTokenizer
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.word_lists import resolve
 from beam_jobs.preprocessing import subwords
-from beam_jobs.preprocessing.buckets import MERGED, Bucket, read_table, write_table
+from beam_jobs.preprocessing.buckets import ENCODED, Bucket, read_table, write_table
 from beam_jobs.preprocessing.subwords import learn
 
 
@@ -31,7 +31,7 @@ def test_stems_that_are_no_words_and_endings_are_learned():
         for stem in ("rocket", "piano", "walk")
         for ending in ("s", "ed", "ing", "able")
     ] + [("tree", 1)]
-    learned = learn(words, max_pieces=64, min_occurrences=2)
+    learned = learn(words, max_subwords=64, min_occurrences=2)
     assert {"rocket", "piano", "walk", "##s", "##ed", "##ing", "##able"} <= set(
         learned
     ) and "tree" not in learned
@@ -55,13 +55,13 @@ def test_merges_are_golden():
         "xy",
         "yx",
     ]
-    assert learn(words, max_pieces=24, min_occurrences=2) == tuple(expected)
+    assert learn(words, max_subwords=24, min_occurrences=2) == tuple(expected)
 
 
 def test_rare_characters_are_left_out_where_there_is_room_for_few():
     learned = learn(
         [("aaa", 100), ("bbb", 50), ("aab", 20), ("zzz", 1), ("abz", 1)],
-        max_pieces=8,
+        max_subwords=8,
         min_occurrences=1,
     )
     assert learned[:5] == ("[UNK]", "a", "b", "##a", "##b") and len(learned) == 8
@@ -104,12 +104,12 @@ def test_merges_are_those_of_the_definition_in_whatever_order_the_words_come(
     words, count, min_occurrences
 ):
     alphabet = len(set("".join(words)))
-    max_pieces = max(1 + 2 * alphabet + count, 4 * alphabet)
-    expected = merges_by_definition(words, max_pieces - 1 - 2 * alphabet, min_occurrences)
+    max_subwords = max(1 + 2 * alphabet + count, 4 * alphabet)
+    expected = merges_by_definition(words, max_subwords - 1 - 2 * alphabet, min_occurrences)
     for order in (list(words.items()), sorted(words.items())):
         assert (
             list(
-                learn(order, max_pieces=max_pieces, min_occurrences=min_occurrences)[
+                learn(order, max_subwords=max_subwords, min_occurrences=min_occurrences)[
                     1 + 2 * alphabet :
                 ]
             )
@@ -117,13 +117,13 @@ def test_merges_are_those_of_the_definition_in_whatever_order_the_words_come(
         )
 
 
-@pytest.mark.parametrize("max_pieces", [1, 3, 4, 1000])
+@pytest.mark.parametrize("max_subwords", [1, 3, 4, 1000])
 @pytest.mark.parametrize(
     "words", [[], [("a", 1)], [("[UNK]", 3)], [("x" * 99, 5)], [("##", 2), ("#", 1)]]
 )
-def test_next_to_nothing_to_learn_from_ends_in_few_pieces(words, max_pieces):
-    learned = learn(words, max_pieces=max_pieces, min_occurrences=2)
-    assert learned[0] == "[UNK]" and 1 <= len(learned) <= max_pieces
+def test_next_to_nothing_to_learn_from_ends_in_few_pieces(words, max_subwords):
+    learned = learn(words, max_subwords=max_subwords, min_occurrences=2)
+    assert learned[0] == "[UNK]" and 1 <= len(learned) <= max_subwords
     assert resolve(TextConfig(subwords=learned)).subwords == learned
 
 
@@ -132,20 +132,20 @@ def test_next_to_nothing_to_learn_from_ends_in_few_pieces(words, max_pieces):
     words=st.dictionaries(
         st.text("abcdé東#", min_size=1, max_size=12), st.integers(1, 10**7), min_size=1, max_size=30
     ),
-    max_pieces=st.integers(1, 60),
+    max_subwords=st.integers(1, 60),
     min_occurrences=st.integers(1, 50),
 )
-@example(words={"a": 10**7, "b": 1}, max_pieces=5, min_occurrences=1)
+@example(words={"a": 10**7, "b": 1}, max_subwords=5, min_occurrences=1)
 def test_learned_pieces_are_a_tokenizers_and_spell_every_word_of_their_characters(
-    words, max_pieces, min_occurrences
+    words, max_subwords, min_occurrences
 ):
-    learned = learn(list(words.items()), max_pieces=max_pieces, min_occurrences=min_occurrences)
-    assert learned[0] == "[UNK]" and len(learned) <= max_pieces
+    learned = learn(list(words.items()), max_subwords=max_subwords, min_occurrences=min_occurrences)
+    assert learned[0] == "[UNK]" and len(learned) <= max_subwords
     assert (
         resolve(TextConfig(subwords=learned)).subwords == learned
     )  # so they are different and without white space
     assert (
-        learn(list(words.items()), max_pieces=max_pieces, min_occurrences=min_occurrences)
+        learn(list(words.items()), max_subwords=max_subwords, min_occurrences=min_occurrences)
         == learned
     )
     for word, pieces in zip(words, pieces_of(list(words), learned), strict=True):
@@ -157,66 +157,67 @@ def test_learned_pieces_are_a_tokenizers_and_spell_every_word_of_their_character
             )
 
 
-def bucket_of(folder, texts: list[str]) -> Bucket:
+def bucket_of(folder, texts: list[list[str]]) -> Bucket:
     rows = [
         {
             "digest": i.to_bytes(16, "big"),
             "id": b"%d" % i,
-            "text": text,
-            "labels": ["a"],
+            "texts": fields,
+            "labels": [3],
             "weight": 0.5,
             "metadata": ["m"],
             "split": i % 3,
         }
-        for i, text in enumerate(texts)
+        for i, fields in enumerate(texts)
     ]
     path = str(folder / "bucket.arrow")
-    write_table(path, pa.Table.from_pylist(rows, schema=MERGED))
+    write_table(path, pa.Table.from_pylist(rows, schema=ENCODED))
     return Bucket(4, path, len(rows), 7)
 
 
-def to_pieces(folder, texts: list[str], **text) -> tuple[Bucket, pa.Table]:
-    pieces = ("[UNK]", "un", "##able", "a", "##b")
-    (bucket,) = subwords._ToPieces(str(folder), TextConfig(subwords="train", **text)).process(
-        bucket_of(folder, texts), pieces
+def split(folder, texts: list[list[str]], **text) -> tuple[Bucket, pa.Table]:
+    known = ("[UNK]", "un", "##able", "a", "##b")
+    (bucket,) = subwords.SplitBucket(str(folder), TextConfig(subwords="train", **text)).process(
+        bucket_of(folder, texts), known
     )
     return bucket, read_table(bucket.path)
 
 
-def test_a_bucket_of_pieces_differs_from_its_words_in_nothing_but_the_text(tmp_path, monkeypatch):
+def test_a_bucket_of_subwords_differs_from_its_words_in_nothing_but_the_texts(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(subwords, "BATCH_DOCUMENTS", 2)  # batches end within documents
-    texts = ["unable a\n\nx ab", "a\nunable\nun", "\n\nabb"]
-    bucket, table = to_pieces(tmp_path, texts)
+    texts = [["unable a", "", "x ab"], ["a", "unable", "un"], ["", "", "abb"]]
+    bucket, table = split(tmp_path, texts)
     assert (bucket.index, bucket.documents, bucket.duplicates) == (4, 3, 7)
-    assert table["text"].to_pylist() == [
-        "un ##able a\n\n[UNK] a ##b",
-        "a\nun ##able\nun",
-        "\n\na ##b ##b",
+    assert table["texts"].to_pylist() == [
+        ["un ##able a", "", "[UNK] a ##b"],
+        ["a", "un ##able", "un"],
+        ["", "", "a ##b ##b"],
     ]
     before = read_table(str(tmp_path / "bucket.arrow"))
-    assert table.schema == before.schema == MERGED
-    assert table.drop_columns("text") == before.drop_columns("text")
+    assert table.schema == before.schema == ENCODED
+    assert table.drop_columns("texts") == before.drop_columns("texts")
 
 
 def test_max_tokens_per_document_is_that_of_each_text(tmp_path):
-    _, table = to_pieces(tmp_path, ["unable unable\nab ab", "a\na"], max_tokens_per_document=3)
-    assert table["text"].to_pylist() == ["un ##able un\na ##b a", "a\na"]
+    texts = [["unable unable", "ab ab"], ["a", "a"]]
+    _, table = split(tmp_path, texts, max_tokens_per_document=3)
+    assert table["texts"].to_pylist() == [["un ##able un", "a ##b a"], ["a", "a"]]
 
 
 def test_a_bucket_without_documents_stays_one(tmp_path):
-    _, table = to_pieces(tmp_path, [])
-    assert table.schema == MERGED and not table.num_rows
+    _, table = split(tmp_path, [])
+    assert table.schema == ENCODED and not table.num_rows
 
 
-def test_words_are_counted_of_kept_train_documents_alone(tmp_path):
-    bucket = bucket_of(tmp_path, ["a a b", "x", "y", "a c"])
-    for kept, expected in ((["a"], {"a": (2, 3), "b": (1, 1), "c": (1, 1)}), (["other"], {})):
-        counts, balance, passed = subwords._CountWords(False).process(
-            bucket, pa.array(kept, pa.large_string())
-        )
-        rows = zip(*counts.value.to_pydict().values(), strict=True)
-        assert {name: (documents, occurrences) for name, documents, occurrences in rows} == expected
-        assert (
-            balance.value == ("words", sum(documents for documents, _ in expected.values()))
-            and passed is bucket
-        )
+def test_words_are_counted_of_train_documents_alone(tmp_path):
+    bucket = bucket_of(tmp_path, [["a a", "b"], ["x", ""], ["y", "z"], ["a c", ""]])
+    counts, accounting, passed = subwords.CountWords().process(bucket)
+    rows = zip(*counts.value.to_pydict().values(), strict=True)
+    assert {name: (documents, occurrences) for name, documents, occurrences in rows} == {
+        "a": (2, 3),
+        "b": (1, 1),
+        "c": (1, 1),
+    }
+    assert accounting.value == (subwords.WORDS, 4) and passed is bucket

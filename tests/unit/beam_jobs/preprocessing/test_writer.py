@@ -14,9 +14,9 @@ from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.contract.records import RecordSpec
 from beam_jobs.contract.tfrecord import frame
-from beam_jobs.preprocessing.buckets import MERGED, Bucket, write_table
-from beam_jobs.preprocessing.pipeline import with_bucket
-from beam_jobs.preprocessing.tally import Tally
+from beam_jobs.preprocessing.bucket_stats import BucketStats
+from beam_jobs.preprocessing.buckets import ENCODED, Bucket, write_table
+from beam_jobs.preprocessing.merge_duplicates import with_bucket
 from beam_jobs.preprocessing.writer import ShardPlan, WriteShard, plan_shards, shard_of
 
 keys_strategy = st.lists(
@@ -32,21 +32,18 @@ def test_framing_equals_that_of_tensorflows_writer(tmp_path):
     assert b"".join(map(frame, contents)) == (tmp_path / "tf").read_bytes()
 
 
-def tally(index: int, split_bytes=(0, 0, 0)) -> Tally:
+def stats(index: int, split_bytes=(0, 0, 0)) -> BucketStats:
     counts = np.zeros(len(SPLITS), np.int64)
     empty = np.zeros((len(SPLITS), 0), np.int64)
-    return Tally(
+    return BucketStats(
         bucket=Bucket(index, "", 0, 0),
         documents=counts,
         without_labels=counts,
         bytes=np.array(split_bytes, np.int64),
-        dropped=0,
-        duplicates=0,
         token_lengths=empty,
-        labels_each=empty,
-        together=empty,
-        merged_labels=0,
-        kept_labels=0,
+        labels_per_document=empty,
+        co_occurrence=empty,
+        label_occurrences=0,
         has_weights=index % 2 == 0,
         train_tokens=0,
     )
@@ -66,11 +63,11 @@ def buckets_of(keys: list[int], bits: int) -> list[int]:
     count=st.integers(1, 300) | st.sampled_from([1000, 4096]),
 )
 def test_every_document_is_in_exactly_one_shard_and_the_shard_reads_its_bucket(keys, bits, count):
-    tallies = [tally(index) for index in sorted(set(buckets_of(keys, bits)))]
+    all_stats = [stats(index) for index in sorted(set(buckets_of(keys, bits)))]
     plans = [
         plan
         for plan in plan_shards(
-            tallies[::-1], OutputConfig(dataset_dir="x", shards=count), 1 << bits
+            all_stats[::-1], OutputConfig(dataset_dir="x", shards=count), 1 << bits
         )
         if plan.split == "train"
     ]
@@ -105,8 +102,8 @@ def test_shards_are_balanced(count, seed):
     ("total", "count"), [(0, 1), (1, 1), (1024, 1), (1025, 2), (10_240, 10), (10_241, 11)]
 )
 def test_the_number_of_shards_follows_the_bytes_of_each_split(total, count):
-    tallies = [tally(0, (total - total // 3, 0, 5)), tally(1, (total // 3, 0, 5))]
-    plans = list(plan_shards(tallies, OutputConfig(dataset_dir="x", shard_bytes=1024), 4))
+    all_stats = [stats(0, (total - total // 3, 0, 5)), stats(1, (total // 3, 0, 5))]
+    plans = list(plan_shards(all_stats, OutputConfig(dataset_dir="x", shard_bytes=1024), 4))
     assert [sum(plan.split == split for plan in plans) for split in SPLITS] == [count, 1, 1]
 
 
@@ -117,8 +114,8 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
         {
             "digest": digest,
             "id": b"%d" % i,
-            "text": f"t{i}",
-            "labels": ["a", "z"][: i % 3],
+            "texts": [f"t{i}"],
+            "labels": [0, 1][: i % 3],
             "weight": 1.0 + i % 2,
             "metadata": [],
             "split": i % 2,
@@ -137,12 +134,12 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
                 for row in rows
                 if buckets_of([int.from_bytes(row["digest"][:8], "big")], bits) == [index]
             ]
-            write_table(path, pa.Table.from_pylist(inside, schema=MERGED))
+            write_table(path, pa.Table.from_pylist(inside, schema=ENCODED))
             buckets.append(Bucket(index, path, len(inside), 0))
         plans = plan_shards(
-            [tally(b.index) for b in buckets], OutputConfig(dataset_dir="x", shards=3), 1 << bits
+            [stats(b.index) for b in buckets], OutputConfig(dataset_dir="x", shards=3), 1 << bits
         )
-        do_fn = WriteShard("n", str(folder), RecordSpec(), True, "none")
+        do_fn = WriteShard("n", str(folder), RecordSpec(), "none")
         for plan in (plan for plan in plans if plan.split == "train"):
             plan = ShardPlan(
                 plan.split,
@@ -152,9 +149,7 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
                 plan.has_weights,
             )
             for _ in range(2):  # a retried bundle writes the same file again
-                ((split, index, info),) = do_fn.process(
-                    plan, pa.array(["a", "z"], pa.large_string())
-                )
+                ((split, index, info),) = do_fn.process(plan)
             content = (folder / info.file).read_bytes()
             assert (split, index, info.file) == (
                 "train",
@@ -171,10 +166,8 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
     )
     expected = [row for row in rows if row["split"] == 0]
     assert parsed["id"].numpy().tolist() == [row["id"] for row in expected]
-    assert parsed["text"].numpy().tolist() == [row["text"].encode() for row in expected]
-    assert parsed["labels"].to_list() == [
-        [["a", "z"].index(label) for label in row["labels"]] for row in expected
-    ]
+    assert parsed["text"].numpy().tolist() == [row["texts"][0].encode() for row in expected]
+    assert parsed["labels"].to_list() == [row["labels"] for row in expected]
     assert parsed["weight"].numpy().tolist() == [row["weight"] for row in expected]
     assert sum(info.examples for info, _ in contents[5]) == len(expected)
 
@@ -183,17 +176,12 @@ def test_a_shard_holds_its_documents_in_the_order_of_digests_whatever_the_bucket
 def test_compressed_shards_hold_the_same_records_and_the_same_bytes_in_every_run(
     tmp_path, has_weights
 ):
-    row = {"text": "same " * 50, "labels": [], "weight": 1.0, "metadata": [], "split": 0}
+    row = {"texts": ["same " * 50], "labels": [], "weight": 1.0, "metadata": [], "split": 0}
     rows = [{"digest": bytes([i]) * 16, "id": b"%d" % i} | row for i in range(9)]
-    write_table(str(tmp_path / "b"), pa.Table.from_pylist(rows, schema=MERGED))
+    write_table(str(tmp_path / "b"), pa.Table.from_pylist(rows, schema=ENCODED))
     plan = ShardPlan("train", 0, 1, (Bucket(0, str(tmp_path / "b"), 9, 0),), has_weights)
-    names = pa.array([], pa.large_string())
-    ((_, _, plain),) = WriteShard("n", str(tmp_path), RecordSpec(), True, "none").process(
-        plan, names
-    )
-    ((_, _, packed),) = WriteShard("n", str(tmp_path), RecordSpec(), True, "gzip").process(
-        plan, names
-    )
+    ((_, _, plain),) = WriteShard("n", str(tmp_path), RecordSpec(), "none").process(plan)
+    ((_, _, packed),) = WriteShard("n", str(tmp_path), RecordSpec(), "gzip").process(plan)
     content = (tmp_path / "n-train.tfrecord-00000-of-00001.gz").read_bytes()
     assert (packed.file, packed.examples) == (plain.file + ".gz", 9)
     assert (packed.bytes, packed.sha256) == (len(content), hashlib.sha256(content).hexdigest())
