@@ -114,7 +114,7 @@ def made(tmp_path_factory):
         yaml.safe_dump(CONFIG | {"data": CONFIG["data"] | {"max_reject_fraction": 0.1}})
     )
     printed = succeed("beam_jobs.preprocess", "--config", "pieces.yaml", cwd=root)
-    assert {"words", "learn", "pieces"} <= set(
+    assert {"words", "learn", "subwords"} <= set(
         next(line for line in printed.splitlines() if line.startswith("time in each step")).split()
     )
     return root, rows
@@ -162,7 +162,7 @@ def test_pieces_are_learned_from_the_words_of_the_train_split_alone(made, in_roo
     )
     by_frequency = sorted(documents, key=lambda word: (-documents[word], word))
     assert manifest.analyzer.subwords == learn(
-        [(word, occurrences[word]) for word in by_frequency], max_pieces=108, min_occurrences=2
+        [(word, occurrences[word]) for word in by_frequency], max_subwords=108, min_occurrences=2
     )
     assert manifest.analyzer.subwords[0] == "[UNK]" and {*STEMS} <= set(manifest.analyzer.subwords)
 
