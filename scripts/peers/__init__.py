@@ -1,0 +1,1 @@
+"""The parts of `scripts/benchmark_peers.py`, one a file."""
