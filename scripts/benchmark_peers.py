@@ -103,8 +103,8 @@ def _run_all(arguments, names: list[str], configs: dict[str, Config], work: Path
     results: dict[str, Any] = {
         "dataset": dataset.manifest.name,
         "split": arguments.split,
-        "train_documents": dataset.examples("train"),
-        "documents": dataset.examples(arguments.split),
+        "train_documents": dataset.num_examples("train"),
+        "documents": dataset.num_examples(arguments.split),
         "labels": dataset.num_labels,
         "systems": {},
     }

@@ -44,8 +44,8 @@ class Meter:
         self._num_labels = dataset.num_labels
         self._num_bins = classification.histogram_bins(dataset.num_labels)
         self._propensities = ranking.propensities(
-            dataset.positives("train"),
-            dataset.examples("train"),
+            dataset.label_counts("train"),
+            dataset.num_examples("train"),
             a=config.propensity_a,
             b=config.propensity_b,
         )
