@@ -63,6 +63,9 @@ def main(argv: list[str]) -> None:
         results = _run_all(arguments, names, configs, Path(work))
     print(tables.write(arguments.output, results), end="")
     print(f"\ntable, JSON and plot in {arguments.output}")
+    systems = results["systems"].values()
+    if any((system["skipped"] or "").startswith("failed") for system in systems):
+        sys.exit(1)
 
 
 def _configs(arguments, manifest, *, defaults: bool) -> dict[str, Config]:
@@ -124,8 +127,12 @@ def _run_all(arguments, names: list[str], configs: dict[str, Config], work: Path
             try:
                 costs = _run(arguments, name, configs.get(name), directory, seed=repeat)
             except Unavailable as error:
-                system["skipped"] = str(error)
-                print(f"  skipped: {error}", file=sys.stderr, flush=True)
+                system["skipped"] = f"cannot be installed: {error}"
+            except RuntimeError as error:
+                system["skipped"] = f"failed: {str(error).strip().splitlines()[-1]}"
+                print(error, file=sys.stderr)
+            if system["skipped"]:
+                print(f"  {system['skipped']}", file=sys.stderr, flush=True)
                 continue
             quality = meter.measure(directory)
             system["runs"].append({"seed": repeat} | quality | costs)

@@ -74,7 +74,7 @@ def table(results: dict[str, Any]) -> str:
         lines.append(_row([system["title"], *cells]))
     for system in systems:
         if system["skipped"]:
-            lines.append(_row([system["title"], f"skipped: {system['skipped']}"]))
+            lines.append(_row([system["title"], system["skipped"]]))
     lines += [
         "",
         _row(["system", *_COSTS, "runs"]),
