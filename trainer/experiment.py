@@ -16,21 +16,21 @@ import tensorflow as tf
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from trainer.data.dataset import Dataset, open_dataset
-from trainer.data.folds import take_fold, with_fold_directories
+from trainer.data.folds import take_fold
 from trainer.data.input_pipeline import make_vectorizer
-from trainer.distribution.cluster import with_platform_directories
 from trainer.distribution.strategy import check_agreement, make_strategy
 from trainer.losses import label_weights
 from trainer.losses.prior_correction import prior_correction, undo_loss_weighting
 from trainer.models import VocabularyStatistics, build_model
 from trainer.runs.checkpoints import Checkpoints, RunState
+from trainer.runs.directories import with_directories
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything that training, evaluation and export share.
 
-    Its config has the directories that the platform sets, see `trainer.distribution.cluster.with_platform_directories`.
+    Its config has the directories that are really written to, see `trainer.runs.directories.with_directories`.
     """
 
     config: Config
@@ -77,10 +77,15 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
     Raises:
       UserError: the dataset or the strategy cannot be had.
     """
-    config = with_fold_directories(with_platform_directories(config, os.environ))
+    config = with_directories(config, os.environ)
     dataset = open_dataset(config)
     if config.train.fold is not None:
-        dataset = take_fold(dataset, fold=config.train.fold, folds=config.train.folds)
+        dataset = take_fold(
+            dataset,
+            fold=config.train.fold,
+            folds=config.train.folds,
+            repeat=config.train.fold_repeat,
+        )
     strategy = make_strategy(config.train)
     check_agreement(strategy, _fingerprint(config.to_yaml()), what="their configs")
     check_agreement(

@@ -1,74 +1,58 @@
-"""The trainer's command line: train | evaluate | export | predict | report."""
+"""The trainer's command line: train | evaluate | export | predict | explain | serve | report.
+
+A command imports what it needs when it runs: `--help`, a wrong argument and a wrong config are answered without TensorFlow, and so is `report`.
+"""
 
 import argparse
-import functools
+import dataclasses
+import sys
+from collections.abc import Callable
 
-from beam_jobs.contract.command_line import add_config_arguments, config_from, run_main
+from beam_jobs.contract.command_line import (
+    EXIT_FAILURE,
+    add_config_arguments,
+    config_from,
+    run_main,
+)
+from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 
-COMMANDS = {
-    "train": "train a model on a dataset, or resume a run that was stopped",
-    "evaluate": "tune thresholds on the validation split and print metrics beside baselines",
-    "export": "write a SavedModel that takes raw strings and answers with label names",
-    "predict": "print the labels that an exported SavedModel gives to texts",
-    "explain": "print which words drove each label that an exported SavedModel gives to a text",
-    "serve": "answer TensorFlow Serving's REST paths for one model, for development, with a page to try texts on",
-    "report": "write a page, and plots, of what the evaluation of a run found",
-}
-# What these need to know they find in the directories that they are given.
-WITHOUT_CONFIG = ("predict", "explain", "serve", "report")
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of the trainer.
+
+    Attributes:
+      help: what it does, for `--help`.
+      add_arguments: adds its arguments to its parser.
+      run: (parsed arguments, config or None) -> None.
+      takes_config: whether it needs the experiment's config; the others find what they need in the directories they are given.
+      needs_tensorflow: whether TensorFlow is imported before it runs.
+    """
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Config | None], None]
+    takes_config: bool = False
+    needs_tensorflow: bool = True
 
 
 def main(argv: list[str]) -> None:
+    """Runs the command that the arguments name."""
     arguments = _parser().parse_args(argv)
-    if getattr(arguments, "fold", None) is not None:
+    command = COMMANDS[arguments.command]
+    # Before TensorFlow, which takes seconds to import, so that a mistake in the config is reported at once.
+    config = _config(arguments) if command.takes_config else None
+    if command.needs_tensorflow:
+        import_tensorflow_quietly()
+    command.run(arguments, config)
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    if arguments.fold is not None:
         arguments.overrides = [*arguments.overrides, f"train.fold={arguments.fold}"]
-    config = (
-        config_from(arguments) if arguments.command not in WITHOUT_CONFIG else None
-    )  # a wrong config is told in a second
-    import_tensorflow_quietly()
-    match arguments.command:
-        case "train":
-            from trainer.training.train import train
-
-            train(config, fresh=arguments.fresh)
-        case "evaluate":
-            from trainer.evaluation.evaluate import evaluate
-
-            evaluate(config, baseline=arguments.baseline)
-        case "export":
-            from trainer.serving.export import export, export_average
-
-            if arguments.average:
-                export_average(config, arguments.average, arguments.weights)
-            elif arguments.weights:
-                raise UserError(
-                    "--weights: received without --average, which names the models that they weigh"
-                )
-            else:
-                export(config)
-        case "predict":
-            from trainer.serving.predict import predict
-
-            predict(arguments.model, arguments.text, as_json=arguments.json)
-        case "explain":
-            from trainer.serving.explain import explain
-
-            explain(arguments.model, arguments.text, html_file=arguments.html)
-        case "serve":
-            from trainer.serving.rest_server import serve
-
-            serve(arguments.model, host=arguments.host, port=arguments.port, name=arguments.name)
-        case "report":
-            from trainer.report.html_report import report
-
-            report(
-                run_dir=arguments.run,
-                model_dir=arguments.model,
-                compare=arguments.compare,
-                output=arguments.output,
-            )
+    return config_from(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,115 +60,286 @@ def _parser() -> argparse.ArgumentParser:
         prog="multihot",
         description="Trains, evaluates, exports and tries multi-label text classifiers.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, help_text in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=help_text, description=help_text[0].upper() + help_text[1:] + "."
-        )
-        if name not in WITHOUT_CONFIG:
-            add_config_arguments(command)
-            command.add_argument(
-                "--fold",
-                metavar="K",
-                type=int,
-                help="the run that validates on fold K of train.folds, from 0: sets train.fold",
-            )
-        if name == "train":
-            command.add_argument(
-                "--fresh",
-                action="store_true",
-                help="delete an earlier run in train.run_dir and start again",
-            )
-        if name == "evaluate":
-            command.add_argument(
-                "--baseline",
-                choices=["linear"],
-                help="also fit TF-IDF with one-vs-rest LinearSVC on the same splits (scikit-learn)",
-            )
-        if name == "export":
-            command.add_argument(
-                "--average",
-                metavar="MODEL",
-                nargs="+",
-                help="export the mean of the scores of these exported models as one model",
-            )
-            command.add_argument(
-                "--weights",
-                metavar="NUMBER",
-                nargs="+",
-                type=float,
-                help="what each of them counts; default: all the same",
-            )
-        if name in ("predict", "explain", "serve"):
-            command.add_argument(
-                "--model",
-                metavar="DIR",
-                required=True,
-                help="what `export` has written: a version, or the directory of versions",
-            )
-        if name == "explain":
-            command.add_argument(
-                "--html",
-                metavar="FILE",
-                help="also write a page with the text, its words coloured by what they did",
-            )
-            command.add_argument(
-                "text",
-                metavar="TEXT",
-                help="a document; of several text fields, a JSON object of them",
-            )
-        if name == "serve":
-            command.add_argument(
-                "--host",
-                default="127.0.0.1",
-                help="where to listen (default: %(default)s, which other machines do not reach)",
-            )
-            command.add_argument(
-                "--port", type=int, default=8501, help="0: any that is free (default: %(default)s)"
-            )
-            command.add_argument(
-                "--name", help="the model's name in paths (default: the experiment's)"
-            )
-        if name == "predict":
-            command.add_argument("--json", action="store_true", help="print one JSON object a text")
-            command.add_argument(
-                "text",
-                nargs="*",
-                metavar="TEXT",
-                help="a document; without any, each line of stdin is one",
-            )
-        if name == "report":
-            which = command.add_mutually_exclusive_group(required=True)
-            which.add_argument(
-                "--run",
-                metavar="DIR",
-                help="train.run_dir of a run that was evaluated, such as out/docstrings/run",
-            )
-            which.add_argument(
-                "--model", metavar="DIR", help="what `export` has written, which leads to its run"
-            )
-            command.add_argument(
-                "--compare",
-                metavar="RUN",
-                nargs="+",
-                default=[],
-                help="other run directories, to be put side by side",
-            )
-            command.add_argument(
-                "--output",
-                metavar="DIR",
-                help="where to write; default: report/ in the run directory",
-            )
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        description = command.help[0].upper() + command.help[1:] + "."
+        command_parser = parsers.add_parser(name, help=command.help, description=description)
+        if command.takes_config:
+            _add_experiment_arguments(command_parser)
+        command.add_arguments(command_parser)
     return parser
 
 
+def _add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--fold",
+        metavar="K",
+        type=int,
+        help="the run that validates on fold K of train.folds, from 0: sets train.fold",
+    )
+
+
+def _add_model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="DIR",
+        required=True,
+        help="what `export` has written: a version, or the directory of versions",
+    )
+
+
+# --- train -----------------------------------------------------------------------------
+
+
+def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="delete an earlier run in train.run_dir and start again",
+    )
+
+
+def _train(arguments: argparse.Namespace, config: Config) -> None:
+    from trainer.distribution.strategy import LostWorkerError
+    from trainer.training.signals import StoppedBySignal
+    from trainer.training.train import train
+
+    try:
+        train(config, fresh=arguments.fresh)
+    except StoppedBySignal as stopped:
+        sys.exit(stopped.exit_status)
+    except LostWorkerError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_FAILURE)
+
+
+# --- evaluate --------------------------------------------------------------------------
+
+
+def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--baseline",
+        choices=["linear"],
+        help="also fit TF-IDF with one-vs-rest LinearSVC on the same splits (scikit-learn)",
+    )
+
+
+def _evaluate(arguments: argparse.Namespace, config: Config) -> None:
+    from trainer.evaluation.evaluate import evaluate
+
+    evaluate(config, baseline=arguments.baseline)
+
+
+# --- export ----------------------------------------------------------------------------
+
+
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--average",
+        metavar="MODEL",
+        nargs="+",
+        help="export the mean of the scores of these exported models as one model",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="NUMBER",
+        nargs="+",
+        type=float,
+        help="the weight of each of them in the mean; default: equal weights",
+    )
+
+
+def _export(arguments: argparse.Namespace, config: Config) -> None:
+    from trainer.serving.export import export, export_average
+
+    if arguments.average:
+        export_average(config, arguments.average, arguments.weights)
+    elif arguments.weights:
+        raise UserError(
+            "--weights: received without --average, which names the models that they weigh"
+        )
+    else:
+        export(config)
+
+
+# --- predict, explain, serve -----------------------------------------------------------
+
+
+def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object per text")
+    parser.add_argument(
+        "text",
+        nargs="*",
+        metavar="TEXT",
+        help="a document; without any, each line of stdin is one",
+    )
+
+
+def _predict(arguments: argparse.Namespace, config: None) -> None:
+    from trainer.serving.predict import predict
+
+    predict(arguments.model, arguments.text, as_json=arguments.json)
+
+
+def _add_explain_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model_argument(parser)
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="also write a page with the text, its words coloured by what they did",
+    )
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        help="a document; where documents have several text fields, a JSON object of them",
+    )
+
+
+def _explain(arguments: argparse.Namespace, config: None) -> None:
+    from trainer.serving.explain import explain
+
+    explain(arguments.model, arguments.text, html_file=arguments.html)
+
+
+def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model_argument(parser)
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen on (default: %(default)s, which other machines cannot reach)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8501, help="0: any free port (default: %(default)s)"
+    )
+    parser.add_argument("--name", help="the model's name in paths (default: the experiment's)")
+
+
+def _serve(arguments: argparse.Namespace, config: None) -> None:
+    from trainer.serving.rest_server import serve
+
+    serve(arguments.model, host=arguments.host, port=arguments.port, name=arguments.name)
+
+
+# --- report ----------------------------------------------------------------------------
+
+
+def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--run",
+        metavar="DIR",
+        help="train.run_dir of a run that was evaluated, such as out/docstrings/run",
+    )
+    source.add_argument(
+        "--model", metavar="DIR", help="what `export` has written, which leads to its run"
+    )
+    parser.add_argument(
+        "--compare",
+        metavar="RUN",
+        nargs="+",
+        default=[],
+        help="other run directories, to be shown side by side",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where to write; default: report/ in the run directory",
+    )
+
+
+def _report(arguments: argparse.Namespace, config: None) -> None:
+    from trainer.report.html_report import report
+
+    report(
+        run_dir=arguments.run,
+        model_dir=arguments.model,
+        compare=arguments.compare,
+        output=arguments.output,
+    )
+
+
+# --- all of them -----------------------------------------------------------------------
+
+COMMANDS = {
+    "train": Command(
+        "train a model on a dataset, or resume a run that was stopped",
+        _add_train_arguments,
+        _train,
+        takes_config=True,
+    ),
+    "evaluate": Command(
+        "tune thresholds on the validation split and print metrics beside baselines",
+        _add_evaluate_arguments,
+        _evaluate,
+        takes_config=True,
+    ),
+    "export": Command(
+        "write a SavedModel that takes raw strings and answers with label names",
+        _add_export_arguments,
+        _export,
+        takes_config=True,
+    ),
+    "predict": Command(
+        "print the labels that an exported SavedModel gives to texts",
+        _add_predict_arguments,
+        _predict,
+    ),
+    "explain": Command(
+        "print which words drove each label that an exported SavedModel gives to a text",
+        _add_explain_arguments,
+        _explain,
+    ),
+    "serve": Command(
+        "answer TensorFlow Serving's REST paths for one model, for development, with a page to try texts on",
+        _add_serve_arguments,
+        _serve,
+    ),
+    "report": Command(
+        "write a page, and plots, of the evaluation of a run",
+        _add_report_arguments,
+        _report,
+        needs_tensorflow=False,
+    ),
+}
+
+
 def run(*command: str) -> None:
+    """Ends the process with the status of `multihot COMMAND ...`, whose command is given or the first argument."""
     run_main(lambda argv: main([*command, *argv]))
 
 
-run_train, run_evaluate, run_export, run_predict, run_explain, run_serve, run_report = (
-    functools.partial(run, name) for name in COMMANDS
-)
+# The console scripts of setup.py.
+
+
+def run_train() -> None:
+    run("train")
+
+
+def run_evaluate() -> None:
+    run("evaluate")
+
+
+def run_export() -> None:
+    run("export")
+
+
+def run_predict() -> None:
+    run("predict")
+
+
+def run_explain() -> None:
+    run("explain")
+
+
+def run_serve() -> None:
+    run("serve")
+
+
+def run_report() -> None:
+    run("report")
+
 
 if __name__ == "__main__":
     run()

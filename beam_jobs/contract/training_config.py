@@ -405,12 +405,18 @@ class TrainConfig(Section):
     folds: int | None = Field(
         None,
         ge=2,
-        description="folds that the train and validation splits are shared out to where `fold` is set",
+        description="number of folds that the shards of the train and validation splits are assigned to where `fold` is set",
     )
     fold: int | None = Field(
         None,
         ge=0,
-        description="the fold that the run validates on, from 0, in a run directory of its own; null: the dataset's own splits",
+        description="the fold that the run validates on, from 0, in a run directory of its own, `fold-0` and so on; null: the dataset's own splits",
+    )
+    fold_repeat: int = Field(
+        0,
+        ge=0,
+        description="which partition into folds: 0, or the number of a repeat that shuffles the shards before they are assigned to folds, "
+        "so that k-fold can be repeated; the runs and models of repeat 1 go to `repeat-1/fold-0` and so on",
     )
     deterministic: bool = Field(
         False,
@@ -430,6 +436,10 @@ class TrainConfig(Section):
                 )
         if self.fold is not None and (self.folds is None or self.fold >= self.folds):
             raise ValueError(f"expected a fold below folds, not {self.fold} of {self.folds}")
+        if self.fold_repeat and self.folds is None:
+            raise ValueError(
+                f"expected fold_repeat with folds only, not {self.fold_repeat} and null"
+            )
         if self.batch_size % self.accumulate_steps:
             raise ValueError(
                 f"expected a batch_size that accumulate_steps divides, not {self.batch_size} and {self.accumulate_steps}"

@@ -242,11 +242,33 @@ def _distribute(
     return strategy.distribute_datasets_from_function(lambda _: batches.prefetch(tf.data.AUTOTUNE))
 
 
-def delete_in_background(iterators: list[Any]) -> None:
-    """Empties a list that holds the only references to iterators.
+class BatchIterator:
+    """Iterates over distributed batches; at the end it is deleted in a thread of its own.
 
     Among several workers TensorFlow 2.21 takes up to a minute to delete the iterator of an epoch (seen in half the epochs, in
-    tf.data's RootDataset::Iterator::~Iterator), and all workers wait for the one that does. The process waits for it at its end: a
+    tf.data's RootDataset::Iterator::~Iterator), and all workers wait for the one that does. The process waits for the thread when it ends: a
     thread that Python ends within TensorFlow's code aborts the process ("exception not rethrown").
+
+    Args:
+      batches: of `train_batches` or `evaluation_batches`.
+
+    Attributes:
+      iterator: what the compiled step takes its batches from. Nothing else may refer to it when the `with` block ends.
     """
-    threading.Thread(target=iterators.clear).start()
+
+    def __init__(self, batches: Any):
+        self.iterator = iter(batches)
+
+    def __enter__(self) -> "BatchIterator":
+        return self
+
+    def __exit__(self, exception_type, *exc_info) -> None:
+        if exception_type is None:
+            references = [self.iterator]
+            del self.iterator
+            delete_in_background(references)
+
+
+def delete_in_background(references: list[Any]) -> None:
+    """Empties a list that holds the only references to iterators, in a thread of its own, see `BatchIterator`."""
+    threading.Thread(target=references.clear).start()

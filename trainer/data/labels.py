@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def multi_hot(label_ids: tf.RaggedTensor, num_labels: int) -> tf.Tensor:
+def multi_hot(label_ids: tf.RaggedTensor, num_labels: int | tf.Tensor) -> tf.Tensor:
     """Label ids as a multi-hot matrix; an id that stands twice in a row still gives 1.
 
     Args:

@@ -73,15 +73,31 @@ def plan_split(
     )
 
 
-def assign_shards(sizes: Sequence[int], num_workers: int) -> list[list[int]]:
-    """Indices of the non-empty shards by worker, each shard once: the largest first, to who has least (Graham 1969, LPT rule)."""
-    shares: list[list[int]] = [[] for _ in range(num_workers)]
-    totals = [0] * num_workers
-    for i in sorted((i for i, size in enumerate(sizes) if size), key=lambda i: (-sizes[i], i)):
-        least = totals.index(min(totals))
-        shares[least].append(i)
-        totals[least] += sizes[i]
-    return [sorted(share) for share in shares]
+def assign_shards(
+    sizes: Sequence[int], num_groups: int, *, order: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Assigns each non-empty shard to one group, so that groups come out close to equal (Graham 1969).
+
+    One shard after the other is assigned to the group that has the fewest examples yet.
+
+    Args:
+      sizes: examples of each shard.
+      num_groups: number of groups, such as workers or folds.
+      order: indices of all shards in the order in which they are assigned; None: the largest first (Graham's LPT rule).
+
+    Returns:
+      By group: the indices of its shards, rising.
+    """
+    if order is None:
+        order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    groups: list[list[int]] = [[] for _ in range(num_groups)]
+    totals = [0] * num_groups
+    for i in order:
+        if sizes[i]:
+            smallest = totals.index(min(totals))
+            groups[smallest].append(i)
+            totals[smallest] += sizes[i]
+    return [sorted(group) for group in groups]
 
 
 # --- corruption ------------------------------------------------------------------------

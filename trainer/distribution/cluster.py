@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import os
 import re
 import socket
 import time
 from collections.abc import Mapping
 
-from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 
 _TASK_TYPES = ("chief", "worker")
@@ -183,35 +181,3 @@ def _answers(address: str) -> bool:
             return True
     except OSError:
         return False
-
-
-# --- directories -----------------------------------------------------------------------
-
-
-def with_platform_directories(config: Config, environment: Mapping[str, str]) -> Config:
-    """The config with the directories that Vertex AI sets, where it sets them.
-
-    AIP_CHECKPOINT_DIR takes the place of train.run_dir and AIP_MODEL_DIR that of export.model_dir. Vertex AI mounts
-    gs://BUCKET as /gcs/BUCKET.
-    """
-    for name, section, key in (
-        ("AIP_CHECKPOINT_DIR", "train", "run_dir"),
-        ("AIP_MODEL_DIR", "export", "model_dir"),
-    ):
-        if environment.get(name):
-            changed = getattr(config, section).model_copy(update={key: _mounted(environment[name])})
-            config = config.model_copy(update={section: changed})
-    return config
-
-
-def log_dir(run_dir: str, environment: Mapping[str, str]) -> str:
-    """Where TensorBoard's logs go: AIP_TENSORBOARD_LOG_DIR if it is set, else a folder of the run."""
-    return (
-        _mounted(environment["AIP_TENSORBOARD_LOG_DIR"])
-        if environment.get("AIP_TENSORBOARD_LOG_DIR")
-        else os.path.join(run_dir, "logs")
-    )
-
-
-def _mounted(path: str) -> str:
-    return "/gcs/" + path.removeprefix("gs://").rstrip("/") if path.startswith("gs://") else path

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,13 +12,18 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import TrainConfig
 from trainer.distribution.cluster import Cluster, find_cluster, wait_for_workers
 
-_LOST = (
+# What TensorFlow raises in a worker when another one has ended.
+_LOST_WORKER_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
 )
+
+
+class LostWorkerError(Exception):
+    """Another worker of the run has ended, so this one cannot go on."""
 
 
 def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
@@ -172,18 +176,15 @@ def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) 
 
 @contextlib.contextmanager
 def explain_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Ends the process with one message and status 1 where TensorFlow says that another worker has gone."""
+    """Turns TensorFlow's errors of a worker that has ended into a LostWorkerError; with one worker they pass through."""
     try:
         yield
-    except _LOST as error:
+    except _LOST_WORKER_ERRORS as error:
         if num_workers(strategy) == 1:
             raise
-        print(
-            f"error: worker {worker_index(strategy)} has lost another worker: {str(error).splitlines()[0]}",
-            file=sys.stderr,
-            flush=True,
-        )
-        sys.exit(1)
+        raise LostWorkerError(
+            f"worker {worker_index(strategy)} has lost another worker: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:

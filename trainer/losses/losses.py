@@ -62,7 +62,7 @@ def build_loss(
         candidates: Candidates | None = None,
     ) -> tf.Tensor:
         def of_label(values: tf.Tensor) -> tf.Tensor:
-            return values if candidates is None else tf.gather(values, candidates.labels)
+            return values if candidates is None else tf.gather(values, candidates.label_ids)
 
         labels, logits = tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
         w_positive, w_negative = of_label(positive_weight), of_label(negative_weight)

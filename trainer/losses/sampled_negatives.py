@@ -5,17 +5,19 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from trainer.data.labels import multi_hot
+
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
     """The labels whose logits a step computes.
 
     Attributes:
-      labels: int64 [candidates], distinct label ids.
+      label_ids: int64 [candidates], distinct.
       negative_weights: float32 [candidates], what a document's loss of a label that it does not have is multiplied by.
     """
 
-    labels: tf.Tensor
+    label_ids: tf.Tensor
     negative_weights: tf.Tensor
 
 
@@ -72,14 +74,11 @@ class LabelSampler:
           the candidates, and float32 [batch, candidates]: 1 where the document has the label.
         """
         sample = self.draw(step)
-        size = tf.size(sample.labels)
+        size = tf.size(sample.label_ids)
         labels, positions = tf.unique(
-            tf.concat([sample.labels, label_ids.values], 0), out_idx=tf.int64
+            tf.concat([sample.label_ids, label_ids.values], 0), out_idx=tf.int64
         )
         weights = tf.concat([sample.negative_weights, tf.zeros([tf.size(labels) - size])], 0)
-        cells = tf.stack([tf.cast(label_ids.value_rowids(), tf.int64), positions[size:]], axis=1)
-        shape = [label_ids.nrows(), tf.size(labels, label_ids.row_splits.dtype)]
-        multi_hot = tf.tensor_scatter_nd_update(
-            tf.zeros(shape), cells, tf.ones_like(positions[size:], tf.float32)
-        )
-        return Candidates(labels, weights), multi_hot
+        own_positions = label_ids.with_values(positions[size:])
+        num_candidates = tf.size(labels, label_ids.row_splits.dtype)
+        return Candidates(labels, weights), multi_hot(own_positions, num_candidates)

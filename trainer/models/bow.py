@@ -44,15 +44,17 @@ class BagOfEmbeddings(keras.Model):
         self.built = True
 
     def call(
-        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+        self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         rows, bags = self._terms(tokens)
         vectors = sum_bags(bags, tf.cast(self._table(rows), tf.float32))
-        logits = self._dense(self._dropout(vectors, training=training), labels)
+        logits = self._dense(self._dropout(vectors, training=training), label_ids)
         if self._wide is not None:
             wide = tf.gather(self._wide.value, rows)
-            logits += sum_bags(bags, wide if labels is None else tf.gather(wide, labels, axis=1))
+            logits += sum_bags(
+                bags, wide if label_ids is None else tf.gather(wide, label_ids, axis=1)
+            )
         return logits
 
     def contributions(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -39,7 +39,7 @@ class ConvolutionalNetwork(keras.Model):
         self.built = True
 
     def call(
-        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+        self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         vectors, mask = self._sequences(tokens)
@@ -49,4 +49,4 @@ class ConvolutionalNetwork(keras.Model):
             highest.append(
                 tf.reduce_max(values * tf.cast(mask, values.dtype)[:, :, None], axis=1)
             )  # ReLU's values are 0 or more
-        return self._dense(self._dropout(tf.concat(highest, axis=1), training=training), labels)
+        return self._dense(self._dropout(tf.concat(highest, axis=1), training=training), label_ids)

@@ -52,26 +52,26 @@ class LabelWiseAttention(keras.Model):
         self.built = True
 
     def call(
-        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+        self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         vectors, mask = self._sequences(tokens)
         hidden = self._convolution(self._dropout(vectors, training=training))
         scores = tf.cast(
             tf.matmul(
-                hidden, tf.cast(rows_of(self._queries, labels), hidden.dtype), transpose_b=True
+                hidden, tf.cast(rows_of(self._queries, label_ids), hidden.dtype), transpose_b=True
             ),
             tf.float32,
         )
         attention = tf.nn.softmax(scores + padding_bias(mask)[:, :, None], axis=1)
         values = tf.cast(
             tf.matmul(
-                hidden, tf.cast(rows_of(self._outputs, labels), hidden.dtype), transpose_b=True
+                hidden, tf.cast(rows_of(self._outputs, label_ids), hidden.dtype), transpose_b=True
             ),
             tf.float32,
         )
         logits = tf.reduce_sum(attention * values, axis=1)
         # The attention of an empty document spreads over padding.
         return tf.where(tf.reduce_any(mask, axis=1)[:, None], logits, 0.0) + tf.cast(
-            rows_of(self._bias, labels), tf.float32
+            rows_of(self._bias, label_ids), tf.float32
         )

@@ -44,9 +44,9 @@ class LogitsLayer(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, vectors: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+    def call(self, vectors: tf.Tensor, label_ids: tf.Tensor | None = None) -> tf.Tensor:
         """Logits float32 [batch, labels] of vectors [batch, inputs]; with label ids int64 [n], distinct, only theirs, [batch, n]."""
-        kernel, bias = rows_of(self._kernel, labels), rows_of(self._bias, labels)
+        kernel, bias = rows_of(self._kernel, label_ids), rows_of(self._bias, label_ids)
         return tf.matmul(tf.cast(vectors, tf.float32), kernel, transpose_b=True) + bias
 
 

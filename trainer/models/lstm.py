@@ -38,7 +38,7 @@ class LstmNetwork(keras.Model):
         self.built = True
 
     def call(
-        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+        self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         x, mask = self._sequences(tokens)
@@ -60,7 +60,7 @@ class LstmNetwork(keras.Model):
             last = tf.gather(x[:, :, : self._units], tf.maximum(lengths - 1, 0), batch_dims=1)
             vectors = tf.concat([last, x[:, 0, self._units :]], axis=1)
         vectors = tf.where(has_tokens, vectors, tf.zeros_like(vectors))
-        return self._dense(self._dropout(vectors, training=training), labels)
+        return self._dense(self._dropout(vectors, training=training), label_ids)
 
 
 def _lstm(num_inputs: int, units: int, *, seed: Iterator[int], name: str) -> keras.layers.LSTM:

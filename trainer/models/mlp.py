@@ -37,11 +37,11 @@ class MultilayerPerceptron(keras.Model):
         self.built = True
 
     def call(
-        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+        self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         rows, bags = self._terms(tokens)
         x = sum_bags(bags, tf.cast(self._table(rows), tf.float32))
         for dropout, hidden in zip(self._dropouts, self._hidden, strict=False):
             x = hidden(dropout(x, training=training))
-        return self._dense(self._dropouts[-1](x, training=training), labels)
+        return self._dense(self._dropouts[-1](x, training=training), label_ids)

@@ -36,12 +36,12 @@ class Towers(keras.Model):
         self,
         tokens: tuple[tf.RaggedTensor, ...],
         training: bool = False,
-        labels: tf.Tensor | None = None,
+        label_ids: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None], one a text; with label ids, only theirs."""
         return tf.add_n(
             [
-                tower(text, training=training, labels=labels)
+                tower(text, training=training, label_ids=label_ids)
                 for tower, text in zip(self._towers, tokens, strict=True)
             ]
         )

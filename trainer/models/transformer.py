@@ -44,7 +44,7 @@ class TransformerEncoder(keras.Model):
         self.built = True
 
     def call(
-        self, tokens: tf.RaggedTensor, training: bool = False, labels: tf.Tensor | None = None
+        self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
         vectors, mask = self._sequences(tokens)
@@ -58,7 +58,7 @@ class TransformerEncoder(keras.Model):
         means = tf.reduce_sum(tf.cast(self._norm(x), tf.float32) * weights, axis=1) / tf.maximum(
             tf.reduce_sum(weights, axis=1), 1.0
         )
-        return self._dense(self._last_dropout(means, training=training), labels)
+        return self._dense(self._last_dropout(means, training=training), label_ids)
 
 
 class EncoderLayer(keras.layers.Layer):

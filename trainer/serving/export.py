@@ -21,12 +21,12 @@ from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.saved_model import EXTRA, ORIGIN, SavedModel, versions
 from trainer.data.dataset import Dataset, compression_of, open_dataset
 from trainer.data.labels import multi_hot
-from trainer.distribution.cluster import with_platform_directories
 from trainer.distribution.strategy import is_chief
 from trainer.evaluation.evaluate import load_calibration, load_thresholds
 from trainer.experiment import assemble, restore_best
 from trainer.metrics import classification
 from trainer.metrics.thresholds import Thresholds, tune
+from trainer.runs.directories import with_directories
 from trainer.serving import benchmark, model_card, warmup
 from trainer.serving.serving_module import AverageScorer, ModelScorer, ServingModule, is_halved
 
@@ -82,7 +82,7 @@ def export_average(config: Config, models: Sequence[str], weights: Sequence[floa
     Raises:
       UserError: the models differ in labels, analyzer or text fields from the dataset, or the weights do not fit them.
     """
-    config = with_platform_directories(config, os.environ)
+    config = with_directories(config, os.environ)
     if config.export.weights != "float32":
         raise UserError(
             f"export.weights: received {config.export.weights} with --average, expected float32: members keep the weights that they have"

@@ -4,7 +4,7 @@ import signal
 
 
 class StopRequest:
-    """While open, notes SIGINT and SIGTERM in `requested` instead of ending the process; a second SIGINT interrupts as usual.
+    """While entered, notes SIGINT and SIGTERM instead of letting them end the process; a second SIGINT interrupts as usual.
 
     Attributes:
       requested: the signal's name; None: none has come.
@@ -29,6 +29,20 @@ class StopRequest:
         self.requested = signal.Signals(number).name
 
 
-def exit_status(name: str) -> int:
-    """The status of a process that a signal has ended, as shells have it."""
-    return 128 + signal.Signals[name]
+class StoppedBySignal(BaseException):
+    """A signal has ended a run before it was finished, after a checkpoint.
+
+    As KeyboardInterrupt it is no Exception, so that a loop over several runs that goes on after errors ends as well.
+
+    Attributes:
+      signal: the signal's name, such as "SIGTERM".
+    """
+
+    def __init__(self, name: str):
+        super().__init__(f"the run was stopped by {name}; its last step is saved")
+        self.signal = name
+
+    @property
+    def exit_status(self) -> int:
+        """The status that shells give to a process that the signal has ended."""
+        return 128 + signal.Signals[self.signal]

@@ -1,13 +1,16 @@
 """The distributed step loop: `strategy.run` inside tf.function, several steps a call."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from beam_jobs.contract.errors import UserError
 from trainer.data.input_pipeline import Batch
 from trainer.data.labels import multi_hot
+from trainer.experiment import Experiment
 from trainer.losses.losses import Loss
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.training import optimizers
@@ -51,7 +54,7 @@ def make_train_steps(
             candidates, labels, options = None, multi_hot(batch["labels"], num_labels), {}
         else:
             candidates, labels = sampler.candidates(batch["labels"], optimizer.iterations.value)
-            options = {"labels": candidates.labels}
+            options = {"label_ids": candidates.label_ids}
         with tf.GradientTape() as tape:
             logits = model(batch["tokens"], training=True, **options)
             loss_sum = tf.reduce_sum(loss(labels, logits, batch["weights"], candidates))
@@ -99,3 +102,28 @@ def make_train_steps(
     # ("Shape mismatch in the collective instance", 2.21).
     one_step = tf.function(step, reduce_retracing=True)
     return lambda iterator, steps: tf.stack([one_step(iterator) for _ in range(int(steps))])
+
+
+def make_label_sampler(experiment: Experiment) -> LabelSampler | None:
+    """The sampler of `loss.negatives: sampled`; None: the loss takes all labels.
+
+    Raises:
+      UserError: the model cannot give the logits of some labels alone.
+    """
+    config = experiment.config
+    if config.loss.negatives == "all":
+        return None
+    parameters = inspect.signature(experiment.model.call).parameters
+    if "label_ids" not in parameters:
+        renamed = (
+            "; its parameter `labels` is now called `label_ids`" if "labels" in parameters else ""
+        )
+        raise UserError(
+            f"loss.negatives: received 'sampled', and the model {config.model.name} cannot give the logits of some labels alone; "
+            f"expected `call(tokens, training=False, label_ids=None)`, which returns the logits of those labels, int64 [n]{renamed}"
+        )
+    return LabelSampler(
+        experiment.dataset.label_counts("train"),
+        num_sampled=config.loss.num_sampled,
+        seed=config.train.seed,
+    )

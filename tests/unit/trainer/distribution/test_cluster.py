@@ -7,14 +7,11 @@ import time
 
 import pytest
 
-from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
 from trainer.distribution.cluster import (
     Cluster,
     find_cluster,
-    log_dir,
     wait_for_workers,
-    with_platform_directories,
 )
 
 WORKERS = {"worker": ["a:1", "b:2"]}
@@ -228,21 +225,3 @@ def test_own_port_in_use_is_told_at_once():
         pytest.raises(UserError, match="port .* of our own address .*: is another run"),
     ):
         wait_for_workers(Cluster(addresses, 1, "TF_CONFIG"), timeout_seconds=60)
-
-
-# --- directories -----------------------------------------------------------------------
-
-
-def test_vertex_directories_take_the_place_of_the_configs():
-    config = config_from_dict({"name": "x", "data": {"source": "python_docstrings"}}, what="")
-    environment = {
-        "AIP_MODEL_DIR": "gs://bucket/job/model/",
-        "AIP_CHECKPOINT_DIR": "/mnt/checkpoints",
-        "AIP_TENSORBOARD_LOG_DIR": "gs://bucket/job/logs/",
-    }
-    changed = with_platform_directories(config, environment)
-    assert changed.export.model_dir == "/gcs/bucket/job/model"
-    assert changed.train.run_dir == "/mnt/checkpoints"
-    assert log_dir(changed.train.run_dir, environment) == "/gcs/bucket/job/logs"
-    assert with_platform_directories(config, {}) == config
-    assert log_dir("out/x/run", {}) == "out/x/run/logs"

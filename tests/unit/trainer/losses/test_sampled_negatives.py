@@ -11,7 +11,7 @@ from beam_jobs.contract.training_config import LossConfig, ModelConfig
 from trainer.losses.losses import build_loss
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.models import VocabularyStatistics, build_model
-from trainer.training.train import _label_sampler
+from trainer.training.train_step import make_label_sampler
 
 NUM_LABELS, DRAWS = 12, 4000
 POSITIVES = np.array([3, 40, 7, 1, 0, 25, 9, 2, 60, 4, 5, 11])
@@ -23,9 +23,9 @@ def test_labels_are_drawn_as_often_as_their_weights_say():
     counts, weights = np.zeros(NUM_LABELS), np.zeros(NUM_LABELS)
     for step in range(DRAWS):
         drawn = sampler.draw(tf.constant(step))
-        assert len(set(drawn.labels.numpy())) == len(drawn.labels)
-        counts[drawn.labels.numpy()] += 1
-        weights[drawn.labels.numpy()] = drawn.negative_weights.numpy()
+        assert len(set(drawn.label_ids.numpy())) == len(drawn.label_ids)
+        counts[drawn.label_ids.numpy()] += 1
+        weights[drawn.label_ids.numpy()] = drawn.negative_weights.numpy()
     np.testing.assert_allclose(
         counts / DRAWS, 1 / weights, atol=5 * 0.5 / DRAWS**0.5
     )  # five standard errors at most
@@ -39,7 +39,7 @@ def test_a_sample_follows_from_seed_and_step():
         return (
             LabelSampler(POSITIVES, num_sampled=5, seed=seed)
             .draw(tf.constant(step))
-            .labels.numpy()
+            .label_ids.numpy()
             .tolist()
         )
 
@@ -49,7 +49,9 @@ def test_a_sample_follows_from_seed_and_step():
 
 def test_the_rarest_of_many_labels_can_be_drawn():
     sampler = LabelSampler(np.arange(2_000_000, 0, -1), num_sampled=100_000, seed=0)
-    ranks = np.concatenate([sampler.draw(tf.constant(step)).labels.numpy() for step in range(20)])
+    ranks = np.concatenate(
+        [sampler.draw(tf.constant(step)).label_ids.numpy() for step in range(20)]
+    )
     assert ranks.max() < 2_000_000
     last = ranks[ranks >= 1_000_000]
     assert (
@@ -59,19 +61,23 @@ def test_the_rarest_of_many_labels_can_be_drawn():
 
 def test_every_draw_of_a_single_label_is_that_label():
     drawn = LabelSampler(np.array([4]), num_sampled=3, seed=0).draw(tf.constant(0))
-    assert drawn.labels.numpy().tolist() == [0] and drawn.negative_weights.numpy().tolist() == [1.0]
+    assert drawn.label_ids.numpy().tolist() == [0] and drawn.negative_weights.numpy().tolist() == [
+        1.0
+    ]
 
 
 def test_candidates_hold_each_documents_labels_and_others_labels_weigh_nothing():
     sampler = LabelSampler(POSITIVES, num_sampled=2, seed=0)
     for step in range(20):
         candidates, multi_hot = sampler.candidates(LABEL_IDS, tf.constant(step))
-        ids, drawn = candidates.labels.numpy(), sampler.draw(tf.constant(step))
+        ids, drawn = candidates.label_ids.numpy(), sampler.draw(tf.constant(step))
         assert [set(ids[row > 0]) for row in multi_hot.numpy()] == [
             set(row) for row in LABEL_IDS.to_list()
         ]
-        assert set(ids) == {0, 1, 3, 5, 8} | set(drawn.labels.numpy()) and len(set(ids)) == len(ids)
-        expected = dict(zip(drawn.labels.numpy(), drawn.negative_weights.numpy(), strict=True))
+        assert set(ids) == {0, 1, 3, 5, 8} | set(drawn.label_ids.numpy()) and len(set(ids)) == len(
+            ids
+        )
+        expected = dict(zip(drawn.label_ids.numpy(), drawn.negative_weights.numpy(), strict=True))
         np.testing.assert_array_equal(
             candidates.negative_weights, [expected.get(label, 0.0) for label in ids]
         )
@@ -103,7 +109,7 @@ def test_the_mean_of_sampled_losses_and_gradients_is_that_over_all_labels(loss):
 
     def sampled(step):
         candidates, multi_hot = sampler.candidates(LABEL_IDS, step)
-        logits = tf.matmul(vectors, tf.gather(table, candidates.labels), transpose_b=True)
+        logits = tf.matmul(vectors, tf.gather(table, candidates.label_ids), transpose_b=True)
         return loss(multi_hot, logits, weights, candidates)
 
     @tf.function
@@ -145,12 +151,15 @@ def test_models_give_the_logits_of_some_labels_as_they_give_all_and_touch_only_t
         tf.constant([2, 3, 4, 9, 1], tf.int64), tf.constant([4, 0, 1], tf.int64)
     )
     tokens = tokens if num_texts == 1 else (tokens, tokens[::-1])
-    labels = tf.constant([5, 0, 3], tf.int64)
+    label_ids = tf.constant([5, 0, 3], tf.int64)
     np.testing.assert_allclose(
-        model(tokens, labels=labels), tf.gather(model(tokens), labels, axis=1), rtol=1e-5, atol=1e-6
+        model(tokens, label_ids=label_ids),
+        tf.gather(model(tokens), label_ids, axis=1),
+        rtol=1e-5,
+        atol=1e-6,
     )
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(model(tokens, labels=labels))
+        total = tf.reduce_sum(model(tokens, label_ids=label_ids))
     for gradient, weight in zip(
         tape.gradient(total, model.trainable_variables), model.trainable_variables, strict=True
     ):
@@ -159,11 +168,24 @@ def test_models_give_the_logits_of_some_labels_as_they_give_all_and_touch_only_t
             assert set(gradient.indices.numpy()) == {0, 3, 5}
 
 
-def test_a_model_of_ones_own_that_gives_only_all_logits_is_refused():
-    class Own(keras.Model):
-        def call(self, tokens, training=False):
-            return tokens
+class _AllLogits(keras.Model):
+    def call(self, tokens, training=False):
+        return tokens
 
+
+class _OldParameter(keras.Model):
+    def call(self, tokens, training=False, labels=None):
+        return tokens
+
+
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [
+        (_AllLogits, "$"),
+        (_OldParameter, "; its parameter `labels` is now called `label_ids`$"),
+    ],
+)
+def test_a_custom_model_that_gives_only_all_logits_is_refused(model, hint):
     config = types.SimpleNamespace(
         loss=TypeAdapter(LossConfig).validate_python({"name": "focal", "negatives": "sampled"}),
         model=types.SimpleNamespace(),
@@ -171,6 +193,7 @@ def test_a_model_of_ones_own_that_gives_only_all_logits_is_refused():
     config.model.name = "custom"
     with pytest.raises(
         UserError,
-        match=r"loss.negatives: received 'sampled', and the model custom .*call\(tokens, training=False, labels=None\)",
+        match=r"loss.negatives: received 'sampled', and the model custom .*"
+        r"call\(tokens, training=False, label_ids=None\)`.*" + hint,
     ):
-        _label_sampler(types.SimpleNamespace(config=config, model=Own()))
+        make_label_sampler(types.SimpleNamespace(config=config, model=model()))

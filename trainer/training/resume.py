@@ -1,0 +1,128 @@
+"""Opening a run directory: a new one is created, an earlier run is resumed where config and dataset are the same."""
+
+import shutil
+from typing import Any
+
+from beam_jobs.contract.atomic import write_atomically
+from beam_jobs.contract.config import Config, differing_keys, load_saved_config
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import MANIFEST
+from trainer.distribution.strategy import is_chief, sum_over_workers
+from trainer.experiment import Experiment
+from trainer.runs.checkpoints import RunState
+from trainer.runs.layout import CONFIG, DATASET_MANIFEST
+
+# The sections of the config that decide the weights.
+_RUN_SECTIONS = {"model", "loss", "optimizer", "train"}
+# Their keys that may differ between a run and its resumption: they decide how long it trains, where it runs and what it keeps, and change no step.
+_MAY_CHANGE = {
+    "train.run_dir",
+    "train.strategy",
+    "train.replicas",
+    "train.worker_timeout_seconds",
+    "train.on_corrupt",
+    "train.patience",
+    "train.steps_per_call",
+    "train.checkpoint_steps",
+    "train.keep_checkpoints",
+}
+
+
+def open_run_directory(experiment: Experiment, *, fresh: bool) -> None:
+    """Creates the run directory, or checks that the run in it has the same config and dataset.
+
+    The chief does it. The other workers wait, and stop if it refuses.
+
+    Args:
+      experiment: its `run_dir` is opened.
+      fresh: delete an earlier run first.
+
+    Raises:
+      UserError: the run there cannot be resumed, or the directory cannot be used.
+    """
+    refusal = None
+    if is_chief(experiment.strategy):
+        try:
+            _open(experiment, fresh=fresh)
+        except UserError as error:
+            refusal = error
+    if sum_over_workers(experiment.strategy, int(refusal is not None)):
+        raise refusal or UserError(
+            "the chief, worker 0, has refused to start; its own message says why"
+        )
+
+
+def _open(experiment: Experiment, *, fresh: bool) -> None:
+    run_dir = experiment.run_dir
+    manifest = (experiment.dataset.directory / MANIFEST).read_text(encoding="utf-8")
+    if fresh and (run_dir / CONFIG).exists():
+        shutil.rmtree(run_dir)
+    if (run_dir / CONFIG).exists():
+        _check_same_run(experiment, manifest)
+    elif run_dir.exists() and any(run_dir.iterdir()):
+        raise UserError(
+            f"train.run_dir: {run_dir} holds files, but no run; expected a new directory"
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(run_dir / DATASET_MANIFEST, manifest)
+        write_atomically(run_dir / CONFIG, experiment.config.to_yaml())
+    except OSError as error:
+        raise UserError(
+            f"train.run_dir: cannot write to {run_dir}: {error.strerror}; expected a directory that you may write to"
+        ) from None
+
+
+def _check_same_run(experiment: Experiment, manifest: str) -> None:
+    run_dir, config = experiment.run_dir, experiment.config
+    may_change = _keys_that_may_change(config)
+    saved_config = load_saved_config(
+        run_dir / CONFIG,
+        remedy="choose another train.run_dir, or give --fresh to delete the run and start again",
+    )
+    differences = [
+        f"  {key}: run {saved!r}, config {given!r}"
+        for key, saved, given in differing_keys(_run_sections(saved_config), _run_sections(config))
+        if key not in may_change
+    ]
+    saved_manifest = run_dir / DATASET_MANIFEST
+    if (
+        not differences
+        and saved_manifest.exists()
+        and saved_manifest.read_text(encoding="utf-8") != manifest
+    ):
+        differences = [
+            f"  dataset: {experiment.dataset.directory} was made again, and differs from the one the run began with"
+        ]
+    if differences:
+        raise UserError(
+            f"the run in {run_dir} cannot be resumed:\n"
+            + "\n".join(differences)
+            + "\nset the keys back, choose another train.run_dir, or give --fresh to delete the run and start again"
+        )
+
+
+def _run_sections(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json", include=_RUN_SECTIONS)
+
+
+def _keys_that_may_change(config: Config) -> set[str]:
+    optimizer = config.optimizer
+    # The learning rate of every step depends on the number of epochs, unless it is constant.
+    if optimizer.schedule in ("constant", "plateau") and optimizer.warmup_fraction == 0:
+        return _MAY_CHANGE | {"train.epochs"}
+    return _MAY_CHANGE
+
+
+def check_data_order(state: RunState, order: str) -> None:
+    """Raises UserError where a run stopped within an epoch and its other documents would now come in another order.
+
+    Args:
+      state: as restored.
+      order: `SplitPlan.order` of this process.
+    """
+    if state.step_in_epoch and state.data_order != order:
+        raise UserError(
+            f"the run stopped within an epoch whose documents went to workers {state.data_order}, and now they would go {order}; "
+            "expected the same: resume with as many workers as before"
+        )

@@ -1,0 +1,415 @@
+"""A run in training: its model, optimizer, checkpoints and state, moved on some steps or an epoch at a time."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from beam_jobs.contract.atomic import write_atomically
+from beam_jobs.contract.config import Config
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import dump_json
+from beam_jobs.contract.progress import ProgressLine
+from beam_jobs.contract.training_config import SequenceModel
+from trainer.data.input_pipeline import BatchIterator, train_batches
+from trainer.data.shards import describe_corruption, explain_corrupt_shards, plan_split
+from trainer.distribution.strategy import check_agreement, describe, is_chief, num_workers
+from trainer.evaluation.evaluator import Evaluator
+from trainer.experiment import Experiment
+from trainer.losses.description import describe_loss
+from trainer.losses.losses import build_loss
+from trainer.losses.sampled_negatives import LabelSampler
+from trainer.metrics import thresholds
+from trainer.runs.checkpoints import Checkpoints, RunState
+from trainer.runs.layout import HISTORY
+from trainer.training.callbacks import Callbacks, epoch_logs
+from trainer.training.optimizers import averaged_weights, build_optimizer
+from trainer.training.resume import check_data_order
+from trainer.training.train_step import make_train_steps
+
+# `train.length_bucket_steps: null`, for models that pad to the longest document of a batch.
+_LENGTH_BUCKET_STEPS_OF_PADDING_MODELS = 16
+# Columns of history.json that TensorBoard shows by epoch.
+_EPOCH_SUMMARIES = (
+    "loss",
+    "learning_rate",
+    "validation_micro_f1",
+    "threshold",
+    "documents_per_second",
+)
+
+
+class TrainingRun:
+    """A run in training, in an open run directory; its newest checkpoint, if there is one, is restored.
+
+    Every worker calls the same methods in the same order: `begin`, then for each epoch `train_steps` within `epoch()` until `steps_left` is 0 and
+    `finish_epoch`, then `end`. Between two calls of `train_steps`, `save` makes it resumable there.
+
+    Args:
+      experiment: what `trainer.experiment.assemble` has put together for training.
+      sampler: draws the negatives, see `trainer.training.train_step.make_label_sampler`; None: the loss takes all labels.
+      callbacks: of `trainer.training.callbacks.make_callbacks`.
+
+    Attributes:
+      state: where the run is.
+      checkpoints: to be entered while the run saves.
+
+    Raises:
+      UserError: no checkpoint can be restored, or the run cannot go on with this number of workers.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        sampler: LabelSampler | None,
+        callbacks: Sequence[tuple[str, keras.callbacks.Callback]],
+    ):
+        self._experiment, self._config = experiment, experiment.config
+        self._strategy, self._model = experiment.strategy, experiment.model
+        self._is_chief = is_chief(self._strategy)
+        train = self._config.train
+        self._plan = plan_split(
+            experiment.dataset,
+            "train",
+            num_workers=num_workers(self._strategy),
+            global_batch_size=train.batch_size,
+            shard_by=train.shard_by,
+        )
+        with self._strategy.scope():
+            self._optimizer = build_optimizer(
+                self._config.optimizer,
+                total_steps=train.epochs * self._plan.steps,
+                scales_loss=train.precision == "float16",
+            )
+            self._optimizer.build(self._model.trainable_variables)
+        self.checkpoints = Checkpoints(
+            experiment.run_dir,
+            self._model,
+            self._optimizer,
+            strategy=self._strategy,
+            keep=train.keep_checkpoints,
+        )
+        self._run_steps = make_train_steps(
+            self._strategy,
+            self._model,
+            self._optimizer,
+            loss=build_loss(self._config.loss, **experiment.loss_statistics),
+            num_labels=experiment.dataset.num_labels,
+            global_batch_size=train.batch_size,
+            accumulate_steps=train.accumulate_steps,
+            sampler=sampler,
+        )
+        self._evaluator = Evaluator(experiment)
+        self._callbacks = Callbacks(
+            callbacks,
+            model=self._model,
+            optimizer=self._optimizer,
+            strategy=self._strategy,
+            epochs=train.epochs,
+            steps=self._plan.steps,
+        )
+        self.state = self._restore()
+
+    def _restore(self) -> RunState:
+        state = self.checkpoints.restore_latest() or RunState()
+        check_agreement(
+            self._strategy,
+            state.step,
+            what="the step restored (train.run_dir must be a directory that all workers share)",
+        )
+        check_data_order(state, self._plan.order)
+        state.config = self._config.to_yaml()
+        return state
+
+    # --- the course of a run -----------------------------------------------------------
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are done, patience is exhausted, or a callback has stopped the run."""
+        state, patience = self.state, self._config.train.patience
+        out_of_patience = (
+            patience is not None and state.best_epoch and state.epoch - state.best_epoch >= patience
+        )
+        return state.stopped or state.epoch >= self._config.train.epochs or bool(out_of_patience)
+
+    @property
+    def steps_left(self) -> int:
+        """Steps to the end of the epoch."""
+        return self._plan.steps - self.state.step_in_epoch
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """Whether `train.checkpoint_steps` asks for a checkpoint after the last step."""
+        every = self._config.train.checkpoint_steps
+        return every is not None and self.state.step % every == 0
+
+    def begin(self) -> None:
+        """Says what is trained, and calls the callbacks."""
+        # A run that was killed after its last checkpoint has not written the row of that epoch.
+        self._write_history()
+        if self._is_chief:
+            print(self._description(), flush=True)
+            print(describe_loss(self._config.loss, **self._experiment.loss_statistics), flush=True)
+            if self.state.step:
+                print(
+                    f"resuming after step {self.state.step:,} (epoch {self.state.epoch + 1}, "
+                    f"step {self.state.step_in_epoch} of {self._plan.steps})",
+                    flush=True,
+                )
+        self._callbacks.begin(self.state.callbacks)
+
+    @contextlib.contextmanager
+    def epoch(self) -> Iterator[None]:
+        """While entered, `train_steps` takes the batches of the epoch, or of what is left of it."""
+        state, train = self.state, self._config.train
+        state.data_order = self._plan.order
+        self._epoch_started, self._first_step = time.monotonic(), state.step_in_epoch
+        batches = train_batches(
+            self._experiment.dataset,
+            self._experiment.vectorizer,
+            self._strategy,
+            plan=self._plan,
+            global_batch_size=train.batch_size,
+            shuffle_buffer=train.shuffle_buffer,
+            seed=train.seed,
+            epoch=state.epoch,
+            first_step=state.step_in_epoch,
+            skip_corrupt=train.on_corrupt == "skip",
+            length_bucket_steps=_length_bucket_steps(self._config),
+        )
+        with BatchIterator(batches) as self._batches:
+            self._callbacks("on_epoch_begin", state.epoch)
+            with (
+                self._progress_line() as self._progress,
+                explain_corrupt_shards(self._experiment.dataset, "train"),
+            ):
+                yield
+
+    def _progress_line(self) -> contextlib.AbstractContextManager[ProgressLine | None]:
+        if not self._is_chief:
+            return contextlib.nullcontext()
+        return ProgressLine(f"epoch {self.state.epoch + 1}/{self._config.train.epochs}")
+
+    def steps_of_next_call(self) -> int:
+        """How many steps to train at once: `train.steps_per_call`, fewer before a checkpoint or the epoch's end."""
+        train = self._config.train
+        steps = min(train.steps_per_call, self.steps_left)
+        if train.checkpoint_steps is not None:
+            steps = min(steps, train.checkpoint_steps - self.state.step % train.checkpoint_steps)
+        return steps
+
+    def train_steps(self, num_steps: int) -> None:
+        """Trains some steps in one call of the compiled function.
+
+        Raises:
+          UserError: a loss is not finite, or a shard is corrupt.
+        """
+        state = self.state
+        self._callbacks("on_train_batch_begin", state.step_in_epoch + num_steps - 1)
+        sums = self._run_steps(self._batches.iterator, tf.constant(num_steps))
+        sums = sums.numpy().astype(np.float64)
+        _check_losses(sums[:, 0], state.step)
+        # One by one, so that the epoch's sum is the same wherever a run was interrupted.
+        for loss_sum, documents in sums.tolist():
+            state.loss_sum += loss_sum
+            state.documents += int(documents)
+        state.step += num_steps
+        state.step_in_epoch += num_steps
+        loss = sums[:, 0].sum() / max(sums[:, 1].sum(), 1)
+        tf.summary.scalar("loss", loss, step=state.step)
+        self._callbacks("on_train_batch_end", state.step_in_epoch - 1, logs={"loss": loss})
+        documents = (state.step_in_epoch - self._first_step) * self._config.train.batch_size
+        self._documents_per_second = documents / (time.monotonic() - self._epoch_started)
+        if self._progress:
+            self._progress.update(
+                state.step_in_epoch,
+                self._plan.steps,
+                f"step {state.step_in_epoch}/{self._plan.steps}, loss {loss:.4f}, "
+                f"{self._documents_per_second:,.0f} documents/s",
+            )
+
+    def finish_epoch(self) -> None:
+        """Validates, keeps the best weights, asks callbacks and the schedule, reports and saves.
+
+        Raises:
+          UserError: a weight is not finite, or no document could be read.
+        """
+        state, train_seconds = self.state, time.monotonic() - self._epoch_started
+        self._check_variables()
+        self._callbacks("on_test_begin")
+        with averaged_weights(self._optimizer, self._model.trainable_variables):
+            row = self._measure_epoch()
+            is_best = _begin_next_epoch(state, row)
+            if is_best:
+                self.checkpoints.save_best(state)
+        self._callbacks("on_test_end", logs=epoch_logs(row))
+        state.stopped = self._callbacks("on_epoch_end", state.epoch - 1, logs=epoch_logs(row))
+        if self._config.optimizer.schedule == "plateau":
+            self._lower_rate_on_plateau()
+        self._report_epoch(row, train_seconds)
+        self.save()
+        self._write_history()
+
+    def save(self) -> None:
+        """Saves a checkpoint, from which the same command resumes.
+
+        Raises:
+          UserError: a weight is not finite; the previous checkpoint stays.
+        """
+        self._check_variables()
+        self.state.callbacks = self._callbacks.counts()
+        self.checkpoints.save(self.state)
+
+    def end(self) -> None:
+        """Calls the callbacks a last time."""
+        self._callbacks("on_train_end")
+
+    # --- an epoch's end ----------------------------------------------------------------
+
+    def _measure_epoch(self) -> dict[str, Any]:
+        """The row of history.json of the epoch whose steps are done; the model is validated with the weights it has now."""
+        state, config = self.state, self._config
+        if not state.documents:
+            raise UserError(
+                "none of the train split's documents could be read; expected a dataset that is not damaged: run the preprocessing again"
+            )
+        micro_f1 = threshold = None
+        histogram = self._evaluator.histogram("validation")
+        if histogram.any():
+            tuned = thresholds.tune(histogram, min_positives=config.evaluate.min_positives)
+            micro_f1, threshold = thresholds.micro_f1(histogram, tuned), tuned.global_threshold
+        return {
+            "epoch": state.epoch + 1,
+            "step": state.step,
+            "loss": state.loss_sum / state.documents,
+            "skipped": self._experiment.dataset.num_examples("train") - state.documents,
+            "validation_micro_f1": micro_f1,
+            "threshold": threshold,
+            "learning_rate": float(self._optimizer.learning_rate.numpy()),
+            "documents_per_second": round(self._documents_per_second),
+            "seconds": round(time.monotonic() - self._epoch_started, 3),
+        }
+
+    def _lower_rate_on_plateau(self) -> None:
+        state, config = self.state, self._config.optimizer
+        if state.epoch - max(state.best_epoch, state.rate_epoch) >= config.plateau_patience:
+            state.rate_epoch = state.epoch
+            factor = self._optimizer.rate_factor
+            factor.assign(max(factor.numpy() * config.plateau_factor, config.final_fraction))
+
+    def _report_epoch(self, row: dict[str, Any], train_seconds: float) -> None:
+        if self._is_chief:
+            print(_epoch_line(row, self.state, train_seconds), flush=True)
+            if row["skipped"]:
+                faults = describe_corruption(self._experiment.dataset, "train")
+                lines = ["warning: train.on_corrupt is `skip`:", *faults]
+                print("\n  ".join(lines), flush=True)
+        for key in _EPOCH_SUMMARIES:
+            if row[key] is not None:
+                tf.summary.scalar(f"epoch_{key}", row[key], step=self.state.step)
+
+    def _write_history(self) -> None:
+        if self._is_chief:
+            write_atomically(self._experiment.run_dir / HISTORY, dump_json(self.state.history))
+
+    def _check_variables(self) -> None:
+        """Raises UserError if a weight is not finite: a step may do that after its loss was computed. Such weights are neither validated nor saved."""
+        for variable in (*self._model.trainable_variables, *self._optimizer.variables):
+            if tf.as_dtype(variable.dtype).is_floating and not tf.reduce_all(
+                tf.math.is_finite(tf.convert_to_tensor(variable.value))
+            ):
+                step = self.state.step
+                raise _diverged(
+                    f"{variable.path} holds values that are not finite after step {step:,}",
+                    step,
+                    step,
+                )
+
+    # --- in words ----------------------------------------------------------------------
+
+    def _description(self) -> str:
+        dataset = self._experiment.dataset
+        num_weights = sum(math.prod(v.shape) for v in self._model.trainable_variables)
+        text = (
+            f"training {self._config.model.name} on {describe(self._strategy)}: "
+            f"{dataset.num_examples('train'):,} documents, {dataset.num_labels:,} labels, "
+            f"{len(dataset.vocabulary):,} tokens, {num_weights:,} weights"
+        )
+        if num_workers(self._strategy) > 1:
+            text += f"; documents go to workers {self._plan.order}"
+        return text
+
+    def result(self) -> str:
+        """What the run has come to, in words."""
+        state = self.state
+        best = ""
+        if self._experiment.dataset.num_examples("validation"):
+            best = (
+                f"; best: epoch {state.best_epoch}, validation micro-F1 {state.best_micro_f1:.4f}"
+            )
+        return (
+            f"trained {state.epoch} epochs, {state.step:,} steps{best}; "
+            f"checkpoints in {self._experiment.run_dir}"
+        )
+
+
+def _length_bucket_steps(config: Config) -> int:
+    if config.train.length_bucket_steps is not None:
+        return config.train.length_bucket_steps
+    pads = isinstance(config.model, SequenceModel)
+    return _LENGTH_BUCKET_STEPS_OF_PADDING_MODELS if pads else 1
+
+
+def _begin_next_epoch(state: RunState, row: dict[str, Any]) -> bool:
+    """Moves the state to the start of the next epoch. Returns whether the epoch of the row was the best.
+
+    Without a validation split the newest epoch counts as the best, and nothing stops early.
+    """
+    state.epoch += 1
+    state.step_in_epoch, state.loss_sum, state.documents = 0, 0.0, 0
+    state.history.append(row)
+    micro_f1 = row["validation_micro_f1"]
+    if micro_f1 is None:
+        return True
+    if micro_f1 <= state.best_micro_f1:
+        return False
+    state.best_epoch, state.best_micro_f1 = state.epoch, micro_f1
+    return True
+
+
+def _check_losses(losses_of_steps: np.ndarray, step: int) -> None:
+    """Raises UserError if a loss is not finite; `step` steps were done before."""
+    wrong = np.flatnonzero(~np.isfinite(losses_of_steps))
+    if wrong.size:
+        raise _diverged(
+            f"the loss became {losses_of_steps[wrong[0]]} at step {step + wrong[0] + 1:,}",
+            step,
+            step + len(losses_of_steps),
+        )
+
+
+def _diverged(what: str, first: int, last: int) -> UserError:
+    steps = f"; steps {first + 1:,} to {last:,} are not saved" if last > first else ""
+    return UserError(
+        f"{what}{steps}; the last good checkpoint stays. Expected finite numbers: "
+        "lower optimizer.learning_rate or loss.max_pos_weight and start again with --fresh"
+    )
+
+
+def _epoch_line(row: dict[str, Any], state: RunState, train_seconds: float) -> str:
+    validation = "no validation split"
+    if row["validation_micro_f1"] is not None:
+        validation = f"validation micro-F1 {row['validation_micro_f1']:.4f} at threshold {row['threshold']:.3f}"
+        validation += " (best)" if state.best_epoch == state.epoch else ""
+    if row["skipped"]:
+        validation += f", {row['skipped']:,} documents skipped"
+    return (
+        f"epoch {row['epoch']}: loss {row['loss']:.4f}, {validation}, {row['documents_per_second']:,} documents/s, "
+        f"{train_seconds:.1f} s training, {row['seconds'] - train_seconds:.1f} s validation"
+    )
