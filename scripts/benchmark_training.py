@@ -3,12 +3,12 @@
 
 Makes datasets of Zipf-distributed words in a temporary directory, the same at every run, and prints
 
-  input      the input pipeline alone
-  models     each model: a step alone, training from shards, and the share of the time that waits on input
-  peers      bow beside `fit` of a plain Keras model and beside fastText (`pip install '.[bench]'`), on the same documents
-  replicas   two mirrored replicas and two worker processes beside one device
-  memory     the peak memory of the train command at 1x, 4x and 16x the documents
-  labels     the train command on 200,000 labels with sampled negatives: peak memory
+  input      the input pipeline alone models     each model: a step alone, training from shards, and
+  the share of the time that waits on input peers      bow beside `fit` of a plain Keras model and
+  beside fastText (`pip install '.[bench]'`), on the same documents replicas   two mirrored replicas
+  and two worker processes beside one device memory     the peak memory of the train command at 1x,
+  4x and 16x the documents labels     the train command on 200,000 labels with sampled negatives:
+  peak memory
 
   python scripts/benchmark_training.py
   python scripts/benchmark_training.py --quick input models
@@ -69,7 +69,10 @@ MODELS = {
 def make_documents(
     count: int, *, labels: int, seed: int = 0
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Token ids int32 [count, WORDS] and label ids, both from Zipf distributions; a label also has a word of its own in its documents."""
+    """Token ids int32 [count, WORDS] and label ids, both from Zipf distributions.
+
+    A label also has a word of its own in its documents.
+    """
     random = np.random.default_rng(seed)
     tokens = (random.zipf(1.2, (count, WORDS)) - 1) % VOCABULARY
     ids = [np.unique((random.zipf(1.3, 3) - 1) % labels) for _ in range(count)]
@@ -181,7 +184,10 @@ def _publish(root: Path, config, splits, positives, counts) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Documents a second, by the clock and by the processor time of all cores: the latter is steadier where others use the machine."""
+    """Documents a second, by the clock and by the processor time of all cores.
+
+    The latter is steadier where others use the machine.
+    """
 
     documents: int
     seconds: float
@@ -336,7 +342,8 @@ def measure_models(root: Path, count: int, steps: int) -> None:
             trained.speed(iter(trained.batches(0)), few),
         )
         print(
-            f"  {label:<18} {alone!s:<28} {whole!s:<28} {max(0.0, 1 - whole.rate / alone.rate):.0%}",
+            f"  {label:<18} {alone!s:<28} {whole!s:<28} "
+            f"{max(0.0, 1 - whole.rate / alone.rate):.0%}",
             flush=True,
         )
 
@@ -372,7 +379,10 @@ def measure_peers(root: Path, count: int, steps: int) -> None:
 
 
 def _in_new_process(measure: Callable[..., Speed], *arguments) -> Speed:
-    """Measures where nothing ran before, so that no program's threads, memory and settings are those of another."""
+    """Measures where nothing ran before, so that no program's threads.
+
+    Memory and settings are those of another.
+    """
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, *arguments).result()
 
@@ -397,7 +407,10 @@ def _train_documents(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def _keras_fit(path: Path) -> Speed:
-    """Of a plain model's second to fifth epoch, from arrays in memory: no reading, no splitting, no look-up."""
+    """Of a plain model's second to fifth epoch, from arrays in memory.
+
+    No reading, no splitting, no look-up.
+    """
     tokens, ids = _train_documents(path)
     targets = np.zeros((len(ids), LABELS), np.float32)
     for row, own in zip(targets, ids, strict=True):
@@ -420,7 +433,10 @@ def _keras_fit(path: Path) -> Speed:
 
 
 def _fasttext(path: Path) -> Speed:
-    """Of three epochs on all cores: the time of four less that of one, since both read the file and count words first."""
+    """Of three epochs on all cores.
+
+    The time of four less that of one, since both read the file and count words first.
+    """
     import fasttext
 
     tokens, ids = _train_documents(path)
@@ -477,7 +493,8 @@ def measure_replicas(root: Path, count: int, steps: int) -> None:
             sys.exit(result.stdout + result.stderr)
         rates[name] = documents_per_second(run_dir)
         print(
-            f"  {name:<14} {rates[name]:>9,} documents/s, {rates[name] / rates['one device']:.2f} times one device",
+            f"  {name:<14} {rates[name]:>9,} documents/s, {rates[name] / rates['one device']:.2f} "
+            "times one device",
             flush=True,
         )
 
@@ -488,7 +505,8 @@ def measure_memory(root: Path, count: int, steps: int) -> None:
         path = make_dataset(part, factor * count, train={"epochs": 1})
         peak = measure_command("train", "--config", path)
         print(
-            f"  {factor * count:>9,} documents: {peak:,} MB, {documents_per_second(part / 'run'):,} documents/s",
+            f"  {factor * count:>9,} documents: {peak:,} MB, "
+            f"{documents_per_second(part / 'run'):,} documents/s",
             flush=True,
         )
 
@@ -503,7 +521,8 @@ def measure_labels(root: Path, count: int, steps: int) -> None:
     path = make_dataset(root, count, labels=labels, **options)
     peak = measure_command("train", "--config", path)
     print(
-        f"  {labels:,} labels: {peak:,} MB (target 4,096), {documents_per_second(root / 'run'):,} documents/s",
+        f"  {labels:,} labels: {peak:,} MB (target 4,096), {documents_per_second(root / 'run'):,} "
+        "documents/s",
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""The parts of an experiment, put together from its config: dataset, strategy, vectorizer, model."""
+"""The parts of an experiment, built from its config: dataset, strategy, vectorizer, model."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,8 @@ from trainer.runs.directories import with_directories
 class Experiment:
     """Everything that training, evaluation and export share.
 
-    Its config has the directories that are really written to, see `trainer.runs.directories.with_directories`.
+    Its config has the directories that are really written to, see
+    `trainer.runs.directories.with_directories`.
     """
 
     config: Config
@@ -45,7 +46,7 @@ class Experiment:
 
     @property
     def loss_statistics(self) -> dict[str, Any]:
-        """What the loss needs to know of the labels; keyword arguments of the functions of `trainer.losses.losses`."""
+        """What the loss depends on: keyword arguments of the functions of `trainer.losses`."""
         return {
             "positives": self.dataset.label_counts("train"),
             "num_documents": self.dataset.num_examples("train"),
@@ -57,25 +58,29 @@ class Experiment:
         return prior_correction(self.config.loss, **self.loss_statistics)
 
     def log_odds(self, logits: tf.Tensor) -> tf.Tensor:
-        """The model's logits [batch, labels] -> log-odds, float32 [batch, labels], from which what the loss's weighting does is undone."""
+        """Logits [batch, labels] -> log-odds, float32 [batch, labels].
+
+        The effect of the loss's weights on the logits is undone.
+        """
         return undo_loss_weighting(
             self.config.loss, logits, correction=tf.constant(self._prior_correction)
         )
 
     def scores(self, tokens: tf.RaggedTensor) -> tf.Tensor:
-        """Token ids [batch, None] -> probabilities, float32 [batch, labels], before `trainer.metrics.calibration`."""
+        """Token ids [batch, None] -> probabilities, float32 [batch, labels], not yet calibrated."""
         return tf.sigmoid(self.log_odds(self.model(tokens, training=False)))
 
 
 def assemble(config: Config, *, for_training: bool = False) -> Experiment:
-    """Opens the dataset and builds the model with its first weights, under the strategy's scope.
+    """Opens the dataset and builds the model with its initial weights, in the strategy's scope.
 
     Args:
       config: the experiment.
-      for_training: read `model.pretrained_vectors`, which a checkpoint would hold, and compute in `train.precision`.
+      for_training: read `model.pretrained_vectors`, which a checkpoint would hold, and compute in
+        `train.precision`.
 
     Raises:
-      UserError: the dataset or the strategy cannot be had.
+      UserError: the dataset cannot be opened, or the strategy cannot be made.
     """
     config = with_directories(config, os.environ)
     dataset = open_dataset(config)
@@ -118,13 +123,14 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
 
 @contextlib.contextmanager
 def _computing_in(precision: str) -> Iterator[None]:
-    """The layers that are made while it is entered have float32 weights and compute in `precision`."""
-    before = keras.config.dtype_policy()
+    """The layers that are made while it is entered have float32 weights and compute in "
+    "`precision`."""
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)
 
 
 def _fingerprint(text: str) -> int:
@@ -144,6 +150,7 @@ def restore_best(experiment: Experiment) -> RunState:
         ).restore_best()
     if state is None:
         raise UserError(
-            f"train.run_dir: {experiment.run_dir} holds no trained model; expected one that `python -m trainer.task train` has written"
+            f"train.run_dir: {experiment.run_dir} holds no trained model; expected one that "
+            "`python -m trainer.task train` has written"
         )
     return state

@@ -1,6 +1,7 @@
 """The trainer's command line: train | evaluate | export | predict | explain | serve | report.
 
-A command imports what it needs when it runs: `--help`, a wrong argument and a wrong config are answered without TensorFlow, and so is `report`.
+A command imports what it needs when it runs: `--help`, a wrong argument and a wrong config are
+answered without TensorFlow, and so is `report`.
 """
 
 import argparse
@@ -27,7 +28,8 @@ class Command:
       help: what it does, for `--help`.
       add_arguments: adds its arguments to its parser.
       run: (parsed arguments, config or None) -> None.
-      takes_config: whether it needs the experiment's config; the others find what they need in the directories they are given.
+      takes_config: whether it needs the experiment's config; the others find what they need in the
+        directories they are given.
       needs_tensorflow: whether TensorFlow is imported before it runs.
     """
 
@@ -42,7 +44,8 @@ def main(argv: list[str]) -> None:
     """Runs the command that the arguments name."""
     arguments = _parser().parse_args(argv)
     command = COMMANDS[arguments.command]
-    # Before TensorFlow, which takes seconds to import, so that a mistake in the config is reported at once.
+    # Before TensorFlow, which takes seconds to import, so that a mistake in the config is reported
+    # at once.
     config = _config(arguments) if command.takes_config else None
     if command.needs_tensorflow:
         import_tensorflow_quietly()
@@ -292,7 +295,8 @@ COMMANDS = {
         _explain,
     ),
     "serve": Command(
-        "answer TensorFlow Serving's REST paths for one model, for development, with a page to try texts on",
+        "answer TensorFlow Serving's REST paths for one model, for development, with a page to "
+        "try texts on",
         _add_serve_arguments,
         _serve,
     ),
@@ -306,7 +310,11 @@ COMMANDS = {
 
 
 def run(*command: str) -> None:
-    """Ends the process with the status of `multihot COMMAND ...`, whose command is given or the first argument."""
+    """Runs a command line, and ends the process with its status.
+
+    Args:
+      command: the name of the command; without it, the first argument names it.
+    """
     run_main(lambda argv: main([*command, *argv]))
 
 

@@ -17,7 +17,7 @@ from beam_jobs.contract.records import RecordSpec
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A complete dataset; its files are read when they are asked for.
+    """A complete dataset, whose files are read when they are needed.
 
     Attributes:
       directory: the dataset directory.
@@ -28,7 +28,7 @@ class Dataset:
     manifest: Manifest
 
     def num_examples(self, split: str) -> int:
-        """Documents in a split."""
+        """The number of documents in a split."""
         return self.manifest.splits[split].examples
 
     def shards(self, split: str) -> list[str]:
@@ -70,10 +70,13 @@ class Dataset:
 
     @functools.cached_property
     def ngrams(self) -> list[tuple[int, ...]]:
-        """Places in the vocabulary of the tokens of each n-gram, most frequent first; empty where there are none."""
-        places = {token: place for place, token in enumerate(self.vocabulary)}
+        """Of each n-gram, the indices of its tokens in the vocabulary; the most frequent first.
+
+        Empty if the dataset has no n-grams.
+        """
+        index_of = {token: index for index, token in enumerate(self.vocabulary)}
         return [
-            tuple(places[token] for token in ngram)
+            tuple(index_of[token] for token in ngram)
             for ngram in manifests.load_ngrams(self.manifest, self.directory)
         ]
 
@@ -95,11 +98,12 @@ def open_dataset(config: Config) -> Dataset:
     manifests.check_same_dataset(manifest, config.dataset_config(), directory)
     if not manifest.vocabulary_size:
         raise UserError(
-            f"the dataset {directory} has an empty vocabulary; look at vocabulary.min_document_count"
+            f"the dataset {directory} has an empty vocabulary; look at "
+            "vocabulary.min_document_count"
         )
     return Dataset(directory, manifest)
 
 
 def compression_of(shards: Sequence[str]) -> str:
-    """What tf.data.TFRecordDataset is to be told of shards, whose names say it: "GZIP" or "" (not compressed)."""
+    """The `compression_type` of tf.data.TFRecordDataset for shards: "GZIP", or "" for none."""
     return "GZIP" if shards and shards[0].endswith(".gz") else ""

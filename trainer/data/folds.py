@@ -1,4 +1,4 @@
-"""Cross-validation: each of several runs validates on one fold of a dataset and trains on the others."""
+"""Cross-validation: each run validates on one fold of a dataset and trains on the others."""
 
 import functools
 import hashlib
@@ -17,16 +17,22 @@ _COUNT_RECORDS = 4096  # records parsed at once
 
 
 class FoldDataset(Dataset):
-    """A dataset whose train and validation splits are divided anew; test split, labels and vocabulary stay.
+    """A dataset whose train and validation splits are divided anew.
 
-    A fold is some of the shards of the train and validation splits, with close to as many documents as each other fold. Documents are in
-    shards by a hash of their content, so the fold of a document is decided by that too. Vocabulary and document frequencies remain those of
-    the train split as it was preprocessed.
+    Test split, labels and vocabulary stay.
+
+    A fold is some of the shards of the train and validation splits, with close to as many documents
+    as each other fold. Documents are in shards by a hash of their content, so the fold of a
+    document is decided by that too. Vocabulary and document frequencies remain those of the train
+    split as it was preprocessed.
     """
 
     @functools.cached_property
     def labels(self) -> list[dict[str, Any]]:
-        """As of `Dataset`, with the counts of the new splits, for which the labels of the fold's records are read."""
+        """As of `Dataset`, with the counts of the new splits.
+
+        The labels of the fold's records are read to count them.
+        """
         validation_counts = self._count_labels(self.shards("validation")).tolist()
         rows = []
         for row, validation in zip(Dataset.labels.func(self), validation_counts, strict=True):
@@ -53,8 +59,8 @@ def take_fold(dataset: Dataset, *, fold: int, folds: int, repeat: int = 0) -> Fo
       dataset: as it was preprocessed.
       fold: from 0.
       folds: their number.
-      repeat: which partition into folds. 0: shards are assigned to folds the largest first; otherwise in an order that is shuffled
-        by this number, so that each repeat has other folds.
+      repeat: which partition into folds. 0: shards are assigned to folds the largest first;
+        otherwise in an order that is shuffled by this number, so that each repeat has other folds.
 
     Raises:
       UserError: there are fewer shards with documents than folds.
@@ -68,7 +74,8 @@ def take_fold(dataset: Dataset, *, fold: int, folds: int, repeat: int = 0) -> Fo
     ]
     if len(pool) < folds:
         raise UserError(
-            f"train.folds: received {folds}, and the train and validation splits have {len(pool)} shards with documents; "
+            f"train.folds: received {folds}, and the train and validation splits have {len(pool)} "
+            "shards with documents; "
             f"expected at most as many folds: preprocess again with output.shards={folds} or more"
         )
     order = _shuffled(pool, repeat) if repeat else None

@@ -23,8 +23,8 @@ READ_BLOCK = 16  # records of a shard that follow each other
 READ_BUFFER_BYTES = 4 << 20  # 4 MiB for each open shard
 
 # A batch is a dict:
-#   tokens: tf.RaggedTensor int64 [batch, None], ids of the vectorizer (1 is out of vocabulary, 0 does not occur); a tuple of them
-#     where documents have several texts.
+#   tokens: tf.RaggedTensor int64 [batch, None], ids of the vectorizer (1 is out of vocabulary,
+#     0 does not occur); a tuple of them if documents have several texts.
 #   labels: tf.RaggedTensor int64 [batch, None], sorted label ids.
 #   weights: float32 [batch], the documents' weights in the loss; 0 for padding.
 #   mask: float32 [batch], 1 for a document and 0 for padding, so that each document counts once.
@@ -32,7 +32,9 @@ Batch = dict[str, Any]
 
 
 def make_vectorizer(vocabulary: list[str]) -> keras.layers.TextVectorization:
-    """The layer that maps analyzed strings [batch] to token ids, tf.RaggedTensor int64 [batch, None].
+    """The layer that maps analyzed strings [batch] to token ids.
+
+    They are a tf.RaggedTensor int64 [batch, None].
 
     The analyzer has done all cleaning: the layer only splits at spaces and looks tokens up.
     """
@@ -43,17 +45,19 @@ def make_vectorizer(vocabulary: list[str]) -> keras.layers.TextVectorization:
         ragged=True,
         vocabulary=vocabulary,
     )
-    vectorizer._lookup_layer.mask_token = (
-        None  # no token is empty; to look for such ones takes half as long as the look-up
-    )
+    # No token is empty, and the search for empty ones takes half as long as the look-up.
+    vectorizer._lookup_layer.mask_token = None
     return vectorizer
 
 
 def _split_at_spaces(texts: tf.Tensor) -> tf.RaggedTensor:
-    """Strings [batch] -> their tokens [batch, None], in 0.6 times the time of tf.strings.split, which also knows other white space."""
-    places, tokens, _ = tf.raw_ops.StringSplit(input=texts, delimiter=" ")
+    """Strings [batch] -> their tokens [batch, None].
+
+    It takes 0.6 times as long as tf.strings.split, which also knows other white space.
+    """
+    indices, tokens, _ = tf.raw_ops.StringSplit(input=texts, delimiter=" ")
     splits = tf.searchsorted(
-        places[:, 0], tf.range(tf.size(texts, tf.int64) + 1), out_type=tf.int64
+        indices[:, 0], tf.range(tf.size(texts, tf.int64) + 1), out_type=tf.int64
     )
     return tf.RaggedTensor.from_row_splits(tokens, splits, validate=False)
 
@@ -61,7 +65,10 @@ def _split_at_spaces(texts: tf.Tensor) -> tf.RaggedTensor:
 def token_ids(
     vectorizer: keras.layers.TextVectorization, texts: Sequence[tf.Tensor]
 ) -> tf.RaggedTensor | tuple[tf.RaggedTensor, ...]:
-    """Analyzed strings [batch] of each text field -> what a model is called with: the token ids, or a tuple where there are several fields."""
+    """Analyzed strings [batch] of each text field -> the argument of the model.
+
+    It is the token ids; a tuple of them if there are several fields.
+    """
     tokens = tuple(vectorizer(text) for text in texts)
     return tokens if len(tokens) > 1 else tokens[0]
 
@@ -86,17 +93,20 @@ def train_batches(
       dataset: the dataset.
       vectorizer: analyzed strings -> token ids.
       strategy: the run's.
-      plan: how the workers share out the split.
+      plan: how the split is divided among the workers.
       global_batch_size: documents a step, over all replicas.
       shuffle_buffer: documents in the shuffle buffer of each worker.
       seed: the run's.
       epoch: from 0.
       first_step: steps of the epoch that are done.
-      skip_corrupt: leave out what follows a corrupt record in its shard; otherwise it raises tf.errors.DataLossError.
-      length_bucket_steps: steps whose documents are sorted by length together, see `trainer.data.length_bucketing`.
+      skip_corrupt: leave out what follows a corrupt record in its shard; otherwise it raises
+        tf.errors.DataLossError.
+      length_bucket_steps: steps whose documents are sorted by length together, see
+        `trainer.data.length_bucketing`.
 
     Returns:
-      A distributed dataset that yields, for each step, a Batch of global_batch_size / replicas to each replica; after the
+      A distributed dataset that yields, for each step, a Batch of global_batch_size / replicas to
+      each replica; after the
       last document it yields padding without end.
     """
     order = np.random.default_rng([seed, epoch])
@@ -126,9 +136,12 @@ def evaluation_batches(
     plan: SplitPlan | None = None,
     annotate: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
 ) -> Any:
-    """A split in its own order, each document once over all workers, for `plan.steps` steps; see `train_batches`.
+    """A split in its own order, each document once over all workers, for `plan.steps` steps.
 
-    `annotate`: parsed records -> further entries of a Batch, numbers only, because no string goes to a GPU; it runs on the CPU.
+    See `train_batches`.
+
+    `annotate`: parsed records -> further entries of a Batch, numbers only, because no string goes
+    to a GPU; it runs on the CPU.
     """
     plan = plan or plan_split(
         dataset, split, num_workers=num_workers(strategy), global_batch_size=global_batch_size
@@ -181,7 +194,7 @@ def _distribute(
     seed: int = 0,
     annotate: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
 ) -> Any:
-    """Pads the records to whole steps and gives each replica its share of every step."""
+    """Pads the records to whole steps, and gives each replica its share of every step."""
     workers, worker = num_workers(strategy), worker_index(strategy)
     worker_replicas = strategy.num_replicas_in_sync // workers
     replica_batch_size = global_batch_size // strategy.num_replicas_in_sync
@@ -196,9 +209,8 @@ def _distribute(
     def to_batch(record: tf.Tensor) -> Batch:
         missing = tf.repeat(padding, replica_batch_size - tf.size(record))
         record = tf.ensure_shape(tf.concat([record, missing], axis=0), [replica_batch_size])
-        mask = tf.cast(
-            record != padding, tf.float32
-        )  # no document's record is like it: each has a token
+        # No document has the record of the padding, because each has a token.
+        mask = tf.cast(record != padding, tf.float32)
         parsed = record_spec.parse_batch(
             record, None if annotate else [*record_spec.text_names, "labels", "weight"]
         )
@@ -219,7 +231,7 @@ def _distribute(
             "batch_size": step_size,
             "batches": plan.steps,
             "first_batch": first_step,
-            "window": length_bucket_steps,
+            "bucket_steps": length_bucket_steps,
         }
         records = group_by_length(padded, seed=seed, **sizes)
     # Records are padded batch by batch: one by one would cost a twentieth of the whole.
@@ -228,14 +240,15 @@ def _distribute(
     )
     if workers > 1 and not plan.by_file:
         own = batches.enumerate().filter(
-            lambda place, _: place // worker_replicas % workers == worker
+            lambda index, _: index // worker_replicas % workers == worker
         )
         batches = own.map(lambda _, record: record)
     batches = batches.map(to_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if last_step is not None:
         batches = batches.take((last_step - first_step) * worker_replicas)
     else:
-        # Of a data set that may end, several workers would tell each other at every step whether it has.
+        # Of a data set that may end, several workers would tell each other at every step whether it
+        # has.
         batches = batches.apply(
             tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
         )
@@ -245,15 +258,17 @@ def _distribute(
 class BatchIterator:
     """Iterates over distributed batches; at the end it is deleted in a thread of its own.
 
-    Among several workers TensorFlow 2.21 takes up to a minute to delete the iterator of an epoch (seen in half the epochs, in
-    tf.data's RootDataset::Iterator::~Iterator), and all workers wait for the one that does. The process waits for the thread when it ends: a
-    thread that Python ends within TensorFlow's code aborts the process ("exception not rethrown").
+    Among several workers TensorFlow 2.21 takes up to a minute to delete the iterator of an epoch
+    (seen in half the epochs, in tf.data's RootDataset::Iterator::~Iterator), and all workers wait
+    for the one that does. The process waits for the thread when it ends: a thread that Python ends
+    within TensorFlow's code aborts the process ("exception not rethrown").
 
     Args:
       batches: of `train_batches` or `evaluation_batches`.
 
     Attributes:
-      iterator: what the compiled step takes its batches from. Nothing else may refer to it when the `with` block ends.
+      iterator: what the compiled step takes its batches from. Nothing else may refer to it when the
+        `with` block ends.
     """
 
     def __init__(self, batches: Any):
@@ -270,5 +285,5 @@ class BatchIterator:
 
 
 def delete_in_background(references: list[Any]) -> None:
-    """Empties a list that holds the only references to iterators, in a thread of its own, see `BatchIterator`."""
+    """Empties a list that holds the only references to iterators, see `BatchIterator`."""
     threading.Thread(target=references.clear).start()

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 
 def multi_hot(label_ids: tf.RaggedTensor, num_labels: int | tf.Tensor) -> tf.Tensor:
-    """Label ids as a multi-hot matrix; an id that stands twice in a row still gives 1.
+    """Label ids as a multi-hot matrix; an id that occurs twice in a row still gives 1.
 
     Args:
       label_ids: int64 [batch, None], in any order.
@@ -24,7 +24,14 @@ def multi_hot(label_ids: tf.RaggedTensor, num_labels: int | tf.Tensor) -> tf.Ten
 
 
 def label_groups(positives: np.ndarray) -> dict[str, np.ndarray]:
-    """Label ids in `head`, `mid` and `tail`, see `describe_loss`; the most frequent come first, ties by id."""
+    """Label ids in `head`, `mid` and `tail`; the most frequent come first, ties by id.
+
+    Head labels are the most frequent ones, as many as hold half of all positives; mid labels are
+    the next ones, up to nine tenths of all positives; tail labels are the others.
+
+    Args:
+      positives: int [labels], documents with each label.
+    """
     order = np.argsort(-np.asarray(positives), kind="stable")
     before = np.cumsum(np.asarray(positives)[order]) - np.asarray(positives)[order]
     total = max(1, int(np.sum(positives)))

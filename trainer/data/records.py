@@ -11,7 +11,10 @@ _BATCH_RECORDS = 1024
 
 
 def read_records(dataset: Dataset, split: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yields batches of a split's records, in order: NumPy arrays by feature name, or a tf.RaggedTensor where the feature is ragged."""
+    """Yields batches of a split's records, in order, as values by feature name.
+
+    A value is a NumPy array, or a tf.RaggedTensor if the feature is ragged.
+    """
     shards = dataset.shards(split)
     records = tf.data.TFRecordDataset(shards, compression_type=compression_of(shards)).batch(
         _BATCH_RECORDS

@@ -1,4 +1,4 @@
-"""Shards: which worker reads which, and where one is corrupt."""
+"""Shards: which worker reads which, and which are corrupt."""
 
 import contextlib
 import dataclasses
@@ -11,18 +11,20 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.tfrecord import CorruptRecord, read_records
 from trainer.data.dataset import Dataset
 
-# Workers share out whole shards if none then has to take more steps than this fraction above the mean.
+# Workers share out whole shards if none then has to take more steps than this fraction above the
+# mean.
 MAX_IMBALANCE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """How workers share out a split.
+    """How a split is divided among workers.
 
     Attributes:
-      steps: steps that see every example once; the same on every worker, so that none waits for another in vain.
-      by_file: by worker: paths of the shards it reads. None: each worker reads all shards and takes its share of every step,
-        so that a step's examples do not depend on the number of workers.
+      steps: steps that see every example once; the same on every worker, because each step waits for all
+        workers.
+      by_file: by worker: paths of the shards it reads. None: each worker reads all shards and takes
+        its share of every step, so that a step's examples do not depend on the number of workers.
     """
 
     steps: int
@@ -47,14 +49,15 @@ def plan_split(
     global_batch_size: int,
     shard_by: str = "auto",
 ) -> SplitPlan:
-    """Shares a split out among workers, from the manifest's counts.
+    """Divides a split among workers, by the manifest's counts.
 
     Args:
       dataset: the dataset.
       split: one of its splits.
       num_workers: workers, each with the same number of replicas.
       global_batch_size: examples a step, over all workers.
-      shard_by: "file", "example", or "auto": by file if every worker can have shards and their counts come out close to equal.
+      shard_by: "file", "example", or "auto": by file if every worker gets shards and their counts are
+        close to equal.
     """
     steps = num_steps(dataset.num_examples(split), global_batch_size)
     if num_workers == 1 or shard_by == "example":
@@ -76,14 +79,15 @@ def plan_split(
 def assign_shards(
     sizes: Sequence[int], num_groups: int, *, order: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Assigns each non-empty shard to one group, so that groups come out close to equal (Graham 1969).
+    """Assigns each non-empty shard to one group, so that groups are close to equal (Graham 1969).
 
-    One shard after the other is assigned to the group that has the fewest examples yet.
+    One shard after the other is assigned to the group that has the fewest examples so far.
 
     Args:
       sizes: examples of each shard.
       num_groups: number of groups, such as workers or folds.
-      order: indices of all shards in the order in which they are assigned; None: the largest first (Graham's LPT rule).
+      order: indices of all shards in the order in which they are assigned; None: the largest first
+        (Graham's LPT rule).
 
     Returns:
       By group: the indices of its shards, rising.
@@ -125,12 +129,12 @@ def describe_corruption(dataset: Dataset, split: str) -> list[str]:
 
 @contextlib.contextmanager
 def explain_corrupt_shards(dataset: Dataset, split: str) -> Iterator[None]:
-    """Turns TensorFlow's DataLossError, which names no file, into a UserError that names file and offset."""
+    """Turns TensorFlow's DataLossError, which names no file, into a UserError that does."""
     try:
         yield
     except tf.errors.DataLossError as error:
         faults = describe_corruption(dataset, split) or [f"{dataset.directory}: {error.message}"]
         advice = "expected what the preprocessing wrote: run it again with --overwrite"
         if split == "train":
-            advice += ", or set train.on_corrupt=skip to do without what follows in a corrupt shard"
+            advice += ", or set train.on_corrupt=skip to skip what follows in a corrupt shard"
         raise UserError("\n  ".join(["the dataset is damaged", *faults, advice])) from None

@@ -1,4 +1,7 @@
-"""The workers of a run, as TF_CONFIG, Vertex AI or Slurm describe them, checked before TensorFlow waits for any."""
+"""The workers of a run, as TF_CONFIG, Vertex AI or Slurm describe them.
+
+The description is checked before TensorFlow waits for any worker.
+"""
 
 import dataclasses
 import json
@@ -12,18 +15,19 @@ from beam_jobs.contract.errors import UserError
 _TASK_TYPES = ("chief", "worker")
 _VERTEX_POOLS = {"workerpool0": "chief", "workerpool1": "worker"}
 _POLL_SECONDS = 0.2
-# Slurm gives jobs no ports. Those of two jobs on one node should differ, and stay below what the system hands out itself (32768).
+# Slurm gives jobs no ports. Those of two jobs on one node should differ, and stay below what the
+# system hands out itself (32768).
 _SLURM_FIRST_PORT, _SLURM_PORTS_PER_JOB, _SLURM_PORT_BLOCKS = 12_000, 16, 1_250
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The workers of a run, as their launcher tells them.
+    """The workers of a run, as their launcher describes them.
 
     Attributes:
       addresses: `host:port` of each worker; the first worker is chief.
-      index: this process's place among them.
-      origin: where it is told, for messages.
+      index: the index of this process among them.
+      origin: where the description comes from, for messages.
     """
 
     addresses: tuple[str, ...]
@@ -32,10 +36,12 @@ class Cluster:
 
 
 def find_cluster(environment: Mapping[str, str]) -> Cluster | None:
-    """The cluster that TF_CONFIG, Vertex AI's CLUSTER_SPEC or a Slurm step describes, looked for in this order; None: no cluster.
+    """The cluster that TF_CONFIG, Vertex AI's CLUSTER_SPEC or a Slurm step describes.
+
+    They are looked for in this order; None: no cluster.
 
     Raises:
-      UserError: what is there cannot be used: what was received, and what was expected.
+      UserError: the description cannot be used.
     """
     if environment.get("TF_CONFIG"):
         return _from_tf_config("TF_CONFIG", environment["TF_CONFIG"], pools=None)
@@ -58,7 +64,7 @@ def _from_tf_config(name: str, text: str, *, pools: Mapping[str, str] | None) ->
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise wrong(f"{text[:200]!r}, which is no JSON ({error})", "a JSON object") from None
+        raise wrong(f"{text[:200]!r}, which is not JSON ({error})", "a JSON object") from None
     if not isinstance(value, dict):
         raise wrong(repr(value)[:200], "a JSON object")
     if not value.get("cluster") and not value.get("task"):
@@ -102,7 +108,8 @@ def _from_tf_config(name: str, text: str, *, pools: Mapping[str, str] | None) ->
     ):
         raise wrong(
             f"the task index {index!r}",
-            f"0 to {len(cluster[task_type]) - 1}, as there are {len(cluster[task_type])} of type {task_type!r}",
+            f"0 to {len(cluster[task_type]) - 1}, as there are {len(cluster[task_type])} of type "
+            f"{task_type!r}",
         )
     addresses = tuple(address for kind in _TASK_TYPES for address in cluster.get(kind, []))
     if len(set(addresses)) < len(addresses):
@@ -113,8 +120,9 @@ def _from_tf_config(name: str, text: str, *, pools: Mapping[str, str] | None) ->
 
 
 def _from_slurm(environment: Mapping[str, str]) -> Cluster:
-    # Of TensorFlow's SlurmClusterResolver only how it reads Slurm's lists: it sorts hosts by name, so node10 would come before
-    # node2 and the workers' numbers would not be Slurm's, and it fails where there are no GPUs.
+    # Of TensorFlow's SlurmClusterResolver only how it reads Slurm's lists: it sorts hosts by name,
+    # so node10 would come before node2 and the workers' numbers would not be Slurm's, and it fails
+    # where there are no GPUs.
     from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import (
         expand_hostlist,
         expand_tasks_per_node,
@@ -136,15 +144,16 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     except (KeyError, ValueError) as error:
         received = ", ".join(f"{name}={environment.get(name)!r}" for name in names)
         raise UserError(
-            f"Slurm: received {received} ({error}), expected what `srun` sets in each task of a step"
+            f"Slurm: received {received} ({error}), expected what `srun` sets in each task of a "
+            "step"
         ) from None
     return Cluster(addresses, index, "Slurm")
 
 
 def wait_for_workers(cluster: Cluster, *, timeout_seconds: float) -> None:
-    """Returns when every worker answers at its address; a worker answers from its own call of this on.
+    """Returns when every worker answers at its address; a worker answers while it waits here.
 
-    TensorFlow itself waits for its peers for an hour and does not say for whom.
+    TensorFlow itself waits for an hour and does not say for which worker.
 
     Raises:
       UserError: our own port is in use, or a worker does not answer in time.
@@ -152,14 +161,14 @@ def wait_for_workers(cluster: Cluster, *, timeout_seconds: float) -> None:
     port = int(cluster.addresses[cluster.index].rpartition(":")[2])
     deadline = time.monotonic() + timeout_seconds
     with socket.socket() as own:
-        own.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # what a worker that has ended leaves behind does not count
+        # A connection that a worker of an earlier run has left in TIME_WAIT is no obstacle.
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             own.bind(("", port))
         except OSError as error:
             raise UserError(
-                f"{cluster.origin}: the port {port} of our own address {cluster.addresses[cluster.index]} cannot be had ({error.strerror}); "
+                f"{cluster.origin}: the port {port} of our own address "
+                f"{cluster.addresses[cluster.index]} cannot be opened ({error.strerror});  "
                 "expected a free one: is another run, or an earlier one, still there?"
             ) from None
         own.listen(len(cluster.addresses))
@@ -168,8 +177,10 @@ def wait_for_workers(cluster: Cluster, *, timeout_seconds: float) -> None:
             if time.monotonic() > deadline:
                 names = ", ".join(f"worker {i} ({cluster.addresses[i]})" for i in missing)
                 raise UserError(
-                    f"worker {cluster.index} waited {timeout_seconds:g} s (train.worker_timeout_seconds), and there was no answer from {names}; "
-                    f"expected all {len(cluster.addresses)} workers of {cluster.origin}: were they started, and can they reach each other?"
+                    f"worker {cluster.index} waited {timeout_seconds:g} s "
+                    f"(train.worker_timeout_seconds), and there was no answer from {names}; "
+                    f"expected all {len(cluster.addresses)} workers of {cluster.origin}: were they "
+                    "started, and can they reach each other?"
                 )
             time.sleep(_POLL_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Which devices a run uses, and how its workers agree."""
+"""The devices that a run uses, and sums over its workers."""
 
 import contextlib
 import os
@@ -29,26 +29,29 @@ class LostWorkerError(Exception):
 def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
     """The distribution strategy of a run. Call it before TensorFlow has used any device.
 
-    With several workers it returns when all of them are up.
+    With several workers it returns when all of them have started.
 
     Raises:
-      UserError: the cluster is described wrongly, a worker does not come up in time, more replicas are asked for than
-        there are GPUs, or a batch cannot be shared among the replicas.
+      UserError: the description of the cluster is wrong, a worker does not start in time, there are
+        fewer GPUs than replicas, or the replicas cannot divide a batch.
     """
     cluster = find_cluster(os.environ)
-    several = cluster is not None and len(cluster.addresses) > 1
+    has_several_workers = cluster is not None and len(cluster.addresses) > 1
     if train.strategy == "multi_worker" and cluster is None:
         raise UserError(
-            "train.strategy: received 'multi_worker', and no cluster; expected TF_CONFIG, Vertex AI's CLUSTER_SPEC or a Slurm step. "
+            "train.strategy: received 'multi_worker', and no cluster; expected TF_CONFIG, Vertex "
+            "AI's CLUSTER_SPEC or a Slurm step. "
             "On one machine: `python scripts/launch_workers.py --workers 2 -- train --config ...`"
         )
-    if several and train.strategy in ("one_device", "mirrored"):
+    if has_several_workers and train.strategy in ("one_device", "mirrored"):
         raise UserError(
-            f"train.strategy: received {train.strategy!r} in a cluster of {len(cluster.addresses)} workers ({cluster.origin}); "
-            "expected 'auto' or 'multi_worker': otherwise each worker would train the same run by itself"
+            f"train.strategy: received {train.strategy!r} in a cluster of {len(cluster.addresses)} "
+            f"workers ({cluster.origin}); "
+            "expected 'auto' or 'multi_worker': otherwise each worker would train the same run by "
+            "itself"
         )
     gpus = tf.config.list_physical_devices("GPU")
-    if several:
+    if has_several_workers:
         strategy = _join(cluster, timeout_seconds=train.worker_timeout_seconds)
     elif train.strategy == "mirrored" or (train.strategy != "one_device" and len(gpus) > 1):
         devices = (
@@ -58,14 +61,16 @@ def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
         )
         if train.replicas and len(devices) < train.replicas:
             raise UserError(
-                f"train.replicas: received {train.replicas}, expected at most {len(devices)}, the number of GPUs"
+                f"train.replicas: received {train.replicas}, expected at most {len(devices)}, the "
+                "number of GPUs"
             )
         strategy = tf.distribute.MirroredStrategy(devices)
     else:
         strategy = tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
     if train.batch_size % strategy.num_replicas_in_sync:
         raise UserError(
-            f"train.batch_size: received {train.batch_size}, expected a multiple of the {strategy.num_replicas_in_sync} replicas"
+            f"train.batch_size: received {train.batch_size}, expected a multiple of the "
+            f"{strategy.num_replicas_in_sync} replicas"
         )
     return strategy
 
@@ -96,7 +101,7 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:
-    """This process's place among the workers."""
+    """The index of this process among the workers."""
     resolver = _resolver(strategy)
     return resolver.task_id if resolver else 0
 
@@ -115,7 +120,7 @@ def _resolver(strategy: tf.distribute.Strategy) -> Any:
 
 
 def sum_over_workers(strategy: tf.distribute.Strategy, values: Any) -> Any:
-    """Sums numbers or arrays over the workers. Every worker must call it, at the same place.
+    """Sums numbers or arrays over the workers. Every worker must call it, in the same order.
 
     Args:
       strategy: the run's.
@@ -129,7 +134,7 @@ def sum_over_workers(strategy: tf.distribute.Strategy, values: Any) -> Any:
     own_replicas = strategy.num_replicas_in_sync // num_workers(strategy)
 
     def total(value):
-        # The first replica of a worker speaks for it.
+        # All replicas take part in the sum: the first of a worker adds its value, the others add 0.
         mine = strategy.experimental_distribute_values_from_function(
             lambda c: value if c.replica_id_in_sync_group % own_replicas == 0 else value * 0
         )
@@ -139,16 +144,19 @@ def sum_over_workers(strategy: tf.distribute.Strategy, values: Any) -> Any:
 
 
 def gather_over_workers(strategy: tf.distribute.Strategy, values: Any) -> list[Any]:
-    """The values of every worker, by worker index. Every worker must call it, at the same place.
+    """The values of every worker, by worker index. Every worker must call it, in the same order.
 
-    `sum_over_workers` is the only collective that is needed: each worker adds an array of zeros in which only the row of its own index is set.
+    `sum_over_workers` is the only collective that is needed: each worker adds an array of zeros in
+    which only the row of its own index is set.
 
     Args:
       strategy: the run's.
-      values: nested NumPy arrays or numbers, of the same structure, shapes and dtypes on all workers.
+      values: nested NumPy arrays or numbers, of the same structure, shapes and dtypes on all
+        workers.
 
     Returns:
-      As many structures of NumPy arrays as there are workers, equal on all workers; with one worker [values].
+      As many structures of NumPy arrays as there are workers, equal on all workers; with one worker
+      [values].
     """
     workers, worker = num_workers(strategy), worker_index(strategy)
     if workers == 1:
@@ -165,18 +173,22 @@ def gather_over_workers(strategy: tf.distribute.Strategy, values: Any) -> list[A
 
 
 def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) -> None:
-    """Raises UserError unless a number below 2**48 is the same on all workers; every worker must call it."""
+    """Raises UserError unless a number below 2**48 is the same on all workers.
+
+    Every worker must call it.
+    """
     workers = num_workers(strategy)
     total = int(sum_over_workers(strategy, np.int64(value)))
     if total != workers * value:
         raise UserError(
-            f"the {workers} workers differ in {what}: worker {worker_index(strategy)} has {value}, the mean is {total / workers:g}"
+            f"the {workers} workers differ in {what}: worker {worker_index(strategy)} has {value}, "
+            f"the mean is {total / workers:g}"
         )
 
 
 @contextlib.contextmanager
 def explain_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turns TensorFlow's errors of a worker that has ended into a LostWorkerError; with one worker they pass through."""
+    """Turns the errors that TensorFlow raises when another worker has ended into LostWorkerError."""
     try:
         yield
     except _LOST_WORKER_ERRORS as error:

@@ -1,1 +1,1 @@
-"""Losses for label imbalance, sampled negatives, and undoing what a loss's weights do to the scores."""
+"""Losses for label imbalance, sampled negatives, and the correction of the logits afterwards."""

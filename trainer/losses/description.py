@@ -1,4 +1,4 @@
-"""The loss in words: what it weighs, printed before training."""
+"""A description of the loss and its weights, printed before training."""
 
 from collections.abc import Sequence
 
@@ -20,15 +20,15 @@ def describe_loss(
     num_documents: int,
     label_names: Sequence[str] = (),
 ) -> str:
-    """The loss and its weights for head, mid and tail labels, a line each, to be printed before training.
+    """A line on the loss, and one on its weights for each of head, mid and tail labels.
 
-    Head labels are the most frequent ones, as many as hold half of all positives; mid labels those that hold them up to nine tenths.
+    See `trainer.data.labels.label_groups` for the groups.
     """
     positives = np.asarray(positives)
     weights = label_weights(
         config, positives=positives, num_documents=num_documents, label_names=label_names
     )
-    shift = prior_correction(
+    correction = prior_correction(
         config, positives=positives, num_documents=num_documents, label_names=label_names
     )
     hidden = {"name"} if config.negatives == "sampled" else {"name", "negatives", "num_sampled"}
@@ -44,14 +44,16 @@ def describe_loss(
         least, most = positives[ids].min(), positives[ids].max()
         means = [f"{np.mean(w[ids]):.2f}" for w in weights]
         rows.append(
-            f"  {group}: {len(ids):,} labels on {least:,} to {most:,} of {num_documents:,} documents; mean weight of positives {means[0]}, "
-            f"of negatives {means[1]}; logits to be shifted by {np.mean(shift[ids]):+.2f}"
+            f"  {group}: {len(ids):,} labels on {least:,} to {most:,} of {num_documents:,} "
+            f"documents; mean weight of positives {means[0]}, "
+            f"of negatives {means[1]}; logits to be shifted by {np.mean(correction[ids]):+.2f}"
         )
     if isinstance(config, DistributionBalancedConfig):
         least, most = (
             config.alpha + 1 / (1 + np.exp(-config.beta * (r - config.mu))) for r in (0, 1)
         )
         rows.append(
-            f"  times {least:.2f} to {most:.2f} by how rare the label is beside the document's labels"
+            f"  times {least:.2f} to {most:.2f} by how rare the label is beside the document's "
+            "labels"
         )
     return "\n".join(rows)

@@ -24,9 +24,10 @@ def label_weights(
     num_documents: int,
     label_names: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a loss multiplies each label's positives and negatives by, in every document: two of float32 [labels].
+    """The weights of each label's positives and negatives in a loss: two of float32 [labels].
 
-    The weights of the distribution-balanced loss depend on the document's other labels and are not in them.
+    Those of the distribution-balanced loss depend on the document's other labels, and are not
+    included.
     """
     ones = np.ones(len(positives), np.float32)
     if isinstance(config, WeightedBceConfig):
@@ -48,12 +49,14 @@ def positive_weights(
     *,
     label_names: Sequence[str] = (),
 ) -> np.ndarray:
-    """The weight of each label's positives in the weighted binary cross-entropy, from the train split's counts.
+    """The weight of each label's positives in the weighted binary cross-entropy.
+
+    They follow from the counts of the train split.
 
     Args:
-      config: `none` gives 1, `balanced` negatives / positives, `sqrt` its square root, `effective_number` the ratio of the
-        effective numbers (1 - beta^n) / (1 - beta) of both (Cui et al. 2019, equation 2); these are clipped to [1, max_pos_weight].
-        `file` reads them.
+      config: `none` gives 1, `balanced` negatives / positives, `sqrt` its square root,
+        `effective_number` the ratio of the effective numbers (1 - beta^n) / (1 - beta) of both (Cui
+        et al. 2019, equation 2); these are clipped to [1, max_pos_weight]. `file` reads them.
       positives: int [labels], train documents with each label.
       num_documents: number of train documents.
       label_names: by label id, for `file`.
@@ -82,7 +85,10 @@ def positive_weights(
 
 
 def effective_number(count: np.ndarray, beta: float) -> np.ndarray:
-    """(1 - beta^n) / (1 - beta), float64: how much n documents that overlap tell (Cui et al. 2019, equation 2)."""
+    """(1 - beta^n) / (1 - beta), float64: how much n documents that overlap tell (Cui et al.
+
+    2019, equation 2).
+    """
     if beta == 0:
         return np.minimum(np.asarray(count, np.float64), 1)
     return -np.expm1(np.asarray(count, np.float64) * np.log(beta)) / (1 - beta)
@@ -122,15 +128,17 @@ def _weights_from_file(path: str, label_names: Sequence[str]) -> np.ndarray:
 def output_bias(positives: np.ndarray, num_documents: int) -> np.ndarray:
     """The logits to start from: each label's log-odds in the train split.
 
-    The log-odds are the plain ones. The best constant under `weighted_bce` is higher by log(pos_weight), but
-    starting there gained nothing, and plain log-odds make an untrained model calibrated.
+    The log-odds are the plain ones. The best constant under `weighted_bce` is higher by
+    log(pos_weight), but starting there gained nothing, and plain log-odds make an untrained model
+    calibrated.
 
     Args:
       positives: int [labels], train documents with each label.
       num_documents: number of train documents, above 0.
 
     Returns:
-      float32 [labels], log(positives / negatives), both counts at least a half so that it is finite.
+      float32 [labels], log(positives / negatives), both counts at least a half so that it is
+      finite.
     """
     positives = np.asarray(positives, np.float64)
     negatives = num_documents - positives

@@ -1,8 +1,8 @@
-"""The losses over independent labels, from their papers, and how to undo what they do to the scores.
+"""The losses over independent labels, from their papers.
 
 Every loss is a sum over labels of y * positive(z) + (1 - y) * negative(z), where z is the logit and
-y the target. The papers average over labels; the sum keeps a step's size independent of how many labels
-there are that a document does not have.
+y the target. The papers average over labels; the sum keeps a step's size independent of how many
+labels there are that a document does not have.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,8 @@ from trainer.losses.label_weights import MIN_COUNT, label_weights
 from trainer.losses.prior_correction import prior_correction
 from trainer.losses.sampled_negatives import Candidates
 
-# (labels [batch, labels], logits float32 [batch, labels], document weights float32 [batch], candidates or None) -> float32 [batch]
+# (labels [batch, labels], logits float32 [batch, labels], document weights float32 [batch],
+# candidates or None) -> float32 [batch]
 Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, Candidates | None], tf.Tensor]
 
 
@@ -40,10 +41,14 @@ def build_loss(
       label_names: by label id; only `pos_weight: file` needs them.
 
     Returns:
-      (labels, logits, document_weights, candidates=None) -> float32 [batch]: each document's loss, summed over labels and multiplied by
-      its weight, of which 0 masks padding. The caller divides the sum over documents by the global batch size. `labels` is [batch, labels] of
-      0 and 1, any number or bool; `logits` is [batch, labels]; all finite logits give finite losses and gradients. With candidates,
-      both are [batch, candidates] and hold every label that a document has; the expected loss is then that over all labels.
+      (labels, logits, document_weights, candidates=None) -> float32 [batch]: each document's loss,
+      summed over labels and multiplied by
+      its weight, of which 0 masks padding. The caller divides the sum over documents by the global
+      batch size. `labels` is [batch, labels] of
+      0 and 1, any number or bool; `logits` is [batch, labels]; all finite logits give finite losses
+      and gradients. With candidates,
+      both are [batch, candidates] and hold every label that a document has; the expected loss is
+      then that over all labels.
 
     Raises:
       UserError: the file with positive weights does not fit the labels.
@@ -75,9 +80,9 @@ def build_loss(
                 logits, config.gamma_positive, config.gamma_negative, config.probability_shift
             )
         elif isinstance(config, DistributionBalancedConfig):
-            moved = logits + of_label(bias)
-            positive, _ = _focused(moved, config.gamma, config.gamma)
-            _, negative = _focused(config.negative_scale * moved, config.gamma, config.gamma)
+            shifted = logits + of_label(bias)
+            positive, _ = _focused(shifted, config.gamma, config.gamma)
+            _, negative = _focused(config.negative_scale * shifted, config.gamma, config.gamma)
             weights = _rebalanced_weights(config, labels, of_label(inverse_counts))
             positive, negative = weights * positive, weights * negative / config.negative_scale
         else:  # focal and class-balanced
@@ -105,14 +110,15 @@ def _focused(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """-(1 - s)^g+ log(s) and -p^g- log(1 - p), where s = sigmoid(logit) and p = max(s - shift, 0).
 
-    Lin et al. 2017, equation 4, is the case of equal gammas without a shift; Ridnik et al. 2021, equation 7.
+    Lin et al. 2017, equation 4, is the case of equal gammas without a shift; Ridnik et al. 2021,
+    equation 7.
     """
     log_s, log_not_s = tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
     positive = -tf.exp(gamma_positive * log_not_s) * log_s
     if not shift:
         return positive, -tf.exp(gamma_negative * log_s) * log_not_s
     above = tf.sigmoid(logits) - shift
-    # A power's gradient at 0 is no number for exponents below 1, so it never sees a 0.
+    # A power's gradient at 0 is not a number for exponents below 1, so 0 is replaced.
     p = tf.where(above > 0, above, 0.5)
     return positive, tf.where(above > 0, -tf.pow(p, gamma_negative) * tf.math.log1p(-p), 0.0)
 
@@ -120,16 +126,13 @@ def _focused(
 def _rebalanced_weights(
     config: DistributionBalancedConfig, labels: tf.Tensor, inverse_counts: tf.Tensor
 ) -> tf.Tensor:
-    """Wu et al. 2020, equations 4 to 6, float32 [batch, labels]: how rare a label is beside the labels of its document, smoothed.
+    """How rare a label is among the labels of its document, smoothed; float32 [batch, labels].
 
-    A document without labels has all weights at their most, as in the authors' code.
+    Wu et al. 2020, equations 4 to 6.
+
+    A document without labels has the highest weights, as in the
+    authors' code.
     """
     repeats = tf.linalg.matvec(labels, inverse_counts)[:, None]
     ratio = tf.where(repeats > 0, inverse_counts / tf.where(repeats > 0, repeats, 1.0), np.inf)
     return config.alpha + tf.sigmoid(config.beta * (ratio - config.mu))
-
-
-# --- calibration -------------------------------------------------------------------------
-
-
-# --- what is told before training ----------------------------------------------------------

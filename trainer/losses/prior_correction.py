@@ -1,4 +1,4 @@
-"""Prior correction: what a loss's weights do to the logits is undone where they are evaluated and served."""
+"""Prior correction: undoes the effect of a loss's weights on the logits of a trained model."""
 
 from collections.abc import Sequence
 
@@ -24,13 +24,14 @@ def prior_correction(
     num_documents: int,
     label_names: Sequence[str] = (),
 ) -> np.ndarray:
-    """What to add to a trained model's logits so that the weighting of positives no longer shows: float32 [labels].
+    """What to add to the logits to undo the loss's weights of labels, float32 [labels].
 
-    A label of probability p has its least weighted cross-entropy at the logit log(p / (1 - p)) + log(w+ / w-), so the shift is
-    log(w- / w+), exact at every p (Elkan 2001, The foundations of cost-sensitive learning, theorem 2). For the
-    distribution-balanced loss it is `bias_scale` times the log-odds, which training adds to the logits (Wu et al. 2020,
-    equation 8, with the sign of the authors' code). Focusing, label smoothing and weights by document are no shift; for the
-    first two see `undo_loss_weighting`.
+    A label of probability p has its least weighted cross-entropy at the logit log(p / (1 - p)) +
+    log(w+ / w-), so the correction is log(w- / w+), exact at every p (Elkan 2001, The foundations of
+    cost-sensitive learning, theorem 2). For the distribution-balanced loss it is `bias_scale` times
+    the log-odds, which training adds to the logits (Wu et al. 2020, equation 8, with the sign of
+    the authors' code). Focusing, label smoothing and weights by document are not corrected by a shift; for the first two
+    see `undo_loss_weighting`.
     """
     if isinstance(config, DistributionBalancedConfig):
         return np.float32(config.bias_scale) * output_bias(positives, num_documents)
@@ -43,12 +44,14 @@ def prior_correction(
 def undo_loss_weighting(
     config: LossConfig, logits: tf.Tensor, *, correction: tf.Tensor
 ) -> tf.Tensor:
-    """The log-odds that a model trained with the loss means by its logits, float32 [batch, labels].
+    """The log-odds that correspond to the logits of a trained model, float32 [batch, labels].
 
-    The expected loss p * positive(z) + (1 - p) * negative(z) is least where p / (1 - p) = negative'(z) / -positive'(z), so
-    the logit's meaning is log of that ratio (for focal loss Charoenphakdee et al. 2021, On focal loss for class-posterior
-    probability estimation, theorem 11). Label smoothing is undone by p = (q - e / 2) / (1 - e), clipped. The ratio never falls
-    where the logit rises, except that a probability shift ties all logits whose negatives have no loss, which is why they get the least value.
+    The expected loss p * positive(z) + (1 - p) * negative(z) is least where p / (1 - p) =
+    negative'(z) / -positive'(z), so the log-odds are the log of that ratio (for focal loss
+    Charoenphakdee et al. 2021, On focal loss for class-posterior probability estimation, theorem
+    11). Label smoothing is undone by p = (q - e / 2) / (1 - e), clipped. The ratio never falls
+    where the logit rises, except that a probability shift ties all logits whose negatives have no
+    loss, which is why they get the least value.
 
     Args:
       config: the loss.

@@ -1,4 +1,4 @@
-"""Sampled negatives: a step computes the logits of its documents' labels and of a sample of the others."""
+"""Sampled negatives: a step computes the logits of its documents' labels and of a sample."""
 
 import dataclasses
 
@@ -14,7 +14,8 @@ class Candidates:
 
     Attributes:
       label_ids: int64 [candidates], distinct.
-      negative_weights: float32 [candidates], what a document's loss of a label that it does not have is multiplied by.
+      negative_weights: float32 [candidates], what a document's loss of a label that it does not
+        have is multiplied by.
     """
 
     label_ids: tf.Tensor
@@ -22,16 +23,20 @@ class Candidates:
 
 
 class LabelSampler:
-    """Draws labels for a step, the frequent ones more often, and weighs them so that the expected loss is that over all labels.
+    """Draws labels for a step, with weights that make the expected loss that over all labels.
 
-    Ranks of labels by frequency are drawn with replacement from the log-uniform distribution q(r) = ln((r + 2) / (r + 1)) / ln(labels + 1),
-    as in TensorFlow's log_uniform_candidate_sampler. Of n draws, label l is among them with the probability p(l) = 1 - (1 - q(l))^n,
-    and the sum over the distinct labels drawn of loss(l) / p(l) has the sum over all labels as its expectation (Horvitz & Thompson
-    1952, A generalization of sampling without replacement from a finite universe, equation 5; the same correction for softmax is in Jean et al.
-    2015, On Using Very Large Target Vocabulary for Neural Machine Translation, section 3). Gradients are unbiased likewise, as the loss of
-    each label stands by itself.
+    Frequent labels are drawn more often.
 
-    A step's sample follows from the seed and the step's number: a resumed run draws the same, and so do all replicas.
+    Ranks of labels by frequency are drawn with replacement from the log-uniform distribution q(r) =
+    ln((r + 2) / (r + 1)) / ln(labels + 1), as in TensorFlow's log_uniform_candidate_sampler. Of n
+    draws, label l is among them with the probability p(l) = 1 - (1 - q(l))^n, and the sum over the
+    distinct labels drawn of loss(l) / p(l) has the sum over all labels as its expectation (Horvitz
+    & Thompson 1952, A generalization of sampling without replacement from a finite universe,
+    equation 5; the same correction for softmax is in Jean et al. 2015, On Using Very Large Target
+    Vocabulary for Neural Machine Translation, section 3). Gradients are unbiased likewise, as the loss is a sum over labels.
+
+    A step's sample follows from the seed and the step's number: a resumed run draws the same, and
+    so do all replicas.
 
     Args:
       positives: int [labels], train documents with each label.
@@ -63,8 +68,8 @@ class LabelSampler:
     ) -> tuple[Candidates, tf.Tensor]:
         """The sample of a step with the labels of its documents.
 
-        A document's own labels always count in full. Labels that only other documents have weigh 0 as negatives, so that a document's
-        loss does not depend on the documents beside it, nor on the number of replicas.
+        A document's own labels always count in full. Labels that only other documents have get the
+        weight 0 as negatives, so that a document's loss does not depend on the documents beside it, nor on the number of replicas.
 
         Args:
           label_ids: int64 [batch, None], of the documents.

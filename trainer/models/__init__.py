@@ -1,4 +1,11 @@
-"""Model architectures, one file each. All map token ids to logits [batch, labels]."""
+"""Model architectures, one file each, that map token ids to logits [batch, labels].
+
+A custom model is the return value of a function `build(options, inputs)`, which the config names:
+`options` is the dict `model.options`, `inputs` a `ModelInputs`, which also says how a model is
+called:
+
+    def build(options: dict, inputs: ModelInputs) -> keras.Model: ...
+"""
 
 import functools
 
@@ -41,34 +48,35 @@ def build_model(
     num_texts: int = 1,
     with_pretrained: bool = True,
 ) -> keras.Model:
-    """Builds the model that `config.name` names, with all its variables created.
+    """Builds the model that `config.name` names, with all its variables.
 
     Args:
       config: the config section `model`.
       vocabulary: the statistics of the train split's vocabulary.
       num_labels: number of labels.
-      output_bias: float32 [labels], the logits' first bias, see `losses.output_bias`.
-      seed: decides every initial weight and the dropout; equal seeds give equal models.
+      output_bias: float32 [labels], the initial bias of the logits, see `losses.output_bias`.
+      seed: of every initial weight and of dropout; equal seeds give equal models.
       num_texts: texts of a document.
-      with_pretrained: read `config.pretrained_vectors` and print how much of the vocabulary they cover; False where a checkpoint is to be
-        restored, which holds them.
+      with_pretrained: read `config.pretrained_vectors` and print how much of the vocabulary they
+        cover; False where a checkpoint is to be restored, which holds them.
 
     Returns:
-      A model to be called as `model(tokens, training=bool)`. `tokens` is a tf.RaggedTensor
-      [batch, None] int64 of ids: 1 is out of vocabulary, 2 is the vocabulary's first token; a tuple of
-      them where documents have several texts. The logits are float32 [batch, labels].
+      The model, see `ModelInputs`.
+
 
     Raises:
       ValueError: document counts, tokens or bias do not fit the sizes given.
-      UserError: the file of vectors cannot be used, or the model of one's own cannot be built or gives no such logits.
+      UserError: the file of vectors cannot be used, or a custom model cannot be built or gives no such logits.
     """
     if vocabulary.document_counts.shape != (vocabulary.size,):
         raise ValueError(
-            f"received document_counts of shape {vocabulary.document_counts.shape}, expected ({vocabulary.size},), one a token"
+            f"received document_counts of shape {vocabulary.document_counts.shape}, expected "
+            f"({vocabulary.size},), one a token"
         )
     if output_bias.shape != (num_labels,):
         raise ValueError(
-            f"received output_bias of shape {output_bias.shape}, expected ({num_labels},), one a label"
+            f"received output_bias of shape {output_bias.shape}, expected ({num_labels},), one a "
+            "label"
         )
     if isinstance(config, CustomConfig):
         return _build_custom(
@@ -85,7 +93,9 @@ def build_model(
 def _vectors(
     config: ModelConfig, vocabulary: VocabularyStatistics, with_pretrained: bool
 ) -> PretrainedVectors:
-    if not with_pretrained:  # the model must have the same variables, whose values are to come
+    if not with_pretrained:
+        # The model must have the same variables as one with vectors; a checkpoint sets their values.
+
         return PretrainedVectors(
             np.zeros((vocabulary.size, config.embedding_dim), np.float32),
             np.zeros(vocabulary.size, bool),
@@ -93,7 +103,8 @@ def _vectors(
         )
     if len(vocabulary.tokens) != vocabulary.size:
         raise ValueError(
-            f"received {len(vocabulary.tokens)} tokens, expected {vocabulary.size}: pretrained vectors need the vocabulary itself"
+            f"received {len(vocabulary.tokens)} tokens, expected {vocabulary.size}: pretrained "
+            "vectors need the vocabulary itself"
         )
     vectors = load_vectors(config.pretrained_vectors, vocabulary.tokens, dim=config.embedding_dim)
     print(coverage_text(config.pretrained_vectors, vectors, vocabulary.document_counts), flush=True)
@@ -101,7 +112,7 @@ def _vectors(
 
 
 def _build_custom(config: CustomConfig, inputs: ModelInputs) -> keras.Model:
-    """Calls `function(options, inputs)` and tries the model on two documents, of which one is empty."""
+    """Calls `build(options, inputs)`, and tries the model on two documents, one of them empty."""
     model = user_code.load(config.build, key="model.build")(config.options, inputs)
     if not isinstance(model, keras.Model):
         raise UserError(
@@ -121,10 +132,12 @@ def _build_custom(config: CustomConfig, inputs: ModelInputs) -> keras.Model:
             else type(logits).__name__
         )
         raise UserError(
-            f"model.build: the model of {config.build} gives {received} for two documents and {inputs.num_labels} labels, expected {expected}"
+            f"model.build: the model of {config.build} gives {received} for two documents and "
+            f"{inputs.num_labels} labels, expected {expected}"
         )
     if not np.isfinite(logits).all():
         raise UserError(
-            f"model.build: the model of {config.build} gives {logits.numpy().tolist()} for [1, 2] and an empty document, expected finite logits"
+            f"model.build: the model of {config.build} gives {logits.numpy().tolist()} for [1, 2] "
+            "and an empty document, expected finite logits"
         )
     return model

@@ -1,4 +1,4 @@
-"""Bag of embeddings: a TF-IDF weighted sum of the embeddings of tokens and n-grams, then one dense layer."""
+"""Bag of embeddings: a TF-IDF weighted sum of the embeddings of terms, then one dense layer."""
 
 import keras
 import tensorflow as tf
@@ -6,15 +6,16 @@ import tensorflow as tf
 from beam_jobs.contract.training_config import BowConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, LogitsLayer
-from trainer.models.term_bags import sum_bags, term_bags
+from trainer.models.term_bags import term_bags
+from trainer.models.weighted_sums import sum_bags
 
 
 class BagOfEmbeddings(keras.Model):
     """Logits = dense(dropout(sum over terms of weight * embedding)), see `TermBags`.
 
-    With `wide`, the weighted sum of a weight for each term and label is added: a linear model on TF-IDF beside
-    the embeddings (Cheng et al. 2016, Wide & Deep Learning). These weights start at 0.
-    A document without a known token has the bias as its logits.
+    With `wide`, the weighted sum of a weight for each term and label is added: a linear model on
+    TF-IDF beside the embeddings (Cheng et al. 2016, Wide & Deep Learning). These weights start at 0. The
+    logits of a document without a known token are the bias.
     """
 
     def __init__(self, config: BowConfig, inputs: ModelInputs):
@@ -46,7 +47,7 @@ class BagOfEmbeddings(keras.Model):
     def call(
         self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
+        """Logits float32 [batch, labels] of token ids int64 [batch, None], see `ModelInputs`."""
         rows, bags = self._terms(tokens)
         vectors = sum_bags(bags, tf.cast(self._table(rows), tf.float32))
         logits = self._dense(self._dropout(vectors, training=training), label_ids)
@@ -58,7 +59,11 @@ class BagOfEmbeddings(keras.Model):
         return logits
 
     def contributions(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(float32 [tokens, labels], float32 [labels]): what each token of one document adds to the logits, and the bias; their sum is the logits."""
+        """What each token of one document adds to the logits.
+
+        Returns:
+          (float32 [tokens, labels], float32 [labels], the bias). Their sum is the logits.
+        """
         rows, shares = self._terms.shares(tokens)
         vectors = tf.cast(self._table(rows), tf.float32)
         bias = self._dense(tf.zeros([1, tf.shape(vectors)[1]]))

@@ -11,8 +11,9 @@ from trainer.models.layers import LogitsLayer, TokenSequences, seeds
 class ConvolutionalNetwork(keras.Model):
     """Logits = dense(dropout(max over tokens of ReLU(convolution of width w), for each w)).
 
-    A window starts at each token; behind the document's end it sees zeros, so short documents have windows too.
-    A document without tokens has the highest values 0. Yoon Kim 2014, Convolutional Neural Networks for Sentence Classification.
+    A window starts at each token; after the document's end it sees zeros, so short documents have
+    windows too. The maxima of a document without tokens are 0. Yoon Kim 2014, Convolutional
+    Neural Networks for Sentence Classification.
     """
 
     def __init__(self, config: CnnConfig, inputs: ModelInputs):
@@ -41,12 +42,13 @@ class ConvolutionalNetwork(keras.Model):
     def call(
         self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
+        """Logits float32 [batch, labels] of token ids int64 [batch, None], see `ModelInputs`."""
         vectors, mask = self._sequences(tokens)
         highest = []
         for width, convolution in zip(self._widths, self._convolutions, strict=True):
             values = convolution(tf.pad(vectors, [[0, 0], [0, width - 1], [0, 0]]))
-            highest.append(
-                tf.reduce_max(values * tf.cast(mask, values.dtype)[:, :, None], axis=1)
-            )  # ReLU's values are 0 or more
+            # ReLU's values are 0 or more, so padding set to 0 is no maximum.
+            values *= tf.cast(mask, values.dtype)[:, :, None]
+            highest.append(tf.reduce_max(values, axis=1))
+
         return self._dense(self._dropout(tf.concat(highest, axis=1), training=training), label_ids)

@@ -1,4 +1,4 @@
-"""CAML: a convolution, then an attention of each label's own over the document (Mullenbach et al. 2018)."""
+"""CAML: a convolution, then attention over the document, per label (Mullenbach et al. 2018)."""
 
 import keras
 import tensorflow as tf
@@ -11,9 +11,10 @@ from trainer.models.layers import TokenSequences, padding_bias, rows_of, seeds
 class LabelWiseAttention(keras.Model):
     """h = tanh(convolution); a_l = softmax over tokens of h u_l; logit_l = b_l . (a_l h) + bias_l.
 
-    Mullenbach et al. 2018, Explainable Prediction of Medical Codes from Clinical Text, equations 1 to 5. As b_l . (sum of a_lt h_t) =
-    sum of a_lt (b_l . h_t), no tensor of batch x labels x filters is made, only two of batch x tokens x labels.
-    A document without tokens has the bias as its logits.
+    Mullenbach et al. 2018, Explainable Prediction of Medical Codes from Clinical Text, equations 1
+    to 5. As b_l . (sum of a_lt h_t) = sum of a_lt (b_l . h_t), no tensor of batch x labels x
+    filters is made, only two of batch x tokens x labels. A document without tokens has the bias as
+    its logits.
     """
 
     def __init__(self, config: CnnLwanConfig, inputs: ModelInputs):
@@ -30,10 +31,9 @@ class LabelWiseAttention(keras.Model):
         )
         self._convolution.build((None, None, config.embedding_dim))
         self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
-        shape = (
-            inputs.num_labels,
-            config.filters,
-        )  # so that some labels' gradient touches their rows alone
+        # One row per label, so that the gradient of some labels' logits touches their rows alone.
+        shape = (inputs.num_labels, config.filters)
+
         self._queries = self.add_weight(
             name="queries_kernel",
             shape=shape,
@@ -54,24 +54,17 @@ class LabelWiseAttention(keras.Model):
     def call(
         self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
+        """Logits float32 [batch, labels] of token ids int64 [batch, None], see `ModelInputs`."""
         vectors, mask = self._sequences(tokens)
         hidden = self._convolution(self._dropout(vectors, training=training))
-        scores = tf.cast(
-            tf.matmul(
-                hidden, tf.cast(rows_of(self._queries, label_ids), hidden.dtype), transpose_b=True
-            ),
-            tf.float32,
-        )
+        queries = tf.cast(rows_of(self._queries, label_ids), hidden.dtype)
+        scores = tf.cast(tf.matmul(hidden, queries, transpose_b=True), tf.float32)
+
         attention = tf.nn.softmax(scores + padding_bias(mask)[:, :, None], axis=1)
-        values = tf.cast(
-            tf.matmul(
-                hidden, tf.cast(rows_of(self._outputs, label_ids), hidden.dtype), transpose_b=True
-            ),
-            tf.float32,
-        )
+        outputs = tf.cast(rows_of(self._outputs, label_ids), hidden.dtype)
+        values = tf.cast(tf.matmul(hidden, outputs, transpose_b=True), tf.float32)
+
         logits = tf.reduce_sum(attention * values, axis=1)
         # The attention of an empty document spreads over padding.
-        return tf.where(tf.reduce_any(mask, axis=1)[:, None], logits, 0.0) + tf.cast(
-            rows_of(self._bias, label_ids), tf.float32
-        )
+        logits = tf.where(tf.reduce_any(mask, axis=1)[:, None], logits, 0.0)
+        return logits + tf.cast(rows_of(self._bias, label_ids), tf.float32)

@@ -1,4 +1,4 @@
-"""What the architectures share: tables of embeddings, bags of terms, padded sequences, the last layer."""
+"""Layers that the architectures share: embeddings, padded sequences, the last layer."""
 
 from collections.abc import Iterator
 
@@ -12,18 +12,20 @@ from trainer.models.pretrained_vectors import PretrainedVectors
 
 NUM_SPECIAL_IDS = 2  # TextVectorization's ids before the vocabulary: 0 pads, 1 is out of vocabulary
 
-_TINY = 1e-12
-
 
 def seeds(seed: int) -> Iterator[int]:
-    """Seeds for the initial values and the dropout of one layer after the other; without them two layers of one shape would start equal."""
+    """Seeds for the initial values and the dropout of each layer in turn.
+
+    With one seed for all, two layers of the same shape would start equal.
+    """
     return iter((np.random.SeedSequence(seed).generate_state(1024) >> 1).tolist())
 
 
 class LogitsLayer(keras.layers.Layer):
     """The last layer: float32 logits, also under mixed precision.
 
-    Its kernel is [labels, inputs], so that the gradient of some labels' logits touches their rows alone.
+    Its kernel is [labels, inputs], so that the gradient of some labels' logits touches their rows
+    alone.
 
     Args:
       num_inputs: size of a document's vector.
@@ -45,7 +47,10 @@ class LogitsLayer(keras.layers.Layer):
         self.built = True
 
     def call(self, vectors: tf.Tensor, label_ids: tf.Tensor | None = None) -> tf.Tensor:
-        """Logits float32 [batch, labels] of vectors [batch, inputs]; with label ids int64 [n], distinct, only theirs, [batch, n]."""
+        """Logits float32 [batch, labels] of vectors [batch, inputs].
+
+        With distinct label ids int64 [n], only the logits of these labels, [batch, n].
+        """
         kernel, bias = rows_of(self._kernel, label_ids), rows_of(self._bias, label_ids)
         return tf.matmul(tf.cast(vectors, tf.float32), kernel, transpose_b=True) + bias
 
@@ -73,7 +78,7 @@ def dense_layer(
 
 
 class EmbeddingTable(keras.layers.Layer):
-    """Rows of embeddings, of which those with pretrained vectors may be frozen.
+    """An embedding table. Rows with pretrained vectors may be frozen.
 
     Args:
       num_rows: rows of the table; those of the vocabulary's tokens start at NUM_SPECIAL_IDS.
@@ -98,7 +103,8 @@ class EmbeddingTable(keras.layers.Layer):
                 values, rows, tf.cast(vectors.values[vectors.found], dtype)
             )
 
-        # Mixed precision would cast the whole table at every step, and make its gradient dense.
+        # With autocast, mixed precision would cast the whole table at every step and make its gradient
+        # dense.
         self._embeddings = self.add_weight(
             name="embeddings", shape=(num_rows, dim), initializer=initial_values, autocast=False
         )
@@ -116,7 +122,10 @@ class EmbeddingTable(keras.layers.Layer):
         self.built = True
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:
-        """Embeddings [n, dim] of rows int64 [n], which should be distinct: the gradient then has each row once."""
+        """Embeddings [n, dim] of rows int64 [n].
+
+        The rows should be distinct: the gradient then has each row once.
+        """
         vectors = tf.gather(self._embeddings.value, rows)
         if self._learned is not None:
             learned = tf.gather(self._learned.value, rows)[:, None] > 0
@@ -128,7 +137,8 @@ class TokenSequences(keras.layers.Layer):
     """Token ids -> their embeddings, padded to the longest document of the batch.
 
     Args:
-      config: says the size of an embedding, how many tokens of a document are read, and whether pretrained vectors are frozen.
+      config: the size of an embedding, how many tokens of a document are read, and whether
+        pretrained vectors are frozen.
       inputs: the vocabulary and its pretrained vectors.
       seed: of the random embeddings.
     """
@@ -147,32 +157,32 @@ class TokenSequences(keras.layers.Layer):
         self.built = True
 
     def call(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(embeddings [batch, longest, dim] with 0 as padding, bool [batch, longest]: where a token stands); longest is at least 1."""
+        """Embeddings padded with 0, and a mask.
+
+        Args:
+          tokens: int64 [batch, None], token ids.
+
+        Returns:
+          ([batch, longest, dim]; bool [batch, longest], true for tokens). `longest` is at least 1.
+        """
         if self._max_tokens is not None:
             tokens = tokens[:, : self._max_tokens]
         rows, positions = tf.unique(tokens.flat_values, out_idx=tf.int64)
         vectors = tf.gather(self._table(rows), positions)
         padded = tokens.with_values(vectors).to_tensor()
-        missing = tf.maximum(
-            1 - tf.shape(padded)[1], 0
-        )  # convolutions and maxima of nothing are not defined
+        # Convolutions and maxima over no position at all are not defined.
+        missing = tf.maximum(1 - tf.shape(padded)[1], 0)
+
         padded = tf.pad(padded, [[0, 0], [0, missing], [0, 0]])
         return padded, tf.sequence_mask(tokens.row_lengths(), tf.shape(padded)[1])
 
 
 def padding_bias(mask: tf.Tensor) -> tf.Tensor:
-    """float32 [batch, longest]: 0 where a token stands, else so low that a softmax gives it 0 and a maximum leaves it out.
+    """float32 [batch, longest]: 0 for tokens, -30,000 for padding.
 
-    Adding it costs a third of a tf.where and its gradient. float16 can hold it too.
+    That is low enough for a softmax to give 0 and for a maximum to ignore it.
+
+    Adding it costs a
+    third of a tf.where and its gradient. float16 can hold it too.
     """
     return (tf.cast(mask, tf.float32) - 1) * 30_000
-
-
-# --- bags of terms -------------------------------------------------------------------------
-
-
-def smooth_idf(document_counts: np.ndarray, num_documents: int) -> np.ndarray:
-    """Inverse document frequencies ln((1 + n) / (1 + df)) + 1, float32 [size], as scikit-learn's TfidfTransformer smooths them."""
-    return (np.log((1 + num_documents) / (1 + np.asarray(document_counts, np.float64))) + 1).astype(
-        np.float32
-    )

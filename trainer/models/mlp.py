@@ -6,7 +6,8 @@ import tensorflow as tf
 from beam_jobs.contract.training_config import MlpConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, LogitsLayer, dense_layer, seeds
-from trainer.models.term_bags import sum_bags, term_bags
+from trainer.models.term_bags import term_bags
+from trainer.models.weighted_sums import sum_bags
 
 
 class MultilayerPerceptron(keras.Model):
@@ -39,7 +40,7 @@ class MultilayerPerceptron(keras.Model):
     def call(
         self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None]; with label ids, only theirs."""
+        """Logits float32 [batch, labels] of token ids int64 [batch, None], see `ModelInputs`."""
         rows, bags = self._terms(tokens)
         x = sum_bags(bags, tf.cast(self._table(rows), tf.float32))
         for dropout, hidden in zip(self._dropouts, self._hidden, strict=False):

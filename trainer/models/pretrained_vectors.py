@@ -8,7 +8,7 @@ import numpy as np
 
 from beam_jobs.contract.errors import UserError
 
-_LINES_TOLD = 5
+_MAX_LINES_LISTED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,14 @@ class PretrainedVectors:
 
 
 def load_vectors(path: str, tokens: Sequence[str], *, dim: int) -> PretrainedVectors:
-    """Reads the vectors of a vocabulary: a token and `dim` numbers a line, separated by spaces, in UTF-8; `.gz` is unpacked.
+    """Reads the vectors of a vocabulary from a text file.
 
-    A first line of two integers, as word2vec writes it, is a header. Of a token's lines the first counts. Lines
-    that cannot be used are left out and listed; of tokens outside of the vocabulary only the count of numbers is looked at.
+    Each line is a token and `dim` numbers, separated by spaces, in UTF-8; `.gz` is unpacked.
+
+    A
+    first line of two integers, as word2vec writes it, is a header. If a token has several lines,
+    the first counts. Lines that cannot be used are skipped and listed; of tokens out of the
+    vocabulary only the count of numbers is checked.
 
     Args:
       path: the file.
@@ -38,7 +42,8 @@ def load_vectors(path: str, tokens: Sequence[str], *, dim: int) -> PretrainedVec
       dim: numbers in a vector.
 
     Raises:
-      UserError: the file cannot be read, its vectors are not of `dim` numbers, or it has none of the tokens.
+      UserError: the file cannot be read, its vectors are not of `dim` numbers, or it has none of
+        the tokens.
     """
     rows = {token.encode(): row for row, token in enumerate(tokens)}
     values, found = np.zeros((len(tokens), dim), np.float32), np.zeros(len(tokens), bool)
@@ -65,31 +70,34 @@ def load_vectors(path: str, tokens: Sequence[str], *, dim: int) -> PretrainedVec
                         values[row], found[row] = vector, True
     except (OSError, EOFError) as error:
         raise UserError(
-            f"model.pretrained_vectors: cannot read {path}: {error}; expected a text file with a token and its vector a line"
+            f"model.pretrained_vectors: cannot read {path}: {error}; expected a text file with a "
+            "token and its vector a line"
         ) from None
     if not found.any():
         raise UserError(
-            f"model.pretrained_vectors: {path} has none of the {len(tokens):,} tokens of the vocabulary in its {lines:,} lines{_told(broken)}; "
-            "expected vectors of the text's language, spelled as the analyzer spells tokens (config section `text`)"
+            f"model.pretrained_vectors: {path} has none of the {len(tokens):,} tokens of the "
+            f"vocabulary in its {lines:,} lines{_broken_lines(broken)}; "
+            "expected vectors of the text's language, spelled as the analyzer spells tokens "
+            "(config section `text`)"
         )
     return PretrainedVectors(values, found, broken)
 
 
 def coverage_text(path: str, vectors: PretrainedVectors, document_counts: np.ndarray) -> str:
-    """How much of a vocabulary a file covers, and its broken lines, in words.
+    """A description of how much of a vocabulary a file covers, and of its broken lines.
 
     Args:
       path: the file.
       vectors: what was read from it.
       document_counts: int [vocabulary], documents with each token.
     """
-    found, share = (
-        int(vectors.found.sum()),
-        document_counts[vectors.found].sum() / max(1, document_counts.sum()),
-    )
+    found = int(vectors.found.sum())
+    share = document_counts[vectors.found].sum() / max(1, document_counts.sum())
+
     return (
-        f"vectors of {path}: {found:,} of {len(vectors.found):,} tokens ({found / len(vectors.found):.1%}), "
-        f"which are {share:.1%} of the documents' distinct tokens{_told(vectors.broken)}"
+        f"vectors of {path}: {found:,} of {len(vectors.found):,} tokens "
+        f"({found / len(vectors.found):.1%}), "
+        f"which are {share:.1%} of the documents' distinct tokens{_broken_lines(vectors.broken)}"
     )
 
 
@@ -100,7 +108,8 @@ def _is_header(token: bytes, rest: bytes) -> bool:
 def _check_dim(path: str, received: int, dim: int) -> None:
     if received != dim:
         raise UserError(
-            f"model.pretrained_vectors: {path} has vectors of {received} numbers by its first line, and model.embedding_dim is {dim}; expected the same: "
+            f"model.pretrained_vectors: {path} has vectors of {received} numbers by its first "
+            f"line, and model.embedding_dim is {dim}; expected the same: "
             f"set model.embedding_dim to {received} if the file is right"
         )
 
@@ -114,18 +123,18 @@ def _parse(fields: Sequence[bytes], dim: int) -> np.ndarray | str | None:
     except ValueError:
         if len(fields) > dim:
             return None
-        return "a field is no number"
+        return "a field is not a number"
     if len(fields) != dim:
         return f"received {len(fields)} numbers, expected {dim}"
     return vector if np.isfinite(vector).all() else "a number is not finite"
 
 
-def _told(broken: Sequence[tuple[int, str]]) -> str:
+def _broken_lines(broken: Sequence[tuple[int, str]]) -> str:
     if not broken:
         return ""
-    more = "; ..." if len(broken) > _LINES_TOLD else ""
+    more = "; ..." if len(broken) > _MAX_LINES_LISTED else ""
     return (
-        f"; {len(broken):,} broken lines left out: "
-        + "; ".join(f"line {n}: {why}" for n, why in broken[:_LINES_TOLD])
+        f"; {len(broken):,} broken lines skipped:  "
+        + "; ".join(f"line {n}: {why}" for n, why in broken[:_MAX_LINES_LISTED])
         + more
     )

@@ -1,32 +1,39 @@
-"""Bags of terms: tokens, exact n-grams and hashed bigrams of a document, weighted and summed."""
+"""Bags of terms: the tokens, exact n-grams and hashed bigrams of a document, with their weights."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from trainer.models.inputs import VocabularyStatistics
-from trainer.models.layers import (
-    _TINY,
-    NUM_SPECIAL_IDS,
-    smooth_idf,
-)
+from trainer.models.layers import NUM_SPECIAL_IDS
 
 # Multipliers of the bigram hash, odd and below 2**32: with ids below 2**31 int64 cannot overflow.
 _FIRST_MULTIPLIER, _SECOND_MULTIPLIER = 2_654_435_761, 2_246_822_519
-_PARTS = 4  # of a batch, whose terms are found side by side
+# tf.unique uses one core, so a batch is divided into this many chunks of documents, whose distinct
+# terms are found in parallel.
+_NUM_CHUNKS = 4
+_TINY = 1e-12  # keeps the division by the norm of a document without terms finite
+
+
+def smooth_idf(document_counts: np.ndarray, num_documents: int) -> np.ndarray:
+    """Inverse document frequencies ln((1 + n) / (1 + df)) + 1, float32 [size].
+
+    They are smoothed as by scikit-learn's TfidfTransformer.
+    """
+    document_counts = np.asarray(document_counts, np.float64)
+    return (np.log((1 + num_documents) / (1 + document_counts)) + 1).astype(np.float32)
 
 
 def term_bags(
     vocabulary: VocabularyStatistics, *, token_weights: str, bigram_buckets: int
 ) -> "TermBags":
-    """The terms of a vocabulary, with their IDF where `token_weights` is `tfidf`, else with equal weights."""
-    idf, ngram_idf = (
-        smooth_idf(counts, vocabulary.num_documents)
-        for counts in (vocabulary.document_counts, vocabulary.ngram_document_counts)
-    )
+    """The terms of a vocabulary, with IDF if `token_weights` is `tfidf`, else all with IDF 1."""
+    idf = smooth_idf(vocabulary.document_counts, vocabulary.num_documents)
+    ngram_idf = smooth_idf(vocabulary.ngram_document_counts, vocabulary.num_documents)
     if token_weights != "tfidf":
         idf, ngram_idf = np.ones_like(idf), np.ones_like(ngram_idf)
     return TermBags(
@@ -34,19 +41,50 @@ def term_bags(
     )
 
 
+class _Occurrences(NamedTuple):
+    """The terms of one kind, such as bigrams or n-grams of one size, that end at each token.
+
+    Attributes:
+      size: how many tokens such a term spans.
+      rows: int64 [tokens], the term's row in the embedding table.
+      idf: float32 [tokens], the term's IDF; 0 where no term ends.
+    """
+
+    size: int
+    rows: tf.Tensor
+    idf: tf.Tensor
+
+
+class _DistinctTerms(NamedTuple):
+    """The distinct pairs of a document and a term among occurrences.
+
+    Attributes:
+      documents: int64 [pairs], the document's index in the batch, in rising order.
+      rows: int64 [pairs], the term's row in the embedding table.
+      counts: int64 [pairs], how often the term occurs in the document.
+      pair_of_occurrence: int64 [occurrences], the pair that each occurrence belongs to.
+    """
+
+    documents: tf.Tensor
+    rows: tf.Tensor
+    counts: tf.Tensor
+    pair_of_occurrence: tf.Tensor
+
+
 class TermBags(keras.layers.Layer):
     """Token ids -> each document's terms with their weights.
 
-    A term is a distinct token of a document, a distinct n-gram of the vocabulary or, with `bigram_buckets`, a
-    distinct hashed pair of neighbouring tokens. Its weight is (1 + ln(count in the document)) * IDF, and each
-    document's weights have L2 norm 1 (Manning et al. 2008, Introduction to Information Retrieval,
-    section 6.4.1 and table 6.1). A bigram's IDF is the mean of its two tokens'. Tokens out of the
-    vocabulary weigh nothing, nor do bigrams with one.
+    A term is a distinct token of a document, a distinct n-gram of the vocabulary or, with
+    `bigram_buckets`, a distinct hashed pair of neighbouring tokens. Its weight is (1 + ln(count in
+    the document)) * IDF, and each document's weights have L2 norm 1 (Manning et
+    al. 2008, Introduction to Information Retrieval, section 6.4.1 and table 6.1). A bigram's IDF is
+    the mean of its two tokens'. Tokens out of the vocabulary have weight 0, and so have bigrams
+    that contain one.
 
     Args:
       idf: float32 [vocabulary], the tokens' IDF; all 1 for no weighting.
       bigram_buckets: rows that bigrams share; 0: no bigrams.
-      ngrams: places in the vocabulary of each n-gram's tokens.
+      ngrams: of each n-gram, the indices of its tokens in the vocabulary.
       ngram_idf: float32 [n-grams], their IDF.
     """
 
@@ -62,33 +100,23 @@ class TermBags(keras.layers.Layer):
         self._num_token_rows = NUM_SPECIAL_IDS + len(idf)
         self._num_bigram_rows = bigram_buckets
         token_idf = np.concatenate([np.zeros(NUM_SPECIAL_IDS, np.float32), idf])
-        # A weight, and not a constant, so that a checkpoint and the SavedModel hold it.
-        self._token_idf = self.add_weight(
-            name="token_idf",
-            shape=token_idf.shape,
-            dtype="float32",
-            trainable=False,
-            initializer=lambda shape, dtype: tf.constant(token_idf, dtype),
-        )
-        self._longest_ngram, self._num_ngrams = max(map(len, ngrams), default=1), len(ngrams)
-        if self._num_token_rows**self._longest_ngram > np.iinfo(np.int64).max:
+        self._token_idf = self._constant("token_idf", token_idf, "float32")
+        self._max_ngram_size, self._num_ngrams = max(map(len, ngrams), default=1), len(ngrams)
+        if self._num_token_rows**self._max_ngram_size > np.iinfo(np.int64).max:
             raise ValueError(
-                f"received n-grams of {self._longest_ngram} tokens over {len(idf):,} tokens, expected fewer: their codes do not fit int64"
+                f"received n-grams of {self._max_ngram_size} tokens over {len(idf):,} tokens, "
+                "expected fewer: their codes do not fit int64"
             )
         if ngrams:
-            codes = np.array(
-                [
-                    functools.reduce(self._code, (NUM_SPECIAL_IDS + place for place in ngram))
-                    for ngram in ngrams
-                ],
-                np.int64,
-            )
+            ids = ([NUM_SPECIAL_IDS + index for index in ngram] for ngram in ngrams)
+            codes = np.array([functools.reduce(self._code, ngram) for ngram in ids], np.int64)
             order = np.argsort(codes)
-            self._ngram_codes = self._fixed("ngram_codes", codes[order], "int64")
-            self._ngram_idf = self._fixed("ngram_idf", ngram_idf[order], "float32")
+            self._ngram_codes = self._constant("ngram_codes", codes[order], "int64")
+            self._ngram_idf = self._constant("ngram_idf", ngram_idf[order], "float32")
         self.built = True
 
-    def _fixed(self, name: str, values: np.ndarray, dtype: str) -> keras.Variable:
+    def _constant(self, name: str, values: np.ndarray, dtype: str) -> keras.Variable:
+        """A weight, not a constant of the graph, so that checkpoints and the SavedModel hold it."""
         return self.add_weight(
             name=name,
             shape=values.shape,
@@ -98,185 +126,156 @@ class TermBags(keras.layers.Layer):
         )
 
     def _code(self, ngram, token):
-        """The number of an n-gram with one token more; different n-grams have different ones, as tokens' ids begin at NUM_SPECIAL_IDS."""
+        """The code of an n-gram that is extended by a token.
+
+        Different n-grams of one size have different codes.
+        """
         return ngram * self._num_token_rows + token
 
     @property
     def num_rows(self) -> int:
-        """Rows that a table needs: special ids, tokens, bigram buckets, n-grams."""
+        """Rows that an embedding table needs: special ids, tokens, bigram buckets, n-grams."""
         return self._num_token_rows + self._num_bigram_rows + self._num_ngrams
 
     def call(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.SparseTensor]:
-        """(rows int64 [n] that the batch uses, weights float32 [batch, n] of them, sparse) of token ids int64 [batch, None]."""
-        documents, rows, weights = self._terms(tokens)
+        """The terms of each document, by the rows of the embedding table that the batch uses.
+
+        Args:
+          tokens: int64 [batch, None], token ids.
+
+        Returns:
+          (int64 [n], the distinct rows; float32 [batch, n], sparse, their weights in each
+          document).
+        """
+        documents, term_rows, weights = self._weighted_terms(tokens)
         # Each row that the batch uses is gathered once, so its gradient is one row of an
         # IndexedSlices, and no tensor of terms x embedding_dim is ever made.
-        rows, positions = tf.unique(rows, out_idx=tf.int64)
-        return rows, tf.SparseTensor(
-            tf.stack([documents, positions], axis=1),
-            weights,
-            [tokens.nrows(), tf.size(rows, tf.int64)],
-        )
+        rows, positions = tf.unique(term_rows, out_idx=tf.int64)
+        cells = tf.stack([documents, positions], axis=1)
+        return rows, tf.SparseTensor(cells, weights, [tokens.nrows(), tf.size(rows, tf.int64)])
 
-    def _terms(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The distinct terms of each document: its number, which does not fall, the embedding's row and the normalised weight, all [terms]."""
+    def _weighted_terms(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The distinct terms of each document.
+
+        Returns:
+          (documents, rising; rows of the embedding table; normalised weights), all [terms].
+        """
         kinds, documents = self._occurrences(tokens), tokens.value_rowids()
         if len(kinds) == 1:
-            # Tokens out of the vocabulary stay, with the weight 0: to take them out costs more.
-            documents, rows, counts, _ = self._distinct(
-                documents, tokens.flat_values, tokens.nrows()
-            )
-            idf = tf.gather(self._token_idf.value, rows)
+            # Tokens out of the vocabulary stay, with weight 0: to remove them costs more.
+            terms = self._distinct(documents, tokens.flat_values, tokens.nrows())
+            idf = tf.gather(self._token_idf.value, terms.rows)
         else:
-            rows, idf = (
-                tf.reshape(tf.stack(parts, axis=1), [-1])
-                for parts in zip(*(terms for _, terms in kinds), strict=True)
-            )
+            rows = tf.reshape(tf.stack([kind.rows for kind in kinds], axis=1), [-1])
+            idf = tf.reshape(tf.stack([kind.idf for kind in kinds], axis=1), [-1])
+            documents = tf.repeat(documents, len(kinds))
             known = tf.where(idf > 0)[:, 0]
             rows, documents, idf = (
-                tf.gather(x, known) for x in (rows, tf.repeat(documents, len(kinds)), idf)
+                tf.gather(rows, known),
+                tf.gather(documents, known),
+                tf.gather(idf, known),
             )
-            documents, rows, counts, places = self._distinct(documents, rows, tokens.nrows())
+            terms = self._distinct(documents, rows, tokens.nrows())
             # Bigrams that share a bucket differ in IDF: the rarest counts.
-            idf = tf.math.unsorted_segment_max(idf, places, tf.size(rows))
-        weights = (1 + tf.math.log(tf.cast(counts, tf.float32))) * idf
-        norms = tf.sqrt(tf.math.unsorted_segment_sum(tf.square(weights), documents, tokens.nrows()))
-        return documents, rows, weights / tf.maximum(tf.gather(norms, documents), _TINY)
+            idf = tf.math.unsorted_segment_max(idf, terms.pair_of_occurrence, tf.size(terms.rows))
+        weights = (1 + tf.math.log(tf.cast(terms.counts, tf.float32))) * idf
+        norms = tf.sqrt(
+            tf.math.unsorted_segment_sum(tf.square(weights), terms.documents, tokens.nrows())
+        )
+        weights = weights / tf.maximum(tf.gather(norms, terms.documents), _TINY)
+        return terms.documents, terms.rows, weights
 
     def _distinct(
         self, documents: tf.Tensor, rows: tf.Tensor, num_documents: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The distinct pairs of occurrences [n]: documents, rows, how often each occurs, all [terms], and which pair each occurrence is [n]."""
+    ) -> _DistinctTerms:
+        """The distinct pairs of occurrences [n], given by document, in rising order, and by row."""
         keys = documents * self.num_rows + rows
-        # Some documents at a time, side by side: tf.unique uses one core.
-        cuts = tf.searchsorted(
-            documents,
-            num_documents * tf.range(_PARTS + 1, dtype=tf.int64) // _PARTS,
-            out_type=tf.int64,
-        )
-        parts = [
-            tf.unique_with_counts(keys[cuts[i] : cuts[i + 1]], out_idx=tf.int64)
-            for i in range(_PARTS)
+        first_documents = num_documents * tf.range(_NUM_CHUNKS + 1, dtype=tf.int64) // _NUM_CHUNKS
+        ends = tf.searchsorted(documents, first_documents, out_type=tf.int64)
+        chunks = [
+            tf.unique_with_counts(keys[ends[i] : ends[i + 1]], out_idx=tf.int64)
+            for i in range(_NUM_CHUNKS)
         ]
-        firsts = tf.cumsum([tf.size(part.y, tf.int64) for part in parts], exclusive=True)
-        keys, counts = (
-            tf.concat([getattr(part, name) for part in parts], axis=0) for name in ("y", "count")
-        )
-        places = tf.concat([part.idx + firsts[i] for i, part in enumerate(parts)], axis=0)
-        return keys // self.num_rows, keys % self.num_rows, counts, places
+        keys = tf.concat([chunk.y for chunk in chunks], axis=0)
+        counts = tf.concat([chunk.count for chunk in chunks], axis=0)
+        first_pairs = tf.cumsum([tf.size(chunk.y, tf.int64) for chunk in chunks], exclusive=True)
+        pairs = tf.concat([chunk.idx + first_pairs[i] for i, chunk in enumerate(chunks)], axis=0)
+        return _DistinctTerms(keys // self.num_rows, keys % self.num_rows, counts, pairs)
 
-    def _occurrences(
-        self, tokens: tf.RaggedTensor
-    ) -> list[tuple[int, tuple[tf.Tensor, tf.Tensor]]]:
-        """Of each kind of term: how many tokens it spans, and the row and IDF of the term that ends at each token; IDF 0: there is none."""
+    # --- the kinds of terms ------------------------------------------------------------
+
+    def _occurrences(self, tokens: tf.RaggedTensor) -> list[_Occurrences]:
+        """The occurrences of each kind of term, the tokens first."""
         documents, ids = tokens.value_rowids(), tokens.flat_values
         idf = tf.gather(self._token_idf.value, ids)
-        found = [(1, (ids, idf))]
+        kinds = [_Occurrences(1, ids, idf)]
         if self._num_bigram_rows:
-            found.append((2, self._bigrams(ids, documents, idf)))
-        return found + [
-            (size, self._ngrams(ids, documents, size)) for size in range(2, self._longest_ngram + 1)
-        ]
+            kinds.append(self._bigrams(ids, documents, idf))
+        for size in range(2, self._max_ngram_size + 1):
+            kinds.append(self._ngrams(ids, documents, size))
+        return kinds
 
-    def shares(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.SparseTensor]:
-        """What each token of one document has of the weights of its terms.
-
-        A term's weight is shared out evenly to its occurrences, and there to the tokens that it spans.
-
-        Returns:
-          (rows int64 [n] of the terms, float32 [tokens, n], sparse; cells may stand twice): summed over the tokens, the weights of `call`.
-        """
-        rows, bags = self(tokens)
-        weights, order = tf.sparse.to_dense(bags)[0], tf.argsort(rows)
-        cells, sizes = [], []
-        for size, (occurring, idf) in self._occurrences(tokens):
-            ends = tf.where(idf > 0)[:, 0]
-            places = tf.gather(
-                order, tf.searchsorted(tf.gather(rows, order), tf.gather(occurring, ends))
-            )
-            for offset in range(size):
-                cells.append(tf.stack([ends - offset, tf.cast(places, tf.int64)], axis=1))
-                sizes.append(tf.fill(tf.shape(places), float(size)))
-        cells, sizes = tf.concat(cells, axis=0), tf.concat(sizes, axis=0)
-        counts = tf.math.unsorted_segment_sum(
-            1 / sizes, cells[:, 1], tf.size(rows)
-        )  # occurrences of each term
-        shares = tf.gather(weights / tf.maximum(counts, _TINY), cells[:, 1]) / sizes
-        return rows, tf.SparseTensor(
-            cells, shares, [tf.size(tokens.flat_values, tf.int64), tf.size(rows, tf.int64)]
-        )
-
-    def _ngrams(
-        self, ids: tf.Tensor, documents: tf.Tensor, size: int
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Row and IDF of the run of `size` tokens that ends at each token; the IDF is 0 where it is no n-gram of the vocabulary."""
-        runs = tf.maximum(tf.size(ids) - size + 1, 0)
-        codes = functools.reduce(self._code, [ids[start : start + runs] for start in range(size)])
-        places = tf.minimum(tf.searchsorted(self._ngram_codes.value, codes), self._num_ngrams - 1)
-        # A code with an id below NUM_SPECIAL_IDS may be that of a shorter n-gram.
+    def _ngrams(self, ids: tf.Tensor, documents: tf.Tensor, size: int) -> _Occurrences:
+        """The n-grams of the vocabulary that have `size` tokens."""
+        num_runs = tf.maximum(tf.size(ids) - size + 1, 0)
+        runs = [ids[start : start + num_runs] for start in range(size)]
+        codes = functools.reduce(self._code, runs)
+        indices = tf.searchsorted(self._ngram_codes.value, codes)
+        indices = tf.minimum(indices, self._num_ngrams - 1)
+        # A code that begins with an id below NUM_SPECIAL_IDS may be that of a shorter n-gram.
         is_known = (
-            (tf.gather(self._ngram_codes.value, places) == codes)
-            & (documents[:runs] == documents[size - 1 :])
-            & (ids[:runs] >= NUM_SPECIAL_IDS)
+            (tf.gather(self._ngram_codes.value, indices) == codes)
+            & (documents[:num_runs] == documents[size - 1 :])
+            & (ids[:num_runs] >= NUM_SPECIAL_IDS)
         )
-        rows = self._num_token_rows + self._num_bigram_rows + tf.cast(places, tf.int64)
-        return _at_ends(rows, ids), _at_ends(
-            tf.where(is_known, tf.gather(self._ngram_idf.value, places), 0.0), ids
-        )
+        rows = self._num_token_rows + self._num_bigram_rows + tf.cast(indices, tf.int64)
+        idf = tf.where(is_known, tf.gather(self._ngram_idf.value, indices), 0.0)
+        return _Occurrences(size, _at_last_tokens(rows, ids), _at_last_tokens(idf, ids))
 
-    def _bigrams(
-        self, ids: tf.Tensor, documents: tf.Tensor, idf: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _bigrams(self, ids: tf.Tensor, documents: tf.Tensor, idf: tf.Tensor) -> _Occurrences:
+        """The hashed bigrams; several may share a row."""
         first, second = ids[:-1], ids[1:]
         mixed = first * _FIRST_MULTIPLIER + second * _SECOND_MULTIPLIER
         mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, 17))
-        buckets = self._num_token_rows + mixed % self._num_bigram_rows
-        joined = (documents[:-1] == documents[1:]) & (idf[:-1] > 0) & (idf[1:] > 0)
-        joined_idf = tf.where(joined, (idf[:-1] + idf[1:]) / 2, 0.0)
-        return _at_ends(buckets, ids), _at_ends(joined_idf, ids)
+        rows = self._num_token_rows + mixed % self._num_bigram_rows
+        is_known = (documents[:-1] == documents[1:]) & (idf[:-1] > 0) & (idf[1:] > 0)
+        mean_idf = tf.where(is_known, (idf[:-1] + idf[1:]) / 2, 0.0)
+        return _Occurrences(2, _at_last_tokens(rows, ids), _at_last_tokens(mean_idf, ids))
+
+    # --- attribution -------------------------------------------------------------------
+
+    def shares(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.SparseTensor]:
+        """The share that each token of one document has in the weights of its terms.
+
+        A term's weight is divided evenly among its occurrences, and there among the tokens that it
+        spans.
+
+        Returns:
+          (int64 [n], the rows of the terms; float32 [tokens, n], sparse, in which a cell may occur
+          twice). Summed over the tokens, the shares are the weights of `call`.
+        """
+        rows, bags = self(tokens)
+        weights, order = tf.sparse.to_dense(bags)[0], tf.argsort(rows)
+        sorted_rows = tf.gather(rows, order)
+        cells, sizes = [], []
+        for kind in self._occurrences(tokens):
+            last_tokens = tf.where(kind.idf > 0)[:, 0]
+            occurring = tf.gather(kind.rows, last_tokens)
+            terms = tf.cast(tf.gather(order, tf.searchsorted(sorted_rows, occurring)), tf.int64)
+            for offset in range(kind.size):
+                cells.append(tf.stack([last_tokens - offset, terms], axis=1))
+                sizes.append(tf.fill(tf.shape(terms), float(kind.size)))
+        cells, sizes = tf.concat(cells, axis=0), tf.concat(sizes, axis=0)
+        num_occurrences = tf.math.unsorted_segment_sum(1 / sizes, cells[:, 1], tf.size(rows))
+        weight_per_occurrence = weights / tf.maximum(num_occurrences, _TINY)
+        shares = tf.gather(weight_per_occurrence, cells[:, 1]) / sizes
+        shape = [tf.size(tokens.flat_values, tf.int64), tf.size(rows, tf.int64)]
+        return rows, tf.SparseTensor(cells, shares, shape)
 
 
-def _at_ends(values: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Values of the runs of several tokens, in order -> [tokens], each at its run's last token; 0 where none ends."""
-    return tf.pad(values, [[tf.size(ids) - tf.size(values), 0]])
+def _at_last_tokens(values: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """Values of all runs of several tokens, in order -> [tokens], each at its run's last token.
 
-
-def sum_bags(bags: tf.SparseTensor, vectors: tf.Tensor) -> tf.Tensor:
-    """Each document's weighted sum of vectors.
-
-    In the CSR format: on a CPU it and its gradient take half the time of tf.sparse.sparse_dense_matmul (TensorFlow 2.21).
-
-    Args:
-      bags: float32 [batch, n], sparse, of `TermBags`: documents do not fall from cell to cell, and the weights get no gradient.
-      vectors: float32 [n, dim].
-
-    Returns:
-      float32 [batch, dim].
+    0 where no run ends.
     """
-
-    def matrix() -> tf.Tensor:
-        return tf.raw_ops.SparseTensorToCSRSparseMatrix(
-            indices=bags.indices, values=bags.values, dense_shape=bags.dense_shape
-        )
-
-    def transposed() -> tf.Tensor:
-        # Not the multiplication's own `transpose_a`: with that, each thread sums into a matrix of its own, which takes four times as long.
-        return tf.raw_ops.SparseMatrixTranspose(input=matrix(), type=tf.float32)
-
-    def product(left: Callable[[], tf.Tensor], right: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        # The multiplication of a matrix without cells divides by zero, and ends the process.
-        nothing = tf.stack([rows, tf.shape(right, tf.int64)[1]])
-        result = tf.cond(
-            tf.size(bags.values) > 0,
-            lambda: tf.raw_ops.SparseMatrixMatMul(a=left(), b=right),
-            lambda: tf.zeros(nothing),
-        )
-        return tf.ensure_shape(result, [None, right.shape[1]])
-
-    @tf.custom_gradient
-    def multiply(vectors):
-        return product(matrix, vectors, bags.dense_shape[0]), lambda upstream: product(
-            transposed, upstream, bags.dense_shape[1]
-        )
-
-    return multiply(vectors)
+    return tf.pad(values, [[tf.size(ids) - tf.size(values), 0]])

@@ -1,4 +1,4 @@
-"""Documents with several texts: a tower for each."""
+"""Documents with several texts: a tower for each text."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from trainer.models.inputs import ModelInputs
 class Towers(keras.Model):
     """Logits = sum over the texts of the logits of a model of its own for each.
 
-    The last layer of every architecture is linear in the document's vector, so this is that architecture with one last layer
-    over the vectors of all texts, side by side. The output bias stands in the first tower.
+    The last layer of every architecture is linear in the document's vector, so this is that
+    architecture with one last layer over the concatenated vectors of all texts. The first tower has the output bias.
 
     Args:
       architecture: `ModelInputs` -> a model of one text.
@@ -38,7 +38,7 @@ class Towers(keras.Model):
         training: bool = False,
         label_ids: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Logits float32 [batch, labels] of token ids int64 [batch, None], one a text; with label ids, only theirs."""
+        """Logits float32 [batch, labels] of the token ids int64 [batch, None] of each text."""
         return tf.add_n(
             [
                 tower(text, training=training, label_ids=label_ids)

@@ -1,4 +1,4 @@
-"""The directories that a run and its model are written to: those of the config, of the platform, of a fold."""
+"""The directories of a run and its model: from the config, the platform, the fold."""
 
 import os
 from collections.abc import Mapping
@@ -9,8 +9,9 @@ from beam_jobs.contract.config import Config
 def with_directories(config: Config, environment: Mapping[str, str]) -> Config:
     """The config with the directories that its run and its model are really written to.
 
-    On Vertex AI, AIP_CHECKPOINT_DIR replaces train.run_dir and AIP_MODEL_DIR replaces export.model_dir. A fold has directories of its own
-    in them: `fold-0` and so on, in the repeats after the first `repeat-1/fold-0`. A config that has them, as a run saves it, stays as it is.
+    On Vertex AI, AIP_CHECKPOINT_DIR replaces train.run_dir and AIP_MODEL_DIR replaces
+    export.model_dir. A fold has directories of its own in them: `fold-0` and so on, in the repeats
+    after the first `repeat-1/fold-0`. A config that has them, as a run saves it, stays as it is.
     """
     run_dir, model_dir = config.train.run_dir, config.export.model_dir
     if environment.get("AIP_CHECKPOINT_DIR"):
@@ -32,7 +33,7 @@ def with_directories(config: Config, environment: Mapping[str, str]) -> Config:
 
 
 def log_dir(run_dir: str, environment: Mapping[str, str]) -> str:
-    """Where TensorBoard's logs are written: to AIP_TENSORBOARD_LOG_DIR if it is set, else to a folder of the run."""
+    """The directory of TensorBoard's logs: AIP_TENSORBOARD_LOG_DIR, or a folder of the run."""
     if environment.get("AIP_TENSORBOARD_LOG_DIR"):
         return _mounted(environment["AIP_TENSORBOARD_LOG_DIR"])
     return os.path.join(run_dir, "logs")

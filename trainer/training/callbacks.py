@@ -1,4 +1,4 @@
-"""Keras callbacks in the step loop: made from the config, called on the chief, heeded by all workers."""
+"""Keras callbacks in the step loop: called on the chief, whose decisions all workers follow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,9 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import CallbackConfig
 from trainer.distribution.strategy import is_chief, sum_over_workers
 
-_TURNED_BY_KERAS = "min_delta"  # monitors turn its sign when they are first called: restored, it would be turned twice
+# Callbacks that monitor a metric turn its sign when they are first called; restored, it would be
+# turned twice.
+_TURNED_BY_KERAS = "min_delta"
 _REFUSED = {
     "BackupAndRestore": "a run is saved and resumed anyway",
     "SwapEMAWeights": "with optimizer.ema_momentum, averages are validated and kept anyway",
@@ -22,14 +24,15 @@ _REFUSED = {
 class Callbacks:
     """The run's Keras callbacks.
 
-    They run on the chief alone, so that each file is written once. What they decide is passed on to the other workers after each hook:
-    `model.stop_training`, and the learning rate set through `model.optimizer.learning_rate`. They are called as by `fit`, except that
+    They run on the chief alone, so that each file is written once. After each hook their decisions
+    are sent to the other workers: `model.stop_training`, and the learning rate set through
+    `model.optimizer.learning_rate`. They are called as by `fit`, except that
 
-    - a train batch is one call of the compiled function, `train.steps_per_call` steps: its number is that of its last step in the
-      epoch, from 0, and its logs hold the mean loss;
+    - a train batch is one call of the compiled function, `train.steps_per_call` steps: its number
+      is that of its last step in the epoch, from 0, and its logs hold the mean loss;
     - there are no test and predict batches: validation is `on_test_begin` and `on_test_end`;
     - an epoch's logs are the row of history.json, with `val_` for `validation_`;
-    - a stop that is asked for within an epoch comes at the epoch's end.
+    - a stop that is requested within an epoch comes at the epoch's end.
 
     Args:
       callbacks: of `make_callbacks`.
@@ -61,15 +64,14 @@ class Callbacks:
             callback.set_params({"epochs": epochs, "steps": steps, "verbose": 0})
 
     def begin(self, counts: Sequence[Mapping[str, float]]) -> None:
-        """Calls `on_train_begin`, then restores what `counts` returned when the checkpoint was written."""
+        """Calls `on_train_begin`, then restores what `counts` returned for the checkpoint."""
         self("on_train_begin")
-        for (_, callback), saved in zip(
-            self._callbacks, counts, strict=False
-        ):  # there are no counts before the first step
+        # Before the first step there are no counts.
+        for (_, callback), saved in zip(self._callbacks, counts, strict=False):
             vars(callback).update(saved)
 
     def __call__(self, hook: str, *arguments: Any, logs: Mapping[str, Any] | None = None) -> bool:
-        """Calls a hook of every callback. Every worker must call it, at the same place.
+        """Calls a hook of every callback. Every worker must call it, in the same order.
 
         Returns:
           whether training is to stop.
@@ -100,7 +102,10 @@ class Callbacks:
         return self._model.stop_training
 
     def counts(self) -> list[dict[str, float]]:
-        """The numbers that each callback holds, such as the epochs EarlyStopping has waited: what of its state a checkpoint keeps."""
+        """The numbers that each callback holds, such as the epochs EarlyStopping has waited.
+
+        A checkpoint keeps these of its state.
+        """
         return [_numbers(vars(callback)) for _, callback in self._callbacks]
 
 
@@ -127,13 +132,15 @@ def epoch_logs(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settable_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The learning rate where it is a variable, which callbacks may assign; 0 where a schedule decides it."""
+    """The learning rate if it is a variable, which callbacks may assign; 0 if it is a schedule."""
     rate = optimizer._learning_rate
     return float(rate.numpy()) if isinstance(rate, keras.Variable) else 0.0
 
 
 def make_callbacks(configs: Sequence[CallbackConfig]) -> list[tuple[str, keras.callbacks.Callback]]:
-    """The callbacks of the config key `train.callbacks`, with their names; all workers make them, so that all refuse a wrong one.
+    """The callbacks of the config key `train.callbacks`, with their names.
+
+    All workers make them, so that all refuse a wrong one.
 
     Raises:
       UserError: a callback cannot be found or made.
@@ -156,7 +163,8 @@ def _make(config: CallbackConfig) -> keras.callbacks.Callback:
                 f", which does not fit: {_REFUSED[config.name]}" if config.name in _REFUSED else ""
             )
             raise UserError(
-                f"train.callbacks: received {config.name!r}{reason}; expected package.module:function or one of Keras: {names}"
+                f"train.callbacks: received {config.name!r}{reason}; expected "
+                f"package.module:function or one of Keras: {names}"
             )
         make = known[config.name]
     try:
@@ -167,6 +175,7 @@ def _make(config: CallbackConfig) -> keras.callbacks.Callback:
         ) from None
     if not isinstance(callback, keras.callbacks.Callback):
         raise UserError(
-            f"train.callbacks: {config.name} gave {type(callback).__name__}, expected a keras.callbacks.Callback"
+            f"train.callbacks: {config.name} gave {type(callback).__name__}, expected a "
+            "keras.callbacks.Callback"
         )
     return callback

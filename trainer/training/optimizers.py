@@ -10,11 +10,13 @@ import tensorflow as tf
 from beam_jobs.contract.training_config import OptimizerConfig
 from trainer.training.schedules import build_schedule
 
-# Parts of the names of weights that do not decay. Embeddings do not: rows that a batch does not use would.
+# Parts of the names of weights that do not decay. Embeddings do not, because the rows that a batch
+# does not use would decay as well.
 _NO_WEIGHT_DECAY = ["bias", "gamma", "beta", "embeddings", "positions"]
-_ADAMW_WEIGHT_DECAY = 0.004  # that of Keras
-_FIRST_LOSS_SCALE = 2.0**15
-_LOSS_SCALE_GROWTH_STEPS = 2000  # both as in Keras's LossScaleOptimizer
+_ADAMW_WEIGHT_DECAY = 0.004  # Keras's default
+# Both as in Keras's LossScaleOptimizer.
+_INITIAL_LOSS_SCALE = 2.0**15
+_LOSS_SCALE_GROWTH_STEPS = 2000
 
 
 def build_optimizer(
@@ -22,49 +24,54 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """The optimizer that the config section `optimizer` describes.
 
-    Its `apply` sums the gradients of all replicas. With `schedule: plateau` it has the variable `rate_factor`, which multiplies the
-    learning rate.
+    Its `apply` sums the gradients of all replicas. With `schedule: plateau` it has the variable
+    `rate_factor`, which multiplies the learning rate.
 
     Args:
       config: the section.
-      total_steps: steps of the whole run; None only where the learning rate does not change.
-      scales_loss: whether gradients are those of `scale_loss(loss)`, of which float16 keeps more.
+      total_steps: steps of the whole run; None only if the learning rate is constant.
+      scales_loss: whether the gradients are those of `scale_loss(loss)`, for float16.
 
     Raises:
       ValueError: total_steps is missing.
     """
-    kind = _OPTIMIZERS[config.name]
-    decay = (
-        _ADAMW_WEIGHT_DECAY
-        if config.weight_decay is None and config.name == "adamw"
-        else config.weight_decay
-    )
     options: dict[str, Any] = {
         "learning_rate": build_schedule(config, total_steps=total_steps),
-        "weight_decay": decay or None,
+        "weight_decay": _weight_decay(config),
     }
-    if config.name == "adamw":
-        options["weight_decay"] = decay  # Keras refuses None there
     if config.ema_momentum is not None:
         options |= {"use_ema": True, "ema_momentum": config.ema_momentum}
-    parts: list[type] = []
+    # Each mixin extends the methods of those after it.
+    mixins: list[type] = []
     if config.clip_norm is not None:
-        parts.append(_ClippingGlobalNorm)
+        mixins.append(_ClippingGlobalNorm)
         options["clip_norm"] = config.clip_norm
     if scales_loss:
-        parts.append(_LossScaling)
+        mixins.append(_LossScaling)
     if config.schedule == "plateau":
-        parts.append(_ReducibleRate)
-    optimizer = type(kind.__name__, (*parts, kind), {})(**options)
+        mixins.append(_ReducibleRate)
+
+    class ConfiguredOptimizer(*mixins, _OPTIMIZERS[config.name]):
+        """The optimizer that the config names, with what its other keys add."""
+
+    optimizer = ConfiguredOptimizer(**options)
     optimizer.exclude_from_weight_decay(var_names=_NO_WEIGHT_DECAY)
     return optimizer
+
+
+def _weight_decay(config: OptimizerConfig) -> float | None:
+    if config.name == "adamw":  # which decays by default, and for which Keras refuses None
+        return _ADAMW_WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
+    return config.weight_decay or None
 
 
 @contextlib.contextmanager
 def averaged_weights(
     optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
 ) -> Iterator[None]:
-    """Gives the weights their moving averages while it is entered, and then takes the weights back; without averages it does nothing.
+    """While entered, the variables hold their moving averages; afterwards their own values again.
+
+    It does nothing if the optimizer keeps no averages.
 
     Args:
       optimizer: built with the variables; its steps keep the averages (`ema_momentum`).
@@ -84,7 +91,10 @@ def averaged_weights(
 
 
 def add_gradients(left: Any, right: Any) -> Any:
-    """The sum of two gradients of a variable: None, tensors or tf.IndexedSlices, whose rows may then occur several times."""
+    """The sum of two gradients of a variable: None, tensors or tf.IndexedSlices.
+
+    In a sum of tf.IndexedSlices, a row may occur several times.
+    """
     if left is None or right is None:
         return right if left is None else left
     if isinstance(left, tf.IndexedSlices) and isinstance(right, tf.IndexedSlices):
@@ -95,13 +105,14 @@ def add_gradients(left: Any, right: Any) -> Any:
     return tf.convert_to_tensor(left) + tf.convert_to_tensor(right)
 
 
-# --- what is done to the gradients, after those of all replicas are summed -------------------
+# --- mixins: what is done to gradients after those of all replicas are summed ----------------
 
 
 class _DistinctRows:
-    """Sums the rows of tf.IndexedSlices that occur several times, as they do with several replicas or passes.
+    """Sums the rows of tf.IndexedSlices that occur several times.
 
-    Keras (3.15) squares such rows one by one and scatters one over the other.
+    They do with several replicas, or several passes in a step. Keras (3.15) squares such rows one
+    by one and lets one overwrite the other.
     """
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
@@ -113,23 +124,26 @@ class _DistinctRows:
     def _subtract_rows(self, variable: tf.Variable, values: tf.Tensor, rows: tf.Tensor) -> None:
         """Subtracts values [n, ...] from the distinct rows [n] of a variable.
 
-        On a CPU in 0.4 times the time of `scatter_sub`, which subtracts rows of 128 numbers one by one (TensorFlow 2.21).
+        On a CPU this takes 0.4 times as long as `scatter_sub`, which subtracts rows of 128 numbers
+        one by one (TensorFlow 2.21).
         """
         self.assign(variable, tf.IndexedSlices(tf.gather(variable, rows) - values, rows))
 
 
 class _LossScaling:
-    """Scales the loss so that small gradients do not vanish in float16 (Micikevicius et al. 2018, Mixed Precision Training, section 3.2).
+    """Scales the loss so that small gradients do not vanish in float16.
 
-    Where a gradient is not finite, the update is left out (but for the weight decay) and the scale is halved; after 2,000 updates in a row it
-    is doubled. At the scale 1 such a gradient is applied, so that a run that diverges is not mistaken for one that overflows.
+    Micikevicius et al. 2018, Mixed Precision Training, section 3.2. If a gradient is not finite,
+    the update is skipped (except for the weight decay) and the scale is halved; after 2,000 updates
+    in a row it is doubled. At the scale 1 such a gradient is applied, so that a run that diverges
+    is not mistaken for one that overflows.
     """
 
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
-        initializer = keras.initializers.Constant(_FIRST_LOSS_SCALE)
+        initializer = keras.initializers.Constant(_INITIAL_LOSS_SCALE)
         self._loss_scale = self.add_variable(
             (),
             initializer=initializer,
@@ -152,7 +166,7 @@ class _LossScaling:
         ]
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
-        # The sums are the same on all replicas, so the first one's decide.
+        # The sums are the same on all replicas, so it is enough to look at the first one's.
         gradients = [
             distribution.experimental_local_results(gradient)[0]
             for gradient, _ in grads_and_vars
@@ -163,10 +177,8 @@ class _LossScaling:
             for gradient in gradients
         ]
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in values])
-        scale, updates = (
-            tf.convert_to_tensor(self._loss_scale.value),
-            tf.convert_to_tensor(self._finite_updates.value),
-        )
+        scale = tf.convert_to_tensor(self._loss_scale.value)
+        updates = tf.convert_to_tensor(self._finite_updates.value)
         update_all = super()._distributed_tf_update_step
 
         def update():
@@ -184,7 +196,7 @@ class _LossScaling:
 
 
 class _ReducibleRate:
-    """Multiplies the learning rate by a variable of the optimizer, which a checkpoint therefore holds."""
+    """Multiplies the learning rate by a variable of the optimizer, so that checkpoints hold it."""
 
     def build(self, variables):
         if self.built:
@@ -205,8 +217,9 @@ class _ReducibleRate:
 class _ClippingGlobalNorm:
     """Scales an optimizer's gradients down to a global norm (Pascanu et al. 2013, algorithm 1).
 
-    Keras clips what one replica has computed, before the replicas' gradients are summed, and takes no tf.IndexedSlices. Here the norm is
-    that of the sum, in which a row that occurs several times counts as one, so it is the same on any number of replicas.
+    Keras clips the gradients of one replica, before those of all are summed, and refuses
+    tf.IndexedSlices. Here the norm is that of the sum, in which a row that occurs several times
+    counts as one, so it is the same on any number of replicas.
     """
 
     def __init__(self, *, clip_norm: float, **options):
@@ -221,7 +234,7 @@ class _ClippingGlobalNorm:
 
 
 def _with_distinct_rows(gradient):
-    """Sums the rows of tf.IndexedSlices that occur several times; other gradients stay as they are."""
+    """Sums the rows of a tf.IndexedSlices that occur several times; returns other gradients."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     rows, positions = tf.unique(gradient.indices)
@@ -254,9 +267,9 @@ def _scaled(gradient, scale: tf.Tensor):
 class LazyAdam(_DistinctRows, keras.optimizers.Adam):
     """Adam that updates only the rows of an embedding that the batch used.
 
-    Where a gradient is a tf.IndexedSlices, the moments and weights of the rows it names change as in
-    Adam and the others stay as they are; Adam itself decays the moments of every row at each step and moves
-    rows that no document used. Other gradients are treated as by Adam.
+    If a gradient is a tf.IndexedSlices, the moments and weights of its rows change as in Adam and
+    the others stay as they are. Adam itself decays the moments of every row at each step, and
+    moves rows that no document used. Other gradients are treated as by Adam.
     """
 
     def update_step(self, gradient, variable, learning_rate):
@@ -280,12 +293,13 @@ class LazyAdam(_DistinctRows, keras.optimizers.Adam):
 
 
 class RowWiseAdagrad(_DistinctRows, keras.optimizers.Adagrad):
-    """Adagrad with one accumulator for each row of an embedding, of which only the rows that the batch used are touched.
+    """Adagrad with one accumulator for each row of an embedding.
 
-    A row's accumulator sums the mean of its squared gradients (as in torchrec and FBGEMM, `EXACT_ROWWISE_ADAGRAD`), so its state
-    is 1 / dim of Adagrad's. Embeddings are the matrices that have `embeddings` in their names; all else is treated as by Adagrad.
-    Accumulators start at 0, as there: Keras's 0.1 is far above the squared gradients of a loss that is averaged over a batch, so
-    that the first epochs would learn little.
+    Only the rows that the batch used are updated. A row's accumulator sums the mean of its squared
+    gradients (as in torchrec and FBGEMM, `EXACT_ROWWISE_ADAGRAD`), so its state is 1 / dim of
+    Adagrad's. Embeddings are the matrices that have `embeddings` in their names; all else is
+    treated as by Adagrad. Accumulators start at 0, as there: Keras's 0.1 is far above the squared
+    gradients of a loss that is averaged over a batch, so the first epochs would learn little.
     """
 
     def __init__(self, *args, initial_accumulator_value: float = 0.0, **options):
@@ -326,19 +340,40 @@ class RowWiseAdagrad(_DistinctRows, keras.optimizers.Adagrad):
         self._subtract_rows(variable, (scale[:, None] if by_row else scale) * values, rows)
 
 
-_KERAS_OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-    "adagrad": keras.optimizers.Adagrad,
-    "sgd": keras.optimizers.SGD,
-    "rmsprop": keras.optimizers.RMSprop,
-    "lion": keras.optimizers.Lion,
-}
+# Keras's optimizers, which need their rows summed as well.
+
+
+class _Adam(_DistinctRows, keras.optimizers.Adam):
+    pass
+
+
+class _AdamW(_DistinctRows, keras.optimizers.AdamW):
+    pass
+
+
+class _Adagrad(_DistinctRows, keras.optimizers.Adagrad):
+    pass
+
+
+class _SGD(_DistinctRows, keras.optimizers.SGD):
+    pass
+
+
+class _RMSprop(_DistinctRows, keras.optimizers.RMSprop):
+    pass
+
+
+class _Lion(_DistinctRows, keras.optimizers.Lion):
+    pass
+
+
 _OPTIMIZERS = {
+    "adam": _Adam,
+    "adamw": _AdamW,
+    "adagrad": _Adagrad,
+    "sgd": _SGD,
+    "rmsprop": _RMSprop,
+    "lion": _Lion,
     "lazy_adam": LazyAdam,
     "row_adagrad": RowWiseAdagrad,
-    **{
-        name: type(kind.__name__, (_DistinctRows, kind), {})
-        for name, kind in _KERAS_OPTIMIZERS.items()
-    },
 }

@@ -1,4 +1,4 @@
-"""Opening a run directory: a new one is created, an earlier run is resumed where config and dataset are the same."""
+"""Opening a run directory: creates it, or checks that the run in it can be resumed."""
 
 import shutil
 from typing import Any
@@ -14,7 +14,8 @@ from trainer.runs.layout import CONFIG, DATASET_MANIFEST
 
 # The sections of the config that decide the weights.
 _RUN_SECTIONS = {"model", "loss", "optimizer", "train"}
-# Their keys that may differ between a run and its resumption: they decide how long it trains, where it runs and what it keeps, and change no step.
+# Their keys that may differ between a run and its resumption: they decide how long it trains, where
+# it runs and what it keeps, and change no step.
 _MAY_CHANGE = {
     "train.run_dir",
     "train.strategy",
@@ -69,7 +70,8 @@ def _open(experiment: Experiment, *, fresh: bool) -> None:
         write_atomically(run_dir / CONFIG, experiment.config.to_yaml())
     except OSError as error:
         raise UserError(
-            f"train.run_dir: cannot write to {run_dir}: {error.strerror}; expected a directory that you may write to"
+            f"train.run_dir: cannot write to {run_dir}: {error.strerror}; expected a directory "
+            "that you may write to"
         ) from None
 
 
@@ -92,7 +94,8 @@ def _check_same_run(experiment: Experiment, manifest: str) -> None:
         and saved_manifest.read_text(encoding="utf-8") != manifest
     ):
         differences = [
-            f"  dataset: {experiment.dataset.directory} was made again, and differs from the one the run began with"
+            f"  dataset: {experiment.dataset.directory} was made again, and differs from the one "
+            "the run began with"
         ]
     if differences:
         raise UserError(
@@ -115,7 +118,7 @@ def _keys_that_may_change(config: Config) -> set[str]:
 
 
 def check_data_order(state: RunState, order: str) -> None:
-    """Raises UserError where a run stopped within an epoch and its other documents would now come in another order.
+    """Raises UserError if the rest of a begun epoch would come in another order.
 
     Args:
       state: as restored.
@@ -123,6 +126,7 @@ def check_data_order(state: RunState, order: str) -> None:
     """
     if state.step_in_epoch and state.data_order != order:
         raise UserError(
-            f"the run stopped within an epoch whose documents went to workers {state.data_order}, and now they would go {order}; "
+            f"the run stopped within an epoch whose documents went to workers {state.data_order}, "
+            f"and now they would go {order}; "
             "expected the same: resume with as many workers as before"
         )

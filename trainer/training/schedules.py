@@ -11,22 +11,23 @@ from beam_jobs.contract.training_config import OptimizerConfig
 def build_schedule(
     config: OptimizerConfig, *, total_steps: int | None
 ) -> keras.optimizers.schedules.LearningRateSchedule | float:
-    """The learning rate that the config section `optimizer` describes: a number where it does not change.
+    """The learning rate of the config section `optimizer`: a number if it is constant.
 
     Args:
       config: the section.
-      total_steps: steps of the whole run, `train.epochs` epochs; None only where the rate does not change.
+      total_steps: steps of the whole run, `train.epochs` epochs; None only if the rate is constant.
 
     Raises:
       ValueError: total_steps is missing.
     """
-    # The falls of `plateau` are not known beforehand: the optimizer has a variable for them.
+    # When `plateau` lowers the rate is not known beforehand: the optimizer has a variable for it.
     shape = "constant" if config.schedule == "plateau" else config.schedule
     if shape == "constant" and config.warmup_fraction == 0:
         return config.learning_rate
     if total_steps is None:
         raise ValueError(
-            f"received no total_steps, expected a number: schedule is {config.schedule!r}, warmup_fraction {config.warmup_fraction}"
+            f"received no total_steps, expected a number: schedule is {config.schedule!r}, "
+            f"warmup_fraction {config.warmup_fraction}"
         )
     return WarmUpThenDecay(
         config.learning_rate,
@@ -40,8 +41,9 @@ def build_schedule(
 class WarmUpThenDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Rises linearly to the peak, then stays, or falls to a fraction of it.
 
-    With t from 0 at the warm-up's end to 1 at the run's end, the rate is the peak times 1 - (1 - f) t for `linear`, and times
-    f + (1 - f) (1 + cos(pi t)) / 2 for `cosine` (Loshchilov & Hutter 2017, SGDR, equation 5, without restarts). Behind the end it stays.
+    With t from 0 at the warm-up's end to 1 at the run's end, the rate is the peak times 1 - (1 - f)
+    t for `linear`, and times f + (1 - f) (1 + cos(pi t)) / 2 for `cosine` (Loshchilov & Hutter
+    2017, SGDR, equation 5, without restarts). After the end it stays.
 
     Args:
       peak: the highest rate, that of the first step after the warm-up.

@@ -4,10 +4,12 @@ import signal
 
 
 class StopRequest:
-    """While entered, notes SIGINT and SIGTERM instead of letting them end the process; a second SIGINT interrupts as usual.
+    """While entered, notes SIGINT and SIGTERM, which then do not end the process.
+
+    A second SIGINT interrupts as usual.
 
     Attributes:
-      requested: the signal's name; None: none has come.
+      requested: the name of the signal that has come; None: none has.
     """
 
     def __init__(self):
@@ -32,7 +34,8 @@ class StopRequest:
 class StoppedBySignal(BaseException):
     """A signal has ended a run before it was finished, after a checkpoint.
 
-    As KeyboardInterrupt it is no Exception, so that a loop over several runs that goes on after errors ends as well.
+    Like KeyboardInterrupt it is no Exception, so that a loop over several runs that continues after
+    errors ends as well.
 
     Attributes:
       signal: the signal's name, such as "SIGTERM".

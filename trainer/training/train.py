@@ -24,7 +24,8 @@ def train(config: Config, *, fresh: bool = False) -> None:
       fresh: delete what an earlier run left in `train.run_dir`.
 
     Raises:
-      UserError: dataset, strategy or run directory do not fit the config, a shard is corrupt, or the loss is not finite any more.
+      UserError: dataset, strategy or run directory do not fit the config, a shard is corrupt, or
+        the loss is not finite any more.
       StoppedBySignal: SIGINT or SIGTERM has ended the run after a checkpoint.
       LostWorkerError: another worker has ended.
     """
@@ -50,7 +51,8 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
     if is_chief(experiment.strategy):
         if stopped_early:
             print(
-                f"stopped by {stopped_by} after step {run.state.step:,}, which is saved; the same command resumes there",
+                f"stopped by {stopped_by} after step {run.state.step:,}, which is saved; the same "
+                "command resumes there",
                 flush=True,
             )
         else:
@@ -62,7 +64,10 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
 def _train_epochs(
     run: TrainingRun, stop: StopRequest, strategy: tf.distribute.Strategy
 ) -> str | None:
-    """Trains until the run is finished or a signal has come, whose name is returned. The last step is then saved."""
+    """Trains until the run is finished or a signal has come; returns the name of the signal.
+
+    The last step is saved.
+    """
     stopped_by = None
     while not run.is_finished and not stopped_by:
         with run.epoch():
@@ -88,13 +93,15 @@ def _check_config(experiment: Experiment) -> None:
     train, replicas = experiment.config.train, experiment.strategy.num_replicas_in_sync
     if train.batch_size % (replicas * train.accumulate_steps):
         raise UserError(
-            f"train.batch_size: received {train.batch_size}, expected a multiple of train.accumulate_steps x replicas = "
+            f"train.batch_size: received {train.batch_size}, expected a multiple of "
+            "train.accumulate_steps x replicas = "
             f"{train.accumulate_steps} x {replicas}"
         )
     schedule = experiment.config.optimizer.schedule
     if schedule == "plateau" and not experiment.dataset.num_examples("validation"):
         raise UserError(
-            "optimizer.schedule: received 'plateau', and the dataset has no validation split; expected another schedule, or the split"
+            "optimizer.schedule: received 'plateau', and the dataset has no validation split; "
+            "expected another schedule, or the split"
         )
 
 

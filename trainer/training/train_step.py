@@ -32,21 +32,25 @@ def make_train_steps(
     Args:
       strategy: the model's and the optimizer's.
       model: built; maps tokens to logits [batch, labels].
-      optimizer: of `trainer.training.optimizers.build_optimizer`, built with the model's trainable variables.
+      optimizer: of `trainer.training.optimizers.build_optimizer`, built with the model's trainable
+        variables.
       loss: of `trainer.losses.losses.build_loss`; padding has weight 0 in it.
       num_labels: the number of labels.
-      global_batch_size: the loss is the documents' sum over this, in every step; so the gradient of a last
-        batch that is padded weighs each document as any other.
+      global_batch_size: the loss is the documents' sum over this, in every step; so the gradient of
+        a last batch that is padded weighs each document as any other.
       accumulate_steps: passes that each replica's share of a step is taken in; they divide it.
-      sampler: draws the negatives; the model's `call` then takes the labels whose logits it is to give. None: all labels are taken.
+      sampler: draws the negatives; the model's `call` then takes the labels whose logits it is to
+        give. None: all labels are taken.
 
     Returns:
-      (iterator of distributed batches, int32 number of steps) -> float32 [steps, 2]: of each step the loss summed over
+      (iterator of distributed batches, int32 number of steps) -> float32 [steps, 2]: of each step
+      the loss summed over
       documents, and the number of documents.
     """
 
-    # No XLA: on a CPU the dense part (forward, loss, gradient; TensorFlow 2.21) took 1.03 (transformer) to 3.0 times (lstm) the processor
-    # time of the plain graph, and it compiles anew for each length of a padded batch. Ragged and sparse operations it does not compile.
+    # No XLA: on a CPU the dense part (forward, loss, gradient; TensorFlow 2.21) took 1.03
+    # (transformer) to 3.0 times (lstm) the processor time of the plain graph, and it compiles anew
+    # for each length of a padded batch. Ragged and sparse operations it does not compile.
     pass_size = global_batch_size // strategy.num_replicas_in_sync // accumulate_steps
 
     def gradients_of(batch: Batch) -> tuple[tf.Tensor, list[Any]]:
@@ -67,7 +71,7 @@ def make_train_steps(
         else:
             loss_sum, gradients = tf.constant(0.0), [None] * len(model.trainable_variables)
             for start in range(0, accumulate_steps * pass_size, pass_size):
-                # One after the other, or the activations of all passes would be held at once.
+                # In sequence, or the activations of all passes would be in memory at once.
                 with tf.control_dependencies(
                     tf.nest.flatten(
                         [loss_sum, *(g for g in gradients if g is not None)], expand_composites=True
@@ -98,8 +102,8 @@ def make_train_steps(
 
     if strategy.num_replicas_in_sync == 1:
         return loop
-    # Sparse gradients have other sizes at each step, and TensorFlow's collectives refuse that within one call of a function
-    # ("Shape mismatch in the collective instance", 2.21).
+    # Sparse gradients have other sizes at each step, and TensorFlow's collectives refuse that
+    # within one call of a function ("Shape mismatch in the collective instance", 2.21).
     one_step = tf.function(step, reduce_retracing=True)
     return lambda iterator, steps: tf.stack([one_step(iterator) for _ in range(int(steps))])
 
@@ -119,8 +123,10 @@ def make_label_sampler(experiment: Experiment) -> LabelSampler | None:
             "; its parameter `labels` is now called `label_ids`" if "labels" in parameters else ""
         )
         raise UserError(
-            f"loss.negatives: received 'sampled', and the model {config.model.name} cannot give the logits of some labels alone; "
-            f"expected `call(tokens, training=False, label_ids=None)`, which returns the logits of those labels, int64 [n]{renamed}"
+            f"loss.negatives: received 'sampled', and the model {config.model.name} cannot give "
+            "the logits of some labels alone; "
+            "expected `call(tokens, training=False, label_ids=None)`, which returns the logits of "
+            f"those labels, int64 [n]{renamed}"
         )
     return LabelSampler(
         experiment.dataset.label_counts("train"),

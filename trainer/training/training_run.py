@@ -1,4 +1,4 @@
-"""A run in training: its model, optimizer, checkpoints and state, moved on some steps or an epoch at a time."""
+"""A run in training: model, optimizer, checkpoints and state, advanced by steps and epochs."""
 
 import contextlib
 import math
@@ -45,14 +45,16 @@ _EPOCH_SUMMARIES = (
 
 
 class TrainingRun:
-    """A run in training, in an open run directory; its newest checkpoint, if there is one, is restored.
+    """A run in training. Its newest checkpoint, if there is one, is restored.
 
-    Every worker calls the same methods in the same order: `begin`, then for each epoch `train_steps` within `epoch()` until `steps_left` is 0 and
-    `finish_epoch`, then `end`. Between two calls of `train_steps`, `save` makes it resumable there.
+    Every worker calls the same methods in the same order: `begin`, then for each epoch
+    `train_steps` within `epoch()` until `steps_left` is 0 and `finish_epoch`, then `end`. Between
+    two calls of `train_steps`, `save` makes it resumable there.
 
     Args:
       experiment: what `trainer.experiment.assemble` has put together for training.
-      sampler: draws the negatives, see `trainer.training.train_step.make_label_sampler`; None: the loss takes all labels.
+      sampler: draws the negatives, see `trainer.training.train_step.make_label_sampler`; None: the
+        loss takes all labels.
       callbacks: of `trainer.training.callbacks.make_callbacks`.
 
     Attributes:
@@ -197,7 +199,7 @@ class TrainingRun:
         return ProgressLine(f"epoch {self.state.epoch + 1}/{self._config.train.epochs}")
 
     def steps_of_next_call(self) -> int:
-        """How many steps to train at once: `train.steps_per_call`, fewer before a checkpoint or the epoch's end."""
+        """`train.steps_per_call`, or fewer if a checkpoint or the epoch's end comes before."""
         train = self._config.train
         steps = min(train.steps_per_call, self.steps_left)
         if train.checkpoint_steps is not None:
@@ -273,11 +275,12 @@ class TrainingRun:
     # --- an epoch's end ----------------------------------------------------------------
 
     def _measure_epoch(self) -> dict[str, Any]:
-        """The row of history.json of the epoch whose steps are done; the model is validated with the weights it has now."""
+        """The row of history.json for the epoch whose steps are done; validates the model."""
         state, config = self.state, self._config
         if not state.documents:
             raise UserError(
-                "none of the train split's documents could be read; expected a dataset that is not damaged: run the preprocessing again"
+                "none of the train split's documents could be read; expected a dataset that is not "
+                "damaged: run the preprocessing again"
             )
         micro_f1 = threshold = None
         histogram = self._evaluator.histogram("validation")
@@ -319,7 +322,11 @@ class TrainingRun:
             write_atomically(self._experiment.run_dir / HISTORY, dump_json(self.state.history))
 
     def _check_variables(self) -> None:
-        """Raises UserError if a weight is not finite: a step may do that after its loss was computed. Such weights are neither validated nor saved."""
+        """Raises UserError if a weight is not finite.
+
+        A step can cause that after its loss was computed. Such weights are neither validated nor
+        saved.
+        """
         for variable in (*self._model.trainable_variables, *self._optimizer.variables):
             if tf.as_dtype(variable.dtype).is_floating and not tf.reduce_all(
                 tf.math.is_finite(tf.convert_to_tensor(variable.value))
@@ -367,7 +374,7 @@ def _length_bucket_steps(config: Config) -> int:
 
 
 def _begin_next_epoch(state: RunState, row: dict[str, Any]) -> bool:
-    """Moves the state to the start of the next epoch. Returns whether the epoch of the row was the best.
+    """Moves the state to the start of the next epoch; returns whether the last was the best.
 
     Without a validation split the newest epoch counts as the best, and nothing stops early.
     """
@@ -410,6 +417,7 @@ def _epoch_line(row: dict[str, Any], state: RunState, train_seconds: float) -> s
     if row["skipped"]:
         validation += f", {row['skipped']:,} documents skipped"
     return (
-        f"epoch {row['epoch']}: loss {row['loss']:.4f}, {validation}, {row['documents_per_second']:,} documents/s, "
+        f"epoch {row['epoch']}: loss {row['loss']:.4f}, {validation}, "
+        f"{row['documents_per_second']:,} documents/s, "
         f"{train_seconds:.1f} s training, {row['seconds'] - train_seconds:.1f} s validation"
     )

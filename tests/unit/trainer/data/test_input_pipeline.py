@@ -1,4 +1,8 @@
-"""Batches: every document once, in an order of its own each epoch, from any step on, on any number of replicas and workers."""
+"""Batches.
+
+Every document once, in an order of its own each epoch, from any step on, on any number of replicas
+and workers.
+"""
 
 import collections
 import dataclasses

@@ -1,4 +1,7 @@
-"""Windows sorted by length: every document once, less padding, the same order from any step on and on any number of workers."""
+"""Windows sorted by length.
+
+Every document once, less padding, the same order from any step on and on any number of workers.
+"""
 
 import types
 

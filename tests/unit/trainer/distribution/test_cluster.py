@@ -1,4 +1,7 @@
-"""The cluster: what TF_CONFIG, Vertex AI and Slurm describe, and what is refused before TensorFlow waits."""
+"""The cluster.
+
+What TF_CONFIG, Vertex AI and Slurm describe, and what is refused before TensorFlow waits.
+"""
 
 import json
 import socket

@@ -1,4 +1,7 @@
-"""The strategy a config and the surroundings lead to. Multi-worker strategies are tested with real processes, in tests/integration."""
+"""The strategy a config and the surroundings lead to.
+
+Multi-worker strategies are tested with real processes, in tests/integration.
+"""
 
 import json
 

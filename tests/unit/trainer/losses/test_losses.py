@@ -16,7 +16,8 @@ from trainer.losses.prior_correction import prior_correction, undo_loss_weightin
 
 POSITIVES = np.array([1, 20, 50, 99, 0])
 COUNTS = {"positives": POSITIVES, "num_documents": 100}
-# The float64 references below are written from the papers, one a loss; no key is at its default that could hide in another.
+# The float64 references below are written from the papers, one a loss; no key is at its default
+# that could hide in another.
 CONFIGS = [
     {"name": "weighted_bce", "pos_weight": "none"},
     {"name": "weighted_bce", "pos_weight": "balanced", "label_smoothing": 0.1},
@@ -360,7 +361,8 @@ def test_output_bias_minimises_the_unweighted_loss():
 
 # --- calibration -------------------------------------------------------------------------
 
-# With this alpha the weights of the distribution-balanced loss, which depend on the document's other labels, are equal.
+# With this alpha the weights of the distribution-balanced loss, which depend on the document's
+# other labels, are equal.
 CALIBRATED = [
     values | ({"alpha": 1e6} if values["name"] == "distribution_balanced" else {})
     for values in CONFIGS
@@ -475,10 +477,14 @@ def test_plan_tells_the_weights_of_head_mid_and_tail_labels():
     positives = np.array([600, 10, 300, 40, 5, 45])
     plan = describe_loss(_config(pos_weight="balanced"), positives=positives, num_documents=1000)
     assert plan.splitlines() == [
-        "loss weighted_bce (label_smoothing 0.0, pos_weight balanced, max_pos_weight 20.0, effective_number_beta 0.999)",
-        "  head: 1 labels on 600 to 600 of 1,000 documents; mean weight of positives 1.00, of negatives 1.00; logits to be shifted by +0.00",
-        "  mid: 1 labels on 300 to 300 of 1,000 documents; mean weight of positives 2.33, of negatives 1.00; logits to be shifted by -0.85",
-        "  tail: 4 labels on 5 to 45 of 1,000 documents; mean weight of positives 20.00, of negatives 1.00; logits to be shifted by -3.00",
+        "loss weighted_bce (label_smoothing 0.0, pos_weight balanced, max_pos_weight 20.0, "
+        "effective_number_beta 0.999)",
+        "  head: 1 labels on 600 to 600 of 1,000 documents; mean weight of positives 1.00, of "
+        "negatives 1.00; logits to be shifted by +0.00",
+        "  mid: 1 labels on 300 to 300 of 1,000 documents; mean weight of positives 2.33, of "
+        "negatives 1.00; logits to be shifted by -0.85",
+        "  tail: 4 labels on 5 to 45 of 1,000 documents; mean weight of positives 20.00, of "
+        "negatives 1.00; logits to be shifted by -3.00",
     ]
 
 

@@ -1,4 +1,7 @@
-"""What every architecture promises, and each one against a reference in NumPy, a document at a time and without padding."""
+"""What every architecture promises, and each one against a reference in NumPy.
+
+A document at a time and without padding.
+"""
 
 import json
 import sys
@@ -452,12 +455,14 @@ def test_custom_model_is_built_with_its_options(tmp_path, monkeypatch):
     [
         (
             "nothing",
-            "received 'own_model_for_tests:nothing': .*has no attribute 'nothing'; expected package.module:function",
+            "received 'own_model_for_tests:nothing': .*has no attribute 'nothing'; expected "
+            "package.module:function",
         ),
         ("no_model", "own_model_for_tests:no_model returned int, expected a keras.Model"),
         (
             "wrong_shape",
-            r"gives tf.float32 \[2, 2\] for two documents and 3 labels, expected tf.float32 \[2, 3\]",
+            r"gives tf.float32 \[2, 2\] for two documents and 3 labels, expected tf.float32 \[2, "
+            r"3\]",
         ),
         ("infinite", "expected finite logits"),
     ],

@@ -7,7 +7,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 from beam_jobs.contract.training_config import BowConfig
 from trainer.models import VocabularyStatistics, build_model
-from trainer.models.layers import smooth_idf
+from trainer.models.term_bags import smooth_idf
 
 COUNTS = np.array([90, 40, 12, 3, 2], np.int64)
 VOCABULARY = VocabularyStatistics(size=5, document_counts=COUNTS, num_documents=100)
@@ -241,7 +241,8 @@ def test_dropout_drops_in_training_only():
 def test_every_config_key_changes_the_model():
     tokens = _ragged(DOCUMENTS)
     default = _build()(tokens, training=True).numpy()
-    # The wide part starts at 0 and freezing at no difference; tests below are on them, and tests of vectors on those.
+    # The wide part starts at 0 and freezing at no difference; tests below are on them, and tests of
+    # vectors on those.
     for changes in (
         {"embedding_dim": 5},
         {"token_weights": "uniform"},

@@ -60,7 +60,7 @@ def test_broken_lines_are_left_out_and_told_with_their_numbers(tmp_path):
     assert vectors.broken == [
         (5, "received 2 numbers, expected 3"),
         (6, "received 2 numbers, expected 3"),
-        (7, "a field is no number"),
+        (7, "a field is not a number"),
         (8, "a number is not finite"),
         (
             9,
@@ -69,8 +69,10 @@ def test_broken_lines_are_left_out_and_told_with_their_numbers(tmp_path):
     ]
     np.testing.assert_allclose(vectors.values[3], [3, 2, 1])
     assert coverage_text("v.txt", vectors, np.array([50, 30, 15, 5])) == (
-        "vectors of v.txt: 4 of 4 tokens (100.0%), which are 100.0% of the documents' distinct tokens; 5 broken lines left out: "
-        "line 5: received 2 numbers, expected 3; line 6: received 2 numbers, expected 3; line 7: a field is no number; "
+        "vectors of v.txt: 4 of 4 tokens (100.0%), which are 100.0% of the documents' distinct "
+        "tokens; 5 broken lines skipped: "
+        "line 5: received 2 numbers, expected 3; line 6: received 2 numbers, expected 3; line 7: a "
+        "field is no number; "
         "line 8: a number is not finite; line 9: received 4 numbers, expected 3"
     )
 
@@ -90,7 +92,8 @@ def test_coverage_weighs_tokens_by_their_documents(tmp_path):
         (None, "cannot read .*No such file"),
         (
             "of 1 2\n",
-            "vectors of 2 numbers by its first line, and model.embedding_dim is 3; .*set model.embedding_dim to 2",
+            "vectors of 2 numbers by its first line, and model.embedding_dim is 3; .*set "
+            "model.embedding_dim to 2",
         ),
         (
             "2 300\nof 1 2\n",
@@ -98,7 +101,8 @@ def test_coverage_weighs_tokens_by_their_documents(tmp_path):
         ),
         (
             "paris 4 5 6\nthe 1 2 x\n",
-            "none of the 4 tokens of the vocabulary in its 2 lines; 1 broken lines left out: line 2: a field is no number",
+            "none of the 4 tokens of the vocabulary in its 2 lines; 1 broken lines skipped: line "
+            "2: a field is not a number",
         ),
         (b"\x80\x81 1 2 3\n", "none of the 4 tokens of the vocabulary in its 1 lines"),
         ("", "none of the 4 tokens of the vocabulary in its 0 lines"),

@@ -80,7 +80,10 @@ def test_options_reach_the_constructor():
 
 
 def _run(metric_of_epochs, *, resume_after=None, config):
-    """Epochs until a callback stops; with `resume_after` the callbacks are made anew after that epoch, from their counts."""
+    """Epochs until a callback stops.
+
+    With `resume_after` the callbacks are made anew after that epoch, from their counts.
+    """
     model, optimizer, callbacks = _callbacks(config)
     callbacks.begin([])
     rates = []
@@ -158,7 +161,8 @@ def test_a_row_of_the_history_becomes_logs_in_the_names_of_keras():
     [
         (
             {"name": "EarlyStoping"},
-            r"received 'EarlyStoping'; expected package.module:function or one of Keras: CSVLogger, EarlyStopping",
+            r"received 'EarlyStoping'; expected package.module:function or one of Keras: "
+            r"CSVLogger, EarlyStopping",
         ),
         ({"name": "CallbackList"}, "received 'CallbackList'; expected"),
         (
@@ -170,7 +174,8 @@ def test_a_row_of_the_history_becomes_logs_in_the_names_of_keras():
         ({"name": "ReduceLROnPlateau", "factor": 2}, "ReduceLROnPlateau does not take .*factor"),
         (
             {"name": "no_module_like_this:thing"},
-            "no_module_like_this.*expected package.module:name of a module in the working directory",
+            "no_module_like_this.*expected package.module:name of a module in the working "
+            "directory",
         ),
         (
             {"name": f"{HERE}:nothing"},

@@ -145,7 +145,10 @@ def test_passes_that_are_summed_give_the_step_of_the_whole_batch(model, options)
 
 
 def test_passes_run_one_after_the_other():
-    """Otherwise they would need as much memory as the whole batch: each pass's reading of the embeddings waits for the pass before."""
+    """Otherwise they would need as much memory as the whole batch.
+
+    Each pass's reading of the embeddings waits for the pass before.
+    """
     run = Run("cnn", accumulate_steps=3)
     iterator = iter(run.strategy.distribute_datasets_from_function(lambda _: _batches()))
     graph = run.steps.get_concrete_function(iterator, tf.constant(1)).graph
