@@ -87,6 +87,7 @@ def test_a_beam_transform_is_a_source_and_a_model_and_a_callback_of_ones_own_are
     assert len(list(csv.DictReader(Path("epochs.csv").open()))) == 2
 
 
+@pytest.mark.slow
 def test_the_tutorials_file_and_its_config_lead_to_a_model_that_answers(monkeypatch, capsys):
     runpy.run_path(str(SNIPPETS / "make_tickets.py"))
     config = ["--config", str(ROOT / "configs/own_csv.yaml")]

@@ -1,0 +1,65 @@
+"""What the pages say of the code and of each other is so; tests/system builds the site itself."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.contract.config import REMOVED_VALUES, RENAMED_KEYS
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_pages_outside_the_site_lead_somewhere(name):
+    for link in re.findall(r"\]\(([^)#\s]+)", read(name)):
+        assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_the_readme_is_read_in_a_few_minutes():
+    assert len(read("README.md").splitlines()) <= 130
+
+
+def test_the_tests_that_guard_private_interfaces_are_there():
+    page = read("docs/private_interfaces.md")
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", page):
+        assert f"def {name}(" in tests, name
+    for path in re.findall(r"`((?:unit|integration|system)/[\w/]+\.py)`", page):
+        assert (ROOT / "tests" / path).exists(), path
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/architecture.md", "docs/private_interfaces.md", "CONTRIBUTING.md"]
+)
+def test_the_files_that_a_page_names_are_there(page):
+    names = re.findall(r"`((?:beam_jobs|trainer|scripts|configs|docs|tests)/[\w./]+)`", read(page))
+    new = ("xml", "my_model")  # the examples of CONTRIBUTING
+    for name in names:
+        found = (ROOT / name).exists() or (ROOT / f"{name}.py").exists()
+        assert found or any(word in name for word in new), name
+
+
+def test_the_changelog_has_every_key_that_has_another_name():
+    page = read("CHANGELOG.md")
+    for old, new in RENAMED_KEYS.items():
+        assert f"| `{old}` | `{new}` |" in page
+    for key, value in REMOVED_VALUES:
+        assert f"`{key}: {value}`" in page
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_head_of_a_config_says_data_command_score_and_time(path):
+    text = path.read_text(encoding="utf-8")
+    head = text.partition("\nname:")[0]
+    assert "../" not in text
+    assert re.search(r"micro-F1 0\.\d{3}", head)
+    assert re.search(r"(minute|second)s?\b", head)
+    assert "multihot-preprocess --config configs/" in head or "quickstart.sh" in head
+    reads_data = "[data/" in text
+    assert reads_data == ("python scripts/get_data.py" in head)
