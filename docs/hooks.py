@@ -4,6 +4,7 @@ A page may hold these lines of its own:
   <!-- config keys -->          every key of a config, a table for each kind of a section
   <!-- help: MODULE ARGS -->    what `python -m MODULE ARGS --help` prints
   <!-- file: NAME -->           a Markdown file of the repository's root
+  <!-- pages -->                links to the other pages of the folder
 """
 
 import os
@@ -25,10 +26,13 @@ from beam_jobs.contract.validation import (  # noqa: E402
 _CONFIG_KEYS = "<!-- config keys -->"
 _HELP = re.compile(r"<!-- help: (.+?) -->")
 _FILE = re.compile(r"<!-- file: (\S+) -->")
+_PAGES = "<!-- pages -->"
 _KINDS = ("source", "method", "name")  # the keys that say which kind a section is
 
 
-def on_page_markdown(markdown: str, **_) -> str:
+def on_page_markdown(markdown: str, page, **_) -> str:
+    if _PAGES in markdown:
+        markdown = markdown.replace(_PAGES, pages_beside(Path(page.file.abs_src_path)))
     if _CONFIG_KEYS in markdown:
         markdown = markdown.replace(_CONFIG_KEYS, config_reference())
     markdown = _FILE.sub(lambda match: root_file(match[1]), markdown)
@@ -72,6 +76,16 @@ def _cell(text: str) -> str:
 def root_file(name: str) -> str:
     """A file of the repository's root, whose links into docs/ become links between pages."""
     return (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+
+
+def pages_beside(index: Path) -> str:
+    """A list of links to the other pages of a folder, by their titles."""
+    links = []
+    for path in sorted(index.parent.glob("*.md")):
+        if path != index:
+            title = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            links.append(f"- [{title}]({path.name})")
+    return "\n".join(links)
 
 
 def help_of(command: list[str]) -> str:
