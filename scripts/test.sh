@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the test environment, checks style and runs all tests. Arguments go to pytest:
-#   ./scripts/test.sh -m unit
+# Makes the test environment, checks style and imports, builds the documentation and runs all tests.
+# Arguments go to pytest: ./scripts/test.sh -m unit runs one layer of unit, integration and system.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -9,6 +9,11 @@ make_environment .venv-test '.[test,docs]'
 say "style"
 ruff check .
 ruff format --check .
+say "imports"
+lint-imports
+say "documentation"
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
+mkdocs build --strict --quiet --site-dir "$site"
 say "tests"
-# Two processes: most tests wait for single-threaded ones of their own.
 python -m pytest -n 2 --dist loadfile "$@"

@@ -9,11 +9,9 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from beam_jobs.contract.training_config import ModelConfig
-from trainer.models import VocabularyStatistics, build_model
+from tests.small_models import SMALL, VOCABULARY
+from trainer.models import build_model
 
-VOCABULARY = VocabularyStatistics(
-    size=40, document_counts=np.arange(40, 0, -1) + 1, num_documents=100
-)
 DOCUMENTS = [
     [2, 3, 2, 6],
     [4],
@@ -22,14 +20,6 @@ DOCUMENTS = [
     [8, 9],
     [2 + i % 40 for i in range(50)],
 ]
-SMALL = {
-    "bow": {"embedding_dim": 8, "bigram_buckets": 8, "wide": True},
-    "mlp": {"embedding_dim": 8, "bigram_buckets": 8, "hidden_units": [6, 5]},
-    "cnn": {"embedding_dim": 8, "filter_widths": [1, 3], "filters": 6},
-    "lstm": {"embedding_dim": 8, "units": 6},
-    "cnn_lwan": {"embedding_dim": 8, "filter_width": 4, "filters": 6},
-    "transformer": {"embedding_dim": 8, "layers": 1, "heads": 2, "feed_forward_dim": 12},
-}
 
 
 def _logits_of(model):

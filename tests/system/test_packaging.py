@@ -24,7 +24,7 @@ from beam_jobs.contract import manifest as manifests
 from tests.command_lines import ROOT, skip_without, succeed
 from tests.small_experiment import write_documents
 
-pytestmark = pytest.mark.slow
+PACKAGES = ("beam_jobs", "trainer", "multihot")
 CONFIG = """\
 name: tiny
 data: {source: jsonl, inputs: [documents.jsonl], id_field: key}
@@ -51,7 +51,7 @@ def pip(*arguments: object) -> None:
 def packages(tmp_path_factory) -> dict[str, Path]:
     """The sdist, built by the code that builds it for Dataflow's workers, and the wheel of it."""
     checkout = tmp_path_factory.mktemp("checkout")
-    for name in ("beam_jobs", "trainer"):
+    for name in PACKAGES:
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
@@ -61,17 +61,22 @@ def packages(tmp_path_factory) -> dict[str, Path]:
     return {"sdist": sdist, "wheel": next(folder.glob("*.whl"))}
 
 
-@pytest.fixture(scope="module", params=["sdist", "wheel"])
-def environment(request, packages, tmp_path_factory) -> Path:
-    """The programs of a virtual environment in which the package is installed."""
-    folder = tmp_path_factory.mktemp(request.param) / "environment"
+@pytest.fixture(scope="module")
+def environments(packages, tmp_path_factory) -> dict[str, Path]:
+    """By package: the programs of a virtual environment in which it is installed."""
+    return {
+        name: install(package, tmp_path_factory.mktemp(name) / "environment")
+        for name, package in packages.items()
+    }
+
+
+def install(package: Path, folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=120)
     site = Path(
         sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
     )
-    (site / "dependencies.pth").write_text(
-        f"{sysconfig.get_path('purelib')}\n"
-    )  # .pth files there, such as of a checkout, do not count
+    # .pth files in there, such as of a checkout, do not count.
+    (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     pip(
         "--python",
         folder / "bin/python",
@@ -79,7 +84,7 @@ def environment(request, packages, tmp_path_factory) -> Path:
         "--no-deps",
         "--no-build-isolation",
         "--no-index",
-        packages[request.param],
+        package,
     )
     return folder / "bin"
 
@@ -112,7 +117,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_sdist_and_wheel_hold_every_module_and_data_file(packages):
     tracked = {
         path.relative_to(ROOT).as_posix()
-        for package in ("beam_jobs", "trainer")
+        for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file()
     }
@@ -125,7 +130,11 @@ def test_sdist_and_wheel_hold_every_module_and_data_file(packages):
     assert not any(name.startswith(("tests", "scripts")) for name in in_wheel)
 
 
-def test_the_installed_commands_and_modules_are_those_of_the_package(environment, tmp_path):
+@pytest.mark.parametrize("package", ["sdist", "wheel"])
+def test_the_installed_commands_and_modules_are_those_of_the_package(
+    environments, tmp_path, package
+):
+    environment = environments[package]
     script = """
 import importlib, json, sys
 print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:]]))
@@ -136,6 +145,7 @@ print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:
         "beam_jobs.contract.config",
         "trainer.task",
         "trainer.distribution.cluster",
+        "multihot",
     ]
     files = json.loads(
         run(environment / "python", "-c", script, *modules, cwd=tmp_path).splitlines()[-1]
@@ -160,22 +170,23 @@ def make_home(folder: Path) -> Path:
     return folder
 
 
+# By kind of worker: from which package, and Beam's options.
 WORKERS = {
-    "local": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
-    "loopback": ["--environment_type=LOOPBACK"],
-    "process": ["--environment_type=PROCESS", "--environment_config={worker}"],
+    "local": ("sdist", "--direct_running_mode=multi_processing", "--direct_num_workers=2"),
+    "loopback": ("wheel", "--environment_type=LOOPBACK"),
+    "process": ("wheel", "--environment_type=PROCESS", "--environment_config={worker}"),
 }
 
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_the_installed_job_writes_the_same_bytes_with_workers_of_every_kind(
-    environment, dataset, tmp_path, workers
+    environments, dataset, tmp_path, workers
 ):
     home = make_home(tmp_path)
-    options = [
-        option.format(worker=json.dumps({"command": str(environment / "multihot-worker")}))
-        for option in WORKERS[workers]
-    ]
+    package, *options = WORKERS[workers]
+    environment = environments[package]
+    worker = json.dumps({"command": str(environment / "multihot-worker")})
+    options = [option.format(worker=worker) for option in options]
     if workers != "local":
         options += ["--runner=PrismRunner", f"--prism_location={prism()}"]
     run(environment / "multihot-preprocess", "--config", "config.yaml", "--", *options, cwd=home)

@@ -6,21 +6,11 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from beam_jobs.contract.training_config import ModelConfig
-from trainer.models import VocabularyStatistics, build_model
+from tests.small_models import SMALL, VOCABULARY
+from trainer.models import build_model
 from trainer.training.optimizers import LazyAdam
 
-VOCABULARY = VocabularyStatistics(
-    size=40, document_counts=np.arange(40, 0, -1) + 1, num_documents=100
-)
 DOCUMENTS = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2]]
-SMALL = {
-    "bow": {"embedding_dim": 8, "bigram_buckets": 8, "wide": True},
-    "mlp": {"embedding_dim": 8, "bigram_buckets": 8, "hidden_units": [6, 5]},
-    "cnn": {"embedding_dim": 8, "filter_widths": [1, 3], "filters": 6},
-    "lstm": {"embedding_dim": 8, "units": 6},
-    "cnn_lwan": {"embedding_dim": 8, "filter_width": 4, "filters": 6},
-    "transformer": {"embedding_dim": 8, "layers": 1, "heads": 2, "feed_forward_dim": 12},
-}
 
 
 def _train(options, strategy, documents_of_replica):

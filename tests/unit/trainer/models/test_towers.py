@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
-from tests.unit.trainer.models.test_architectures_in_other_processes import SMALL, VOCABULARY
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import ModelConfig
+from tests.small_models import SMALL, VOCABULARY
 from trainer.models import build_model
 
 TITLES = tf.ragged.constant(
