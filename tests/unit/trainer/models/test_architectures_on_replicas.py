@@ -1,5 +1,7 @@
 """Every architecture on two replicas trains to the weights of one device."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,7 +19,7 @@ def _train(options, strategy, documents_of_replica):
     """The weights after two steps."""
     with strategy.scope():
         model = build_model(
-            TypeAdapter(ModelConfig).validate_python(options),
+            TypeAdapter(ModelConfig).validate_json(json.dumps(options)),
             vocabulary=VOCABULARY,
             num_labels=3,
             output_bias=np.zeros(3, np.float32),
