@@ -10,7 +10,7 @@ job_arguments=() beam_arguments=()
 # Workers that are processes of this machine, which the job starts and stops.
 local_workers=(--environment_type=LOOPBACK --experiments=use_loopback_process_worker=True)
 
-fail() { # what is wrong and how to mend it
+fail() { # what is wrong and how to fix it
   printf 'error: %s\n' "$*" >&2
   exit 2
 }

@@ -4,7 +4,7 @@
 #     [--module beam_jobs.preprocess] --config configs/x.yaml [...] [-- BEAM OPTIONS]
 #
 # The workers install this checkout from a source distribution that Beam makes with setup.py (or
-# use `-- --sdk_container_image=...`, which starts faster: TensorFlow is large). Inputs may stand
+# use `-- --sdk_container_image=...`, which starts faster: TensorFlow is large). Inputs may be
 # wherever Beam's file systems reach, such as gs://; the output must be a directory that this
 # machine and the workers share, such as a mounted Filestore: only there can a dataset appear
 # whole or not at all. Needs `pip install 'multihot[gcp]'` and credentials, such as of `gcloud

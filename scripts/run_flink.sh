@@ -3,7 +3,7 @@
 #   scripts/run_flink.sh [--module beam_jobs.preprocess] [--workers 2] [--jar FILE]
 #     --config configs/x.yaml [...] [-- BEAM OPTIONS]
 #
-# Starts Beam's job server with a Flink cluster in it, runs the job on it with so many worker
+# Starts Beam's job server with a Flink cluster in it, runs the job on it with that many worker
 # processes and stops both; its exit status is the job's. `-- --flink_master=HOST:PORT` submits to
 # a cluster that runs already: inputs, outputs and this machine's ports must then be within its
 # workers' reach. Needs Java 11 or 17. --jar: Beam's job server, if Maven cannot get it.

@@ -3,8 +3,8 @@
 #   scripts/run_spark.sh [--module beam_jobs.preprocess] [--workers 2] [--jar FILE]
 #     --config configs/x.yaml [...] [-- BEAM OPTIONS]
 #
-# Starts Beam's job server with Spark in it, runs the job on it with so many worker processes and
-# stops both; its exit status is the job's. Needs Java 11 or 17. --jar: Beam's job server, if
+# Starts Beam's job server with Spark in it, runs the job on it with that many worker processes
+# and stops both; its exit status is the job's. Needs Java 11 or 17. --jar: Beam's job server, if
 # Maven cannot get it.
 set -euo pipefail
 . "$(dirname "$0")/beam_engine.sh"
