@@ -352,7 +352,8 @@ def test_what_is_no_dataset_is_never_replaced(tmp_path, monkeypatch, arguments, 
     mine.write_text("precious")
     with pytest.raises(
         UserError,
-        match="output.dataset_dir: .*exists and is not a dataset; expected a new or empty directory",
+        match="output.dataset_dir: .*exists and is not a dataset; expected a new or empty "
+        "directory",
     ):
         preprocess.main(["--config", "config.yaml", *arguments])
     assert contents(tmp_path / "home/out") == {

@@ -21,7 +21,10 @@ ROOT = Path(multihot.__file__).parents[1]
     ],
 )
 def test_a_name_loads_no_more_than_it_needs(imports, loaded):
-    code = f"import sys\n{imports}\nprint(*{{'tensorflow', 'keras', 'apache_beam'}} & {{*sys.modules}})"
+    code = (
+        f"import sys\n{imports}\nprint(*{{'tensorflow', 'keras', 'apache_beam'}} & "
+        f"{{*sys.modules}})"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

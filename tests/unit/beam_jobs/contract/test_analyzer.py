@@ -1,4 +1,4 @@
-"""The analyzer: golden outputs of each step, invariants of its output, and the same bytes from a SavedModel elsewhere."""
+"""The analyzer: golden outputs of each step, invariants, and the same bytes from a SavedModel."""
 
 import base64
 import functools
@@ -141,7 +141,8 @@ HTML, URLS, CONTRACTIONS = (
         # everything
         (
             {},
-            "<p>It&rsquo;s the CAF\u00c9&#39;s <i>menu</i>: don&#x27;t miss www.menu.fr/a?b=c !</p>",
+            "<p>It&rsquo;s the CAF\u00c9&#39;s <i>menu</i>: don&#x27;t miss www.menu.fr/a?b=c "
+            "!</p>",
             "it the caf\u00e9 menu do not miss",
         ),
         ({}, "", ""),
@@ -328,7 +329,8 @@ def test_unreadable_stop_word_file_is_a_user_error(tmp_path, content):
         file.write_bytes(content)
     with pytest.raises(
         UserError,
-        match=r"text\.stop_words: cannot read '.*stop\.txt': .*Expected `english`, a list, or a UTF-8 file",
+        match=r"text\.stop_words: cannot read '.*stop\.txt': .*Expected `english`, a list, or a "
+        r"UTF-8 file",
     ):
         Analyzer(TextConfig(stop_words=str(file)))
 
@@ -382,7 +384,8 @@ def test_pieces_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_pa
         ),
         (
             ("[UNK]", ""),
-            "received '' as piece 2 in the list, expected pieces without white space, and no empty one",
+            "received '' as piece 2 in the list, expected pieces without white space, and no "
+            "empty one",
         ),
         (
             ("[UNK]", "a b"),
@@ -603,12 +606,17 @@ NASTY = [
         b"\xf8\x88\x80\x80\x80",
         bytes(range(256)),
     ),
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f3\ufe0f\u200d\U0001f308 \U0001f1e9\U0001f1ea".encode(),
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f3\ufe0f\u200d\U0001f308 "
+    "\U0001f1e9\U0001f1ea".encode(),
     "e\u0301\u0301\u0301 \u0345 \u1fb3\u0345 o\u0308\u0323 \u0041\u030a \u0340\u0341".encode(),
-    "\u05e9\u05dc\u05d5\u05dd \u202e\u0645\u0631\u062d\u0628\u0627\u202c \u0667\u0668 \u0628\u0650\u0633\u0652\u0645\u0650".encode(),
-    "\u6771\u4eac\u30bf\u30ef\u30fc\u3067\u300c\u5bff\u53f8\u300d\u3092\u98df\u3079\u308b\u3002\ud55c\uad6d\uc5b4 \u1112\u1161\u11ab".encode(),
-    "\ufeffBOM \ufeff inside\u2028line\u2029paragraph \ufdfa \u1e9e \u0130 \ufb03 \u212b \u00a8 \u037a".encode(),
-    "The \u201cquoted\u201d don\u2019t can't I\u2019m Jo's 'd\u00e9j\u00e0' x2 \u00b2 \u0663".encode(),
+    "\u05e9\u05dc\u05d5\u05dd \u202e\u0645\u0631\u062d\u0628\u0627\u202c \u0667\u0668 "
+    "\u0628\u0650\u0633\u0652\u0645\u0650".encode(),
+    "\u6771\u4eac\u30bf\u30ef\u30fc\u3067\u300c\u5bff\u53f8\u300d\u3092\u98df\u3079\u308b\u3002"
+    "\ud55c\uad6d\uc5b4 \u1112\u1161\u11ab".encode(),
+    "\ufeffBOM \ufeff inside\u2028line\u2029paragraph \ufdfa \u1e9e \u0130 \ufb03 \u212b \u00a8 "
+    "\u037a".encode(),
+    "The \u201cquoted\u201d don\u2019t can't I\u2019m Jo's "
+    "'d\u00e9j\u00e0' x2 \u00b2 \u0663".encode(),
     b"<div><p>never <b>closed <!-- nor this <script> if (a < b) <style <",
     b"&amp;amp;lt;b&amp;gt; &amp;lt;!-- &lt;script&gt; x &lt;/script&gt; --&gt; &#38;#38;",
     b"http://a.b/c?d=e&f www.x.y/z) https:// ftp://x",
@@ -619,7 +627,7 @@ NASTY = [
     b"<!--" * 20_000,
 ]
 
-# Runs where the project cannot be imported: with TensorFlow alone first, then with TensorFlow Text as well.
+# Runs where the project cannot be imported: with TensorFlow alone first, then with TensorFlow Text.
 SERVER = """
 import base64, json, sys
 folder, core, full = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
@@ -628,7 +636,8 @@ sys.modules["tensorflow_text"] = None
 import tensorflow as tf
 answers = {}
 def serve(name):
-    answer = tf.saved_model.load(folder + "/" + name).signatures["serving_default"](text=tf.constant(texts))["analyzed"]
+    signature = tf.saved_model.load(folder + "/" + name).signatures["serving_default"]
+    answer = signature(text=tf.constant(texts))["analyzed"]
     answers[name] = [base64.b64encode(analyzed).decode() for analyzed in answer.numpy()]
 for name in core:
     serve(name)
@@ -661,7 +670,7 @@ def needs_tensorflow_text(text: TextConfig) -> bool:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> dict[str, list[bytes]]:
-    """What SavedModels of the analyzers answer to NASTY in a fresh process that knows nothing of this project."""
+    """What SavedModels of the analyzers answer to NASTY where this project is not installed."""
     folder = tmp_path_factory.mktemp("served")
     stop_words = folder / "stop.txt"
     stop_words.write_text("the\nword\n")

@@ -468,7 +468,10 @@ def test_any_text_and_number_round_trips_through_yaml(tmp_path_factory, texts, n
 
 
 def test_numbers_are_read_as_yaml_1_2_reads_them(tmp_path):
-    text = "name: a\ndata: {source: jsonl, inputs: [no]}\noptimizer: {learning_rate: 1e-4}\nloss: {max_pos_weight: 5}"
+    text = (
+        "name: a\ndata: {source: jsonl, inputs: [no]}\noptimizer: {learning_rate: 1e-4}\n"
+        "loss: {max_pos_weight: 5}"
+    )
     config = from_text(tmp_path, text)
     assert config.optimizer.learning_rate == 1e-4
     assert config.loss.max_pos_weight == 5.0
@@ -480,7 +483,10 @@ def test_byte_order_mark_before_a_config_is_ignored(tmp_path):
 
 
 def test_empty_and_null_sections_mean_their_defaults(tmp_path):
-    text = "name: tiny\ndata: {source: jsonl, inputs: [in.jsonl]}\ntext:\ntrain: null\noutput: {}\nexport: {model_dir: null}"
+    text = (
+        "name: tiny\ndata: {source: jsonl, inputs: [in.jsonl]}\ntext:\ntrain: null\noutput: "
+        "{}\nexport: {model_dir: null}"
+    )
     assert from_text(tmp_path, text) == config_from_dict(MINIMAL, what="")
 
 
@@ -565,7 +571,10 @@ def test_set_of_the_name_moves_the_default_directories(path):
 
 
 def test_set_reaches_one_section_where_an_alias_shares_a_mapping(tmp_path):
-    text = "name: a\ndata: {source: python_docstrings}\ntrain: &sizes {batch_size: 8}\nevaluate: *sizes"
+    text = (
+        "name: a\ndata: {source: python_docstrings}\ntrain: &sizes {batch_size: 8}\n"
+        "evaluate: *sizes"
+    )
     config = from_text(tmp_path, text, overrides=["train.batch_size=16"])
     assert (config.train.batch_size, config.evaluate.batch_size) == (16, 8)
 
@@ -614,7 +623,8 @@ def test_directory_in_place_of_a_file_is_a_user_error(tmp_path):
     [
         (
             b"name: \xff\xfe",
-            r"cannot read the config .*experiment\.yaml: 'utf-8' codec can't decode.*Expected a YAML file",
+            r"cannot read the config .*experiment\.yaml: 'utf-8' codec can't decode.*Expected a "
+            r"YAML file",
         ),
         ("name: [a", r"experiment\.yaml is not valid YAML: (?s:.*)line 1"),
         ("name: a\nname: b", r"experiment\.yaml is not valid YAML: (?s:.*)duplicate key \"name\""),
@@ -641,11 +651,13 @@ def test_directory_in_place_of_a_file_is_a_user_error(tmp_path):
         ),
         (
             "name: &a [*a]",
-            r"experiment\.yaml: received values that JSON cannot hold \(.*[Cc]ircular.*\); expected ",
+            r"experiment\.yaml: received values that JSON cannot hold \(.*[Cc]ircular.*\); "
+            r"expected ",
         ),
         (
             'name: "\\ud800"',
-            r"experiment\.yaml: received values that JSON cannot hold \(.*surrogates.*\); expected ",
+            r"experiment\.yaml: received values that JSON cannot hold \(.*surrogates.*\); "
+            r"expected ",
         ),
     ],
 )
@@ -669,11 +681,13 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         # unknown keys
         (
             {"trian": {}},
-            "x.yaml: trian: unknown key; did you mean 'train'? valid keys here: data, duplicates, evaluate, ",
+            "x.yaml: trian: unknown key; did you mean 'train'? valid keys here: data, "
+            "duplicates, evaluate, ",
         ),
         (
             {"text": {"normalise": "lower"}},
-            "text.normalise: unknown key; did you mean 'normalize'? valid keys here: drop_tokens_with_digits, ",
+            "text.normalise: unknown key; did you mean 'normalize'? valid keys here: "
+            "drop_tokens_with_digits, ",
         ),
         ({"text": {"zzz": 1}}, "text.zzz: unknown key; valid keys here: drop_tokens_with_digits, "),
         (
@@ -740,7 +754,8 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ),
         (
             {"text": {"normalize": "NFC"}},
-            "text.normalize: received 'NFC' (str); expected 'none', 'lower', 'nfkc' or 'nfkc_casefold'",
+            "text.normalize: received 'NFC' (str); expected 'none', 'lower', 'nfkc' or "
+            "'nfkc_casefold'",
         ),
         (
             {"text": {"keep_characters": ""}},
@@ -773,7 +788,8 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ),
         (
             {"loss": {"gamma": 2.0}},
-            "loss.gamma: unknown key; valid keys here: effective_number_beta, label_smoothing, max_pos_weight, ",
+            "loss.gamma: unknown key; valid keys here: effective_number_beta, label_smoothing, "
+            "max_pos_weight, ",
         ),
         (
             {"loss": {"name": "focal", "gama": 2.0}},
@@ -795,7 +811,8 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ({"data": {"source": "jsonl"}}, "data.inputs: missing; expected a value"),
         (
             {"data": {}},
-            "data.source: missing; expected one of 'jsonl', 'csv', 'parquet', 'directories', 'stack_exchange', 'python_docstrings', ",
+            "data.source: missing; expected one of 'jsonl', 'csv', 'parquet', 'directories', "
+            "'stack_exchange', 'python_docstrings', ",
         ),
         (
             {"data": {"source": "xls"}},
@@ -912,7 +929,8 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ),
         (
             {"splits": {"train": 0.9}},
-            "splits: received {'method': 'hash', 'train': 0.9} (dict); expected a sum of 1 with train above 0, not 0.9 + 0.1 + 0.1",
+            "splits: received {'method': 'hash', 'train': 0.9} (dict); expected a sum of 1 with "
+            "train above 0, not 0.9 + 0.1 + 0.1",
         ),
         (
             {"splits": {"train": 0, "validation": 0.5, "test": 0.5}},
@@ -920,7 +938,8 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ),
         (
             {"train": {"replicas": 2}},
-            "train: received {'replicas': 2, 'run_dir': 'out/tiny/run'} (dict); expected replicas with `strategy: mirrored` only",
+            "train: received {'replicas': 2, 'run_dir': 'out/tiny/run'} (dict); expected "
+            "replicas with `strategy: mirrored` only",
         ),
         (
             {"train": {"strategy": "mirrored", "replicas": 3}},
@@ -1025,7 +1044,8 @@ def test_long_values_are_cut_in_errors():
 )
 def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key):
     default = config_from_dict(MINIMAL, what="").model_dump(mode="json")
-    # Splits sum to 1 together, replicas need their strategy, a fold the number of folds, and a file the wish for it.
+    # Splits sum to 1 together, replicas need their strategy, a fold the number of folds, and a
+    # file the wish for it.
     companions = {
         "splits": FULL["splits"],
         "train": {"replicas": {"strategy": "mirrored"}, "fold": {"folds": 5}}.get(key, {}),
@@ -1109,8 +1129,8 @@ def test_describe_keys_says_types_and_defaults_as_yaml_has_them():
     text = describe_keys(Config)
     assert "  stop_words: null | list of string | string, default null -- tokens to drop" in text
     assert (
-        "  subwords: null | 'train' | list of string | string, default null -- split words into pieces: `train`: "
-        in text
+        "  subwords: null | 'train' | list of string | string, default null -- split words into "
+        "pieces: `train`: " in text
     )
     assert (
         "  normalize: 'none' | 'lower' | 'nfkc' | 'nfkc_casefold', default \"nfkc_casefold\" -- "

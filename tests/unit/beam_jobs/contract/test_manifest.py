@@ -187,7 +187,8 @@ def test_directory_that_is_no_dataset_is_told_with_the_job_that_writes_one(
         manifests.load(path)
     assert (
         str(raised.value)
-        == f"the dataset directory {path} {state}; expected a dataset that `python -m beam_jobs.preprocess` wrote"
+        == f"the dataset directory {path} {state}; expected a dataset that `python -m "
+        f"beam_jobs.preprocess` wrote"
     )
 
 
@@ -196,7 +197,8 @@ def test_manifest_that_is_no_json_is_told_with_its_file(complete, content):
     (complete / "manifest.json").write_bytes(content)
     with pytest.raises(
         UserError,
-        match=r"manifest\.json is not valid JSON \(.*\); expected a dataset that `python -m beam_jobs\.preprocess` wrote",
+        match=r"manifest\.json is not valid JSON \(.*\); expected a dataset that `python -m "
+        r"beam_jobs\.preprocess` wrote",
     ):
         manifests.load(complete)
 
@@ -282,7 +284,8 @@ def test_truncated_shard_is_named_with_both_sizes_and_the_fix(complete):
     with pytest.raises(UserError) as raised:
         manifests.load(complete)
     assert str(raised.value).startswith(
-        f"{shard} has {size - 1} bytes, expected {size} bytes: the dataset is damaged; run the preprocessing again"
+        f"{shard} has {size - 1} bytes, expected {size} bytes: the dataset is damaged; run the "
+        f"preprocessing again"
     )
 
 

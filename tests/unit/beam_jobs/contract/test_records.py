@@ -17,7 +17,8 @@ RECORD = {
     "text": "caf\u00e9 au lait".encode(),
     "weight": 0.5,
 }
-# The protobuf wire format by hand: Example.features {map entry {key, value {bytes_list 1 | float_list 2 | int64_list 3}}}, keys in order.
+# The protobuf wire format by hand, keys in order:
+# Example.features {map entry {key, value {bytes_list 1 | float_list 2 | int64_list 3}}}.
 GOLDEN = (
     b"\x0a\x54"
     b"\x0a\x0f\x0a\x02id\x12\x09\x0a\x07\x0a\x05doc-1"
@@ -147,6 +148,7 @@ def test_several_texts_and_metadata_stand_in_features_of_their_own():
     assert SPEC.text_names == ("text",) and RecordSpec(("title",)).text_names == ("text/title",)
     with pytest.raises(
         ValueError,
-        match=r"expected \['id', 'labels', 'metadata/section', 'text/body', 'text/title', 'weight'\]",
+        match=r"expected \['id', 'labels', 'metadata/section', 'text/body', 'text/title', "
+        r"'weight'\]",
     ):
         spec.encode(RECORD)

@@ -170,7 +170,8 @@ def test_an_allow_list_that_cannot_be_read_or_is_empty_is_the_users_error(
         (tmp_path / "allow.txt").write_bytes(content)
     with pytest.raises(
         UserError,
-        match=f"labels.allow: .*{message}.*expected a list, or a UTF-8 file with one label per line",
+        match=f"labels.allow: .*{message}.*expected a list, or a UTF-8 file with one label per "
+        f"line",
     ):
         made(tmp_path, allow=str(tmp_path / "allow.txt"))
 

@@ -1,4 +1,4 @@
-"""Near-duplicates: MinHash against the exact Jaccard similarity, and what the job drops and reports."""
+"""Near-duplicates: MinHash against the exact Jaccard similarity, and what the job drops."""
 
 import json
 import random
@@ -55,7 +55,10 @@ def test_values_do_not_depend_on_the_texts_around_and_there_may_be_none():
 
 @pytest.fixture(scope="module")
 def corpus() -> list[dict]:
-    """100 documents of 60 words of their own; 30 of them stand in train and, with one word more, in test, 10 twice in train."""
+    """100 documents of 60 words of their own.
+
+    30 of them are in train and, with one word more, in test; 10 are twice in train.
+    """
     rng = random.Random(0)
     texts = [" ".join(f"w{rng.randrange(5000)}" for _ in range(60)) for _ in range(100)]
     rows = [{"text": text, "label": "train" if i < 70 else "valid"} for i, text in enumerate(texts)]

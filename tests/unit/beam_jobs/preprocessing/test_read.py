@@ -1,4 +1,4 @@
-"""Reading parts: every row once, in batches whose size is bounded, with a count that a lost row would spoil."""
+"""Reading parts: every row once, in batches of bounded size, with a count that shows a lost row."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Splits: sizes as the fractions say, each document by itself or, stratified, every label in proportion."""
+"""Splits: sizes as the fractions say, over all documents or, stratified, for every label."""
 
 import json
 import time
@@ -259,7 +259,7 @@ def test_rare_labels_that_hang_together_stay_within_a_document_or_two():
 
 
 def label_distribution_error(rows: list[list[int]], splits: np.ndarray, labels: int) -> float:
-    """Sechidis et al. (2011), equation 2: how far each label's odds in a split are from its odds in all documents."""
+    """Sechidis et al. (2011), equation 2: each label's odds in a split against its odds in all."""
     table, sizes = table_of(rows, splits, labels), np.bincount(splits)
     odds = table.sum(axis=1) / (len(rows) - table.sum(axis=1))
     return float(np.abs(table / (sizes - table) - odds[:, None]).mean())

@@ -43,7 +43,8 @@ def test_stems_that_are_no_words_and_endings_are_learned():
 
 
 def test_merges_are_golden():
-    # Pairs: a ##b 10 + 3, ##b ##c 3; then ab ##c 3; then x ##y 2 before y ##x 2, which are equally frequent; z ##z is too rare.
+    # Pairs: a ##b 10 + 3, ##b ##c 3; then ab ##c 3; then x ##y 2 before y ##x 2, which are equally
+    # frequent; z ##z is too rare.
     words = [("ab", 10), ("abc", 3), ("xy", 2), ("yx", 2), ("zz", 1)]
     alone = ["a", "b", "c", "x", "y", "z"]
     expected = [

@@ -13,7 +13,7 @@ from beam_jobs.preprocessing.tfds_metadata import DATASET_INFO, FEATURES
 
 
 def make(folder, *, weights: list[float], **output):
-    """A dataset of 60 documents, with an empty test split and, by their number, some empty shards."""
+    """A dataset of 60 documents, with an empty test split and some empty shards."""
     rows = [
         {
             "text": f"words of number{i} é",

@@ -1,4 +1,4 @@
-"""The split by time in fractions: cuts against a plain search, and the job's splits against sorted times."""
+"""The split by time in fractions: cuts against a plain search, splits against sorted times."""
 
 import json
 import random
@@ -45,7 +45,7 @@ def test_cuts_lie_between_times_and_are_nearest_to_the_fractions(counts, train, 
 
 
 def make(folder, *, keep_unlabeled: bool = True):
-    """400 documents; every fifth has no label, and those are the newest; each tenth stands there again with an older time."""
+    """400 documents: every fifth, the newest, without labels; each tenth again, an older one."""
     rng = random.Random(1)
     days = rng.sample(range(1, 12_000), 400)  # from 1970, and a few before
     rows = [

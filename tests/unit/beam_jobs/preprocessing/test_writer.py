@@ -1,4 +1,4 @@
-"""Shards: TFRecord framing, which document goes in which shard, and that a plan misses no bucket."""
+"""Shards: TFRecord framing, the shard of each document, and that a plan misses no bucket."""
 
 import gzip
 import hashlib

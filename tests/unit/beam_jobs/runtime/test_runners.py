@@ -121,7 +121,7 @@ class Running:
 
 
 def signal_within_a_step(number: int):
-    """What Beam's local runner makes of a signal that arrives while a step runs in the main thread."""
+    """What Beam's local runner makes of a signal while a step runs in the main thread."""
     try:
         os.kill(os.getpid(), number)
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""What is wrong in one document, for every source: it is a reject with file, row and reason, and the documents around it are read."""
+"""A wrong document, for every source: a reject with file, row and reason; the others are read."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""CSV and TSV: the same fields as any writer of CSV meant, and a broken row that costs itself alone."""
+"""CSV and TSV: the fields that the writer meant, and a broken row that costs itself alone."""
 
 import csv
 import gzip
@@ -62,7 +62,7 @@ def test_what_pythons_writer_writes_is_read_back_with_the_line_that_each_row_beg
         "delimiter": "delimiter",
     }
     options = {names[key]: value for key, value in dialect.items() if key in names}
-    # Python's writer does not quote a line break that is not its own, which every reader takes for one.
+    # Python's writer does not quote line breaks other than its own; readers take them for one.
     quoting = (
         csv.QUOTE_ALL
         if is_quoted or line_end == "\r" or any("\r" in field for row in rows for field in row)

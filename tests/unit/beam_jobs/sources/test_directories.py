@@ -152,14 +152,14 @@ def test_a_declared_encoding_is_used_and_what_it_cannot_decode_is_a_reject(home)
         ("utf-8-sig", "with a mark"),
         (
             "cp1252",
-            "Le gar\u00e7on fran\u00e7ais \u00e9tait tr\u00e8s fatigu\u00e9 apr\u00e8s l'\u00e9cole, mais il a mang\u00e9 une cr\u00eape. "
-            * 3,
+            "Le gar\u00e7on fran\u00e7ais \u00e9tait tr\u00e8s fatigu\u00e9 apr\u00e8s "
+            "l'\u00e9cole, mais il a mang\u00e9 une cr\u00eape. " * 3,
         ),
         (
             "cp1251",
             "\u041f\u0440\u0438\u0432\u0435\u0442, \u043a\u0430\u043a \u0434\u0435\u043b\u0430? "
-            "\u042d\u0442\u043e \u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u0442\u0435\u043a\u0441\u0442. "
-            * 5,
+            "\u042d\u0442\u043e \u0440\u0443\u0441\u0441\u043a\u0438\u0439 "
+            "\u0442\u0435\u043a\u0441\u0442. " * 5,
         ),
         ("utf-16", "Every character takes two bytes here."),
         (

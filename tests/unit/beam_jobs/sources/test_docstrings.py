@@ -1,4 +1,4 @@
-"""The docstrings reader: which docstrings of which files, with which labels; nothing is imported."""
+"""The docstrings reader: which docstrings, with which labels; nothing is imported."""
 
 import ast
 import gc

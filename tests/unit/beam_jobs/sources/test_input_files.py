@@ -127,7 +127,7 @@ def test_parts_hold_every_file_once_in_order_and_none_is_much_larger_than_its_la
 
 
 @given(sizes=st.lists(st.integers(0, 5 * RANGE_BYTES)))
-def test_large_files_are_cut_into_ranges_that_cover_them_and_small_ones_and_those_of_other_formats_are_not(
+def test_only_large_files_are_cut_into_ranges_and_these_cover_them(
     sizes,
 ):
     files = [

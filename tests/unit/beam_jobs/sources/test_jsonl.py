@@ -1,4 +1,4 @@
-"""The JSONL reader: what becomes a document, what becomes a reject and why, in whole files and in ranges."""
+"""The JSONL reader: documents, rejects and their reasons, in whole files and in ranges."""
 
 import bz2
 import gzip
@@ -135,7 +135,8 @@ def test_text_fields_stay_apart_on_request_and_metadata_comes_with_them(tmp_path
         "metadata_fields": ("section", "year"),
     }
     rows = read(
-        b'{"body": "b", "title": "", "labels": [], "section": "x", "year": 7}\n{"body": "", "title": "t", "labels": []}',
+        b'{"body": "b", "title": "", "labels": [], "section": "x", "year": 7}\n{"body": "", '
+        b'"title": "t", "labels": []}',
         tmp_path,
         **apart,
     )
@@ -147,7 +148,8 @@ def test_text_fields_stay_apart_on_request_and_metadata_comes_with_them(tmp_path
 
 def test_labels_are_stripped_and_null_means_none(tmp_path):
     rows = read(
-        b'{"text": "a", "labels": [" x ", "y\\n"]}\n{"text": "a", "labels": null}\n{"text": "a", "labels": []}',
+        b'{"text": "a", "labels": [" x ", "y\\n"]}\n{"text": "a", "labels": null}\n{"text": '
+        b'"a", "labels": []}',
         tmp_path,
     )
     assert [row.labels for row in rows] == [("x", "y"), (), ()]
@@ -281,7 +283,8 @@ def test_a_byte_order_mark_before_the_first_row_is_no_part_of_it(tmp_path):
     [
         (
             {"id_field": "key"},
-            "data.id_field: .*in.jsonl has no column 'key'; the columns found are 'text', 'labels', 'tags' in its first 100 rows",
+            "data.id_field: .*in.jsonl has no column 'key'; the columns found are 'text', "
+            "'labels', 'tags' in its first 100 rows",
         ),
         ({"text_fields": ("text", "body")}, "data.text_fields: .* has no column 'body'"),
         ({"labels_field": "Labels"}, "data.labels_field: .* has no column 'Labels'"),

@@ -103,16 +103,22 @@ def test_golden_text():
     assert text_report.format_evaluation(evaluation()) == (
         "test: 12,345 documents, 2 labels\n"
         "\n"
-        "                      micro-F1  macro-F1  sample-F1  micro-P  micro-R    P@1    P@3   P@10\n"
-        "model, one threshold     0.806     0.547      0.700    0.810    0.800  0.900  0.600  0.400\n"
-        "no labels                0.000     0.547      0.700    0.810    0.800      -      -      -\n"
+        "                      micro-F1  macro-F1  sample-F1  micro-P  micro-R    P@1    P@3   "
+        "P@10\n"
+        "model, one threshold     0.806     0.547      0.700    0.810    0.800  0.900  0.600  "
+        "0.400\n"
+        "no labels                0.000     0.547      0.700    0.810    0.800      -      -    "
+        "  -\n"
         "\n"
-        "95% intervals of `model, one threshold`: micro-F1 0.790 to 0.820, macro-F1 of the labels that occur 0.500 to 0.600\n"
-        "mean average precision 0.610 +- 0.002, macro ROC AUC 0.971 +- 0.001 (+-: what score bins may change)\n"
+        "95% intervals of `model, one threshold`: micro-F1 0.790 to 0.820, macro-F1 of the "
+        "labels that occur 0.500 to 0.600\n"
+        "mean average precision 0.610 +- 0.002, macro ROC AUC 0.971 +- 0.001 (+-: what score "
+        "bins may change)\n"
         "R@10 0.800, nDCG@10 0.850, PSP@10 0.650, coverage error 3.2, ranking loss 0.0234\n"
         "expected calibration error 0.0200 (the model's logits) -> 0.0031 (calibrated: platt)\n"
         "\n"
-        "Thresholds, tuned on 6,000 documents of the validation split: 0.370 global; 1 of 2 labels differ from it\n"
+        "Thresholds, tuned on 6,000 documents of the validation split: 0.370 global; 1 of 2 "
+        "labels differ from it\n"
         "(a label with fewer than 10 positives there keeps the global one); k best labels: 3.\n"
         "\n"
         "Labels by documents in train\n"
@@ -139,8 +145,8 @@ def test_labels_absent_from_the_split_are_told_beside_macro_f1():
     text = text_report.format_evaluation(evaluation(labels=1500))
     assert "macro-F1  macro-F1*  sample-F1" in text
     assert (
-        "\n* over the 2 labels that occur in this split; in macro-F1 each of the other 1,498 counts as 0\n"
-        in text
+        "\n* over the 2 labels that occur in this split; in macro-F1 each of the other 1,498 "
+        "counts as 0\n" in text
     )
 
 

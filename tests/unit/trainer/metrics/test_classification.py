@@ -34,7 +34,7 @@ def numpy(tensors):
 
 @st.composite
 def batches(draw, min_documents=1):
-    """labels [B, L] with empty rows and columns, scores [B, L] with ties and bin edges, mask [B]; all float32."""
+    """Float32: labels [B, L] with empty rows and columns, scores [B, L] with ties, mask [B]."""
     documents, labels = draw(st.integers(min_documents, 12)), draw(st.integers(2, 8))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     y = random.random((documents, labels)) < draw(st.sampled_from([0.0, 0.1, 0.4, 1.0]))

@@ -178,7 +178,8 @@ def test_json_round_trip():
         ),
         (
             {"per_label_bins": [1]},
-            r"received thresholds of 1 labels, expected 2: they belong to another dataset; run the evaluation again",
+            r"received thresholds of 1 labels, expected 2: they belong to another dataset; run "
+            r"the evaluation again",
         ),
         (
             {"num_bins": 100},

@@ -412,9 +412,14 @@ import keras, numpy as np, tensorflow as tf
 class Own(keras.Model):
     def __init__(self, options, inputs):
         super().__init__()
-        self.table = self.add_weight(name="embeddings", shape=(inputs.vocabulary.size + 2, inputs.num_labels), initializer="zeros")
+        shape = (inputs.vocabulary.size + 2, inputs.num_labels)
+        self.table = self.add_weight(name="embeddings", shape=shape, initializer="zeros")
         bias = inputs.output_bias * options["scale"]
-        self.bias = self.add_weight(name="bias", shape=(inputs.num_labels,), initializer=lambda s, dtype: tf.constant(bias, dtype))
+        self.bias = self.add_weight(
+            name="bias",
+            shape=(inputs.num_labels,),
+            initializer=lambda shape, dtype: tf.constant(bias, dtype),
+        )
         self.built = True
     def call(self, tokens, training=False):
         return tf.reduce_sum(tf.gather(self.table.value, tokens), axis=1) + self.bias
@@ -430,7 +435,8 @@ def infinite(options, inputs):
 
 def wrong_shape(options, inputs):
     import dataclasses
-    return Own(options, dataclasses.replace(inputs, num_labels=2, output_bias=np.zeros(2, np.float32)))
+    bias = np.zeros(2, np.float32)
+    return Own(options, dataclasses.replace(inputs, num_labels=2, output_bias=bias))
 """
 
 

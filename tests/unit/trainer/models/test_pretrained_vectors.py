@@ -82,7 +82,8 @@ def test_coverage_weighs_tokens_by_their_documents(tmp_path):
     text = coverage_text("v.txt", vectors, np.array([50, 30, 15, 5]))
     assert (
         text
-        == "vectors of v.txt: 3 of 4 tokens (75.0%), which are 95.0% of the documents' distinct tokens"
+        == "vectors of v.txt: 3 of 4 tokens (75.0%), which are 95.0% of the documents' distinct "
+        "tokens"
     )
 
 

@@ -44,7 +44,7 @@ def bow(config, **statistics):
 
 
 class Score(tf.Module):
-    """Analyzed strings of each text -> probabilities; with `contributions` where the model has them."""
+    """Analyzed strings of each text -> probabilities; with `contributions` if it has them."""
 
     def __init__(self, model, *, is_exact):
         super().__init__()
