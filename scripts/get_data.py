@@ -26,6 +26,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.error
 import urllib.request
@@ -40,6 +41,7 @@ TIMEOUT_SECONDS = 60
 ARXIV_PAPERS = 200_000
 ARXIV_FILES = 8
 BILLS_FILES = 4
+COOKING_VALIDATION, COOKING_TEST = 1_000, 3_000  # lines; the latter as in fastText's tutorial
 
 
 class DataError(Exception):
@@ -190,6 +192,40 @@ def split_of(text: str) -> str:
     return "train" if part < 0.8 else "validation" if part < 0.9 else "test"
 
 
+def convert_cooking(files: Sequence[Path], folder: Path) -> None:
+    """fastText's lines `__label__a __label__b text` -> JSONL with its tutorial's test split."""
+    (archive,) = files
+    with tarfile.open(archive) as members:
+        names = {Path(name).name: name for name in members.getnames()}
+        if "cooking.stackexchange.txt" not in names:
+            raise DataError(
+                f"{archive}: received {sorted(names)}, expected cooking.stackexchange.txt"
+            )
+        lines, ids = (
+            members.extractfile(names[name]).read().decode().splitlines() if name in names else []
+            for name in ("cooking.stackexchange.txt", "cooking.stackexchange.id")
+        )
+    test = len(lines) - COOKING_TEST
+    validation = test - COOKING_VALIDATION
+    rows = []
+    for index, line in enumerate(lines):
+        words = line.split(" ")
+        labels = [word.removeprefix("__label__") for word in words if word.startswith("__label__")]
+        rows.append(
+            {
+                "id": ids[index].strip() if len(ids) == len(lines) else str(index + 1),
+                "text": " ".join(words[len(labels) :]).strip(),
+                "labels": labels,
+                "split": "test"
+                if index >= test
+                else "validation"
+                if index >= validation
+                else "train",
+            }
+        )
+    write_jsonl(folder / "cooking-00-of-01.jsonl.gz", rows)
+
+
 def convert_stackexchange(files: Sequence[Path], folder: Path) -> None:
     """7z archives of sites -> their Posts.xml, one a site."""
     programs = filter(None, map(shutil.which, ("7zz", "7z", "7za", "bsdtar")))
@@ -250,6 +286,16 @@ DATA_SETS = {
         ),
         ready="bills-*.parquet",
         convert=convert_bills,
+    ),
+    "cooking": DataSet(
+        what="titles of questions on cooking with their tags, the set of fastText's tutorial",
+        home="https://fasttext.cc/docs/en/supervised-tutorial.html",
+        licence="Stack Exchange, CC BY-SA 3.0",
+        downloads=(
+            Download("https://dl.fbaipublicfiles.com/fasttext/data/cooking.stackexchange.tar.gz"),
+        ),
+        ready="cooking-*.jsonl.gz",
+        convert=convert_cooking,
     ),
     "newsgroups": DataSet(
         what="20 Newsgroups, the split by date: posts, one directory a group",

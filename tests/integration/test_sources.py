@@ -229,6 +229,7 @@ SAMPLES = {
         ("Armed forces and national security", "Crime and law enforcement"),
         "To require the Secretary of Veterans Affairs",
     ),
+    "cooking": ("58206", ("sauce", "cheese"), "How much does potato starch affect"),
     "newsgroups": (
         "20news-bydate-train/alt.atheism/49960",
         ("alt.atheism",),

@@ -4,9 +4,11 @@ import dataclasses
 import gzip
 import hashlib
 import importlib.util
+import io
 import json
 import lzma
 import stat
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -95,6 +97,28 @@ def test_bills_of_both_versions_of_the_schema_become_parquet(monkeypatch, tmp_pa
     assert rows["hr7-108"]["subjects"] == ["Law", "Taxation"]
     assert rows["s8-108"]["title"] == "To do another."
     assert {row["split"] for row in rows.values()} <= {"train", "validation", "test"}
+
+
+def test_lines_of_fasttext_become_json_with_the_tutorials_splits(monkeypatch, tmp_path, origin):
+    monkeypatch.setattr(get_data, "COOKING_VALIDATION", 1)
+    monkeypatch.setattr(get_data, "COOKING_TEST", 1)
+    archive = origin / "cooking.stackexchange.tar.gz"
+    files = {
+        "cooking.stackexchange.txt": "__label__a __label__b How much?\n__label__c Why?\nNo tag\n",
+        "cooking.stackexchange.id": "7\n8\n9\n",
+    }
+    with tarfile.open(archive, "w:gz") as members:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            members.addfile(info, io.BytesIO(text.encode()))
+    publish(monkeypatch, "cooking", archive)
+    assert run(tmp_path, "cooking") == 0
+    (file,) = (tmp_path / "data/cooking").glob("*.jsonl.gz")
+    rows = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+    assert rows[0] == {"id": "7", "text": "How much?", "labels": ["a", "b"], "split": "train"}
+    assert [row["split"] for row in rows] == ["train", "validation", "test"]
+    assert rows[2]["labels"] == []
 
 
 def test_archives_of_sites_are_unpacked_by_the_program_that_is_there(monkeypatch, tmp_path, origin):
