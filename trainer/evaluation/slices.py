@@ -11,11 +11,12 @@ import tensorflow as tf
 from trainer.data.dataset import Dataset
 from trainer.data.records import read_records
 from trainer.metrics.classification import ratio
+from trainer.runs.evaluation_record import Slice
 
-MOST_VALUES = (
-    10  # of a metadata field, the most frequent; the documents of all others are one slice
-)
-_MOST_COUNTED = 100_000  # values of a metadata field kept while they are counted
+# Of a metadata field, the most frequent; the documents of all others are one slice.
+MAX_VALUES = 10
+# Values of a metadata field that are kept while they are counted.
+_MAX_COUNTED_VALUES = 100_000
 _QUARTILES = ("0.25", "0.5", "0.75")
 
 
@@ -24,7 +25,7 @@ class Slicing:
     """How a split's documents are divided, in one or several ways.
 
     Attributes:
-      length_edges: the most tokens of a document in each slice by length but the last.
+      length_edges: the maximum number of tokens in each slice by length except the last.
       values: by metadata field, the UTF-8 values that have a slice of their own.
     """
 
@@ -33,35 +34,36 @@ class Slicing:
 
     @property
     def names(self) -> list[tuple[str, str]]:
-        """(what divides, which part) of every slice."""
-        edges = self.length_edges
-        low = [0, *(edge + 1 for edge in edges)]
-        lengths = [f"{a:,} to {b:,} tokens" for a, b in zip(low, edges, strict=False)] + (
-            [f"{low[-1]:,} tokens and more"]
-        )
-        rows = [("length", name) for name in lengths]
+        """Of every slice, (`length` or the metadata field, the part of it)."""
+        rows, low = [], 0
+        for edge in self.length_edges:
+            rows.append(("length", f"{low:,} to {edge:,} tokens"))
+            low = edge + 1
+        rows.append(("length", f"{low:,} tokens and more"))
         for field, values in self.values.items():
-            rows += [(field, value.decode("utf-8", "replace") or "(empty)") for value in values] + [
-                (field, "(other)")
-            ]
+            for value in values:
+                rows.append((field, value.decode("utf-8", "replace") or "(empty)"))
+            rows.append((field, "(other)"))
         return rows
 
     def metadata_slices(self, parsed: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """int32 [batch, fields]: each document's slice within each metadata field; on a CPU, from parsed records."""
+        """The index of each document's slice within each metadata field, from parsed records.
+
+        Returns:
+          int32 [batch, fields]; on a CPU.
+        """
+        documents = tf.shape(parsed["id"])[0]
+        if not self.values:
+            return tf.zeros([documents, 0], tf.int32)
         columns = []
         for field, values in self.values.items():
-            is_value = parsed[f"metadata/{field}"][:, tf.newaxis] == tf.constant(
-                values, tf.string, shape=[len(values)]
-            )
-            others = tf.fill([tf.shape(is_value)[0], 1], True)
+            known = tf.constant(values, tf.string, shape=[len(values)])
+            is_value = parsed[f"metadata/{field}"][:, tf.newaxis] == known
+            is_other = tf.fill([documents, 1], True)  # argmax takes the first that is true
             columns.append(
-                tf.argmax(tf.concat([is_value, others], axis=1), axis=1, output_type=tf.int32)
+                tf.argmax(tf.concat([is_value, is_other], axis=1), axis=1, output_type=tf.int32)
             )
-        return (
-            tf.stack(columns, axis=1)
-            if columns
-            else tf.zeros([tf.shape(parsed["id"])[0], 0], tf.int32)
-        )
+        return tf.stack(columns, axis=1)
 
     def members(self, tokens: Any, metadata: tf.Tensor) -> tf.Tensor:
         """float32 [batch, slices]: 1 where a document is in a slice; in the graph.
@@ -70,25 +72,19 @@ class Slicing:
           tokens: a batch's token ids, tf.RaggedTensor [batch, None], or a tuple of them.
           metadata: `metadata_slices`.
         """
+        edges = tf.constant(self.length_edges, tf.int64, shape=[len(self.length_edges)])
         length = tf.add_n([part.row_lengths() for part in tf.nest.flatten(tokens)])
-        place = tf.reduce_sum(
-            tf.cast(
-                length[:, tf.newaxis]
-                > tf.constant(self.length_edges, tf.int64, shape=[len(self.length_edges)]),
-                tf.int32,
-            ),
-            1,
-        )
-        parts = [tf.one_hot(place, len(self.length_edges) + 1)]
-        parts += [
-            tf.one_hot(metadata[:, i], len(values) + 1)
-            for i, values in enumerate(self.values.values())
-        ]
+        is_longer = tf.cast(length[:, tf.newaxis] > edges, tf.int32)
+        parts = [tf.one_hot(tf.reduce_sum(is_longer, axis=1), len(self.length_edges) + 1)]
+        for i, values in enumerate(self.values.values()):
+            parts.append(tf.one_hot(metadata[:, i], len(values) + 1))
         return tf.concat(parts, axis=1)
 
 
 def slicing_of(dataset: Dataset, split: str) -> Slicing:
-    """The slices of a split: by the quartiles of length in the train split, and by the most frequent values of each metadata field.
+    """The slices of a split: by length, at the quartiles of the train split, and by metadata.
+
+    Each metadata field is divided by its most frequent values in the split.
 
     Raises:
       UserError: a shard is corrupt.
@@ -96,16 +92,12 @@ def slicing_of(dataset: Dataset, split: str) -> Slicing:
     quantiles = dataset.manifest.splits["train"].token_length_quantiles
     edges = sorted({quantiles[q] for q in _QUARTILES if q in quantiles})
     fields = dataset.record_spec.metadata_fields
-    return Slicing(
-        tuple(edges),
-        {
-            field: values
-            for field, values in zip(fields, _frequent_values(dataset, split), strict=True)
-        },
-    )
+    values = _frequent_values(dataset, split)
+    return Slicing(tuple(edges), dict(zip(fields, values, strict=True)))
 
 
 def _frequent_values(dataset: Dataset, split: str) -> list[tuple[bytes, ...]]:
+    """By metadata field, its most frequent values in the split."""
     spec = dataset.record_spec
     if not spec.metadata_names:
         return []
@@ -113,12 +105,11 @@ def _frequent_values(dataset: Dataset, split: str) -> list[tuple[bytes, ...]]:
     for parsed in read_records(dataset, split, list(spec.metadata_names)):
         for counter, name in zip(counters, spec.metadata_names, strict=True):
             counter.update(parsed[name].tolist())
-            if (
-                len(counter) > 2 * _MOST_COUNTED
-            ):  # a field that tells documents apart has no frequent values anyway
-                for value in _by_frequency(counter)[_MOST_COUNTED:]:
+            # A field that differs in every document has no frequent values anyway.
+            if len(counter) > 2 * _MAX_COUNTED_VALUES:
+                for value in _by_frequency(counter)[_MAX_COUNTED_VALUES:]:
                     del counter[value]
-    return [tuple(_by_frequency(counter)[:MOST_VALUES]) for counter in counters]
+    return [tuple(_by_frequency(counter)[:MAX_VALUES]) for counter in counters]
 
 
 def _by_frequency(counter: collections.Counter[bytes]) -> list[bytes]:
@@ -147,27 +138,23 @@ def slice_counts(
     predicted, positives = tf.reduce_sum(decided, axis=1), tf.reduce_sum(positive, axis=1)
     weights = members * tf.cast(mask, tf.float32)[:, tf.newaxis]
 
-    def over_documents(column):
-        return tf.linalg.matvec(weights, column, transpose_a=True)
+    def sum_over_documents(column):
+        return tf.cast(tf.linalg.matvec(weights, column, transpose_a=True), tf.int64)
 
-    columns = {
-        "documents": tf.ones_like(hits),
-        "tp": hits,
-        "fp": predicted - hits,
-        "fn": positives - hits,
-    }
-    f1 = tf.linalg.matvec(
-        tf.cast(weights, tf.float64),
-        tf.cast(tf.math.divide_no_nan(2 * hits, predicted + positives), tf.float64),
-        transpose_a=True,
-    )
-    return {name: tf.cast(over_documents(column), tf.int64) for name, column in columns.items()} | {
-        "sample_f1": f1
+    f1 = tf.math.divide_no_nan(2 * hits, predicted + positives)
+    return {
+        "documents": sum_over_documents(tf.ones_like(hits)),
+        "tp": sum_over_documents(hits),
+        "fp": sum_over_documents(predicted - hits),
+        "fn": sum_over_documents(positives - hits),
+        "sample_f1": tf.linalg.matvec(
+            tf.cast(weights, tf.float64), tf.cast(f1, tf.float64), transpose_a=True
+        ),
     }
 
 
-def describe_slices(slicing: Slicing, counts: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """[{"by", "name", "documents", "micro_precision", "micro_recall", "micro_f1", "sample_f1"}] of the slices that have documents; plain JSON."""
+def describe_slices(slicing: Slicing, counts: Mapping[str, np.ndarray]) -> tuple[Slice, ...]:
+    """The metrics of every slice that has documents."""
     tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
     columns = {
         "documents": counts["documents"],
@@ -176,12 +163,9 @@ def describe_slices(slicing: Slicing, counts: Mapping[str, np.ndarray]) -> list[
         "micro_f1": ratio(2 * tp, 2 * tp + fp + fn),
         "sample_f1": ratio(counts["sample_f1"], counts["documents"]),
     }
-    rows = [
-        dict(zip(columns, row, strict=True))
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
-    ]
-    return [
-        {"by": by, "name": name} | row
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    described = [
+        Slice(by=by, name=name, **dict(zip(columns, row, strict=True)))
         for (by, name), row in zip(slicing.names, rows, strict=True)
-        if row["documents"]
     ]
+    return tuple(row for row in described if row.documents)

@@ -2,21 +2,41 @@
 
 from pathlib import Path
 
-from beam_jobs.contract.config import CONFIG_FILE
+# The resolved config has the same name in every directory.
+from beam_jobs.contract.config import CONFIG_FILE as CONFIG
 
-CONFIG = CONFIG_FILE
+# --- what `train` writes -----------------------------------------------------------------
 
 DATASET_MANIFEST = "dataset_manifest.json"
+HISTORY = "history.json"  # a list of rows, one per epoch
+CHECKPOINTS = "checkpoints"  # directory of the newest checkpoints
+BEST_CHECKPOINT = "best"  # directory of the checkpoint with the best validation micro-F1
+LOGS = "logs"  # directory of TensorBoard's event files
 
-HISTORY = "history.json"
+# --- what `evaluate` writes --------------------------------------------------------------
 
-
-# What an evaluation leaves in the run directory. Calibration and thresholds belong together: thresholds are those of calibrated scores.
+# These two belong together: the thresholds are those of calibrated scores.
 THRESHOLDS = "thresholds.json"
-
 CALIBRATION = "calibration.npz"
+
+# --- what `report` writes ----------------------------------------------------------------
+
+REPORT = "report"  # directory of the page and its plots
+
+# The splits that are evaluated; a reader takes the last of them that is there.
+EVALUATED_SPLITS = ("validation", "test")
 
 
 def evaluation_path(run_dir: Path, split: str) -> Path:
-    """Where `evaluate` writes the evaluation of a split, as JSON."""
+    """The evaluation of a split as JSON, see `trainer.runs.evaluation_record.Evaluation`."""
     return run_dir / f"evaluation-{split}.json"
+
+
+def evaluation_text_path(run_dir: Path, split: str) -> Path:
+    """The evaluation of a split as text to read."""
+    return run_dir / f"evaluation-{split}.txt"
+
+
+def label_report_path(run_dir: Path, split: str) -> Path:
+    """The metrics of every label on a split, as text in the form of scikit-learn."""
+    return run_dir / f"evaluation-{split}-labels.txt"

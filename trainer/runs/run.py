@@ -1,4 +1,4 @@
-"""What a run directory holds of a trained and evaluated model, read back."""
+"""A trained and evaluated run, read back from its directory."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,14 @@ from beam_jobs.contract.config import Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.saved_model import EXTRA, newest_version
-from trainer.runs.evaluation_record import ONE_THRESHOLD
-from trainer.runs.layout import CONFIG, DATASET_MANIFEST, HISTORY, evaluation_path
+from trainer.runs.evaluation_record import Evaluation, Method, read_evaluation
+from trainer.runs.layout import (
+    CONFIG,
+    DATASET_MANIFEST,
+    EVALUATED_SPLITS,
+    HISTORY,
+    evaluation_path,
+)
 
 
 class Run:
@@ -20,78 +26,57 @@ class Run:
       directory: what `train` and `evaluate` have written to.
 
     Raises:
-      UserError: it is no run, or it was not evaluated.
+      UserError: it is not a run, or it was not evaluated, or a file of it is damaged.
     """
 
     def __init__(self, directory: Path):
         if not directory.is_dir():
             raise UserError(
-                f"--run: {directory} is no directory; expected one that `python -m trainer.task train` has written, such as out/docstrings/run"
+                f"--run: {directory} is not a directory; expected one that "
+                "`python -m trainer.task train` has written, such as out/docstrings/run"
             )
         if not (directory / CONFIG).is_file() or not (directory / HISTORY).is_file():
             raise UserError(
-                f"--run: {directory} holds no training run; expected train.run_dir of a run, such as out/docstrings/run"
+                f"--run: {directory} holds no training run; expected train.run_dir of a run, "
+                "such as out/docstrings/run"
             )
+        evaluated = [
+            split for split in EVALUATED_SPLITS if evaluation_path(directory, split).is_file()
+        ]
+        if not evaluated:
+            raise UserError(
+                f"--run: {directory} holds no evaluation; expected that of a validation or test "
+                "split: run `python -m trainer.task evaluate` first"
+            )
+        manifest_path = directory / DATASET_MANIFEST
         self.directory = directory
         self.config: Config = load_saved_config(
             directory / CONFIG, remedy="train and evaluate again"
         )
         self.history: list[dict[str, Any]] = _read_json(directory / HISTORY)
         self.manifest: Manifest = manifests.parse(
-            _read_json(directory / DATASET_MANIFEST), what=str(directory / DATASET_MANIFEST)
+            _read_json(manifest_path), what=str(manifest_path)
         )
-        found = [
-            split for split in ("test", "validation") if evaluation_path(directory, split).is_file()
-        ]
-        if not found:
-            raise UserError(
-                f"--run: {directory} holds no evaluation; expected that of a validation or test split: run `python -m trainer.task evaluate` first"
-            )
-        self.evaluation: dict[str, Any] = _read_json(evaluation_path(directory, found[0]))
-        missing = {"areas", "sweep", "slices", "errors"} - self.evaluation.keys()
-        if missing:
-            raise UserError(
-                f"--run: the evaluation in {directory} is of an older version; expected one that holds {sorted(missing)}: evaluate it again"
-            )
+        )
+        self.evaluation: Evaluation = read_evaluation(evaluation_path(directory, evaluated[-1]))
 
     @property
     def name(self) -> str:
         return f"{self.config.name} ({self.directory})"
 
-    def system(self, name: str) -> dict[str, Any]:
-        """The summary of one system of the evaluation."""
-        return next(system for system in self.evaluation["systems"] if system["name"] == name)
-
-    @property
-    def first_rank(self) -> str:
-        """The lowest of `evaluate.at_k`."""
-        return min(self.system(ONE_THRESHOLD)["precision_at"], key=int)
+    run_dir = Path(load_saved_config(config_path, remedy="train and export again").train.run_dir)
 
 
 def run_of_model(model_dir: Path) -> Path:
     """The run directory that an exported model, or the newest of its versions, was trained in.
 
     Raises:
-      UserError: it is no model, or its run is not there.
+      UserError: it is not a model, or its run is not there.
     """
     version = newest_version(str(model_dir)) if model_dir.is_dir() else None
-    saved = Path(version or model_dir) / EXTRA / CONFIG
-    if not saved.is_file():
+    config_path = Path(version or model_dir) / EXTRA / CONFIG
+    if not config_path.is_file():
         raise UserError(
-            f"--model: {model_dir} holds no exported model; expected a directory that `python -m trainer.task export` has written"
+            f"--model: {model_dir} holds no exported model; expected a directory that "
+            "`python -m trainer.task export` has written"
         )
-    run_dir = Path(load_saved_config(saved, remedy="train and export again").train.run_dir)
-    if not run_dir.is_dir():
-        raise UserError(
-            f"--model: {model_dir} was trained in {run_dir}, which is not there; expected to be called where it is, or with --run"
-        )
-    return run_dir
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read {path}: {error}; expected what `python -m trainer.task` has written: train and evaluate again"
-        ) from None
