@@ -249,9 +249,7 @@ def _groups(
             max_train_positives=int(train_positives[ids].max()),
             positives=int(positives[ids].sum()),
             micro_f1=float(
-                classification.ratio(
-                    2 * tp[ids].sum(), (positives[ids] + predicted[ids]).sum()
-                )
+                classification.ratio(2 * tp[ids].sum(), (positives[ids] + predicted[ids]).sum())
             ),
             macro_f1=float(f1[ids].mean()),
             without_hits=int((f1[ids] == 0).sum()),

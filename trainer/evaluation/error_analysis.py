@@ -182,7 +182,7 @@ def describe_errors(errors: Mapping[str, np.ndarray], dataset: Dataset, split: s
             if value >= 0
         )
 
-    # The score of a missed label is one minus its confidence, as float64: so the file has always had it.
+    # In float64: 1 - (1 - score) then keeps all bits that the confidence has.
     return Errors(
         wrong=examples(0, wrong_confidence, wrong_confidence),
         missed=examples(1, missed_confidence, 1 - missed_confidence.astype(np.float64)),

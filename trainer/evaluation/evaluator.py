@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from trainer.data.input_pipeline import Batch, delete_in_background, evaluation_batches
 from trainer.data.labels import multi_hot
-from trainer.data.shards import naming_corrupt_shards, plan_split
+from trainer.data.shards import explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import gather_over_workers, num_workers, sum_over_workers
 from trainer.evaluation import error_analysis
 from trainer.evaluation.split_counts import Counts, Histograms, ScoredBatch, SplitCounts
@@ -140,9 +140,7 @@ class Evaluator:
         def of_replica(batch: Batch) -> Counts:
             return count(self._score(batch, calibration))
 
-        return tf.function(
-            lambda iterator: self._strategy.run(of_replica, args=(next(iterator),))
-        )
+        return tf.function(lambda iterator: self._strategy.run(of_replica, args=(next(iterator),)))
 
     def _results(self, step, split: str, annotate=None) -> Iterator[Counts]:
         """What every step counts on every replica of this worker, as NumPy arrays."""
@@ -160,7 +158,7 @@ class Evaluator:
             annotate=annotate,
         )
         iterators = [iter(batches)]  # the only reference to it, see `delete_in_background`
-        with naming_corrupt_shards(dataset, split):
+        with explain_corrupt_shards(dataset, split):
             for _ in range(plan.steps):
                 yield from self._by_local_replica(step(iterators[0]))
         delete_in_background(iterators)
@@ -169,7 +167,9 @@ class Evaluator:
         """The counts of each replica of this worker."""
         for replica in range(self._strategy.num_replicas_in_sync // num_workers(self._strategy)):
             yield tf.nest.map_structure(
-                lambda value, i=replica: self._strategy.experimental_local_results(value)[i].numpy(),
+                lambda value, i=replica: self._strategy.experimental_local_results(value)[
+                    i
+                ].numpy(),
                 counts,
             )
 

@@ -40,7 +40,7 @@ class ScoredBatch:
       batch: from the input pipeline, with what `SplitCounts.annotate` adds.
       labels: float32 [batch, labels], multi-hot.
       logits: [batch, labels], the model's output.
-      prior_corrected: float32 [batch, labels], log-odds: the logits with the loss's weighting undone.
+      prior_corrected: float32 [batch, labels], log-odds: logits without the loss's weighting.
       log_odds: float32 [batch, labels], the prior-corrected ones after calibration.
       scores: float32 [batch, labels], their sigmoid.
     """

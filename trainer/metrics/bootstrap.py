@@ -1,7 +1,9 @@
-"""Confidence intervals by the Poisson bootstrap: every document counts a Poisson-distributed number of times in every replicate.
+"""Confidence intervals by the Poisson bootstrap.
 
-A document's numbers follow from its id and the seed, so the intervals are the same whatever the order of documents, and the counts of
-replicates add up over batches, replicas and workers (Chamandy et al. 2012, Estimating uncertainty for massive data streams).
+In every replicate of the bootstrap, every document counts a Poisson-distributed number of times.
+These numbers follow from the document's id and the seed, so the intervals do not depend on the
+order of documents, and the counts of the replicates add up over batches, replicas and workers
+(Chamandy et al. 2012, Estimating uncertainty for massive data streams).
 """
 
 import math
@@ -11,34 +13,37 @@ import tensorflow as tf
 
 from trainer.metrics.classification import ratio
 
-MACRO_BYTES = (
-    256 << 20
-)  # 256 MiB: counts of all labels in all replicates; beyond, macro-F1 has no interval
+# Counts of all labels in all replicates; if they are larger, macro-F1 has no interval.
+MAX_MACRO_BYTES = 256 << 20  # 256 MiB
 _CONFIDENCE = 0.95
-_POISSON_CDF = np.cumsum(
-    [math.exp(-1) / math.factorial(k) for k in range(9)]
-)  # of mean 1; beyond 8 lies one in a million
+# Of mean 1; one number in a million is above 8.
+_POISSON_CDF = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(9)])
 
 
 def document_key(ids: tf.Tensor) -> tf.Tensor:
-    """Document ids, string [batch], to int64 [batch], which tells them apart; on a CPU."""
+    """A hash of document ids: string [batch] to int64 [batch]; on a CPU."""
     return tf.strings.to_hash_bucket_fast(ids, 2**63 - 1)
 
 
 def resample(keys: tf.Tensor, *, replicates: int, seed: int) -> tf.Tensor:
-    """How often each document counts in each replicate: float32 [batch, replicates], Poisson-distributed with mean 1; on a CPU.
+    """How often each document counts in each replicate, Poisson-distributed with mean 1; on a CPU.
 
-    The uniform numbers are those of SplitMix64 (Steele et al. 2014, Fast splittable pseudorandom number generators), started from the key.
+    The uniform numbers are those of SplitMix64 (Steele et al. 2014, Fast splittable pseudorandom
+    number generators), started from the key.
+
+    Args:
+      keys: int64 [batch], `document_key`.
+      replicates: the number of replicates.
+      seed: any integer.
+
+    Returns:
+      float32 [batch, replicates].
     """
-    steps = tf.constant(
-        np.arange(1, replicates + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    )
-    state = (
-        _mix(tf.cast(keys, tf.uint64) ^ tf.constant(seed % 2**64, tf.uint64))[:, tf.newaxis] + steps
-    )
-    uniform = tf.cast(
-        tf.bitwise.right_shift(_mix(state), tf.constant(40, tf.uint64)), tf.float32
-    ) * np.float32(2**-24)
+    steps = np.arange(1, replicates + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    start = _mix(tf.cast(keys, tf.uint64) ^ tf.constant(seed % 2**64, tf.uint64))
+    bits = _mix(start[:, tf.newaxis] + tf.constant(steps))
+    upper_bits = tf.bitwise.right_shift(bits, tf.constant(40, tf.uint64))
+    uniform = tf.cast(upper_bits, tf.float32) * np.float32(2**-24)
     return tf.add_n(
         [tf.cast(uniform >= edge, tf.float32) for edge in _POISSON_CDF.astype(np.float32)]
     )
@@ -52,9 +57,9 @@ def _mix(state: tf.Tensor) -> tf.Tensor:
     return state ^ tf.bitwise.right_shift(state, tf.constant(31, tf.uint64))
 
 
-def has_macro(num_labels: int, *, replicates: int) -> bool:
-    """Whether the counts of all labels in all replicates stay within MACRO_BYTES."""
-    return 3 * 8 * num_labels * replicates <= MACRO_BYTES
+def macro_counts_fit_memory(num_labels: int, *, replicates: int) -> bool:
+    """Whether the counts of all labels in all replicates stay within MAX_MACRO_BYTES."""
+    return 3 * 8 * num_labels * replicates <= MAX_MACRO_BYTES
 
 
 def resampled_counts(
@@ -65,14 +70,16 @@ def resampled_counts(
     *,
     with_labels: bool,
 ) -> dict[str, tf.Tensor]:
-    """Counts of each replicate, in the graph; one batch must hold fewer than 2^24 counts of a label.
+    """Counts of each replicate, in the graph.
+
+    One batch must hold fewer than 2^24 counts of a label.
 
     Args:
       labels: float32 or bool [batch, labels].
       decisions: bool [batch, labels].
       weights: float32 [batch, replicates], of `resample`.
       mask: float32 [batch].
-      with_labels: count each label by itself, for macro-F1.
+      with_labels: count every label separately, for macro-F1.
 
     Returns:
       tp, fp, fn: int64 [replicates, labels], or [replicates, 1] summed over labels.
@@ -94,11 +101,19 @@ def resampled_counts(
     }
 
 
-def intervals(counts: dict[str, np.ndarray], *, num_labels: int) -> dict[str, list[float]]:
-    """95% percentile intervals, [low, high], of micro_f1 and, where labels were counted by themselves, of macro_f1_present.
+def intervals(counts: dict[str, np.ndarray], *, num_labels: int) -> dict[str, tuple[float, float]]:
+    """95% percentile intervals, (low, high).
 
-    Macro-F1 is over the labels with a positive in the replicate: over all labels it would be far lower in the replicates than on the documents,
-    because a rare label is often in no document of a replicate.
+    Macro-F1 is over the labels with a positive in the replicate: over all labels it would be far
+    lower in the replicates than on the documents, because a rare label is often in no document of a
+    replicate.
+
+    Args:
+      counts: summed `resampled_counts`.
+      num_labels: the number of labels.
+
+    Returns:
+      Those of micro_f1 and, if labels were counted separately, of macro_f1_present.
     """
     tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
     values = {"micro_f1": ratio(2 * tp.sum(axis=1), (2 * tp + fp + fn).sum(axis=1))}
@@ -107,4 +122,4 @@ def intervals(counts: dict[str, np.ndarray], *, num_labels: int) -> dict[str, li
             ratio(2 * tp, 2 * tp + fp + fn).sum(axis=1), (tp + fn > 0).sum(axis=1)
         )
     ends = (1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2
-    return {name: np.quantile(value, ends).tolist() for name, value in values.items()}
+    return {name: tuple(np.quantile(value, ends).tolist()) for name, value in values.items()}

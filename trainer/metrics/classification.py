@@ -5,10 +5,11 @@ The graph functions take one batch and return sums. The sums of batches and repl
 the three float64 sums over documents depend on the order of addition, in their last bits. No
 state is larger than labels x bins.
 
-The ranking of labels is counted in `trainer.metrics.ranking`, curves over scores in `trainer.metrics.score_histograms`.
+The ranking of labels is counted in `trainer.metrics.ranking`, and what follows from histograms of
+log-odds is in `trainer.metrics.score_histograms`.
 
 Arguments that recur:
-  labels: float32 or bool [batch, labels], multi-hot (`multi_hot`).
+  labels: float32 or bool [batch, labels], multi-hot (`trainer.data.labels.multi_hot`).
   scores: float [batch, labels], probabilities in [0, 1].
   decisions: bool [batch, labels] (`decide`).
   mask: float32 or bool [batch], 1 for a document and 0 for padding.
@@ -24,8 +25,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# Thresholds are the multiples of 1 / NUM_BINS. It is a power of two, so that they and score * NUM_BINS are exact in float32:
-# with 1000, a score of float32(0.251) would fall below the threshold 0.251.
+# Thresholds are the multiples of 1 / NUM_BINS. It is a power of two, so that they and
+# score * NUM_BINS are exact in float32: with 1000, a score of float32(0.251) would fall below the
+# threshold 0.251.
 NUM_BINS = 1024
 # The threshold bin that no score reaches.
 NEVER = NUM_BINS + 1
@@ -37,9 +39,10 @@ HISTOGRAM_BYTES = 256 << 20  # 256 MiB
 
 
 def histogram_bins(num_labels: int) -> int:
-    """How many bins the score histograms of so many labels have: NUM_BINS, or the power of two that keeps them within HISTOGRAM_BYTES.
+    """The number of bins of score histograms, which keeps them within HISTOGRAM_BYTES.
 
-    1024 up to 16,368 labels, 512 up to 32,704, 64 at 200,000; never below 16. Thresholds are then multiples of 1 / bins.
+    A power of two: 1024 (NUM_BINS) up to 16,368 labels, 512 up to 32,704, 64 at 200,000, at least
+    16. Thresholds are then multiples of 1 / bins.
     """
     bins = NUM_BINS
     while bins > 16 and 16 * num_labels * (bins + 1) > HISTOGRAM_BYTES:
@@ -48,23 +51,28 @@ def histogram_bins(num_labels: int) -> int:
 
 
 def score_bins(scores: tf.Tensor, num_bins: int = NUM_BINS) -> tf.Tensor:
-    """The bin of each score: floor(score * num_bins), clipped to [0, num_bins]; NaN falls in bin 0. `num_bins` is a power of two.
+    """The bin of each score: floor(score * num_bins), clipped to [0, num_bins]; NaN is in bin 0.
+
+    Args:
+      scores: float, of any shape.
+      num_bins: a power of two.
 
     Returns:
       int32, in the shape of `scores`.
     """
-    # Clipped as integers: NaN casts to an integer that depends on the device, but never to one in (0, num_bins].
-    return tf.clip_by_value(
-        tf.cast(tf.floor(tf.cast(scores, tf.float32) * num_bins), tf.int32), 0, num_bins
-    )
+    # Clipped as integers: NaN casts to an integer that depends on the device, but never to one in
+    # (0, num_bins].
+    bins = tf.cast(tf.floor(tf.cast(scores, tf.float32) * num_bins), tf.int32)
+    return tf.clip_by_value(bins, 0, num_bins)
 
 
 def decide(scores: tf.Tensor, threshold_bins: Any) -> tf.Tensor:
-    """Which labels are assigned: score >= threshold, exactly, decided by the bins that `score_histogram` counts.
+    """Which labels are assigned: score >= threshold, by the bins that `score_histogram` counts.
 
     Args:
       scores: float [batch, labels].
-      threshold_bins: integers [labels], or one for all: thresholds times NUM_BINS. 0 assigns always, NEVER never.
+      threshold_bins: integers [labels], or one for all: thresholds times NUM_BINS. 0 assigns
+        always, NEVER never.
 
     Returns:
       bool [batch, labels].
@@ -75,7 +83,7 @@ def decide(scores: tf.Tensor, threshold_bins: Any) -> tf.Tensor:
 def score_histogram(
     labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, num_bins: int = NUM_BINS
 ) -> tf.Tensor:
-    """How many scores of each label fall in each bin, apart for negatives and positives.
+    """How many scores of each label fall in each bin, for negatives and positives separately.
 
     Memory: see `histogram_of_bins`; 82 MB at 5,000 labels. `histogram_bins` bounds it.
 
@@ -90,14 +98,15 @@ def score_histogram(
 def histogram_of_bins(
     labels: tf.Tensor, bins: tf.Tensor, mask: tf.Tensor, *, num_bins: int
 ) -> tf.Tensor:
-    """How often each label falls in each bin, apart for negatives and positives.
+    """How often each label falls in each bin, for negatives and positives separately.
 
-    Memory: the result takes 16 bytes x labels x num_bins; while it is made, as much again, and 12 bytes x batch x labels. One
-    batch must hold fewer than 2^31 documents.
+    Memory: the result takes 16 bytes x labels x num_bins; while it is made, as much again, and
+    12 bytes x batch x labels. One batch must hold fewer than 2^31 documents.
 
     Args:
       labels: [batch, labels].
-      bins: int32 [labels, batch], in [0, num_bins). The other way round than `labels`, because a label's row is counted at a time.
+      bins: int32 [labels, batch], in [0, num_bins). Transposed, because labels are counted row by
+        row.
       mask: [batch].
       num_bins: the number of bins.
 
@@ -105,14 +114,14 @@ def histogram_of_bins(
       int64 [2, labels, num_bins].
     """
     row = 2 * num_bins  # a label's row: its bins for negatives, then those for positives
-    # Transposed as floats, and not below: oneDNN complains of int32 on many CPUs.
+    # Transposed as floats: on many CPUs oneDNN complains of an int32 transpose.
     positive = tf.transpose(tf.cast(labels, tf.float32)) > 0
     cells = bins + tf.where(positive, num_bins, 0)
-    cells = tf.where(
-        tf.cast(mask, tf.bool)[tf.newaxis, :], cells, row
-    )  # the op ignores cells past the end
-    # A row a label counts in parallel without private copies: 2.5 times as fast at 5,000 labels as a flat bincount or
-    # unsorted_segment_sum, 7 times as scatter_nd. int32, because on a GPU the op has no int64 kernel.
+    # The op ignores cells past the end.
+    cells = tf.where(tf.cast(mask, tf.bool)[tf.newaxis, :], cells, row)
+    # One row per label is counted in parallel without private copies: 2.5 times as fast at 5,000
+    # labels as a flat bincount or unsorted_segment_sum, 7 times as fast as scatter_nd. int32,
+    # because the op has no int64 kernel on a GPU.
     counts = tf.raw_ops.DenseBincount(input=cells, size=row, weights=tf.zeros([0], tf.int32))
     return tf.cast(tf.stack([counts[:, :num_bins], counts[:, num_bins:]]), tf.int64)
 
@@ -122,11 +131,13 @@ def decision_counts(
 ) -> dict[str, tf.Tensor]:
     """What `summarize` and `per_label` need to know of the decisions.
 
-    One batch must hold fewer than 2^24 documents and labels (it is counted in float32, which GPUs add fast and exactly).
+    One batch must hold fewer than 2^24 documents and labels: it is counted in float32, which GPUs
+    add fast and exactly.
 
     Returns:
-      tp, fp, fn: int64 [labels], true positives, false positives, false negatives; tp + fn are the positives.
-      documents: int64 [], the documents in the batch, padding left out.
+      tp, fp, fn: int64 [labels], true positives, false positives, false negatives; tp + fn are the
+        positives.
+      documents: int64 [], the documents in the batch without padding.
       sample_precision, sample_recall, sample_f1: float64 [], sums over documents.
       subset_accurate: int64 [], documents whose decisions are all right.
     """
@@ -135,19 +146,21 @@ def decision_counts(
     decided = tf.cast(decisions, tf.float32)
     hit = positive * decided
 
-    def over_documents(matrix):
+    def sum_over_documents(matrix):
         return tf.cast(tf.linalg.matvec(matrix, mask, transpose_a=True), tf.int64)
 
-    def over_labels(matrix):
+    def sum_over_labels(matrix):
         return tf.cast(tf.reduce_sum(matrix, axis=1), tf.float64)
 
-    tp = over_documents(hit)
-    hits, positives, predicted = over_labels(hit), over_labels(positive), over_labels(decided)
+    tp = sum_over_documents(hit)
+    hits = sum_over_labels(hit)
+    positives = sum_over_labels(positive)
+    predicted = sum_over_labels(decided)
     weight = tf.cast(mask, tf.float64)
     return {
         "tp": tp,
-        "fp": over_documents(decided) - tp,
-        "fn": over_documents(positive) - tp,
+        "fp": sum_over_documents(decided) - tp,
+        "fn": sum_over_documents(positive) - tp,
         "documents": tf.cast(tf.reduce_sum(mask), tf.int64),
         "sample_precision": tf.reduce_sum(weight * tf.math.divide_no_nan(hits, predicted)),
         "sample_recall": tf.reduce_sum(weight * tf.math.divide_no_nan(hits, positives)),
@@ -175,15 +188,17 @@ def add(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> dict
 
 
 def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The metrics of one system's decisions, as plain JSON values; those of its ranking are `trainer.metrics.ranking.summarize_ranking`.
+    """The metrics of one method's decisions, as plain values.
+
+    Those of its ranking are `trainer.metrics.ranking.summarize_ranking`.
 
     Args:
       counts: summed `decision_counts`.
 
     Returns:
-      micro_, macro_, weighted_ and sample_ precision, recall and f1 as scikit-learn defines them (macro over all
-      labels); macro_*_present, the same over the labels with a positive; subset_accuracy; hamming_loss;
-      documents; labels; labels_present.
+      micro_, macro_, weighted_ and sample_ precision, recall and f1 as scikit-learn defines them
+      (macro over all labels); macro_*_present, the same over the labels with a positive;
+      subset_accuracy; hamming_loss; documents; labels; labels_present.
     """
     tp, fp, fn = (np.asarray(counts[key]) for key in ("tp", "fp", "fn"))
     documents, positives = int(counts["documents"]), tp + fn
@@ -207,26 +222,28 @@ def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return summary
 
 
-def per_label(counts: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Each label's metrics, in the order of label ids: positives, predicted (counts), precision, recall, f1; plain JSON values."""
-    tp, predicted, positives = (
-        np.asarray(x)
-        for x in (counts["tp"], counts["tp"] + counts["fp"], counts["tp"] + counts["fn"])
-    )
-    columns = {"positives": positives, "predicted": predicted} | _precision_recall_f1(
+def per_label(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Metrics of every label, in the order of label ids.
+
+    Args:
+      counts: summed `decision_counts`.
+
+    Returns:
+      positives, predicted: int64 [labels]; precision, recall, f1: float64 [labels].
+    """
+    tp = np.asarray(counts["tp"])
+    predicted, positives = tp + counts["fp"], tp + counts["fn"]
+    return {"positives": positives, "predicted": predicted} | _precision_recall_f1(
         tp, predicted, positives
     )
-    return [
-        dict(zip(columns, row, strict=True))
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
-    ]
 
 
 def sweep(histogram: np.ndarray) -> dict[str, np.ndarray]:
     """Precision, recall and F1 at every threshold, exactly.
 
     Args:
-      histogram: [2, ..., bins + 1], of `score_histogram`. Summed over labels (`histogram.sum(axis=1)`) it gives micro metrics.
+      histogram: [2, ..., bins + 1], of `score_histogram`. Summed over labels
+        (`histogram.sum(axis=1)`) it gives micro metrics.
 
     Returns:
       precision, recall, f1: float64 [..., bins + 1]; index k is the threshold k / bins.
@@ -236,7 +253,8 @@ def sweep(histogram: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _precision_recall_f1(tp: Any, predicted: Any, positives: Any) -> dict[str, np.ndarray]:
-    # F1 is divided once, from integers: equal F1s are then equal floats, which the tie rule of thresholds relies on.
+    # F1 is divided once, from integers: equal F1s are then equal floats, which the rule for ties
+    # between thresholds relies on.
     return {
         "precision": ratio(tp, predicted),
         "recall": ratio(tp, positives),

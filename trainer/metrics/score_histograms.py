@@ -1,9 +1,11 @@
-"""What follows from the score histograms of labels: ROC AUC, average precision, calibration error, each with the error that binning may cause.
+"""What follows from the score histograms of labels: ROC AUC, average precision, calibration error.
 
-Bins of even width in the log-odds tell apart the small scores of rare labels, which bins of even width in the score put together.
-Histograms add up over batches and replicas exactly, so that what follows from them does too.
+Each comes with the error that binning may cause. Bins of even width in the log-odds separate the
+small scores of rare labels, which bins of even width in the score would put together. Histograms
+add up over batches and replicas exactly, so that what follows from them is exact too.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,25 +13,32 @@ import tensorflow as tf
 
 from trainer.metrics.classification import NUM_BINS, histogram_bins, histogram_of_bins, ratio
 
-LOG_ODDS_LIMIT = 16.0  # log-odds beyond are counted in the outer bins; a score of 1e-7 is at -16.1
-CALIBRATION_BINS = 15  # of even width in the score, as in Guo et al. 2017, On calibration of modern neural networks
-_LABELS_AT_A_TIME = (
-    1024  # arrays float64 [these, bins] then take a few MB, however many labels there are
-)
+# Log-odds beyond are counted in the outer bins; a score of 1e-7 is at -16.1.
+LOG_ODDS_LIMIT = 16.0
+# Of even width in the score, as in Guo et al. 2017, On calibration of modern neural networks.
+ECE_BINS = 15
+# Arrays float64 [these, bins] then take a few MB, however many labels there are.
+_LABELS_AT_A_TIME = 1024
 
 
 # --- in the graph ----------------------------------------------------------------------
 
 
 def log_odds_bins(num_labels: int) -> int:
-    """Bins of the log-odds histograms of so many labels: half as many as score histograms have (512: 1/16 wide)."""
+    """The number of bins of log-odds histograms: half as many as score histograms have.
+
+    512 bins, the usual number, are 1/16 wide.
+    """
     return histogram_bins(num_labels) * 512 // NUM_BINS
 
 
 def log_odds_histogram(
     labels: tf.Tensor, log_odds: tf.Tensor, mask: tf.Tensor, *, num_bins: int
 ) -> tf.Tensor:
-    """How many log-odds of each label fall in each of `num_bins` even bins over [-LOG_ODDS_LIMIT, LOG_ODDS_LIMIT), clipped; NaN in bin 0.
+    """How many log-odds of each label fall in each bin.
+
+    The bins are of even width over [-LOG_ODDS_LIMIT, LOG_ODDS_LIMIT). Log-odds beyond are counted
+    in the outer bins, NaN in bin 0.
 
     Returns:
       int64 [2, labels, num_bins]: [0] counts negatives, [1] positives.
@@ -38,9 +47,8 @@ def log_odds_histogram(
         num_bins / (2 * LOG_ODDS_LIMIT)
     )
     # Clipped as floats too: the integer of a float beyond int32 depends on the device.
-    bins = tf.clip_by_value(
-        tf.cast(tf.clip_by_value(scaled, 0.0, num_bins - 1.0), tf.int32), 0, num_bins - 1
-    )
+    clipped = tf.clip_by_value(scaled, 0.0, num_bins - 1.0)
+    bins = tf.clip_by_value(tf.cast(clipped, tf.int32), 0, num_bins - 1)
     return histogram_of_bins(labels, bins, mask, num_bins=num_bins)
 
 
@@ -48,18 +56,22 @@ def log_odds_histogram(
 
 
 def bin_centers(num_bins: int) -> np.ndarray:
-    """Log-odds in the middle of each bin, float64 [num_bins]."""
+    """Log-odds at the center of each bin, float64 [num_bins]."""
     return (np.arange(num_bins) + 0.5) * (2 * LOG_ODDS_LIMIT / num_bins) - LOG_ODDS_LIMIT
 
 
 def roc_auc(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The area under each label's ROC curve: the fraction of pairs in which the positive scores higher, half where both are in one bin.
+    """The area under each label's ROC curve.
+
+    It is the fraction of pairs of a positive and a negative in which the positive scores higher; a
+    pair in one bin counts half.
 
     Args:
       histogram: [2, labels, bins], in the order of scores.
 
     Returns:
-      float64 [labels], NaN for labels without positives or without negatives; float64 [labels], by how much the scores' own may differ.
+      The areas, float64 [labels], NaN for labels without positives or without negatives; and by how
+      much those of the scores themselves may differ, float64 [labels].
     """
     return _in_parts(_roc_auc, histogram)
 
@@ -68,19 +80,24 @@ def _roc_auc(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     negatives, positives = histogram.astype(np.float64)
     below = np.cumsum(negatives, axis=-1) - negatives
     pairs = negatives.sum(axis=-1) * positives.sum(axis=-1)
-    higher, together = (positives * below).sum(axis=-1), (positives * negatives).sum(axis=-1)
+    higher = (positives * below).sum(axis=-1)
+    same_bin = (positives * negatives).sum(axis=-1)
     with np.errstate(invalid="ignore"):
-        return (higher + together / 2) / pairs, together / 2 / pairs
+        return (higher + same_bin / 2) / pairs, same_bin / 2 / pairs
 
 
 def average_precision(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each label's average precision: the mean over its positives of the precision among all that score as high, a bin counting as one score.
+    """Each label's average precision, where all scores of a bin count as equal.
+
+    It is the mean over the label's positives of the precision among all documents that score at
+    least as high.
 
     Args:
       histogram: [2, labels, bins], in the order of scores.
 
     Returns:
-      float64 [labels], NaN for labels without positives; float64 [labels], by how much the scores' own may differ at most.
+      The average precision, float64 [labels], NaN for labels without positives; and by how much at
+      most that of the scores themselves may differ, float64 [labels].
     """
     return _in_parts(_average_precision, histogram)
 
@@ -89,84 +106,96 @@ def _average_precision(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     negatives, positives = histogram[..., ::-1].astype(np.float64)
     tp, fp = np.cumsum(positives, axis=-1), np.cumsum(negatives, axis=-1)
     total = tp[..., -1]
-    # Within a bin the precision lies between that of its first positive behind all its negatives and that of its last one before them.
+    # Within a bin the precision is lowest at the first positive if all negatives of the bin score
+    # higher, and highest at the last positive if all of them score lower.
     first = tp - positives + (positives > 0)
-    sums = [
-        (positives * ratio(*pair)).sum(axis=-1)
-        for pair in ((tp, tp + fp), (first, first + fp), (tp, tp + fp - negatives))
-    ]
-    with np.errstate(invalid="ignore"):
-        value, least, most = (x / total for x in sums)
-    return value, np.maximum(value - least, most - value)
+
+    def mean_over_positives(precision):
+        with np.errstate(invalid="ignore"):
+            return (positives * precision).sum(axis=-1) / total
+
+    value = mean_over_positives(ratio(tp, tp + fp))
+    lowest = mean_over_positives(ratio(first, first + fp))
+    highest = mean_over_positives(ratio(tp, tp + fp - negatives))
+    return value, np.maximum(value - lowest, highest - value)
 
 
-def _in_parts(function: Any, histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _in_parts(
+    function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], histogram: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Applies the function to some labels at a time."""
+    if not histogram.shape[1]:
+        return np.zeros(0), np.zeros(0)
     parts = [
         function(histogram[:, start : start + _LABELS_AT_A_TIME])
         for start in range(0, histogram.shape[1], _LABELS_AT_A_TIME)
     ]
-    return (
-        tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-        if parts
-        else (np.zeros(0), np.zeros(0))
-    )
+    values, errors = zip(*parts, strict=True)
+    return np.concatenate(values), np.concatenate(errors)
 
 
-def calibration(histogram: np.ndarray) -> dict[str, Any]:
-    """How far scores are from the frequencies of what they are given to, over all pairs of a document and a label.
+def expected_calibration_error(histogram: np.ndarray) -> dict[str, Any]:
+    """How far scores are from frequencies, over all pairs of a document and a label.
 
-    The expected calibration error is the mean over pairs of |frequency - mean score| of the pair's bin, of CALIBRATION_BINS (Guo et al.
-    2017, equation 3, for the score of each label instead of the best class). A score counts as the middle of its bin of log-odds.
+    The expected calibration error (ECE) is the mean over pairs of |frequency - mean score| of the
+    pair's bin, of ECE_BINS (Guo et al. 2017, equation 3, for the score of every label instead of
+    the best class). A score counts as the center of its bin of log-odds.
 
     Args:
       histogram: [2, bins], a `log_odds_histogram` of one label or summed over labels.
 
     Returns:
-      Plain JSON values. ece; ece_error: by how much that of the scores themselves may differ at most; bins: [{"count", "mean_score",
-      "frequency"}] of those that are not empty, in the order of scores.
+      Plain values. ece; ece_error: by how much at most that of the scores themselves may differ;
+      bins: [{"count", "mean_score", "frequency"}] of those that are not empty, in the order of
+      scores.
     """
     negatives, positives = histogram.astype(np.float64)
     counts = negatives + positives
-    scores, edges, cells = _calibration_cells(histogram.shape[-1])
-    count, right, mean = (
-        np.bincount(cells, weights, CALIBRATION_BINS)
-        for weights in (counts, positives, counts * scores)
-    )
-    frequency, mean = ratio(right, count), ratio(mean, count)
-    # A bin of log-odds that an edge of the score's bins cuts may belong to either: its pairs may move by their whole distance.
-    is_cut = np.ceil(edges[1:] * CALIBRATION_BINS) - np.floor(edges[:-1] * CALIBRATION_BINS) > 1
-    farthest = np.maximum(scores - edges[:-1], edges[1:] - scores) + 2 * is_cut
-    rows = zip(count, mean, frequency, strict=True)
+    scores, edges, ece_bins = _as_scores(histogram.shape[-1])
+
+    def sum_by_ece_bin(weights):
+        return np.bincount(ece_bins, weights, ECE_BINS)
+
+    count = sum_by_ece_bin(counts)
+    frequency = ratio(sum_by_ece_bin(positives), count)
+    mean_score = ratio(sum_by_ece_bin(counts * scores), count)
+    # A bin of log-odds that contains an edge of the ECE's bins may belong to either of them: then
+    # its pairs may change both bins by up to 1.
+    contains_edge = np.ceil(edges[1:] * ECE_BINS) - np.floor(edges[:-1] * ECE_BINS) > 1
+    max_change = np.maximum(scores - edges[:-1], edges[1:] - scores) + 2 * contains_edge
+    rows = zip(count, mean_score, frequency, strict=True)
     return {
-        "ece": float(ratio((count * np.abs(frequency - mean)).sum(), counts.sum())),
-        "ece_error": float(ratio((counts * farthest).sum(), counts.sum())),
+        "ece": float(ratio((count * np.abs(frequency - mean_score)).sum(), counts.sum())),
+        "ece_error": float(ratio((counts * max_change).sum(), counts.sum())),
         "bins": [
-            {"count": int(n), "mean_score": float(m), "frequency": float(f)}
-            for n, m, f in rows
+            {"count": int(n), "mean_score": float(score), "frequency": float(positive)}
+            for n, score, positive in rows
             if n
         ],
     }
 
 
-def label_calibration_error(histogram: np.ndarray) -> np.ndarray:
-    """The expected calibration error of each label, see `calibration`: float64 [labels], from [2, labels, bins]."""
-    scores, _, cells = _calibration_cells(histogram.shape[-1])
+def per_label_calibration_error(histogram: np.ndarray) -> np.ndarray:
+    """The expected calibration error of each label: float64 [labels], from [2, labels, bins]."""
+    scores, _, ece_bins = _as_scores(histogram.shape[-1])
     positives, counts = histogram[1], histogram.sum(axis=0)
-    excess = positives - counts * scores  # of positives over what the scores promise
-    parts = [np.abs(excess[:, cells == cell].sum(axis=-1)) for cell in range(CALIBRATION_BINS)]
-    return ratio(np.sum(parts, axis=0), counts.sum(axis=-1))
+    excess = positives - counts * scores  # of positives over the sum of scores
+    errors = [np.abs(excess[:, ece_bins == i].sum(axis=-1)) for i in range(ECE_BINS)]
+    return ratio(np.sum(errors, axis=0), counts.sum(axis=-1))
 
 
-def _calibration_cells(num_bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bins of log-odds as scores: their middles [num_bins], their edges [num_bins + 1], and the calibration bins of the middles."""
+def _as_scores(num_bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bins of log-odds as scores.
+
+    Returns:
+      Their centers [num_bins], their edges [num_bins + 1], and the ECE's bin of each center, int
+      [num_bins].
+    """
     edges = np.arange(num_bins + 1) * (2 * LOG_ODDS_LIMIT / num_bins) - LOG_ODDS_LIMIT
     edges[0], edges[-1] = -np.inf, np.inf
     scores = _sigmoid(bin_centers(num_bins))
-    return (
-        scores,
-        _sigmoid(edges),
-        np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1),
-    )
+    ece_bins = np.minimum((scores * ECE_BINS).astype(int), ECE_BINS - 1)
+    return scores, _sigmoid(edges), ece_bins
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rules that decide which labels a document gets, tuned on the validation split and on nothing else."""
+"""Rules that decide which labels a document gets, tuned on the validation split only."""
 
 from typing import Annotated, Any
 
@@ -10,19 +10,22 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import Section, validate
 from trainer.metrics.classification import NEVER, NUM_BINS, ratio, sweep
 
-# The k that are tried as the number of labels that every document gets.
-MOST_LABELS = 20
-# The best F1 on validation that a label needs for a threshold of its own.
-LEAST_F1 = 0.1
-_MOST_ROUNDS = 30
-# An array of the sweep, float64 [these, bins], then takes 8 MB: small beside the histogram, however many labels it has.
+# The numbers of labels per document that are tried are 1 to MAX_TOP_K.
+MAX_TOP_K = 20
+# A label whose best F1 on validation is lower gets no threshold of its own.
+MIN_F1 = 0.1
+_MAX_ROUNDS = 30
+# An array of the sweep, float64 [these, bins], then takes 8 MB: small beside the histogram, however
+# many labels it has.
 _LABELS_AT_A_TIME = 1024
 
 _Bin = Annotated[int, pydantic.Field(ge=0, le=NEVER)]
 
 
 class Thresholds(Section):
-    """One threshold for all labels, and one per label, as bins for `trainer.metrics.classification.decide`; and a number of labels.
+    """One threshold for all labels, one per label, and a number of labels per document.
+
+    Thresholds are bins, as `trainer.metrics.classification.decide` takes them.
 
     Attributes:
       global_bin: the global threshold times NUM_BINS.
@@ -60,13 +63,13 @@ class Thresholds(Section):
         """Reads what `to_json` gave; `what` names its origin in errors.
 
         Raises:
-          UserError: these are no thresholds, or not those of `num_labels` labels.
+          UserError: these are not thresholds, or not those of `num_labels` labels.
         """
         thresholds = validate(cls, raw, what=what)
         if len(thresholds.per_label_bins) != num_labels:
             raise UserError(
-                f"{what}: received thresholds of {len(thresholds.per_label_bins)} labels, expected {num_labels}: "
-                "they belong to another dataset; run the evaluation again"
+                f"{what}: received thresholds of {len(thresholds.per_label_bins)} labels, expected "
+                f"{num_labels}: they belong to another dataset; run the evaluation again"
             )
         return thresholds
 
@@ -76,18 +79,21 @@ def tune(
 ) -> Thresholds:
     """The thresholds with the best F1 on the validation split, among all multiples of 1 / bins.
 
-    The global one maximises micro-F1, each label's own its F1. A label with fewer positives than `min_positives`
-    takes the global one, because an optimum over a few documents is chance, and so does one whose best F1 is below LEAST_F1: where a
-    label is not learned, that optimum assigns it to every document (Yang 2001, A study of thresholding strategies for text categorization, SCutFBR;
-    Fan and Lin 2007, A study on threshold selection for multi-label classification). Of equally good thresholds the
-    nearest to 0.5 (global) or to the global one (per label) is taken, then the lower: evidence alone moves a
-    threshold away from where it would stand without. Without any positive that is 0.5 for all labels.
+    The global one maximizes micro-F1, the threshold of a label its F1. A label with fewer positives
+    than `min_positives` takes the global one, because an optimum over a few documents is chance. So
+    does one whose best F1 is below MIN_F1: if a label is not learned, that optimum assigns it to
+    every document (Yang 2001, A study of thresholding strategies for text categorization, SCutFBR;
+    Fan and Lin 2007, A study on threshold selection for multi-label classification). Of equally
+    good thresholds the nearest to 0.5 (global) or to the global one (per label) is taken, then the
+    lower: only evidence moves a threshold away from its default. Without any positive the
+    threshold of all labels is 0.5.
 
     Args:
-      histogram: [2, labels, bins + 1], summed `trainer.metrics.classification.score_histogram` of the validation split.
+      histogram: [2, labels, bins + 1], summed `trainer.metrics.classification.score_histogram` of
+        the validation split.
       min_positives: positives a label needs for a threshold of its own.
-      hits: int64 [most], positives among the 1, 2, ... best-scored labels, summed over the split's documents; for `top_k`, which
-        maximises micro-F1, and is the least of those as good.
+      hits: int64 [max_k], positives among the 1, 2, ... best-scored labels, summed over the split's
+        documents; for `top_k`, the lowest k that maximizes micro-F1.
     """
     bins = histogram.shape[-1] - 1
     global_bin = int(_nearest_best(sweep(histogram.sum(axis=1))["f1"], bins // 2))
@@ -95,7 +101,7 @@ def tune(
     for start in range(0, len(per_label), _LABELS_AT_A_TIME):
         part = histogram[:, start : start + _LABELS_AT_A_TIME]
         f1 = sweep(part)["f1"]
-        is_own = (part[1].sum(axis=-1) >= min_positives) & (f1.max(axis=-1) >= LEAST_F1)
+        is_own = (part[1].sum(axis=-1) >= min_positives) & (f1.max(axis=-1) >= MIN_F1)
         per_label[start : start + _LABELS_AT_A_TIME] = np.where(
             is_own, _nearest_best(f1, global_bin), global_bin
         )
@@ -111,33 +117,41 @@ def tune(
 
 
 def micro_f1(histogram: np.ndarray, thresholds: Thresholds) -> float:
-    """The micro-F1 that the global threshold has on the documents of a histogram, see `tune`."""
-    return float(
-        sweep(histogram.sum(axis=1))["f1"][
-            thresholds.global_bin * (histogram.shape[-1] - 1) // NUM_BINS
-        ]
-    )
+    """The micro-F1 of the global threshold on the documents of a histogram, see `tune`."""
+    bins = histogram.shape[-1] - 1
+    f1 = sweep(histogram.sum(axis=1))["f1"]
+    return float(f1[thresholds.global_bin * bins // NUM_BINS])
 
 
 def label_errors(histogram: np.ndarray, thresholds: Thresholds) -> np.ndarray:
-    """int64 [labels]: how many false positives and false negatives each label's own threshold gives on the documents of a histogram."""
+    """int64 [labels]: false positives and negatives of each label at its own threshold.
+
+    Args:
+      histogram: [2, labels, bins + 1], as in `tune`.
+      thresholds: the thresholds.
+    """
     bins = np.array(thresholds.per_label_bins) * (histogram.shape[-1] - 1) // NUM_BINS
     reached = np.arange(histogram.shape[-1]) >= bins[:, np.newaxis]
     return np.where(reached, histogram[0], histogram[1]).sum(axis=-1)
 
 
 def expected_f1_decisions(scores: tf.Tensor) -> tf.Tensor:
-    """The labels of each document that maximise its expected F1, in the graph: bool [batch, labels].
+    """The labels of each document that maximize its expected F1, in the graph.
 
-    If labels are independent, the best set holds the best-scored labels (Lewis 1995, Evaluating and optimizing autonomous text classification
-    systems). The expectation of the ratio is taken as the ratio of expectations, 2 sum(p in set) / (size of set + sum(p)), as an approximation of
-    the exact one (Jansche 2007, A maximum expected utility framework for binary sequence labeling; Ye et al. 2012, Optimizing F-measures: a
-    tale of two approaches). Its maximum is found without sorting by Dinkelbach's method (1967, On nonlinear fractional programming): a
-    label belongs to the set if its score exceeds half of the F1 of the set, and a few rounds from an F1 of 0 end there. A document
-    thus gets its best label at least, unless all of its scores are 0.
+    If labels are independent, the best set holds the best-scored labels (Lewis 1995, Evaluating and
+    optimizing autonomous text classification systems). The expectation of the ratio is approximated
+    by the ratio of expectations, 2 sum(p in set) / (size of set + sum(p)); the exact one is in
+    Jansche 2007, A maximum expected utility framework for binary sequence labeling, and Ye et al.
+    2012, Optimizing F-measures: a tale of two approaches. Its maximum is found without sorting by
+    Dinkelbach's method (1967, On nonlinear fractional programming): a label belongs to the set if
+    its score exceeds half of the F1 of the set, which is reached in a few rounds from an F1 of 0.
+    So a document gets at least its best label, unless all of its scores are 0.
 
     Args:
       scores: float32 [batch, labels], calibrated probabilities.
+
+    Returns:
+      bool [batch, labels].
     """
     total = tf.reduce_sum(scores, axis=1, keepdims=True)
 
@@ -151,12 +165,12 @@ def expected_f1_decisions(scores: tf.Tensor) -> tf.Tensor:
 
     start = tf.zeros_like(total), tf.constant(True)
     half_f1, _ = tf.while_loop(
-        lambda _, is_rising: is_rising, better, start, maximum_iterations=_MOST_ROUNDS
+        lambda _, is_rising: is_rising, better, start, maximum_iterations=_MAX_ROUNDS
     )
     return scores > half_f1
 
 
 def _nearest_best(f1: np.ndarray, anchor: int) -> np.ndarray:
-    """Of the bins with the greatest F1 on the last axis, the nearest to `anchor`; of two as near, the lower."""
+    """Of the bins with the best F1 on the last axis, the nearest to `anchor`; of two, the lower."""
     distance = np.abs(np.arange(f1.shape[-1]) - anchor)
     return np.argmin(np.where(f1 == f1.max(axis=-1, keepdims=True), distance, NEVER), axis=-1)

@@ -1,4 +1,4 @@
-"""Checkpoints: every variable of the model and the optimizer, and where the run stands, in one atomic save."""
+"""Checkpoints: the variables of model and optimizer and the run's progress, saved atomically."""
 
 import dataclasses
 import json
@@ -11,15 +11,16 @@ import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
 from trainer.distribution.strategy import is_chief, worker_index
+from trainer.runs.layout import BEST_CHECKPOINT, CHECKPOINTS
 
-LATEST = "checkpoints"
-BEST = "best"
-_STATE_FILE = "checkpoint"  # tf.train.CheckpointManager's list of what is complete; it is replaced atomically, after a save
+# tf.train.CheckpointManager's list of complete checkpoints, which it replaces atomically after a
+# save.
+_STATE_FILE = "checkpoint"
 
 
 @dataclasses.dataclass
 class RunState:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
       step: training steps done.
@@ -30,10 +31,12 @@ class RunState:
       data_order: `SplitPlan.order` of that epoch: it must be the same where the epoch goes on.
       best_epoch: the epoch with the best validation micro-F1, from 1; 0: none yet.
       best_micro_f1: that micro-F1.
-      rate_epoch: the epoch after which `optimizer.schedule: plateau` last lowered the learning rate; 0: none.
+      rate_epoch: the epoch after which `optimizer.schedule: plateau` last lowered the learning
+        rate; 0: none.
       stopped: whether a callback has stopped the run.
-      callbacks: of each of `train.callbacks` its numbers, see `trainer.training.callbacks.Callbacks.counts`.
-      history: a row an epoch.
+      callbacks: the numbers of each of `train.callbacks`, see
+        `trainer.training.callbacks.Callbacks.counts`.
+      history: one row per epoch.
       config: the resolved config, as YAML.
     """
 
@@ -55,14 +58,15 @@ class RunState:
 class Checkpoints:
     """The newest checkpoints and the best one of a run; a context manager while a run saves.
 
-    Only the chief's are kept. The other workers save as well, since TensorFlow may add up a variable's copies while it
-    saves them, to a scratch folder that is deleted at the end; they restore the chief's.
+    Only the chief's are kept. The other workers save too, because TensorFlow may add up the copies
+    of a variable while it saves them; they save to a scratch directory, which is deleted at the
+    end, and restore the chief's.
 
     Args:
-      run_dir: they stand in its folders `checkpoints` and `best`. All workers must see it.
+      run_dir: the run directory, which all workers must see.
       model: a built model.
       optimizer: its built optimizer; None: only weights are restored.
-      strategy: theirs.
+      strategy: the strategy of both.
       keep: how many of the newest are kept.
     """
 
@@ -77,7 +81,8 @@ class Checkpoints:
     ):
         with tf.device("/cpu:0"):
             self._state = tf.Variable("", dtype=tf.string, trainable=False, name="run_state")
-        # Variables one by one: tf.train.Checkpoint(model=model) leaves out the state of dropout's seed generators.
+        # Variables one by one: tf.train.Checkpoint(model=model) leaves out the state of dropout's
+        # seed generators.
         tracked: dict[str, Any] = {
             "state": self._state,
             "model": [variable.value for variable in model.variables],
@@ -90,17 +95,17 @@ class Checkpoints:
             None if is_chief(strategy) else run_dir / f"scratch-worker-{worker_index(strategy)}"
         )
         self._latest = tf.train.CheckpointManager(
-            self._checkpoint, str((self._scratch or run_dir) / LATEST), max_to_keep=keep
+            self._checkpoint, str((self._scratch or run_dir) / CHECKPOINTS), max_to_keep=keep
         )
         self._best = tf.train.CheckpointManager(
-            self._checkpoint, str((self._scratch or run_dir) / BEST), max_to_keep=1
+            self._checkpoint, str((self._scratch or run_dir) / BEST_CHECKPOINT), max_to_keep=1
         )
 
     def __enter__(self) -> "Checkpoints":
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
         else:
-            for name in (LATEST, BEST):
+            for name in (CHECKPOINTS, BEST_CHECKPOINT):
                 _remove_leftovers(self._run_dir / name)
         return self
 
@@ -113,7 +118,10 @@ class Checkpoints:
         self._save(self._latest, state)
 
     def save_best(self, state: RunState) -> None:
-        """Saves the best checkpoint. Call it before `save`: killed in between, the run resumes before both."""
+        """Saves the best checkpoint. Call it before `save`.
+
+        If the process is killed in between, the run then resumes from before both.
+        """
         self._save(self._best, state)
 
     def _save(self, manager: tf.train.CheckpointManager, state: RunState) -> None:
@@ -121,16 +129,16 @@ class Checkpoints:
         manager.save(checkpoint_number=state.step)
 
     def restore_latest(self) -> RunState | None:
-        """Restores the newest checkpoint that is whole; None: there is none.
+        """Restores the newest complete checkpoint; None: there is none.
 
         Raises:
-          UserError: there are checkpoints, and none is whole and of this model.
+          UserError: there are checkpoints, but none is complete and of this model.
         """
-        return self._restore(self._run_dir / LATEST)
+        return self._restore(self._run_dir / CHECKPOINTS)
 
     def restore_best(self) -> RunState | None:
         """Restores the best checkpoint; None: there is none. See `restore_latest`."""
-        return self._restore(self._run_dir / BEST)
+        return self._restore(self._run_dir / BEST_CHECKPOINT)
 
     def _restore(self, directory: Path) -> RunState | None:
         damaged = []
@@ -139,28 +147,21 @@ class Checkpoints:
                 with self._strategy.scope():
                     status = self._checkpoint.restore(path)
                     status.assert_existing_objects_matched()
-                    status.expect_partial()  # without an optimizer, its part of the checkpoint is left alone
+                    status.expect_partial()  # without an optimizer its variables are not restored
                 saved = json.loads(self._state.numpy().decode())
             except (AssertionError, ValueError) as error:
                 raise UserError(
-                    f"the checkpoint {path} is of another model: {_first_line(error)}; expected one of this config"
+                    f"the checkpoint {path} is of another model: {_first_line(error)}; expected "
+                    "one of this config"
                 ) from None
-            except (
-                tf.errors.OpError,
-                IndexError,
-                RuntimeError,
-            ) as error:  # the latter two: from the reader, of a file cut short
+            # The reader raises IndexError or RuntimeError for a truncated file.
+            except (tf.errors.OpError, IndexError, RuntimeError) as error:
                 damaged.append(f"{path} is damaged: {_first_line(error)}")
                 continue
             for message in damaged:
                 print(f"warning: the checkpoint {message}; taking {path}", flush=True)
-            return RunState(
-                **{
-                    field.name: saved[field.name]
-                    for field in dataclasses.fields(RunState)
-                    if field.name in saved
-                }
-            )
+            known = {field.name for field in dataclasses.fields(RunState)} & saved.keys()
+            return RunState(**{name: saved[name] for name in known})
         if damaged:
             raise UserError(
                 "no checkpoint can be restored:\n  "
@@ -171,13 +172,13 @@ class Checkpoints:
 
 
 def _complete(directory: Path) -> list[str]:
-    """Paths of the checkpoints whose save has ended, the oldest first."""
+    """Paths of the complete checkpoints, the oldest first."""
     state = tf.train.get_checkpoint_state(str(directory))
     return list(state.all_model_checkpoint_paths) if state else []
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Deletes what saves that were killed have left."""
+    """Deletes what killed saves have left."""
     complete = {Path(path).name for path in _complete(directory)}
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name != _STATE_FILE and path.name.partition(".")[0] not in complete:

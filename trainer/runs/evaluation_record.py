@@ -305,9 +305,7 @@ class PerLabel(Part):
 
     def rows(self) -> list["LabelRow"]:
         """The columns as one named tuple per label."""
-        return [
-            LabelRow(*values) for values in zip(*(column for _, column in self), strict=True)
-        ]
+        return [LabelRow(*values) for values in zip(*(column for _, column in self), strict=True)]
 
 
 LabelRow: Any = collections.namedtuple("LabelRow", list(PerLabel.model_fields))

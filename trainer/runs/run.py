@@ -57,14 +57,15 @@ class Run:
         self.manifest: Manifest = manifests.parse(
             _read_json(manifest_path), what=str(manifest_path)
         )
-        )
         self.evaluation: Evaluation = read_evaluation(evaluation_path(directory, evaluated[-1]))
 
     @property
     def name(self) -> str:
         return f"{self.config.name} ({self.directory})"
 
-    run_dir = Path(load_saved_config(config_path, remedy="train and export again").train.run_dir)
+    def method(self, key: str) -> Method:
+        """One method of the evaluation."""
+        return self.evaluation.method(key)
 
 
 def run_of_model(model_dir: Path) -> Path:
@@ -80,3 +81,20 @@ def run_of_model(model_dir: Path) -> Path:
             f"--model: {model_dir} holds no exported model; expected a directory that "
             "`python -m trainer.task export` has written"
         )
+    run_dir = Path(load_saved_config(config_path, remedy="train and export again").train.run_dir)
+    if not run_dir.is_dir():
+        raise UserError(
+            f"--model: {model_dir} was trained in {run_dir}, which is not there; expected to be "
+            "called where it is, or with --run"
+        )
+    return run_dir
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read {path}: {error}; expected what `python -m trainer.task` has written: "
+            "train and evaluate again"
+        ) from None

@@ -21,7 +21,7 @@ def batch_of(seed, documents=40, labels=6):
 def test_pairs_count_documents_that_miss_one_label_and_get_another(chosen):
     y, scores, decided, mask = batch_of(0)
     counts = numpy(
-        error_analysis.confusion_counts(y, scores, decided, mask, chosen=np.array(chosen))
+        error_analysis.confusion_counts(y, scores, decided, mask, label_ids=np.array(chosen))
     )
     for i, a in enumerate(chosen):
         for j, b in enumerate(chosen):
@@ -32,20 +32,20 @@ def test_pairs_count_documents_that_miss_one_label_and_get_another(chosen):
             assert counts["pairs"][i, j] == expected
     names = [f"label {i}" for i in range(6)]
     described = error_analysis.describe_confusions(
-        counts, chosen=np.array(chosen), names=names, documents=int(mask.sum())
+        counts, label_ids=np.array(chosen), label_names=names, documents=int(mask.sum())
     )
-    most = described["pairs"][0]
-    assert most["documents"] == counts["pairs"].max()
+    most = described.pairs[0]
+    assert most.documents == counts["pairs"].max()
     assert (
         counts["pairs"][
-            chosen.index(names.index(most["present"])), chosen.index(names.index(most["predicted"]))
+            chosen.index(names.index(most.present)), chosen.index(names.index(most.predicted))
         ]
-        == most["documents"]
+        == most.documents
     )
-    assert [pair["documents"] for pair in described["pairs"]] == sorted(
+    assert [pair.documents for pair in described.pairs] == sorted(
         counts["pairs"][counts["pairs"] > 0].tolist(), reverse=True
     )
-    assert "matrix" not in described
+    assert described.matrix is None
 
 
 def test_documents_with_one_label_each_give_the_confusion_matrix_of_scikit_learn():
@@ -54,26 +54,28 @@ def test_documents_with_one_label_each_give_the_confusion_matrix_of_scikit_learn
     scores = random.random((50, 4)).astype(np.float32)
     y, mask = np.eye(4, dtype=np.float32)[truth], np.ones(50, np.float32)
     counts = numpy(
-        error_analysis.confusion_counts(y, scores, scores > 0.5, mask, chosen=np.arange(4))
+        error_analysis.confusion_counts(y, scores, scores > 0.5, mask, label_ids=np.arange(4))
     )
     described = error_analysis.describe_confusions(
-        counts, chosen=np.arange(4), names=list("abcd"), documents=50
+        counts, label_ids=np.arange(4), label_names=list("abcd"), documents=50
     )
-    assert described["matrix"] == {
-        "labels": list("abcd"),
-        "rows": confusion_matrix(truth, scores.argmax(axis=1), labels=range(4)).tolist(),
-    }
+    assert described.matrix.labels == tuple("abcd")
+    assert (
+        np.array(described.matrix.rows)
+        == confusion_matrix(truth, scores.argmax(axis=1), labels=range(4))
+    ).all()
     y[0] = 0
     counts = numpy(
-        error_analysis.confusion_counts(y, scores, scores > 0.5, mask, chosen=np.arange(4))
+        error_analysis.confusion_counts(y, scores, scores > 0.5, mask, label_ids=np.arange(4))
     )
-    assert "matrix" not in error_analysis.describe_confusions(
-        counts, chosen=np.arange(4), names=list("abcd"), documents=50
+    described = error_analysis.describe_confusions(
+        counts, label_ids=np.arange(4), label_names=list("abcd"), documents=50
     )
+    assert described.matrix is None
 
 
 def test_the_labels_with_the_most_errors_are_looked_at_and_then_the_most_frequent(monkeypatch):
-    monkeypatch.setattr(error_analysis, "MOST_CONFUSION_LABELS", 3)
+    monkeypatch.setattr(error_analysis, "MAX_CONFUSION_LABELS", 3)
     assert error_analysis.confusion_labels(
         np.array([1, 9, 2, 2, 7]), np.array([5, 5, 1, 8, 5])
     ).tolist() == [1, 3, 4]
@@ -82,7 +84,7 @@ def test_the_labels_with_the_most_errors_are_looked_at_and_then_the_most_frequen
     ).tolist() == [0, 1, 3]
 
 
-def test_surest_errors_of_batches_are_those_of_all_documents_together():
+def test_top_errors_of_batches_are_those_of_all_documents_together():
     y, scores, decided, mask = batch_of(2, documents=90)
     keys = np.random.default_rng(3).permutation(90).astype(np.int64)
 
@@ -94,17 +96,20 @@ def test_surest_errors_of_batches_are_those_of_all_documents_together():
         )
 
     parts = [errors(slice(start, start + 30)) for start in (60, 0, 30)]
-    together, whole = error_analysis.surest(parts), error_analysis.surest([errors(slice(0, 90))])
+    together, whole = (
+        error_analysis.top_errors(parts),
+        error_analysis.top_errors([errors(slice(0, 90))]),
+    )
     for name in whole:
         np.testing.assert_array_equal(together[name], whole[name])
     for side, wrong in enumerate((decided & (y == 0), ~decided & (y == 1))):
-        surety = np.where(wrong & (mask > 0)[:, None], scores if side == 0 else 1 - scores, -1)
-        best = sorted(surety.max(axis=1), reverse=True)[:20]
-        np.testing.assert_allclose(whole["surety"][side], best)
+        confidence = np.where(wrong & (mask > 0)[:, None], scores if side == 0 else 1 - scores, -1)
+        best = sorted(confidence.max(axis=1), reverse=True)[:20]
+        np.testing.assert_allclose(whole["confidence"][side], best)
         for value, label, key in zip(
-            *(whole[name][side] for name in ("surety", "label", "key")), strict=True
+            *(whole[name][side] for name in ("confidence", "label", "key")), strict=True
         ):
-            assert value < 0 or surety[keys.tolist().index(key), label] == pytest.approx(value)
+            assert value < 0 or confidence[keys.tolist().index(key), label] == pytest.approx(value)
 
 
 def test_fewer_errors_than_are_shown_are_padded_with_none():
@@ -114,5 +119,5 @@ def test_fewer_errors_than_are_shown_are_padded_with_none():
             y, y, y > 0, np.ones(2, np.float32), tf.constant([7, 8], tf.int64)
         )
     )
-    assert (error_analysis.surest([found])["surety"] == -1).all()
-    assert error_analysis.surest([found])["key"].shape == (2, 20)
+    assert (error_analysis.top_errors([found])["confidence"] == -1).all()
+    assert error_analysis.top_errors([found])["key"].shape == (2, 20)

@@ -54,18 +54,18 @@ def test_numbers_of_each_slice_equal_scikit_learn_on_its_documents_and_add_up():
         np.testing.assert_allclose(left[name] + right[name], whole[name])
     for i, row in enumerate(describe_slices(slicing, whole)):
         kept = (place == i) & (mask > 0)
-        assert row["documents"] == kept.sum()
+        assert row.documents == kept.sum()
         expected = precision_recall_fscore_support(
             y[kept], decided[kept], average="micro", zero_division=0
         )[:3]
-        assert [row[f"micro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(
-            expected
-        )
-        assert row["sample_f1"] == pytest.approx(
+        assert [
+            getattr(row, f"micro_{name}") for name in ("precision", "recall", "f1")
+        ] == pytest.approx(expected)
+        assert row.sample_f1 == pytest.approx(
             f1_score(y[kept], decided[kept], average="samples", zero_division=0)
         )
 
 
 def test_slices_without_documents_are_left_out():
     counts = {name: np.array([3, 0]) for name in ("documents", "tp", "fp", "fn", "sample_f1")}
-    assert [row["name"] for row in describe_slices(Slicing((4,), {}), counts)] == ["0 to 4 tokens"]
+    assert [row.name for row in describe_slices(Slicing((4,), {}), counts)] == ["0 to 4 tokens"]

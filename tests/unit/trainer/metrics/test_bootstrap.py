@@ -89,6 +89,6 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 
 
 def test_macro_counts_of_many_labels_are_left_out():
-    assert bootstrap.has_macro(5000, replicates=400) and not bootstrap.has_macro(
-        200_000, replicates=400
-    )
+    assert bootstrap.macro_counts_fit_memory(
+        5000, replicates=400
+    ) and not bootstrap.macro_counts_fit_memory(200_000, replicates=400)

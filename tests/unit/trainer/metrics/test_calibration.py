@@ -65,8 +65,10 @@ def test_isotonic_equals_scikit_learn_at_the_knots():
 def test_calibration_lowers_the_calibration_error_on_other_documents(method):
     y, z, _ = distorted(scales=(0.4, 0.4), biases=(0.0, 0.0))
     fitted = fit(method, histogram_of(y[:10_000], z[:10_000]), min_positives=10)
-    before = score_histograms.calibration(histogram_of(y[10_000:], z[10_000:]).sum(axis=1))["ece"]
-    after = score_histograms.calibration(
+    before = score_histograms.expected_calibration_error(
+        histogram_of(y[10_000:], z[10_000:]).sum(axis=1)
+    )["ece"]
+    after = score_histograms.expected_calibration_error(
         histogram_of(y[10_000:], fitted.log_odds(z[10_000:]).numpy()).sum(axis=1)
     )["ece"]
     assert before > 0.08 and after < 0.02

@@ -26,12 +26,12 @@ def numpy(tensors):
     return {key: value.numpy() for key, value in tensors.items()}
 
 
-def summarize(y, scores, mask, *, propensities=None, ranks=RANKS):
+def summarize(y, scores, mask, *, propensities=None, at_k=RANKS):
     weights = np.ones(y.shape[1]) if propensities is None else propensities
     counts = numpy(
-        ranking.ranking_counts(y, scores, mask, ranks=ranks, label_propensities=weights)
+        ranking.ranking_counts(y, scores, mask, at_k=at_k, label_propensities=weights)
     ) | numpy(_full_ranking_counts(y, scores, mask))
-    return ranking.summarize_ranking(counts, documents=int(mask.sum()), ranks=ranks)
+    return ranking.summarize_ranking(counts, documents=int(mask.sum()), at_k=at_k)
 
 
 @st.composite
@@ -60,8 +60,8 @@ def test_precision_and_recall_at_k_equal_a_direct_sort_with_ties_by_label_id(bat
     for k in RANKS:
         hits = [y[i, order[i][:k]].sum() for i in range(len(y)) if mask[i]]
         positives = [max(y[i].sum(), 1) for i in range(len(y)) if mask[i]]
-        assert summary["precision_at"][str(k)] == pytest.approx(np.mean(hits) / k, rel=1e-6)
-        assert summary["recall_at"][str(k)] == pytest.approx(
+        assert summary["precision_at"][k] == pytest.approx(np.mean(hits) / k, rel=1e-6)
+        assert summary["recall_at"][k] == pytest.approx(
             np.mean(np.divide(hits, positives)), rel=1e-6
         )
 
@@ -89,7 +89,7 @@ def test_ndcg_equals_scikit_learn_where_no_scores_are_equal(batch):
     )
     summary, kept = summarize(y, scores, mask), mask > 0
     for k in RANKS:
-        assert summary["ndcg_at"][str(k)] == pytest.approx(
+        assert summary["ndcg_at"][k] == pytest.approx(
             ndcg_score(y[kept], scores[kept], k=k), rel=1e-6
         )
 
@@ -110,7 +110,7 @@ def test_propensity_scored_precision_equals_a_reference(batch, seed):
             if mask[i]
         )
         best = sum(np.sort(y[i] / propensities)[::-1][:k].sum() for i in range(len(y)) if mask[i])
-        assert received[str(k)] == pytest.approx(gained / best if best else 0, rel=1e-5)
+        assert received[k] == pytest.approx(gained / best if best else 0, rel=1e-5)
 
 
 def test_propensities_are_those_of_the_paper():
@@ -131,7 +131,7 @@ def test_counts_of_two_batches_add_up_to_those_of_one(batch, data):
     def counts(rows):
         part = [array[rows] for array in batch]
         own = ranking.ranking_counts(
-            *part, ranks=RANKS, label_propensities=np.linspace(0.1, 1, batch[0].shape[1])
+            *part, at_k=RANKS, label_propensities=np.linspace(0.1, 1, batch[0].shape[1])
         )
         return numpy(own) | numpy(_full_ranking_counts(*part))
 
@@ -146,10 +146,10 @@ def test_precision_divides_by_k_where_k_exceeds_the_labels():
         np.ones((1, 2), np.float32),
         np.array([[0.1, 0.9]], np.float32),
         np.ones(1, np.float32),
-        ranks=(5, 1),
+        at_k=(5, 1),
     )
-    assert summary["precision_at"] == {"5": 2 / 5, "1": 1.0}
-    assert summary["recall_at"] == {"5": 1.0, "1": 0.5}
+    assert summary["precision_at"] == {5: 2 / 5, 1: 1.0}
+    assert summary["recall_at"] == {5: 1.0, 1: 0.5}
 
 
 def test_no_documents_give_zeros_and_no_warning():
@@ -159,9 +159,9 @@ def test_no_documents_give_zeros_and_no_warning():
             np.zeros((0, 3), np.float32),
             np.zeros((0, 3), np.float32),
             np.zeros(0, np.float32),
-            ranks=(1,),
+            at_k=(1,),
         )
-    assert summary["precision_at"] == {"1": 0.0} and summary["coverage_error"] == 0
+    assert summary["precision_at"] == {1: 0.0} and summary["coverage_error"] == 0
 
 
 @properties

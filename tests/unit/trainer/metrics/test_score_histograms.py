@@ -33,12 +33,11 @@ def ece(y, scores):
     """The definition, over all pairs."""
     y, scores = y.ravel(), scores.ravel()
     cells = np.minimum(
-        (scores * score_histograms.CALIBRATION_BINS).astype(int),
-        score_histograms.CALIBRATION_BINS - 1,
+        (scores * score_histograms.ECE_BINS).astype(int),
+        score_histograms.ECE_BINS - 1,
     )
     return sum(
-        abs((y[cells == c] - scores[cells == c]).sum())
-        for c in range(score_histograms.CALIBRATION_BINS)
+        abs((y[cells == c] - scores[cells == c]).sum()) for c in range(score_histograms.ECE_BINS)
     ) / len(y)
 
 
@@ -90,7 +89,7 @@ def test_the_bin_error_is_small_where_scores_are_spread():
 def test_calibration_error_equals_its_definition_within_the_stated_error(batch):
     y, log_odds = batch
     histogram = histogram_of(y, log_odds)
-    pooled = score_histograms.calibration(histogram.sum(axis=1))
+    pooled = score_histograms.expected_calibration_error(histogram.sum(axis=1))
     assert abs(pooled["ece"] - ece(y, sigmoid(log_odds))) <= pooled["ece_error"] + 1e-9
     assert sum(row["count"] for row in pooled["bins"]) == y.size
     middles = sigmoid(
@@ -99,10 +98,13 @@ def test_calibration_error_equals_its_definition_within_the_stated_error(batch):
         ]
     )
     assert pooled["ece"] == pytest.approx(ece(y, middles))
-    each = score_histograms.label_calibration_error(histogram)
+    each = score_histograms.per_label_calibration_error(histogram)
     np.testing.assert_allclose(
         each,
-        [score_histograms.calibration(histogram[:, label])["ece"] for label in range(y.shape[1])],
+        [
+            score_histograms.expected_calibration_error(histogram[:, label])["ece"]
+            for label in range(y.shape[1])
+        ],
     )
 
 
@@ -110,8 +112,13 @@ def test_scores_that_are_the_frequencies_have_a_small_calibration_error_and_othe
     random = np.random.default_rng(1)
     log_odds = random.normal(-1, 2, (50_000, 1)).astype(np.float32)
     y = random.random(log_odds.shape) < sigmoid(log_odds)
-    assert score_histograms.calibration(histogram_of(y, log_odds)[:, 0])["ece"] < 0.01
-    assert score_histograms.calibration(histogram_of(y, log_odds * 3)[:, 0])["ece"] > 0.05
+    assert (
+        score_histograms.expected_calibration_error(histogram_of(y, log_odds)[:, 0])["ece"] < 0.01
+    )
+    assert (
+        score_histograms.expected_calibration_error(histogram_of(y, log_odds * 3)[:, 0])["ece"]
+        > 0.05
+    )
 
 
 def test_no_number_falls_in_the_first_bin_and_far_log_odds_in_the_outer_ones():

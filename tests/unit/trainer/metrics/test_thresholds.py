@@ -52,7 +52,7 @@ def test_tuned_thresholds_equal_brute_force_over_all_thresholds(seed, min_positi
             2 * (d & labels)[:, label].sum() / max(d[:, label].sum() + positives, 1)
             for d in decided
         ]
-        is_own = positives >= min_positives and max(own) >= thresholds.LEAST_F1
+        is_own = positives >= min_positives and max(own) >= thresholds.MIN_F1
         expected = nearest_best(own, tuned.global_bin) if is_own else tuned.global_bin
         assert tuned.per_label_bins[label] == expected
 
