@@ -18,7 +18,7 @@ setup(
     package_data={
         "multihot": ["py.typed"],
         "trainer.serving": ["*.html"],
-        "trainer.report": ["page/*"],
+        "trainer.report": ["templates/*"],
     },
     install_requires=[
         # These are known to agree; the SavedModel's ops and the runners' behaviour depend on them.

@@ -24,7 +24,7 @@ def make_reported(trained: Trained, root: Path) -> Path:
     )
     path = root / "out/small/run/evaluation-test.json"
     evaluation = json.loads(path.read_text())
-    evaluation["per_label"][0]["name"] = NASTY
+    evaluation["per_label"]["name"][0] = NASTY
     evaluation["confusions"]["pairs"].insert(
         0, {"present": NASTY, "predicted": NASTY, "documents": 1}
     )

@@ -24,7 +24,15 @@ from trainer.evaluation.evaluate import load_thresholds
 from trainer.experiment import assemble, restore_best
 from trainer.metrics.calibration import Calibration
 from trainer.metrics.classification import decide
-from trainer.runs.layout import CALIBRATION
+from trainer.runs.evaluation_record import (
+    LABEL_THRESHOLDS,
+    LINEAR_ONE_THRESHOLD,
+    NO_LABELS,
+    ONE_THRESHOLD,
+    TOP_K,
+    read_evaluation,
+)
+from trainer.runs.layout import CALIBRATION, evaluation_path
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +42,7 @@ def root(trained, tmp_path_factory):
 
 
 def evaluation_of(root, split="test"):
-    return json.loads((root / f"out/small/run/evaluation-{split}.json").read_text(encoding="utf-8"))
-
-
-def system(evaluation, name):
-    return next(row for row in evaluation["systems"] if row["name"] == name)
+    return read_evaluation(evaluation_path(root / "out/small/run", split))
 
 
 @pytest.fixture(scope="module")
@@ -75,59 +79,52 @@ def test_every_number_of_the_model_is_that_of_scikit_learn_on_its_scores(root, s
     order = np.argsort(-scores, axis=1, kind="stable")
     best = np.zeros_like(y)
     np.put_along_axis(best, order[:, : thresholds.top_k], True, axis=1)
-    for name, decided in (
-        ("model, one threshold", decide(scores, thresholds.global_bin).numpy()),
-        ("model, a threshold per label", decide(scores, thresholds.per_label_bins).numpy()),
-        ("model, k best labels", best),
-        ("baseline: no labels", np.zeros_like(y)),
+    for key, decided in (
+        (ONE_THRESHOLD, decide(scores, thresholds.global_bin).numpy()),
+        (LABEL_THRESHOLDS, decide(scores, thresholds.per_label_bins).numpy()),
+        (TOP_K, best),
+        (NO_LABELS, np.zeros_like(y)),
     ):
-        for average in ("micro", "macro", "weighted", "samples"):
-            key = f"{average.removesuffix('s') if average == 'samples' else average}_f1"
-            assert system(evaluation, name)[key] == pytest.approx(
+        metrics = evaluation.method(key).metrics
+        for average, received in (
+            ("micro", metrics.micro_f1),
+            ("macro", metrics.macro_f1),
+            ("weighted", metrics.weighted_f1),
+            ("samples", metrics.sample_f1),
+        ):
+            assert received == pytest.approx(
                 f1_score(y, decided, average=average, zero_division=0)
-            ), (name, average)
-    model = system(evaluation, "model, one threshold")
-    assert model["precision_at"]["1"] == pytest.approx(
+            ), (key, average)
+    ranking = evaluation.method(ONE_THRESHOLD).ranking
+    assert ranking.precision_at[1] == pytest.approx(
         np.take_along_axis(y, order[:, :1], axis=1).mean()
     )
-    assert model["coverage_error"] == pytest.approx(coverage_error(y, scores))
-    assert model["ranking_loss"] == pytest.approx(label_ranking_loss(y, scores), abs=1e-6)
-    areas = evaluation["areas"]
+    assert ranking.coverage_error == pytest.approx(coverage_error(y, scores))
+    assert ranking.ranking_loss == pytest.approx(label_ranking_loss(y, scores), abs=1e-6)
+    curves = evaluation.curve_metrics
     assert (
-        abs(areas["macro_roc_auc"] - roc_auc_score(y, log_odds, average="macro"))
-        <= areas["macro_roc_auc_error"] + 1e-9
+        abs(curves.macro_roc_auc - roc_auc_score(y, log_odds, average="macro"))
+        <= curves.macro_roc_auc_error + 1e-9
     )
     assert (
-        abs(areas["mean_average_precision"] - average_precision_score(y, log_odds))
-        <= areas["mean_average_precision_error"] + 1e-9
+        abs(curves.mean_average_precision - average_precision_score(y, log_odds))
+        <= curves.mean_average_precision_error + 1e-9
     )
 
 
 def test_parts_of_the_evaluation_agree_with_its_whole(root):
     evaluation = evaluation_of(root)
-    model = system(evaluation, "model, a threshold per label")
-    assert (
-        sum(row["documents"] for row in evaluation["slices"] if row["by"] == "length")
-        == evaluation["documents"]
-    )
-    assert sum(group["labels"] for group in evaluation["groups"]) == evaluation["labels"]
-    low, high = model["intervals"]["micro_f1"]
-    assert low <= model["micro_f1"] <= high and high - low < 0.2
-    at = int(np.argmin(np.abs(np.array(evaluation["sweep"]["threshold"]) - 0.5)))
-    assert (
-        evaluation["sweep"]["micro_recall"][0] == 1 and evaluation["sweep"]["threshold"][at] == 0.5
-    )
-    names = {row["name"] for row in evaluation["per_label"]}
-    assert all(
-        {error["label"], *error["labels"]} <= names
-        for side in evaluation["errors"].values()
-        for error in side
-    )
-    for side, has_label in (("wrong", False), ("missed", True)):
-        assert all(
-            (error["label"] in error["labels"]) == has_label and error["text"]
-            for error in evaluation["errors"][side]
-        )
+    model = evaluation.method(LABEL_THRESHOLDS)
+    lengths = [part.documents for part in evaluation.slices if part.by == "length"]
+    assert sum(lengths) == evaluation.documents
+    assert sum(group.labels for group in evaluation.groups) == evaluation.labels
+    low, high = model.intervals.micro_f1
+    assert low <= model.metrics.micro_f1 <= high and high - low < 0.2
+    assert evaluation.sweep.micro_recall[0] == 1 and 0.5 in evaluation.sweep.threshold
+    for errors, has_label in ((evaluation.errors.wrong, False), (evaluation.errors.missed, True)):
+        for error in errors:
+            assert {error.label, *error.labels} <= set(evaluation.per_label.name)
+            assert (error.label in error.labels) == has_label and error.text
 
 
 @pytest.mark.slow
@@ -136,14 +133,16 @@ def test_two_replicas_find_what_one_finds(root, tmp_path):
     mirrored = "--set", "train.strategy=mirrored", "--set", "train.replicas=2"
     succeed("trainer.task", "evaluate", "--config", "small.yaml", *mirrored, cwd=tmp_path / "root")
     for split in ("validation", "test"):
-        one, two = evaluation_of(root, split), evaluation_of(tmp_path / "root", split)
-        assert one.keys() == two.keys()
-        for key in one.keys() - {
-            "errors"
-        }:  # scores may differ in their last bits, and surety with them
-            assert json.loads(
-                json.dumps(two[key]), parse_float=lambda x: round(float(x), 9)
-            ) == json.loads(json.dumps(one[key]), parse_float=lambda x: round(float(x), 9)), key
+        one, two = (
+            json.loads(
+                evaluation_of(place, split).model_dump_json(),
+                parse_float=lambda x: round(float(x), 9),
+            )
+            for place in (root, tmp_path / "root")
+        )
+        # Scores may differ in their last bits, and with them which errors are the most confident.
+        del one["errors"], two["errors"]
+        assert one == two
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +174,12 @@ def test_thresholds_are_those_of_calibrated_scores(root, calibrated, scored, mon
         tf.sigmoid(calibration.log_odds(log_odds)), load_thresholds(experiment).per_label_bins
     ).numpy()
     evaluation = evaluation_of(calibrated)
-    assert system(evaluation, "model, a threshold per label")["micro_f1"] == pytest.approx(
+    assert evaluation.method(LABEL_THRESHOLDS).metrics.micro_f1 == pytest.approx(
         f1_score(y, decided, average="micro")
     )
-    assert [stage["name"] for stage in evaluation["calibration"]["stages"]][
-        -1
-    ] == "calibrated: platt"
-    assert evaluation["calibration"]["stages"][1] == evaluation_of(root)["calibration"]["stages"][1]
+    stages = evaluation.calibration.stages
+    assert [stage.name for stage in stages] == ["logits", "prior-corrected", "calibrated: platt"]
+    assert stages[:2] == evaluation_of(root).calibration.stages
 
 
 @pytest.mark.slow
@@ -204,13 +202,13 @@ def test_the_linear_baseline_is_that_of_scikit_learn(calibrated, scored):
         ],
         axis=1,
     )
-    ours = system(evaluation_of(calibrated), "baseline: linear, one threshold")
+    ours = evaluation_of(calibrated).method(LINEAR_ONE_THRESHOLD)
     first = y["test"][np.arange(len(margins)), margins.argmax(axis=1)].mean()
-    assert ours["precision_at"]["1"] == pytest.approx(first, abs=0.01)
+    assert ours.ranking.precision_at[1] == pytest.approx(first, abs=0.01)
     grid = [
         f1_score(y["test"], margins >= at, average="micro") for at in np.linspace(-0.5, 0.5, 21)
     ]
-    assert max(grid) - 0.03 < ours["micro_f1"] <= max(grid) + 0.01
+    assert max(grid) - 0.03 < ours.metrics.micro_f1 <= max(grid) + 0.01
 
 
 def test_a_baseline_that_does_not_exist_is_refused(root):

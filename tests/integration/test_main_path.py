@@ -38,15 +38,9 @@ def served(trained, documents):
 
 def test_the_model_learns_what_the_labels_follow_from(trained):
     evaluation = json.loads((trained.root / "out/small/run/evaluation-test.json").read_text())
-    scores = {system["name"]: system["micro_f1"] for system in evaluation["systems"]}
-    assert (
-        scores["model, one threshold"]
-        > 0.95
-        > 0.7
-        > scores["baseline: most frequent labels"]
-        > scores["baseline: no labels"]
-        == 0
-    )
+    scores = {method["key"]: method["metrics"]["micro_f1"] for method in evaluation["methods"]}
+    assert scores["one_threshold"] > 0.95
+    assert 0.7 > scores["frequent_labels"] > scores["no_labels"] == 0
 
 
 def test_the_saved_model_analyzes_raw_text_to_the_very_bytes_of_the_dataset(
@@ -126,9 +120,9 @@ def test_thresholds_and_metrics_come_out_the_same_from_the_saved_scores(
     restore_best(experiment)
     tuned = load_thresholds(experiment), load_calibration(experiment)
     measured = Evaluator(experiment).measure(
-        "test", *tuned, chosen=np.arange(experiment.dataset.num_labels)
+        "test", *tuned, confusion_labels=np.arange(experiment.dataset.num_labels)
     )
-    counts = measured["systems"]["model, a threshold per label"]
+    counts = measured["methods"]["label_thresholds"]
     shards = experiment.dataset.shards("test")
     ids = [
         i.decode()

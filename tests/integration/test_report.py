@@ -11,6 +11,7 @@ from beam_jobs.contract.errors import UserError
 from tests.command_lines import fail_cleanly, succeed
 from tests.reported_runs import NASTY, make_page, make_reported
 from trainer.report.html_report import report
+from trainer.runs.evaluation_record import read_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,13 @@ def test_html_from_data_is_escaped(page):
 
 def test_numbers_are_those_of_the_evaluation_and_the_manifest(root, page):
     text = page.read_text(encoding="utf-8")
-    evaluation = json.loads((root / "out/small/run/evaluation-test.json").read_text())
-    for system in evaluation["systems"]:
-        row = re.search(rf'<td class="name">{re.escape(system["name"])}</td>(.*?)</tr>', text)[1]
+    for method in read_evaluation(root / "out/small/run/evaluation-test.json").methods:
+        row = re.search(rf'<td class="name">{re.escape(method.caption)}</td>(.*?)</tr>', text)[1]
         cells = re.findall(r"<td>(?:<b>)?([^<]*)", row)
+        metrics = method.metrics
         assert cells[:3] == [
-            f"{system[key]:.3f}" for key in ("micro_f1", "macro_f1", "macro_f1_present")
+            f"{value:.3f}"
+            for value in (metrics.micro_f1, metrics.macro_f1, metrics.macro_f1_present)
         ]
     counts = json.loads((root / "out/small/dataset/manifest.json").read_text())["counts"]
     assert f'<td class="name">read</td><td>{counts["read"]:,}</td>' in text
@@ -71,10 +73,9 @@ def test_runs_are_compared_at_the_lowest_rank_of_the_first(root, tmp_path):
     shutil.copytree(root / "out/other", tmp_path / "ranked")
     path = tmp_path / "ranked/evaluation-test.json"
     evaluation = json.loads(path.read_text())
-    for system in evaluation["systems"]:
+    for ranking in filter(None, (method["ranking"] for method in evaluation["methods"])):
         for key in ("precision_at", "recall_at", "ndcg_at", "propensity_scored_precision_at"):
-            if key in system:
-                system[key] = {"2": 0.625, "10": 0.5}
+            ranking[key] = {"2": 0.625, "10": 0.5}
     path.write_text(json.dumps(evaluation))
     report(
         run_dir=str(tmp_path / "ranked"),
@@ -111,7 +112,7 @@ def test_a_directory_of_something_else_is_told_in_one_message(root):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"run_dir": "nowhere", "model_dir": None}, "nowhere is no directory"),
+        ({"run_dir": "nowhere", "model_dir": None}, "nowhere is not a directory"),
         ({"run_dir": None, "model_dir": "out/small/dataset"}, "holds no exported model"),
         (
             {"run_dir": "out/small/run", "model_dir": None, "compare": ["out/small"]},
@@ -125,8 +126,14 @@ def test_a_directory_of_something_else_is_told_in_one_message(root):
             {"run_dir": "unevaluated", "model_dir": None},
             "holds no evaluation; expected that of a validation or test split",
         ),
-        ({"run_dir": "broken", "model_dir": None}, "cannot read broken/evaluation-test.json"),
-        ({"run_dir": "old", "model_dir": None}, "is of an older version"),
+        (
+            {"run_dir": "broken", "model_dir": None},
+            "broken/evaluation-test.json is not an evaluation of format version 1 (Invalid JSON",
+        ),
+        (
+            {"run_dir": "old", "model_dir": None},
+            "old/evaluation-test.json is not an evaluation of format version 1 (format_version",
+        ),
     ],
 )
 def test_what_cannot_be_reported_is_a_user_error(root, monkeypatch, arguments, message):

@@ -169,8 +169,8 @@ def test_inspect_shows_every_text(apart):
 def test_the_model_learns_in_which_text_a_word_stands(apart):
     root, _ = apart
     evaluation = json.loads((root / "out/run/evaluation-test.json").read_text())
-    scores = {system["name"]: system["micro_f1"] for system in evaluation["systems"]}
-    assert scores["model, one threshold"] > 0.95
+    scores = {method["key"]: method["metrics"]["micro_f1"] for method in evaluation["methods"]}
+    assert scores["one_threshold"] > 0.95
 
 
 def answers(model, rows) -> tuple[list[list[str]], dict[str, list[str]]]:

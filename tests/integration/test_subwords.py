@@ -17,6 +17,7 @@ from beam_jobs.preprocessing import job
 from beam_jobs.preprocessing.subwords import learn
 from tests.command_lines import succeed
 from tests.served import answers_of
+from trainer.runs.evaluation_record import ONE_THRESHOLD, read_evaluation
 
 STEMS = ("rocket", "soup", "piano", "tree", "river", "lamp")  # of which the first three are topics
 LETTERS = "abcdefghijklmnopqrstuvwxyzé"
@@ -312,8 +313,8 @@ def test_the_served_model_labels_words_that_it_has_never_seen(made):
     root, rows = made
     for command in ("train", "evaluate", "export"):
         succeed("trainer.task", command, "--config", "pieces.yaml", cwd=root)
-    systems = json.loads((root / "out/run/evaluation-test.json").read_text())["systems"]
-    assert {system["name"]: system["micro_f1"] for system in systems}["model, one threshold"] > 0.95
+    evaluation = read_evaluation(root / "out/run/evaluation-test.json")
+    assert evaluation.method(ONE_THRESHOLD).metrics.micro_f1 > 0.95
     texts = [row["text"] for row in rows]
     served = answers_of(tf.saved_model.load(str(root / "out/model/1")), texts)
     decided = [

@@ -1,22 +1,54 @@
-"""The page of a report, used in a browser."""
+"""A report made in a process of its own, and its page used in a browser."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.command_lines import skip_without
+from tests.command_lines import ROOT, skip_without
 from tests.reported_runs import NASTY, make_page, make_reported
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 
 
 @pytest.fixture(scope="module")
-def page(trained, tmp_path_factory) -> Path:
+def root(trained, tmp_path_factory) -> Path:
+    """Two runs; the first has a label, a text and an id that hold HTML."""
+    return make_reported(trained, tmp_path_factory.mktemp("report") / "root")
+
+
+@pytest.fixture(scope="module")
+def page(root) -> Path:
     """The page of the first run, with the second beside it."""
-    return make_page(make_reported(trained, tmp_path_factory.mktemp("report") / "root"))
+    return make_page(root)
+
+
+def test_a_report_loads_no_tensorflow_and_no_scikit_learn(root, tmp_path):
+    """Which takes seconds, for a page that shows what is in files."""
+    code = (
+        "import sys; from trainer.task import main; "
+        f"main(['report', '--run', 'out/small/run', '--output', {str(tmp_path)!r}]); "
+        "loaded = {'tensorflow', 'keras', 'sklearn', 'apache_beam'} & set(sys.modules); "
+        "sys.exit(str(loaded) if loaded else 0)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "index.html").is_file()
+
+
+# --- in a browser ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

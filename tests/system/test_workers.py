@@ -89,8 +89,8 @@ def test_evaluation_over_two_workers_counts_what_one_counts(even, alone):
     finish(start(even, "train.run_dir=alone", workers=2, command="evaluate"))
     both = json.loads((alone / "evaluation-test.json").read_text())
     assert both["documents"] == one["documents"]
-    for ours, theirs in zip(both["systems"], one["systems"], strict=True):
-        assert leaves(ours) == pytest.approx(leaves(theirs)), ours["name"]
+    for ours, theirs in zip(both["methods"], one["methods"], strict=True):
+        assert leaves(ours) == pytest.approx(leaves(theirs)), ours["key"]
 
 
 def test_empty_shards_a_partial_batch_and_no_validation_split_finish(uneven):

@@ -1,29 +1,44 @@
-"""The report: one page that opens from disk and fetches nothing, with what a run's evaluation found, and its plots as PNG files beside it."""
+"""The report of a run: a page that opens from disk and fetches nothing, and its plots as PNG files.
 
-import html
+Here are the page's values; its structure and wording are in `templates/report.html`.
+"""
+
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jinja2
+from markupsafe import Markup
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import differing_keys
 from beam_jobs.contract.errors import UserError
-from trainer.evaluation.text_report import HEADLINE, RANKED
 from trainer.report.plots import draw_all
-from trainer.runs.evaluation_record import LABEL_THRESHOLDS, ONE_THRESHOLD
+from trainer.runs.evaluation_record import (
+    DECISION_TITLES,
+    LABEL_THRESHOLDS,
+    ONE_THRESHOLD,
+    RANKING_TITLES,
+    ConfusionMatrix,
+    Evaluation,
+    LabelRow,
+)
+from trainer.runs.layout import REPORT
 from trainer.runs.run import Run, run_of_model
 
 PAGE = "index.html"
-MOST_LABELS = 20_000  # in the table of the page, the most frequent: 2 MB
-_MOST_MATRIX_LABELS = 40
-_PAIRS = 20
-_ERRORS = 10
-_CHANGES = 8
+MAX_LABELS = 20_000  # in the table of the page, the most frequent: 2 MB
+_MAX_MATRIX_LABELS = 40
+_MAX_PAIRS = 20
+_MAX_ERRORS = 10
+_MAX_CHANGES = 8
+_NOTHING = "–"
+_QUANTILES = ("0.05", "0.5", "0.95", "1")  # of token lengths
 
-# Key, title, digits (None: text).
+# Columns of the table of labels: field, title, digits (None: text).
 _LABEL_COLUMNS = (
     ("name", "label", None),
     ("group", "group", None),
@@ -48,12 +63,12 @@ def report(
     compare: Sequence[str] = (),
     output: str | None = None,
 ) -> None:
-    """Writes the page and its plots, and says where.
+    """Writes the page and its plots, and prints where.
 
     Args:
       run_dir: the run; or
       model_dir: an exported model, or the directory of its versions, which leads to its run.
-      compare: run directories to be put beside it.
+      compare: directories of runs to compare with it.
       output: the directory to write; default: `report` in the run directory.
 
     Raises:
@@ -61,530 +76,287 @@ def report(
     """
     run = Run(Path(run_dir) if run_dir else run_of_model(Path(model_dir or "")))
     others = [Run(Path(directory)) for directory in compare]
-    runs = (
-        {str(each.directory): each.history for each in (run, *others)}
-        if others
-        else {"": run.history}
-    )
-    plots = draw_all(run.evaluation, runs)
-    directory = Path(output) if output else run.directory / "report"
+    histories = {"": run.history}
+    if others:
+        histories = {str(each.directory): each.history for each in (run, *others)}
+    plots = draw_all(run.evaluation, histories)
+    directory = Path(output) if output else run.directory / REPORT
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, (_, png) in plots.items():
             write_atomically(directory / f"{name}.png", png)
-        write_atomically(
-            directory / PAGE, page(run, others, {name: svg for name, (svg, _) in plots.items()})
-        )
+        svgs = {name: svg for name, (svg, _) in plots.items()}
+        write_atomically(directory / PAGE, page(run, others, svgs))
     except OSError as error:
         raise UserError(
-            f"--output: cannot write in {directory}: {error.strerror}; expected a directory you may write"
+            f"--output: cannot write in {directory}: {error.strerror}; expected a directory you "
+            "may write"
         ) from None
     print(f"wrote {directory / PAGE} and {len(plots)} plots as PNG beside it")
 
 
-# --- the page --------------------------------------------------------------------------
-
-
 def page(run: Run, others: Sequence[Run], plots: Mapping[str, str]) -> str:
-    """The page as HTML; everything that comes from data is escaped."""
-    sections = {
-        # id: (title, title in the navigation, content)
-        "results": ("Results", "Results", _results(run)),
-        **({"compare": ("Runs side by side", "Compare", _compare(run, others))} if others else {}),
-        "learning": ("Learning curves", "Learning", _figures(plots, "loss", "validation-f1")),
-        "thresholds": ("Thresholds", "Thresholds", _thresholds(run, plots)),
-        "frequency": ("Does the tail learn?", "Tail", _frequency(run, plots)),
-        "calibration": ("Calibration", "Calibration", _calibration(run, plots)),
-        "slices": ("Slices of documents", "Slices", _slices(run)),
-        "labels": ("Every label", "Labels", _labels(run)),
-        "confusions": ("Confusions", "Confusions", _confusions(run)),
-        "errors": ("Errors the model is surest of", "Errors", _errors(run)),
-        "data": ("Data", "Data", _data(run)),
-    }
-    evaluation, assets = run.evaluation, resources.files(__package__) / "page"
-    links = "".join(f'<a href="#{key}">{short}</a>' for key, (_, short, _) in sections.items())
-    body = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{content}</section>'
-        for key, (title, _, content) in sections.items()
+    """The page as HTML, in which everything that comes from data is escaped.
+
+    Args:
+      run: the run.
+      others: the runs to compare with it.
+      plots: SVG elements by name.
+    """
+    evaluation = run.evaluation
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            evaluation=evaluation,
+            one_threshold=run.method(ONE_THRESHOLD),
+            label_thresholds=run.method(LABEL_THRESHOLDS),
+            best_baseline=_best_baseline(evaluation),
+            plots={name: Markup(svg) for name, svg in plots.items()},
+            decision_titles=list(DECISION_TITLES),
+            method_rows=_method_rows(evaluation),
+            ranking_rows=_ranking_rows(run),
+            comparison=_Comparison.of(run, others) if others else None,
+            labels_with_own_threshold=sum(
+                threshold != evaluation.thresholds.global_threshold
+                for threshold in evaluation.per_label.threshold
+            ),
+            label_columns=_LABEL_COLUMNS,
+            label_data=_label_data(evaluation),
+            max_labels=MAX_LABELS,
+            max_pairs=_MAX_PAIRS,
+            max_errors=_MAX_ERRORS,
+            matrix=_matrix(evaluation.confusions.matrix) if evaluation.confusions.matrix else None,
+            document_rows=_document_rows(run),
+            quantiles=_QUANTILES,
+            statistics=_statistics(run),
+        )
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
-<title>{_text(run.config.name)}: evaluation</title>
-<link rel="icon" href="data:,">
-<style>{(assets / "report.css").read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<header><div>
-<h1>{_text(run.config.name)}</h1>
-<p class="lead">Model <b>{_text(run.config.model.name)}</b>, evaluated on {evaluation["documents"]:,} documents
-of the {_text(evaluation["split"])} split with {evaluation["labels"]:,} labels. Run {_text(run.directory)}.</p>
-{_tiles(run)}
-<nav aria-label="Sections">{links}</nav>
-</div></header>
-<main>
-{body}
-<footer>Written by multihot. This page holds all it needs: it opens from disk and fetches nothing.</footer>
-</main>
-<script type="application/json" id="label-data">{_label_data(run)}</script>
-<script>{(assets / "report.js").read_text(encoding="utf-8")}</script>
-</body>
-</html>
-"""
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value))
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trainer.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return environment
 
 
 def _number(value: float | int | None, digits: int = 3) -> str:
+    """A count with thousands separators, or a number with so many digits after the point."""
     if value is None:
-        return "–"
+        return _NOTHING
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
-def _table(
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    classes: Sequence[str] = (),
-    names: int = 1,
-) -> str:
-    """A table of escaped cells, which scrolls by itself where it is too wide; the first `names` columns stand to the left, numbers to the right."""
-    head = "".join(
-        f'<th scope="col"{_name_class(i < names)}>{title}</th>' for i, title in enumerate(header)
-    )
-    lines = []
-    for number, row in enumerate(rows):
-        of_row = f' class="{classes[number]}"' if classes and classes[number] else ""
-        lines.append(
-            f"<tr{of_row}>"
-            + "".join(f"<td{_name_class(i < names)}>{cell}</td>" for i, cell in enumerate(row))
-            + "</tr>"
-        )
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+# --- results ---------------------------------------------------------------------------
 
 
-def _name_class(is_name: bool) -> str:
-    return ' class="name"' if is_name else ""
+def _best_baseline(evaluation: Evaluation) -> Any:
+    baselines = [method for method in evaluation.methods if method.is_baseline]
+    return max(baselines, key=lambda method: method.metrics.micro_f1)
 
 
-def _figures(plots: Mapping[str, str], *names: str, more: str = "") -> str:
-    shown = [
-        f'<figure class="card"><h3>{_TITLES[name][0]}</h3>{plots[name]}<figcaption>{_TITLES[name][1]}</figcaption></figure>'
-        for name in names
-        if name in plots
-    ]
-    return f'<div class="grid">{"".join(shown)}{f"<div>{more}</div>" if more else ""}</div>'
-
-
-_TITLES = {
-    "loss": ("Training loss", "Mean over the documents of each epoch, weighted as in training."),
-    "validation-f1": ("Validation micro-F1", "At the threshold that is best in each epoch."),
-    "threshold-sweep": (
-        "Threshold sweep",
-        "One threshold for all labels, on the split reported here. The line marks the one tuned on validation.",
-    ),
-    "precision-recall": (
-        "Precision and recall",
-        "All labels together, and head, mid and tail labels apart, over all thresholds.",
-    ),
-    "label-frequency": (
-        "Label frequency",
-        "Head labels hold half of all positives of the train split, head and mid labels nine tenths.",
-    ),
-    "loss-weight": (
-        "Loss weight against frequency",
-        "What the loss multiplies the positives of a label by.",
-    ),
-    "f1-by-frequency": (
-        "F1 against frequency",
-        "Labels that occur in this split, at their own thresholds.",
-    ),
-    "calibration": (
-        "Calibration",
-        "On the diagonal, a score is the frequency with which it is right. All pairs of a document and a label.",
-    ),
-}
-
-
-def _tiles(run: Run) -> str:
-    evaluation = run.evaluation
-    one, own = run.system(ONE_THRESHOLD), run.system(LABEL_THRESHOLDS)
-
-    def interval(system, key):
-        ends = system.get("intervals", {}).get(key)
-        return f"95%: {ends[0]:.3f} to {ends[1]:.3f}" if ends else "no interval"
-
-    baseline = max(
-        (s for s in evaluation["systems"] if s["name"].startswith("baseline")),
-        key=lambda s: s["micro_f1"],
-    )
-    tiles = [
-        ("micro-F1", _number(one["micro_f1"]), interval(one, "micro_f1")),
-        (
-            "macro-F1 of labels that occur",
-            _number(own["macro_f1_present"]),
-            interval(own, "macro_f1_present"),
-        ),
-        (
-            f"precision at {run.first_rank}",
-            _number(one["precision_at"][run.first_rank]),
-            "of the best-scored labels",
-        ),
-        (
-            "mean average precision",
-            _number(evaluation["areas"]["mean_average_precision"]),
-            "over labels that occur",
-        ),
-        (
-            "best baseline, micro-F1",
-            _number(baseline["micro_f1"]),
-            _text(baseline["name"].removeprefix("baseline: ")),
-        ),
-    ]
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><span>{a}</span><b>{b}</b><span>{c}</span></div>'
-            for a, b, c in tiles
-        )
-        + "</div>"
-    )
-
-
-def _results(run: Run) -> str:
-    systems, labels = run.evaluation["systems"], run.evaluation["labels"]
-    ranks = sorted({int(k) for system in systems for k in system.get("precision_at", {})})
-    best = {key: max(system[key] for system in systems) for key in HEADLINE.values()}
-
-    def cell(system, key):
-        value = _number(system[key])
-        return f"<b>{value}</b>" if system[key] == best[key] > 0 else value
-
-    rows, classes = [], []
-    for system in systems:
-        at = [_number(system.get("precision_at", {}).get(str(k))) for k in ranks]
-        rows.append([_text(system["name"]), *(cell(system, key) for key in HEADLINE.values()), *at])
-        classes.append("baseline" if system["name"].startswith("baseline") else "")
-    table = _table(["system", *HEADLINE, *(f"P@{k}" for k in ranks)], rows, classes=classes)
-    present = systems[0]["labels_present"]
-    note = (
-        f"<p class='note below'>macro-F1* is over the {present:,} labels that occur in this split; the other {labels - present:,} count as 0 "
-        "in macro-F1.</p>"
-        if present < labels
-        else ""
-    )
-    areas, ranked = run.evaluation["areas"], run.system(ONE_THRESHOLD)
-    more = [
-        (
-            "mean average precision",
-            f"{_number(areas['mean_average_precision'])} ± {_number(areas['mean_average_precision_error'])}",
-        ),
-        (
-            "macro ROC AUC",
-            f"{_number(areas['macro_roc_auc'])} ± {_number(areas['macro_roc_auc_error'])}",
-        ),
-        ("coverage error", _number(ranked["coverage_error"], 1)),
-        ("ranking loss", _number(ranked["ranking_loss"], 4)),
-        ("label ranking average precision", _number(ranked["label_ranking_average_precision"])),
-        ("weighted F1", _number(run.system(LABEL_THRESHOLDS)["weighted_f1"])),
-        ("subset accuracy", _number(ranked["subset_accuracy"])),
-        ("Hamming loss", _number(ranked["hamming_loss"], 5)),
-    ]
-    keys = {"P": "precision_at"} | RANKED
-    at_k = _table(
-        ["at k", *map(str, ranks)],
-        [[name, *(_number(ranked[key][str(k)]) for k in ranks)] for name, key in keys.items()],
-    )
-    return (
-        table
-        + note
-        + f'<div class="grid"><div>{_table(["more of the model", "value"], more)}</div><div>{at_k}'
-        + "<p class='note below'>± is what the bins of the streamed score histograms may change. PSP: precision with labels weighted by "
-        "inverse propensity, over the best attainable.</p></div></div>"
-    )
-
-
-def _compare(run: Run, others: Sequence[Run]) -> str:
-    columns = {
-        "micro-F1": lambda r: r.system(ONE_THRESHOLD)["micro_f1"],
-        "macro-F1*": lambda r: r.system(LABEL_THRESHOLDS)["macro_f1_present"],
-        "sample-F1": lambda r: r.system(ONE_THRESHOLD)["sample_f1"],
-        f"P@{run.first_rank}": lambda r: r.system(ONE_THRESHOLD)["precision_at"].get(
-            run.first_rank
-        ),
-        "mAP": lambda r: r.evaluation["areas"]["mean_average_precision"],
-        "ECE": lambda r: r.evaluation["calibration"]["stages"][-1]["ece"],
-        "epochs": lambda r: len(r.history),
-        "documents/s": lambda r: max(
-            (row["documents_per_second"] for row in r.history), default=None
-        ),
+def _method_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Each method with its metrics and whether they are the best of all methods."""
+    best = {
+        field: max(getattr(method.metrics, field) for method in evaluation.methods)
+        for field in DECISION_TITLES.values()
     }
     rows = []
-    for each in (run, *others):
-        cells = []
-        for name, value in columns.items():
-            own, first = value(each), value(run)
-            change = (
-                f' <span class="note">{own - first:+.3f}</span>'
-                if each is not run and isinstance(own, float) and first is not None
-                else ""
-            )
-            cells.append(_number(own, 4 if name == "ECE" else 3) + change)
-        rows.append([_text(each.name), *cells])
-    parts = [_table(["run", *columns], rows, classes=["best"] + [""] * len(others))]
-    for other in others:
-        if (other.manifest.config_hash, other.manifest.input_hash) != (
-            run.manifest.config_hash,
-            run.manifest.input_hash,
-        ):
-            parts.append(
-                f'<p class="note below">{_text(other.name)} was evaluated on another dataset: the numbers do not compare.</p>'
-            )
-        elif other.evaluation["split"] != run.evaluation["split"]:
-            parts.append(
-                f'<p class="note below">{_text(other.name)} was evaluated on its {_text(other.evaluation["split"])} split.</p>'
-            )
-    dumps = [each.config.model_dump(mode="json") for each in (run, *others)]
-    keys = sorted(
-        {key for other in dumps[1:] for key, _, _ in differing_keys(dumps[0], other)}
-        - {"train.run_dir", "export.model_dir"}
-    )
-    if keys:
-        values = [[_text(key), *(_text(_at(dump, key)) for dump in dumps)] for key in keys]
-        parts.append(
-            _table(
-                [
-                    "what differs in the configs",
-                    *(_text(each.directory) for each in (run, *others)),
-                ],
-                values,
-            )
+    for method in evaluation.methods:
+        values = {field: getattr(method.metrics, field) for field in best}
+        precision_at = method.ranking.precision_at if method.ranking else {}
+        rows.append(
+            {
+                "method": method,
+                "cells": [(value, value == best[field] > 0) for field, value in values.items()],
+                "precision_at": [precision_at.get(k) for k in evaluation.ks],
+            }
         )
-    first = {row["name"]: row["f1"] for row in run.evaluation["per_label"] if row["positives"]}
-    for other in others:
-        changes = [
-            (row["f1"] - first[row["name"]], row)
-            for row in other.evaluation["per_label"]
-            if row["name"] in first
-        ]
-        tables = []
-        for title, sign in (("better", 1), ("worse", -1)):
-            moved = sorted(
-                (c for c in changes if c[0] * sign > 0), key=lambda c: (-abs(c[0]), c[1]["name"])
-            )[:_CHANGES]
-            rows = [
-                [
-                    _text(row["name"]),
-                    _number(row["train_positives"]),
-                    _number(row["f1"]),
-                    f"{change:+.3f}",
-                ]
-                for change, row in moved
-            ]
-            if rows:
-                tables.append(
-                    f"<div>{_table([f'{title} in {_text(other.directory)}', 'train', 'F1', 'change'], rows)}</div>"
-                )
-        parts.append(f'<div class="grid">{"".join(tables)}</div>')
-    return "".join(parts)
+    return rows
 
 
-def _at(values: Any, key: str) -> Any:
+def _ranking_rows(run: Run) -> list[list[str]]:
+    ranking = run.method(ONE_THRESHOLD).ranking
+    return [
+        [title, *(_number(getattr(ranking, field)[k]) for k in run.evaluation.ks)]
+        for title, field in RANKING_TITLES.items()
+    ]
+
+
+# --- runs side by side -----------------------------------------------------------------
+
+
+def _decisions(key: str, field: str) -> Callable[[Run], float]:
+    return lambda run: getattr(run.method(key).metrics, field)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Comparison:
+    """A run beside others.
+
+    Attributes:
+      titles: of the columns of `rows`.
+      rows: of each run, its name and (value, change from the first run or None) by column.
+      other_datasets: names of runs that were evaluated on another dataset.
+      other_splits: (name, split) of runs that were evaluated on another split of it.
+      runs: directories of all runs.
+      config_rows: config keys that differ, with their value in every run.
+      label_changes: of each other run, [(title, rows)] of labels that it does better and worse.
+    """
+
+    titles: list[str]
+    rows: list[tuple[str, list[tuple[str, str | None]]]]
+    other_datasets: list[str]
+    other_splits: list[tuple[str, str]]
+    runs: list[str]
+    config_rows: list[list[str]]
+    label_changes: list[list[tuple[str, list[list[str]]]]]
+
+    @classmethod
+    def of(cls, run: Run, others: Sequence[Run]) -> "_Comparison":
+        columns, all_runs = _comparison_columns(run), (run, *others)
+        first = {title: value_of(run) for title, value_of in columns.items()}
+        rows = [(run.name, [(_comparison_number(t, v), None) for t, v in first.items()])]
+        for other in others:
+            cells = []
+            for title, value_of in columns.items():
+                value, change = value_of(other), None
+                if isinstance(value, float) and first[title] is not None:
+                    change = f"{value - first[title]:+.3f}"
+                cells.append((_comparison_number(title, value), change))
+            rows.append((other.name, cells))
+        same_dataset = [other for other in others if _dataset_of(other) == _dataset_of(run)]
+        return cls(
+            titles=list(columns),
+            rows=rows,
+            other_datasets=[other.name for other in others if other not in same_dataset],
+            other_splits=[
+                (other.name, other.evaluation.split)
+                for other in same_dataset
+                if other.evaluation.split != run.evaluation.split
+            ],
+            runs=[str(each.directory) for each in all_runs],
+            config_rows=_config_rows(all_runs),
+            label_changes=[_label_changes(run, other) for other in others],
+        )
+
+
+def _comparison_columns(run: Run) -> dict[str, Callable[[Run], float | int | None]]:
+    """What is compared, by title; the k of precision at k is the lowest of the first run."""
+    first_k = run.evaluation.ks[0]
+
+    def precision_at_first_k(run: Run) -> float | None:
+        return run.method(ONE_THRESHOLD).ranking.precision_at.get(first_k)
+
+    def documents_per_second(run: Run) -> int | None:
+        return max((row["documents_per_second"] for row in run.history), default=None)
+
+    return {
+        "micro-F1": _decisions(ONE_THRESHOLD, "micro_f1"),
+        "macro-F1*": _decisions(LABEL_THRESHOLDS, "macro_f1_present"),
+        "sample-F1": _decisions(ONE_THRESHOLD, "sample_f1"),
+        f"P@{first_k}": precision_at_first_k,
+        "mAP": lambda run: run.evaluation.curve_metrics.mean_average_precision,
+        "ECE": lambda run: run.evaluation.calibration.stages[-1].ece,
+        "epochs": lambda run: len(run.history),
+        "documents/s": documents_per_second,
+    }
+
+
+def _comparison_number(title: str, value: float | int | None) -> str:
+    return _number(value, 4 if title == "ECE" else 3)
+
+
+def _dataset_of(run: Run) -> tuple[str, str]:
+    return run.manifest.config_hash, run.manifest.input_hash
+
+
+def _config_rows(runs: Sequence[Run]) -> list[list[str]]:
+    first, *others = configs = [run.config.model_dump(mode="json") for run in runs]
+    keys = {key for other in others for key, _, _ in differing_keys(first, other)}
+    return [
+        [key, *(_value_at(config, key) for config in configs)]
+        for key in sorted(keys - {"train.run_dir", "export.model_dir"})
+    ]
+
+
+def _value_at(config: Any, key: str) -> str:
+    """The value of a dotted key, a dash where the config has no such key."""
+    value = config
     for part in key.split("."):
-        values = values.get(part, "–") if isinstance(values, Mapping) else "–"
-    return json.dumps(values, ensure_ascii=False) if not isinstance(values, str) else values
+        value = value.get(part, _NOTHING) if isinstance(value, Mapping) else _NOTHING
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _thresholds(run: Run, plots: Mapping[str, str]) -> str:
-    tuned = run.evaluation["thresholds"]
-    if not tuned["documents"]:
-        told = f"The {_text(tuned['tuned_on'])} split is empty: nothing was tuned, and {tuned['global']:.3f} is the threshold of all labels."
-    else:
-        own = sum(row["threshold"] != tuned["global"] for row in run.evaluation["per_label"])
-        told = (
-            f"Tuned on {tuned['documents']:,} documents of the {_text(tuned['tuned_on'])} split and on nothing else: "
-            f"<b>{tuned['global']:.3f}</b> for all labels; {own:,} labels have another one of their own. "
-            f"Of every number of labels to give to each document, {tuned['top_k']} is the best."
-        )
-    return f"<p>{told}</p>" + _figures(plots, "threshold-sweep", "precision-recall")
+def _label_changes(run: Run, other: Run) -> list[tuple[str, list[list[str]]]]:
+    """The labels whose F1 differs most between two runs, better and worse ones."""
+    first = {row.name: row.f1 for row in run.evaluation.per_label.rows() if row.positives}
+    changes = [
+        (row.f1 - first[row.name], row)
+        for row in other.evaluation.per_label.rows()
+        if row.name in first
+    ]
 
-
-def _frequency(run: Run, plots: Mapping[str, str]) -> str:
-    rows = [
-        [
-            f"{_text(row['name'])}: {row['least']:,} to {row['most']:,} train documents",
-            *(
-                _number(row[key])
-                for key in ("labels", "positives", "micro_f1", "macro_f1", "without_hits")
-            ),
+    def table(title: str, chosen: list[tuple[float, LabelRow]]):
+        largest = sorted(chosen, key=lambda pair: (-abs(pair[0]), pair[1].name))[:_MAX_CHANGES]
+        return f"{title} in {other.directory}", [
+            [row.name, _number(row.train_positives), _number(row.f1), f"{change:+.3f}"]
+            for change, row in largest
         ]
-        for row in run.evaluation["groups"]
-    ]
-    table = _table(
-        ["labels by frequency", "labels", "positives", "micro-F1", "macro-F1", "with F1 0"], rows
-    )
-    return _figures(plots, "f1-by-frequency", "label-frequency", "loss-weight", more=table)
+
+    better = table("better", [pair for pair in changes if pair[0] > 0])
+    worse = table("worse", [pair for pair in changes if pair[0] < 0])
+    return [(title, rows) for title, rows in (better, worse) if rows]
 
 
-def _calibration(run: Run, plots: Mapping[str, str]) -> str:
-    stages = run.evaluation["calibration"]["stages"]
-    rows = [
-        [_text(stage["name"]), _number(stage["ece"], 4), _number(stage["ece_error"], 4)]
-        for stage in stages
-    ]
-    table = _table(["scores from", "expected calibration error", "± bins"], rows)
-    told = (
-        "<p class='note below'>Fitted on validation and measured here. The expected calibration error is over all pairs of a document and a "
-        "label, in 15 bins.</p>"
-    )
-    caption = _TITLES["calibration"][1]
-    return f'<div class="grid"><figure class="card">{plots["calibration"]}<figcaption>{caption}</figcaption></figure><div>{table}{told}</div></div>'
+# --- labels ----------------------------------------------------------------------------
 
 
-def _slices(run: Run) -> str:
-    columns = {
-        "documents": "documents",
-        "micro-F1": "micro_f1",
-        "precision": "micro_precision",
-        "recall": "micro_recall",
-        "sample-F1": "sample_f1",
+def _label_data(evaluation: Evaluation) -> dict[str, Any]:
+    """What the page's script shows: the most frequent labels, one list of values per label."""
+    rows = sorted(evaluation.per_label.rows(), key=lambda row: -row.train_positives)[:MAX_LABELS]
+    return {
+        "columns": [{"key": field, "digits": digits} for field, _, digits in _LABEL_COLUMNS],
+        "rows": [
+            [_rounded(getattr(row, field), digits) for field, _, digits in _LABEL_COLUMNS]
+            for row in rows
+        ],
     }
-    rows = [
-        [
-            f"{_text(row['by'])}: {_text(row['name'])}",
-            *(_number(row[key]) for key in columns.values()),
-        ]
-        for row in run.evaluation["slices"]
-    ]
-    fields = run.manifest.metadata_fields
-    note = (
-        ""
-        if fields
-        else "<p class='note below'>Records hold no metadata to slice by; <code>data.metadata_fields</code> names some.</p>"
-    )
-    return _table(["slice", *columns], rows) + note
-
-
-def _labels(run: Run) -> str:
-    groups = [group["name"] for group in run.evaluation["groups"]]
-    options = "".join(f'<option value="{_text(name)}">{_text(name)}</option>' for name in groups)
-    header = "".join(
-        f'<th scope="col"{_name_class(digits is None)}><button type="button">{title}</button></th>'
-        for _, title, digits in _LABEL_COLUMNS
-    )
-    hidden = len(run.evaluation["per_label"]) - MOST_LABELS
-    note = (
-        f"<p class='note'>The {MOST_LABELS:,} most frequent labels; {hidden:,} more are in the evaluation's files.</p>"
-        if hidden > 0
-        else ""
-    )
-    return f"""{note}<div class="controls">
-<label class="grow">name holds<input id="label-name" type="search" autocomplete="off"></label>
-<label>group<select id="label-group"><option value="">all</option>{options}</select></label>
-<label>positives, at least<input id="label-least" type="number" min="0" value="0" style="width:9em"></label>
-</div>
-<div class="scroll" tabindex="0"><table id="label-table"><thead><tr>{header}</tr></thead><tbody></tbody></table></div>
-<div class="more"><button type="button" id="label-more">Show more</button><span class="note" id="label-status" role="status"></span></div>"""
-
-
-def _label_data(run: Run) -> str:
-    rows = sorted(run.evaluation["per_label"], key=lambda row: -row["train_positives"])[
-        :MOST_LABELS
-    ]
-    data = {
-        "columns": [{"key": key, "digits": digits} for key, _, digits in _LABEL_COLUMNS],
-        "rows": [[_rounded(row[key], digits) for key, _, digits in _LABEL_COLUMNS] for row in rows],
-    }
-    # Within a script element only `<` can end it or open a comment.
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _rounded(value: Any, digits: int | None) -> Any:
+    """With one digit more than is shown, so that labels sort by more than what they show."""
     return round(value, digits + 1) if digits and value is not None else value
 
 
-def _confusions(run: Run) -> str:
-    confusions, documents = run.evaluation["confusions"], run.evaluation["documents"]
-    rows = [
-        [
-            _text(pair["present"]),
-            _text(pair["predicted"]),
-            _number(pair["documents"]),
-            f"{pair['documents'] / documents:.1%}",
-        ]
-        for pair in confusions["pairs"][:_PAIRS]
-    ]
-    looked = (
-        f"the {confusions['labels']:,} labels with the most errors on validation"
-        if confusions["labels"] < run.evaluation["labels"]
-        else "all labels"
-    )
-    parts = [
-        f"<p class='note'>Documents with a label that the model misses, which get another one that they do not have. Pairs of {looked}.</p>"
-    ]
-    parts.append(
-        _table(["present, and missed", "predicted instead", "documents", "of all"], rows, names=2)
-    )
-    if "matrix" in confusions:
-        parts.append(_matrix(confusions["matrix"]))
-    return "".join(parts)
+def _matrix(matrix: ConfusionMatrix) -> dict[str, Any]:
+    """The labels with the most documents, and their cells: (documents, percent of the row)."""
+    totals = [sum(row) for row in matrix.rows]
+    most_frequent = sorted(range(len(totals)), key=lambda i: -totals[i])[:_MAX_MATRIX_LABELS]
+    shown = sorted(most_frequent)
+    return {
+        "labels": [matrix.labels[i] for i in shown],
+        "rows": [
+            [(matrix.rows[i][j], round(100 * matrix.rows[i][j] / max(totals[i], 1))) for j in shown]
+            for i in shown
+        ],
+    }
 
 
-def _matrix(matrix: Mapping[str, Any]) -> str:
-    """The confusion matrix of single-label data: the labels with the most documents, shaded by their share of the row."""
-    totals = [sum(row) for row in matrix["rows"]]
-    shown = sorted(sorted(range(len(totals)), key=lambda i: -totals[i])[:_MOST_MATRIX_LABELS])
-    head = "".join(f'<th scope="col">{_text(matrix["labels"][i])}</th>' for i in shown)
-    lines = []
-    for i in shown:
-        cells = []
-        for j in shown:
-            count = matrix["rows"][i][j]
-            percent = round(100 * count / max(totals[i], 1))
-            shade = (
-                f' style="background:color-mix(in srgb, var(--series-{1 if i == j else 2}) {percent * 0.7:.0f}%, transparent)"'
-                if count
-                else ""
-            )
-            cells.append(f"<td{shade}>{count or ''}</td>")
-        lines.append(
-            f'<tr><th scope="row" class="name">{_text(matrix["labels"][i])}</th>{"".join(cells)}</tr>'
-        )
-    caption = "<caption>Every document has one label: the best-scored label (columns) of the documents of each label (rows)</caption>"
-    head = f'<thead><tr><th class="name"></th>{head}</tr></thead>'
-    return f'<div class="scroll" tabindex="0"><table class="matrix">{caption}{head}<tbody>{"".join(lines)}</tbody></table></div>'
+# --- data ------------------------------------------------------------------------------
 
 
-def _errors(run: Run) -> str:
-    cards = []
-    for key, title, told in (
-        (
-            "wrong",
-            "Assigned, and wrong",
-            "The highest scores of labels that the documents do not have.",
-        ),
-        ("missed", "Present, and missed", "The lowest scores of labels that the documents have."),
-    ):
-        items = [
-            f'<li><div class="what">{_text(row["label"])}<span>score {row["score"]:.3f}</span></div>'
-            f'<p>{_text(row["text"])}</p><div class="own">has {_text(", ".join(row["labels"]) or "no label")} · {_text(row["id"])}</div></li>'
-            for row in run.evaluation["errors"][key][:_ERRORS]
-        ]
-        shown = f'<ol class="errors">{"".join(items)}</ol>' if items else "<p>None.</p>"
-        cards.append(
-            f'<div class="card"><h3>{title}</h3><p class="note">{told} One a document at most.</p>{shown}</div>'
-        )
-    return f'<div class="grid">{"".join(cards)}</div>'
-
-
-def _data(run: Run) -> str:
-    manifest, counts = run.manifest, run.manifest.counts
-    summary = [
+def _document_rows(run: Run) -> list[tuple[str, int]]:
+    counts = run.manifest.counts
+    return [
         ("read", counts.read),
         ("written", counts.written),
         ("of them without labels", counts.written_without_labels),
@@ -594,49 +366,12 @@ def _data(run: Run) -> str:
         ("rejected", sum(counts.rejected.values())),
         *((f"rejected: {reason}", count) for reason, count in counts.rejected.items()),
     ]
-    quantiles = ("0.05", "0.5", "0.95", "1")
-    splits = [
-        [
-            _text(name),
-            _number(split.examples),
-            *(_number(split.token_length_quantiles.get(q)) for q in quantiles),
-        ]
-        for name, split in manifest.splits.items()
-    ]
+
+
+def _statistics(run: Run) -> Mapping[str, Any]:
+    """Those of the dataset; empty where it is not there any more."""
     try:
-        statistics = manifests.load_statistics(manifest, run.config.output.dataset_dir) or {}
+        statistics = manifests.load_statistics(run.manifest, run.config.output.dataset_dir)
     except (OSError, ValueError):
-        statistics = {}
-    leaks = [
-        [_text(split), *(_text(f"{count:,} {place}") for place, count in where.items())]
-        for split, where in statistics.get("near_duplicates", {}).items()
-    ]
-    leakage = "Equal texts are merged before documents are divided, so that none is in two splits."
-    told = (
-        _table(["near-duplicates of documents of", *[""] * (max(map(len, leaks)) - 1)], leaks)
-        if leaks
-        else ""
-    )
-    missing = (
-        ""
-        if leaks
-        else " Near-duplicates were not looked for, or the dataset is not there any more (<code>duplicates.near</code> reports them)."
-    )
-    labels = manifest.label_counts
-    rows = [
-        ("labels kept", manifest.num_labels),
-        ("labels found", labels.distinct),
-        ("below labels.min_count", labels.below_min_count),
-        ("tokens", manifest.vocabulary_size),
-    ]
-    for name, split in statistics.get("splits", {}).items():
-        rows.append((f"labels a document, {_text(name)}", round(split["label_cardinality"], 2)))
-        rows.append((f"labels without positives, {_text(name)}", split["labels_without_positives"]))
-    config = html.escape(run.config.to_yaml())
-    return (
-        f'<div class="grid"><div>{_table(["documents", "count"], [[_text(name), _number(count)] for name, count in summary])}</div>'
-        f"<div>{_table(['labels and tokens', ''], [[name, _number(count, 2)] for name, count in rows])}</div>"
-        f'<div class="wide">{_table(["split", "documents", "tokens: 5%", "median", "95%", "most"], splits)}</div></div>'
-        f'<p class="note below">{leakage}{missing}</p>{told}'
-        f'<details class="card"><summary>Resolved config</summary><pre>{config}</pre></details>'
-    )
+        return {}
+    return statistics or {}

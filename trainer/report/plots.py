@@ -1,15 +1,20 @@
-"""The plots of the report: each is drawn once, and written as SVG for the page and as PNG for elsewhere."""
+"""The plots of the report: SVG elements for the page, and the same as PNG files."""
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-# In the page's SVG each colour becomes the CSS variable of its name, which has a value for light and one for dark.
+from trainer.runs.evaluation_record import Evaluation
+
+# In the page's SVG each colour becomes the CSS variable of its name, which has one value for light
+# mode and one for dark mode.
 COLOURS = {
     "ink": "#1f2328",
     "muted": "#59636e",
@@ -20,13 +25,15 @@ COLOURS = {
     "series-4": "#8a3ffc",
 }
 _SERIES = [COLOURS[f"series-{i}"] for i in range(1, 5)]
-_DASHES = ("-", "--", ":", "-.")  # told apart without colours too
-_MOST_POINTS = 2000  # of a scatter plot
+_DASHES = ("-", "--", ":", "-.")  # so that lines differ without colours too
+_MAX_POINTS = 2000  # of a scatter plot
+_MIN_LABELS_FOR_MEDIAN = 20
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": COLOURS["ink"],
-    "text.parse_math": False,  # a dollar sign in a label is one
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
     "axes.edgecolor": COLOURS["grid"],
     "axes.labelcolor": COLOURS["muted"],
     "axes.spines.top": False,
@@ -49,13 +56,13 @@ _STYLE = {
 
 
 def draw_all(
-    evaluation: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]
+    evaluation: Evaluation, runs: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, tuple[str, bytes]]:
     """Every plot of a report, as (SVG element, PNG file), by name.
 
     Args:
-      evaluation: what `trainer.evaluation.evaluate` has written.
-      runs: by name of the run, its history of epochs; the report's own first.
+      evaluation: the evaluation that is reported.
+      runs: the history of epochs by name of the run; that of the report comes first.
     """
     figures = {
         "loss": lambda: _learning(runs, "loss", "loss of a training document", scale="log"),
@@ -82,29 +89,45 @@ def draw_all(
 
 
 def _svg(figure: Figure, name: str) -> str:
-    stream = io.StringIO()
+    """The figure as an element that shares an HTML page with others.
+
+    Its ids are made different from those of other figures, its colours become CSS variables and its
+    text takes the font of the page.
+    """
+    stream = io.BytesIO()
     figure.savefig(
         stream,
         format="svg",
         transparent=True,
         metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
     )
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(
-        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',
-        rf'<svg viewBox="\1" role="img" aria-label="{name}">',
-        svg,
-        count=1,
-    )
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font: ([^;\"]*?)'?sans-serif'?[^;\"]*", r"font: \1var(--font)", svg)
-    # Names within the page: every plot would define the same ones.
-    svg = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'(href="#|url\(#)([^")]+)', rf"\1{name}-\2", svg)
+    root = ElementTree.fromstring(stream.getvalue())
+    for metadata in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(metadata)
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            element.set(key, _attribute(key, value, prefix=f"{name}-"))
+    view_box = root.get("viewBox", "")
+    root.attrib.clear()
+    root.attrib |= {"viewBox": view_box, "role": "img", "aria-label": name}
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    return ElementTree.tostring(root, encoding="unicode").strip()
+
+
+def _attribute(key: str, value: str, *, prefix: str) -> str:
+    """The value of an attribute of `_svg`."""
+    if key == "id":
+        return prefix + value
+    if key == f"{{{_XLINK}}}href":
+        return value.replace("#", f"#{prefix}")
+    value = value.replace("url(#", f"url(#{prefix}")
+    # Matplotlib writes `font: SIZE FAMILIES` up to version 3.10, and `font-family: FAMILIES` since.
+    value = re.sub(r"font: ([^;]*?)'?sans-serif'?[^;]*", r"font: \1var(--font)", value)
+    value = re.sub(r"font-family: [^;]*", "font-family: var(--font)", value)
     for variable, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    return svg.strip()
+        value = value.replace(colour, f"var(--{variable})")
+    return value
 
 
 def _png(figure: Figure) -> bytes:
@@ -155,8 +178,8 @@ def _learning(
     return axes.figure
 
 
-def _sweep(evaluation: Mapping[str, Any]) -> Figure:
-    sweep = evaluation["sweep"]
+def _sweep(evaluation: Evaluation) -> Figure:
+    sweep = evaluation.sweep
     axes = _axes("threshold, one for all labels", "")
     names = {
         "micro_f1": "micro-F1",
@@ -165,67 +188,67 @@ def _sweep(evaluation: Mapping[str, Any]) -> Figure:
         "micro_recall": "recall",
     }
     for i, (key, name) in enumerate(names.items()):
-        axes.plot(sweep["threshold"], sweep[key], _DASHES[i], color=_SERIES[i], label=name)
-    axes.axvline(evaluation["thresholds"]["global"], color=COLOURS["muted"], linewidth=1)
+        axes.plot(sweep.threshold, getattr(sweep, key), _DASHES[i], color=_SERIES[i], label=name)
+    axes.axvline(evaluation.thresholds.global_threshold, color=COLOURS["muted"], linewidth=1)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(ncols=2, loc="lower center")
     return axes.figure
 
 
-def _precision_recall(evaluation: Mapping[str, Any]) -> Figure:
+def _precision_recall(evaluation: Evaluation) -> Figure:
     axes = _axes("recall", "precision")
     names = {"all": "all labels", "head": "head", "mid": "mid", "tail": "tail"}
     for i, (key, name) in enumerate(names.items()):
-        if key in evaluation["precision_recall"]:
-            curve = evaluation["precision_recall"][key]
-            axes.plot(curve["recall"], curve["precision"], _DASHES[i], color=_SERIES[i], label=name)
+        curve = evaluation.precision_recall.get(key)
+        if curve is not None:
+            axes.plot(curve.recall, curve.precision, _DASHES[i], color=_SERIES[i], label=name)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(loc="lower left")
     return axes.figure
 
 
-def _label_frequency(evaluation: Mapping[str, Any]) -> Figure:
-    counts = sorted((row["train_positives"] for row in evaluation["per_label"]), reverse=True)
+def _label_frequency(evaluation: Evaluation) -> Figure:
+    counts = sorted(evaluation.per_label.train_positives, reverse=True)
     axes = _axes("labels, the most frequent first", "train documents")
     ranks = range(1, len(counts) + 1)
-    step = max(1, len(counts) // _MOST_POINTS)
+    step = max(1, len(counts) // _MAX_POINTS)
     axes.plot(list(ranks)[::step], [max(count, 0.5) for count in counts][::step], color=_SERIES[0])
     start = 0
-    for i, group in enumerate(evaluation["groups"]):
-        axes.axvspan(
-            start + 0.5, start + group["labels"] + 0.5, color=_SERIES[i], alpha=0.1, linewidth=0
-        )
-        # In the middle of the group as the logarithmic axis shows it.
-        middle = ((start + 0.5) * (start + group["labels"] + 0.5)) ** 0.5
+    for i, group in enumerate(evaluation.groups):
+        end = start + group.labels
+        axes.axvspan(start + 0.5, end + 0.5, color=_SERIES[i], alpha=0.1, linewidth=0)
+        # The middle of the group on the logarithmic axis.
+        middle = ((start + 0.5) * (end + 0.5)) ** 0.5
         axes.text(
             middle,
             0.96,
-            group["name"],
+            group.name,
             transform=axes.get_xaxis_transform(),
             ha="center",
             va="top",
             color=COLOURS["muted"],
             fontsize=9,
         )
-        start += group["labels"]
+        start = end
     axes.set_xlim(0.5, start + 0.5)
     _logarithmic(axes, "xy")
     return axes.figure
 
 
 def _against_frequency(
-    evaluation: Mapping[str, Any], key: str, title: str, *, with_median: bool = False
+    evaluation: Evaluation, key: str, title: str, *, with_median: bool = False
 ) -> Figure:
-    rows = sorted(evaluation["per_label"], key=lambda row: row["train_positives"])
-    rows = [row for row in rows if row["positives"]] if with_median else rows
+    rows = sorted(evaluation.per_label.rows(), key=lambda row: row.train_positives)
+    if with_median:
+        rows = [row for row in rows if row.positives]
     axes = _axes("train documents with the label", title)
-    shown = rows[:: -(-len(rows) // _MOST_POINTS) or 1]
-    frequency = [max(row["train_positives"], 0.5) for row in shown]
+    step = max(1, math.ceil(len(rows) / _MAX_POINTS))
+    shown = rows[::step]
     axes.plot(
-        frequency,
-        [row[key] for row in shown],
+        [max(row.train_positives, 0.5) for row in shown],
+        [getattr(row, key) for row in shown],
         "o",
         markersize=3.5,
         alpha=0.35,
@@ -233,15 +256,15 @@ def _against_frequency(
         markeredgewidth=0,
         label="a label",
     )
-    if with_median and len(rows) >= 20:
-        parts = [rows[len(rows) * i // 10 : len(rows) * (i + 1) // 10] for i in range(10)]
+    if with_median and len(rows) >= _MIN_LABELS_FOR_MEDIAN:
+        tenths = [rows[len(rows) * i // 10 : len(rows) * (i + 1) // 10] for i in range(10)]
 
-        def median(part, name):
-            return sorted(row[name] for row in part)[len(part) // 2]
+        def median(tenth, name):
+            return sorted(getattr(row, name) for row in tenth)[len(tenth) // 2]
 
         axes.plot(
-            [max(median(part, "train_positives"), 0.5) for part in parts],
-            [median(part, key) for part in parts],
+            [max(median(tenth, "train_positives"), 0.5) for tenth in tenths],
+            [median(tenth, key) for tenth in tenths],
             color=_SERIES[1],
             label="median of a tenth",
         )
@@ -251,18 +274,18 @@ def _against_frequency(
     return axes.figure
 
 
-def _calibration(evaluation: Mapping[str, Any]) -> Figure:
+def _calibration(evaluation: Evaluation) -> Figure:
     axes = _axes("mean score", "frequency")
     axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1)
-    for i, stage in enumerate(evaluation["calibration"]["stages"]):
-        points = [(row["mean_score"], row["frequency"]) for row in stage["bins"]]
+    for i, stage in enumerate(evaluation.calibration.stages):
         axes.plot(
-            *zip(*points, strict=True),
+            [row.mean_score for row in stage.bins],
+            [row.frequency for row in stage.bins],
             _DASHES[i],
             marker="o",
             markersize=4,
             color=_SERIES[i],
-            label=stage["name"],
+            label=stage.name,
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
@@ -273,8 +296,6 @@ def _calibration(evaluation: Mapping[str, Any]) -> Figure:
 def _logarithmic(axes: Any, which: str) -> None:
     for axis in which:
         getattr(axes, f"set_{axis}scale")("log")
-        part = getattr(axes, f"{axis}axis")
-        part.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")
-        )
-        part.set_minor_formatter(NullFormatter())
+        formatter = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")
+        getattr(axes, f"{axis}axis").set_major_formatter(formatter)
+        getattr(axes, f"{axis}axis").set_minor_formatter(NullFormatter())

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import pydantic
 
+from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import Section
-from beam_jobs.contract.atomic import write_atomically
 
 FORMAT_VERSION = 1
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 # The resolved config has the same name in every directory.
-from beam_jobs.contract.config import CONFIG_FILE as CONFIG
 
 # --- what `train` writes -----------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from trainer.evaluation import text_report
 from trainer.metrics import classification
 from trainer.runs.evaluation_record import LABEL_THRESHOLDS, DecisionMetrics, TunedThresholds
 
-
 GOLDEN = """\
 test: 12,345 documents, 2 labels
 
@@ -55,8 +54,7 @@ def test_labels_absent_from_the_split_are_told_beside_macro_f1():
     assert "macro-F1  macro-F1*  sample-F1" in text
     assert (
         "\n* over the 2 labels that occur in this split; "
-        "in macro-F1 each of the other 1,498 counts as 0\n"
-        in text
+        "in macro-F1 each of the other 1,498 counts as 0\n" in text
     )
 
 
