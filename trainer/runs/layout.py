@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-# The resolved config has the same name in every directory.
+from beam_jobs.contract.config import CONFIG_FILE
 
 # --- what `train` writes -----------------------------------------------------------------
 
+CONFIG = CONFIG_FILE
 DATASET_MANIFEST = "dataset_manifest.json"
 HISTORY = "history.json"  # a list of rows, one per epoch
 CHECKPOINTS = "checkpoints"  # directory of the newest checkpoints
