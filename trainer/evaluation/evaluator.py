@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.input_pipeline import Batch, delete_in_background, evaluation_batches
+from trainer.data.input_pipeline import Batch, BatchIterator, evaluation_batches
 from trainer.data.labels import multi_hot
 from trainer.data.shards import explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import gather_over_workers, num_workers, sum_over_workers
@@ -157,11 +157,9 @@ class Evaluator:
             plan=plan,
             annotate=annotate,
         )
-        iterators = [iter(batches)]  # the only reference to it, see `delete_in_background`
-        with explain_corrupt_shards(dataset, split):
+        with BatchIterator(batches) as reader, explain_corrupt_shards(dataset, split):
             for _ in range(plan.steps):
-                yield from self._by_local_replica(step(iterators[0]))
-        delete_in_background(iterators)
+                yield from self._by_local_replica(step(reader.iterator))
 
     def _by_local_replica(self, counts: Counts) -> Iterator[Counts]:
         """The counts of each replica of this worker."""
