@@ -71,7 +71,7 @@ def test_tensorflow_datasets_reads_what_our_reader_reads(tmp_path, weights):
         assert len(theirs) == manifest.splits[split].examples > 0
 
 
-def test_the_manifest_vouches_for_the_metadata_and_weights_are_told_of_where_there_are_any(
+def test_the_manifest_vouches_for_the_metadata_and_weights_are_in_it_where_there_are_any(
     tmp_path,
 ):
     for weights in ([1.0], [1.0, 0.5]):
