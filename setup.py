@@ -17,7 +17,7 @@ setup(
     ),
     package_data={
         "multihot": ["py.typed"],
-        "trainer.serving": ["*.html"],
+        "trainer.serving": ["templates/*"],
         "trainer.report": ["templates/*"],
     },
     install_requires=[

@@ -154,7 +154,8 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace, config: Config) -> None:
-    from trainer.serving.export import export, export_average
+    from trainer.serving.ensemble import export_average
+    from trainer.serving.export import export
 
     if arguments.average:
         export_average(config, arguments.average, arguments.weights)

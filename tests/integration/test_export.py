@@ -1,4 +1,4 @@
-"""Exports through the command line: what a SavedModel answers, its files, how it is published."""
+"""Exports: what a SavedModel answers, what belongs beside it, and how it is published."""
 
 import contextlib
 import dataclasses
@@ -19,11 +19,13 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.config import load_config
+from beam_jobs.contract.errors import UserError
 from tests.command_lines import succeed
+from trainer.data.dataset import open_dataset
 from trainer.data.input_pipeline import token_ids
 from trainer.evaluation.evaluate import load_calibration
 from trainer.experiment import assemble, restore_best
-from trainer.serving import export, warmup
+from trainer.serving import ensemble, export, half_precision, model_version
 
 ARXIV = Path(__file__).parents[3] / "shared/data/arxiv/arxiv-00-of-08.jsonl.gz"
 TEXTS = [
@@ -143,8 +145,6 @@ def test_warm_up_requests_are_logs_that_tensorflow_serving_reads_and_the_model_a
         assert {len(value) for value in outputs.values()} == {len(next(iter(inputs.values())))}
         called.add(request.model_spec.signature_name)
     assert called == set(saved_model.SIGNATURES) - {"analyze"}
-    texts = warmup.read_texts(model.path)
-    assert {len(text.split()) for text in texts} == {100} and len(set(texts)) == len(texts) == 256
 
 
 def test_a_model_leads_back_to_its_data(trained, model):
@@ -157,7 +157,7 @@ def test_a_model_leads_back_to_its_data(trained, model):
     )
     (copy := trained.root / "again").mkdir()
     shutil.copytree(model.path, copy / "1")
-    export.write_fingerprint(str(copy / "1"))  # of the files as they are
+    model_version.write_fingerprint(str(copy / "1"))  # of the files as they are
     again, written = (
         tf.saved_model.experimental.read_fingerprint(path) for path in (str(copy / "1"), model.path)
     )
@@ -178,7 +178,7 @@ def test_the_model_card_tells_of_data_metrics_thresholds_and_limits(trained, mod
     assert (trained.root / "out/small/run/evaluation-test.txt").read_text().strip() in card
     thresholds = json.loads((trained.root / "out/small/run/thresholds.json").read_text())
     assert f"{thresholds['global_bin'] / 1024:.3f}" in card
-    assert "1 of 5 labels stand on fewer than 50 train documents" in card
+    assert "1 of 5 labels have fewer than 50 documents in the train split" in card
     assert [line for line in card.splitlines() if line.startswith("## ")] == [
         "## Model",
         "## Data",
@@ -259,10 +259,10 @@ def test_weights_too_large_for_float16_are_told():
     )
     model.build((None, 3))
     with pytest.raises(
-        export.UserError, match="export.weights: received float16.*expected bfloat16 or float32"
+        UserError, match="export.weights: received float16.*expected bfloat16 or float32"
     ):
-        export._check_range(model, "float16")
-    export._check_range(model, "bfloat16")
+        half_precision.check_range(model, "float16")
+    half_precision.check_range(model, "bfloat16")
 
 
 def test_an_ensemble_scores_the_weighted_mean_of_its_members(trained, model, halved, tmp_path):
@@ -297,8 +297,8 @@ def test_an_ensemble_scores_the_weighted_mean_of_its_members(trained, model, hal
         ([1.0], "export.top_k=5", r"--weights: received \[1.0\] for 2 models"),
         ([-1.0, 2.0], "export.top_k=5", r"--weights: received \[-1.0, 2.0\]"),
         ([0.0, 0.0], "export.top_k=5", "not all 0"),
-        (None, "export.weights=float16", "expected float32: members keep"),
-        (None, "export.top_k=5", "changed has other analyzer than the dataset"),
+        (None, "export.weights=float16", "expected float32: each member keeps"),
+        (None, "export.top_k=5", "changed and the dataset .* differ in analyzer"),
     ],
 )
 def test_models_and_weights_that_do_not_fit_together_are_told(
@@ -310,8 +310,8 @@ def test_models_and_weights_that_do_not_fit_together_are_told(
     values["analyzer"]["normalize"] = "lower"
     origin.write_text(json.dumps(values))
     monkeypatch.chdir(trained.root)
-    with pytest.raises(export.UserError, match=message):
-        export.export_average(
+    with pytest.raises(UserError, match=message):
+        ensemble.export_average(
             load_config(trained.config, overrides=[override]),
             [model.path, str(tmp_path / "changed")],
             weights,
@@ -320,11 +320,11 @@ def test_models_and_weights_that_do_not_fit_together_are_told(
 
 def test_models_of_other_labels_do_not_average(trained, model, monkeypatch):
     monkeypatch.chdir(trained.root)
-    dataset = export.open_dataset(load_config(trained.config))
+    dataset = open_dataset(load_config(trained.config))
     fewer = dataclasses.replace(dataset)
     fewer.__dict__["labels"] = [label for label in dataset.labels if label["name"] != "rare"]
-    with pytest.raises(export.UserError, match="has 5 labels.*not in both: rare"):
-        export._check_member(model, fewer)
+    with pytest.raises(UserError, match="has 5 labels.*not in both: rare"):
+        ensemble._check_member(model, fewer)
 
 
 def test_an_export_that_fails_publishes_nothing_and_leaves_nothing(trained, tmp_path, monkeypatch):
@@ -334,8 +334,8 @@ def test_an_export_that_fails_publishes_nothing_and_leaves_nothing(trained, tmp_
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export.warmup, "write_requests", full_disk)
-    with pytest.raises(export.UserError, match="cannot write in out/small/model: No space left"):
+    monkeypatch.setattr(model_version.warmup, "write_requests", full_disk)
+    with pytest.raises(UserError, match="cannot write in out/small/model: No space left"):
         export.export(load_config(trained.config))
     assert list((place / "out/small/model").iterdir()) == []
     (place / "out/small/model/.staging/variables").mkdir(

@@ -1,27 +1,30 @@
 """How large and how fast an exported model is."""
 
 import dataclasses
+import itertools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract import saved_model
-from trainer.serving.warmup import BATCH_DOCUMENTS, WORDS, fields_of, read_texts
+from trainer.serving.synthetic_texts import columns_of
 
-_WARM_REQUESTS = 20
+_WARM_UP_REQUESTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """What `measure` found.
+    """Size and speed of an exported model.
 
     Attributes:
       bytes: size of all files.
       load_seconds: from the call of tf.saved_model.load to the answer to the first request.
-      documents_per_second: in batches of 256, the median.
-      latency_ms: by percentile 50, 95 and 99, of requests with one document, one after the other.
+      documents_per_second: in batches of all sample documents, the median.
+      latency_ms: of requests with one document, sent one after the other; percentile (50, 95, 99)
+        -> milliseconds.
     """
 
     bytes: int
@@ -30,30 +33,42 @@ class Speed:
     latency_ms: dict[int, float]
 
 
-def measure(model_dir: str, *, requests: int = 200, batches: int = 20) -> Speed:
-    """Measures a model with made-up texts of 100 words, called in this process: what a server adds is not in it.
+def measure(
+    model_dir: str,
+    texts: Sequence[str],
+    *,
+    requests: int = 200,
+    batches: int = 20,
+) -> Speed:
+    """Measures a model that is called in this process: a server would add to it.
+
+    Args:
+      model_dir: an exported model.
+      texts: of documents; each is divided among the model's text fields.
+      requests: of one document.
+      batches: of all sample documents.
 
     Raises:
       UserError: there is no such model.
     """
     path = saved_model.find_version(model_dir)
-    texts = read_texts(path)
     started = time.perf_counter()
     model = saved_model.load(path)
     predict = model.module.signatures["serving_default"]
-    columns = {
-        field: tf.constant(values) for field, values in fields_of(texts, model.text_fields).items()
-    }
-    predict(**{field: values[:1] for field, values in columns.items()})
+    columns = columns_of(texts, model.text_fields)
+    batch = {field: tf.constant(values) for field, values in columns.items()}
+    _seconds(predict, {field: values[:1] for field, values in batch.items()})
     load_seconds = time.perf_counter() - started
-    singles = [
-        {field: values[i : i + 1] for field, values in columns.items()} for i in range(len(texts))
+
+    documents = [
+        {field: values[i : i + 1] for field, values in batch.items()} for i in range(len(texts))
     ]
-    latencies = [
-        _seconds(predict, singles[i % len(singles)]) for i in range(_WARM_REQUESTS + requests)
-    ][_WARM_REQUESTS:]
-    _seconds(predict, columns)
-    batch_seconds = [_seconds(predict, columns) for _ in range(batches)]
+    endless = itertools.cycle(documents)
+    for _ in range(_WARM_UP_REQUESTS):
+        _seconds(predict, next(endless))
+    latencies = [_seconds(predict, next(endless)) for _ in range(requests)]
+    _seconds(predict, batch)
+    batch_seconds = [_seconds(predict, batch) for _ in range(batches)]
     return Speed(
         bytes=sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file()),
         load_seconds=load_seconds,
@@ -62,17 +77,19 @@ def measure(model_dir: str, *, requests: int = 200, batches: int = 20) -> Speed:
     )
 
 
-def describe(model_dir: str | Path) -> str:
-    """What `measure` finds, in words."""
-    found = measure(str(model_dir))
-    latencies = ", ".join(f"p{q} {ms:.1f} ms" for q, ms in found.latency_ms.items())
+def describe(model_dir: str | Path, texts: Sequence[str]) -> str:
+    """The results of `measure` as one line of text."""
+    speed = measure(str(model_dir), texts)
+    words = round(sum(len(text.split()) for text in texts) / len(texts))
+    latencies = ", ".join(f"p{q} {ms:.1f} ms" for q, ms in speed.latency_ms.items())
     return (
-        f"  {found.bytes / 1e6:,.1f} MB, loads in {found.load_seconds:.1f} s; documents of {WORDS} words: {found.documents_per_second:,.0f} a second "
-        f"in batches of {BATCH_DOCUMENTS}; one a request: {latencies}"
+        f"  {speed.bytes / 1e6:,.1f} MB, loads in {speed.load_seconds:.1f} s; "
+        f"documents of {words} words: {speed.documents_per_second:,.0f} a second "
+        f"in batches of {len(texts)}; one a request: {latencies}"
     )
 
 
-def _seconds(predict, columns: dict[str, tf.Tensor]) -> float:
+def _seconds(predict: Callable[..., dict[str, tf.Tensor]], columns: dict[str, tf.Tensor]) -> float:
     started = time.perf_counter()
     predict(**columns)["scores"].numpy()
     return time.perf_counter() - started

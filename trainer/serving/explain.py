@@ -1,9 +1,9 @@
 """Which words drove each label that an exported model gives to a text."""
 
 import dataclasses
-import html
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,15 +12,19 @@ from beam_jobs.contract import saved_model
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.saved_model import SavedModel
-from trainer.serving.predict import document_of
+from trainer.serving.predict import document_of, raw_columns
+from trainer.serving.templates import render
 
 BATCH_DOCUMENTS = 256
 MAX_LABELS = 10
-_WORDS_PRINTED = 8
-_LEAST_PROBABILITY = 1e-7  # log-odds beyond those of it are cut
-_HOW = {
-    "exact": "Exact: the model is linear in its words, so what they add to a label's logit, and its bias, sum to it.",
-    "occlusion": "By occlusion: how much a label's log-odds fall when all occurrences of the word are left out.",
+_TOP_WORDS = 8
+_MIN_PROBABILITY = 1e-7  # log-odds are clipped to those of it
+_MAX_STRENGTH = 0.65  # opacity of the colour of the word with the largest effect
+_METHODS = {
+    "exact": "Exact: the model is linear in its words, so their effects on a label's logit and "
+    "its bias sum to the logit.",
+    "occlusion": "By occlusion: how much a label's log-odds fall when all occurrences of the word "
+    "are left out.",
 }
 
 
@@ -33,7 +37,8 @@ class Explanation:
       score: its probability.
       is_assigned: whether the score reaches the label's threshold.
       effects: float32 [tokens] for each text field, what each token adds to the label's log-odds.
-      bias: the logit of a document about which nothing is known; None where `effects` are no sum.
+      bias: the logit of a document about which nothing is known; None where `effects` do not sum
+        to the logit.
     """
 
     label: str
@@ -45,10 +50,10 @@ class Explanation:
     @property
     def summary(self) -> str:
         """Score, whether it is assigned, and bias, in words."""
-        state = "assigned" if self.is_assigned else "below its threshold"
-        return f"{self.score:.3f}, {state}" + (
-            "" if self.bias is None else f", bias {self.bias:+.2f}"
-        )
+        parts = [f"{self.score:.3f}", "assigned" if self.is_assigned else "below its threshold"]
+        if self.bias is not None:
+            parts.append(f"bias {self.bias:+.2f}")
+        return ", ".join(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Explanations:
 
     Attributes:
       method: `exact` or `occlusion`.
-      tokens: of each text field, by its name: what the model sees of it.
+      tokens: by text field, what the model reads of it.
       labels: those that are assigned, or else the best one; at most MAX_LABELS, best first.
     """
 
@@ -65,198 +70,184 @@ class Explanations:
     tokens: dict[str, list[str]]
     labels: list[Explanation]
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether a token is left of the text after analysis."""
+        return any(self.tokens.values())
+
 
 def explain(model_dir: str, text: str, *, html_file: str | None) -> None:
-    """Prints which words drove each label of a text, and writes a page of it where `html_file` names one.
+    """Prints which words drove each label of a text; also writes a page to `html_file`, if given.
 
     Raises:
-      UserError: there is no model, the text has not the model's fields, or the page cannot be written.
+      UserError: there is no model, the text lacks the model's fields, or the page cannot be
+        written.
     """
     model = saved_model.load(model_dir)
-    found = explanations(model, text)
-    print(as_text(found))
+    results = explanations(model, text)
+    print(as_text(results))
     if html_file:
         try:
-            write_atomically(Path(html_file), as_page(found))
+            write_atomically(Path(html_file), as_page(results))
         except OSError as error:
             raise UserError(
-                f"--html: cannot write {html_file}: {error.strerror}; expected a file in a directory you may write"
+                f"--html: cannot write {html_file}: {error.strerror}; expected a file in a "
+                "directory you may write"
             ) from None
         print(f"\nwrote {html_file}")
 
 
 def explanations(model: SavedModel, text: str) -> Explanations:
-    """Explains the labels of one document, see `trainer.serving.predict.document_of` for its text."""
-    document = document_of(model, text)
-    raw = {
-        field: tf.constant([document[field].encode("utf-8", "surrogatepass")])
-        for field in model.text_fields
-    }
-    answer = model.module.signatures["analyze"](**raw)
-    analyzed = [
-        text.numpy()[0].decode()
-        for text in (
-            answer.values()
-            if len(answer) == 1
-            else (answer[f"analyzed/{f}"] for f in model.text_fields)
-        )
-    ]
-    tokens = {field: text.split() for field, text in zip(model.text_fields, analyzed, strict=True)}
-    best, decided = (
-        model.module.signatures["serving_default"](**raw),
-        model.module.signatures["decide"](**raw),
-    )
-    count = int(decided["counts"][0])
-    chosen, scores = (
-        (decided if count else best)["labels"].numpy()[0],
-        (decided if count else best)["scores"].numpy()[0],
-    )
-    size = min(count or 1, MAX_LABELS)
-    names = model.label_names()
-    ids = [names.index(name.decode()) for name in chosen[:size]]
+    """Explains the labels of one document.
+
+    Args:
+      model: an exported model.
+      text: as in `trainer.serving.predict.document_of`.
+
+    Raises:
+      UserError: the text lacks the model's fields, or an older version has exported the model.
+    """
+    if not hasattr(model.module, "decide_analyzed"):
+        raise UserError(f"--model: an older version has exported {model.path}; export it again")
+    analyzed = _analyze(model, text)
+    texts = [tf.constant([analyzed[field]]) for field in model.text_fields]
+    tokens = {field: analyzed[field].split() for field in model.text_fields}
+
+    decision = model.module.decide_analyzed(*texts)
+    scores, assigned = decision["scores"].numpy()[0], decision["assigned"].numpy()[0]
+    best_first = np.argsort(-scores, kind="stable")
+    label_ids = best_first[assigned[best_first]][:MAX_LABELS]
+    if not len(label_ids):
+        label_ids = best_first[:1]
+
     if hasattr(model.module, "contributions"):
         method = "exact"
-        contributions, bias = (
-            value.numpy() for value in model.module.contributions(tf.constant(analyzed))
-        )
-        effects, biases = [(contributions[:, i],) for i in ids], bias[ids].tolist()
+        contributions, bias = model.module.contributions(*texts)
+        effects = [(contributions.numpy()[:, label_id],) for label_id in label_ids]
+        biases = bias.numpy()[label_ids].tolist()
     else:
         method = "occlusion"
-        effects, biases = _occlusion(model, list(tokens.values()), ids), [None] * size
-    rows = zip(ids, scores[:size].tolist(), effects, biases, strict=True)
-    return Explanations(
-        method,
-        tokens,
-        [Explanation(names[i], score, count > 0, effect, bias) for i, score, effect, bias in rows],
-    )
+        effects = _occlusion(model, list(tokens.values()), label_ids)
+        biases = [None] * len(label_ids)
+
+    names = model.label_names()
+    labels = [
+        Explanation(
+            label=names[label_id],
+            score=float(scores[label_id]),
+            is_assigned=bool(assigned[label_id]),
+            effects=effects[i],
+            bias=biases[i],
+        )
+        for i, label_id in enumerate(label_ids)
+    ]
+    return Explanations(method, tokens, labels)
+
+
+def _analyze(model: SavedModel, text: str) -> dict[str, str]:
+    """By text field, the tokens that the model reads, joined by one space."""
+    columns = raw_columns(model, [document_of(model, text)])
+    outputs = model.module.signatures["analyze"](**columns)
+    if len(outputs) == 1:
+        (analyzed,) = outputs.values()
+        return {model.text_fields[0]: analyzed.numpy()[0].decode()}
+    return {field: outputs[f"analyzed/{field}"].numpy()[0].decode() for field in model.text_fields}
 
 
 def _occlusion(
-    model: SavedModel, texts: Sequence[Sequence[str]], labels: Sequence[int]
+    model: SavedModel, texts: Sequence[Sequence[str]], label_ids: np.ndarray
 ) -> list[tuple[np.ndarray, ...]]:
-    """By label, float32 [tokens] for each text: how much its log-odds fall without the word (Zeiler & Fergus 2014)."""
+    """How much the log-odds of labels fall without each word (Zeiler & Fergus 2014).
+
+    Returns:
+      By label, float32 [tokens] for each text.
+    """
     words = [(i, word) for i, text in enumerate(texts) for word in dict.fromkeys(text)]
-    columns = [
-        [" ".join(text)] + [" ".join(t for t in text if (i, t) != without) for without in words]
-        for i, text in enumerate(texts)
-    ]
-    parts = []
+    # The document as it is, then once without each word.
+    columns = []
+    for i, text in enumerate(texts):
+        without = [" ".join(token for token in text if (i, token) != word) for word in words]
+        columns.append([" ".join(text), *without])
+
+    batches = []
     for start in range(0, len(words) + 1, BATCH_DOCUMENTS):
-        scores = model.module.score_analyzed(
-            *(tf.constant(column[start : start + BATCH_DOCUMENTS]) for column in columns)
-        )
-        parts.append(tf.gather(scores, labels, axis=1).numpy())
-    scores = np.clip(
-        np.concatenate(parts).astype(np.float64), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY
-    )
+        batch = [tf.constant(column[start : start + BATCH_DOCUMENTS]) for column in columns]
+        scores = model.module.score_analyzed(*batch)
+        batches.append(tf.gather(scores, label_ids, axis=1).numpy())
+    scores = np.concatenate(batches).astype(np.float64)
+    scores = np.clip(scores, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     log_odds = np.log(scores / (1 - scores))
-    fall = dict(zip(words, (log_odds[0] - log_odds[1:]).astype(np.float32), strict=True))
+    falls = (log_odds[0] - log_odds[1:]).astype(np.float32)  # [words, labels]
+
+    fall_of = dict(zip(words, falls, strict=True))
     by_text = [
-        np.array([fall[i, word] for word in text], np.float32).reshape(len(text), len(labels))
+        np.array([fall_of[i, word] for word in text], np.float32).reshape(len(text), len(label_ids))
         for i, text in enumerate(texts)
     ]
-    return [tuple(effects[:, k] for effects in by_text) for k in range(len(labels))]
+    return [tuple(effects[:, k] for effects in by_text) for k in range(len(label_ids))]
 
 
-# --- as text -------------------------------------------------------------------------------
-
-
-def as_text(found: Explanations) -> str:
-    """The words with the largest effects on each label, a line each."""
-    lines = [_HOW[found.method]]
-    for label in found.labels:
+def as_text(results: Explanations) -> str:
+    """The words with the largest effects on each label, one per line."""
+    lines = [_METHODS[results.method]]
+    for label in results.labels:
         lines.append(f"\n{label.label}: {label.summary}")
-        for effect, word in _ranked(found, label)[:_WORDS_PRINTED]:
+        for effect, word in _top_words(results, label):
             lines.append(f"  {effect:+8.3f}  {word}")
-    if not any(found.tokens.values()):
+    if not results.has_tokens:
         lines.append(
-            "\nNo token is left of the text after analysis: the scores are those of a document about which nothing is known."
+            "\nNo token is left of the text after analysis: the scores are those of a document "
+            "about which nothing is known."
         )
     return "\n".join(lines)
 
 
-def _ranked(found: Explanations, label: Explanation) -> list[tuple[float, str]]:
-    """Words with their effects, the largest first, up or down; occurrences of an exact effect are summed, an occlusion leaves out all of them."""
+def as_page(results: Explanations) -> str:
+    """A page of HTML that loads nothing: each label's text, its words coloured by their effect."""
+    labels = [
+        {
+            "name": label.label,
+            "summary": label.summary,
+            "texts": _coloured_texts(results, label),
+            "top_words": _top_words(results, label),
+        }
+        for label in results.labels
+    ]
+    method = _METHODS[results.method]
+    return render("explain.html", method=method, has_tokens=results.has_tokens, labels=labels)
+
+
+def _coloured_texts(results: Explanations, label: Explanation) -> list[dict[str, Any]]:
+    """By text field, its words with their effects and, from 0 to 1, the strength of colour."""
+    largest = max(float(np.abs(effects).max(initial=0)) for effects in label.effects) or 1.0
+    texts = []
+    for (field, tokens), effects in zip(results.tokens.items(), label.effects, strict=True):
+        words = [
+            {
+                "text": token,
+                "effect": effect,
+                "strength": round(_MAX_STRENGTH * abs(effect) / largest, 2),
+            }
+            for token, effect in zip(tokens, effects.tolist(), strict=True)
+        ]
+        texts.append({"field": field, "words": words})
+    return texts
+
+
+def _top_words(results: Explanations, label: Explanation) -> list[tuple[float, str]]:
+    """The words with the largest effects, in either direction, and these effects.
+
+    The exact effects of a word's occurrences are summed. Occlusion left all of them out already.
+    """
     total: dict[tuple[str, str], float] = {}
-    for (field, tokens), effects in zip(found.tokens.items(), label.effects, strict=True):
+    for (field, tokens), effects in zip(results.tokens.items(), label.effects, strict=True):
         for word, effect in zip(tokens, effects.tolist(), strict=True):
-            before = total.get((field, word), 0.0) if found.method == "exact" else 0.0
+            before = total.get((field, word), 0.0) if results.method == "exact" else 0.0
             total[field, word] = before + effect
-    several = len(found.tokens) > 1
-    ranked = [
-        (effect, f"{field}: {word}" if several else word)
+    has_fields = len(results.tokens) > 1
+    words = [
+        (effect, f"{field}: {word}" if has_fields else word)
         for (field, word), effect in total.items()
         if effect
     ]
-    return sorted(ranked, key=lambda row: (-abs(row[0]), row[1]))
-
-
-# --- as a page -----------------------------------------------------------------------------
-
-_STYLE = """
-:root { color-scheme: light dark; --up: 46 125 50; --down: 198 40 40; --line: #8886; --faint: #777; }
-* { box-sizing: border-box; }
-body { font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.3rem; margin: 0; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .3rem; padding-top: .8rem; border-top: 1px solid var(--line); }
-h2 small, p, dt { color: var(--faint); font-weight: normal; }
-.text { line-height: 2; }
-.text span { padding: .1rem .15rem; border-radius: .25rem; }
-.up { background: rgb(var(--up) / var(--strength)); }
-.down { background: rgb(var(--down) / var(--strength)); }
-ol { list-style: none; padding: 0; columns: 14rem; column-gap: 3rem; margin: .5rem 0; }
-li { display: flex; justify-content: space-between; gap: 1rem; break-inside: avoid; }
-li b { font-weight: normal; font-variant-numeric: tabular-nums; }
-"""
-
-
-def as_page(found: Explanations) -> str:
-    """A page of HTML that needs no other file: each label's text with its words coloured by their effect."""
-    sections = "\n".join(_section(found, label) for label in found.labels)
-    nothing = (
-        "" if any(found.tokens.values()) else "<p>No token is left of the text after analysis.</p>"
-    )
-    return f"""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Why these labels</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>Why these labels</h1>
-<p>Green words speak for a label, red ones against it. {html.escape(_HOW[found.method])}</p>
-{nothing}{sections}
-</body>
-</html>
-"""
-
-
-def _section(found: Explanations, label: Explanation) -> str:
-    largest = (
-        max((float(np.abs(effects).max(initial=0)) for effects in label.effects), default=0) or 1.0
-    )
-    texts = []
-    for (field, tokens), effects in zip(found.tokens.items(), label.effects, strict=True):
-        spans = " ".join(
-            _span(word, effect, largest)
-            for word, effect in zip(tokens, effects.tolist(), strict=True)
-        )
-        name = f"<strong>{html.escape(field)}</strong> " if len(found.tokens) > 1 else ""
-        texts.append(f'<div class="text">{name}{spans}</div>')
-    words = "".join(
-        f"<li>{html.escape(word)} <b>{effect:+.3f}</b></li>"
-        for effect, word in _ranked(found, label)[:_WORDS_PRINTED]
-    )
-    heading = f"<h2>{html.escape(label.label)} <small>{label.summary}</small></h2>"
-    return "\n".join([heading, *texts, f"<ol>{words}</ol>"])
-
-
-def _span(word: str, effect: float, largest: float) -> str:
-    strength = round(0.65 * abs(effect) / largest, 2)
-    if not strength:
-        return html.escape(word)
-    way = "up" if effect > 0 else "down"
-    return f'<span class="{way}" style="--strength: {strength}" title="{effect:+.3f}">{html.escape(word)}</span>'
+    return sorted(words, key=lambda row: (-abs(row[0]), row[1]))[:_TOP_WORDS]

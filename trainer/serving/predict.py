@@ -1,9 +1,9 @@
-"""Prediction with an exported SavedModel; of this project it needs nothing but the model's directory."""
+"""Prediction with an exported model, of which nothing but its directory is needed."""
 
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,10 +18,10 @@ BATCH_DOCUMENTS = 256
 def predict(model_dir: str, texts: Sequence[str], *, as_json: bool) -> None:
     """Prints the labels of each text, or of each line of stdin where no texts are given.
 
-    For a model of several text fields each is a JSON object with a string for every field.
+    For a model of several text fields, each text is a JSON object with a string for every field.
 
     Raises:
-      UserError: there is no model, or a text is no such object.
+      UserError: there is no model, or a text is not such an object.
     """
     model = saved_model.load(model_dir)
     for stream in (sys.stdin, sys.stdout):
@@ -33,36 +33,31 @@ def predict(model_dir: str, texts: Sequence[str], *, as_json: bool) -> None:
         else:
             print(prediction["text"])
             for label, score in zip(prediction["labels"], prediction["scores"], strict=True):
-                print(f"  {score:.3f} {'*' if label in prediction['assigned'] else ' '} {label}")
+                mark = "*" if label in prediction["assigned"] else " "
+                print(f"  {score:.3f} {mark} {label}")
     if not as_json:
         print("(* the score reaches the label's threshold)")
 
 
 def predictions(model: SavedModel, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """{"text", "labels", "scores", "assigned"} of each text: the best labels with scores, and the labels at or above their thresholds."""
+    """{"text", "labels", "scores", "assigned"} of each text.
+
+    `labels` are the best labels and `scores` theirs; `assigned` are the labels at or above their
+    thresholds.
+    """
     texts = iter(texts)
     while batch := list(itertools.islice(texts, BATCH_DOCUMENTS)):
-        documents = [document_of(model, text) for text in batch]
-        raw = {
-            field: tf.constant([_bytes(document[field]) for document in documents])
-            for field in model.text_fields
-        }
-        best, decided = (
-            model.module.signatures["serving_default"](**raw),
-            model.module.signatures["decide"](**raw),
-        )
-        columns = (
-            best["labels"].numpy(),
-            best["scores"].numpy(),
-            decided["labels"].numpy(),
-            decided["counts"].numpy(),
-        )
-        for text, labels, scores, assigned, count in zip(batch, *columns, strict=True):
+        columns = raw_columns(model, [document_of(model, text) for text in batch])
+        best = model.module.signatures["serving_default"](**columns)
+        best_labels, best_scores = best["labels"].numpy(), best["scores"].numpy()
+        decided = model.module.signatures["decide"](**columns)
+        assigned, counts = decided["labels"].numpy(), decided["counts"].numpy()
+        for i, text in enumerate(batch):
             yield {
                 "text": text,
-                "labels": [label.decode() for label in labels],
-                "scores": scores.tolist(),
-                "assigned": [label.decode() for label in assigned[:count]],
+                "labels": [label.decode() for label in best_labels[i]],
+                "scores": best_scores[i].tolist(),
+                "assigned": [label.decode() for label in assigned[i, : counts[i]]],
             }
 
 
@@ -70,7 +65,7 @@ def document_of(model: SavedModel, text: str) -> dict[str, str]:
     """The text of each of the model's fields.
 
     Raises:
-      UserError: the model has several, and `text` is no JSON object of them.
+      UserError: the model has several fields, and `text` is not a JSON object with them.
     """
     if len(model.text_fields) == 1:
         return {model.text_fields[0]: text}
@@ -82,13 +77,18 @@ def document_of(model: SavedModel, text: str) -> dict[str, str]:
         isinstance(document.get(field), str) for field in model.text_fields
     ):
         raise UserError(
-            f"received the text {text[:80]!r}; the model takes documents of several texts: expected a JSON object with strings for "
-            f"{' and '.join(model.text_fields)}"
+            f"received the text {text[:80]!r}; the model takes documents of several texts: "
+            f"expected a JSON object with strings for {' and '.join(model.text_fields)}"
         )
     return document
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode(
-        "utf-8", "surrogatepass"
-    )  # what is no valid Unicode is the analyzer's to replace, as in the Beam job
+def raw_columns(model: SavedModel, documents: Sequence[Mapping[str, str]]) -> dict[str, tf.Tensor]:
+    """The documents as the model's signatures take them: string [N] for each text field."""
+    # The analyzer replaces what is not valid Unicode, as in the Beam job.
+    return {
+        field: tf.constant(
+            [document[field].encode("utf-8", "surrogatepass") for document in documents]
+        )
+        for field in model.text_fields
+    }

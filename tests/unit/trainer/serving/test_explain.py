@@ -44,7 +44,7 @@ def bow(config, **statistics):
 
 
 class Score(tf.Module):
-    """Analyzed strings of each text -> probabilities; with `contributions` if it has them."""
+    """Analyzed strings of each text -> probabilities; with `contributions` if `is_exact`."""
 
     def __init__(self, model, *, is_exact):
         super().__init__()
@@ -71,12 +71,10 @@ def saved(score, *, fields=("text",), threshold_bins=(512, 512, 512)):
         top_k=2,
     )
 
-    def by_name(function):  # as the signatures of a loaded model are called
-        return lambda **texts: function(*(texts[field] for field in fields))
+    def analyze(**texts):  # as the signature of a loaded model is called
+        return module.analyze(*(texts[field] for field in fields))
 
-    module.signatures = {
-        name: by_name(getattr(module, name)) for name in ("serving_default", "decide", "analyze")
-    }
+    module.signatures = {"analyze": analyze}
     return SavedModel("nowhere", module, fields, len(LABELS))
 
 
@@ -214,8 +212,8 @@ def test_words_are_ranked_by_the_size_of_their_effect():
         "sport", 0.5, True, (np.array([0.5, -2.0, 0.25, 0.0], np.float32),), 0.0
     )
     found = explain.Explanations("exact", {"text": ["goal", "song", "goal", "the"]}, [label])
-    assert explain._ranked(found, label) == [(-2.0, "song"), (0.75, "goal")]
+    assert explain._top_words(found, label) == [(-2.0, "song"), (0.75, "goal")]
     by_occlusion = explain.Explanations(
         "occlusion", {"text": ["goal", "song", "goal", "the"]}, [label]
     )
-    assert explain._ranked(by_occlusion, label) == [(-2.0, "song"), (0.25, "goal")]
+    assert explain._top_words(by_occlusion, label) == [(-2.0, "song"), (0.25, "goal")]

@@ -1,0 +1,124 @@
+"""An ensemble: exported models whose scores are averaged, written as one SavedModel."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from beam_jobs.contract import saved_model
+from beam_jobs.contract.config import Config
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.saved_model import SavedModel
+from trainer.data.dataset import Dataset, open_dataset
+from trainer.metrics import classification
+from trainer.metrics.thresholds import tune
+from trainer.runs.directories import with_directories
+from trainer.serving.model_version import (
+    print_summary,
+    serving_module,
+    text_definition,
+    write_version,
+)
+from trainer.serving.validation import count_over_validation, validation_f1
+
+
+def export_average(config: Config, models: Sequence[str], weights: Sequence[float] | None) -> None:
+    """Writes the weighted mean of exported models' scores as the next version of one SavedModel.
+
+    Its thresholds are tuned on the validation split of the config's dataset.
+
+    Args:
+      config: names the dataset, and where the ensemble is written.
+      models: directories of exported models.
+      weights: of each model, 0 or more; None: all the same.
+
+    Raises:
+      UserError: the models differ from the dataset in labels, analyzer or text fields, or the
+        weights do not fit the models.
+    """
+    config = with_directories(config, os.environ)
+    if config.export.weights != "float32":
+        raise UserError(
+            f"export.weights: received {config.export.weights} with --average, expected float32: "
+            "each member keeps the precision it was exported with"
+        )
+    shares = _shares(weights, len(models))
+    dataset = open_dataset(config)
+    if not dataset.num_examples("validation"):
+        raise UserError(
+            f"--average: the dataset {dataset.directory} has no validation split, on which the "
+            "ensemble's thresholds are tuned"
+        )
+    members = [saved_model.load(model, what="--average") for model in models]
+    for member in members:
+        _check_member(member, dataset)
+
+    scorer = AverageScorer(members, shares)
+    histogram = count_over_validation(dataset, scorer, classification.score_histogram)
+    thresholds = tune(histogram, min_positives=config.evaluate.min_positives)
+    module = serving_module(config, dataset, thresholds, scorer)
+    origin = {
+        "members": [
+            {"path": member.path, "share": share} | member.origin()
+            for member, share in zip(members, shares, strict=True)
+        ],
+        "validation": {"mean of all": validation_f1(dataset, module)},
+    }
+    path = write_version(config, dataset, module, origin, evaluation=None, thresholds=thresholds)
+    print(f"exported the mean of {len(members)} models as {path}")
+    print_summary(path, dataset, origin)
+
+
+class AverageScorer(tf.Module):
+    """The weighted mean of several exported models' probabilities.
+
+    Maps analyzed strings [N] of each text field to float32 [N, labels].
+
+    Args:
+      members: loaded models with the same text fields, analyzer and labels.
+      shares: the weight of each; they sum to 1.
+    """
+
+    def __init__(self, members: Sequence[SavedModel], shares: Sequence[float]):
+        super().__init__(name="average")
+        self._members = [member.module for member in members]
+        self._shares = [float(share) for share in shares]
+
+    def __call__(self, *analyzed: tf.Tensor) -> tf.Tensor:
+        weighted = [
+            share * member.score_analyzed(*analyzed)
+            for share, member in zip(self._shares, self._members, strict=True)
+        ]
+        return tf.add_n(weighted)
+
+
+def _shares(weights: Sequence[float] | None, num_models: int) -> list[float]:
+    """The weights divided by their sum."""
+    if weights is None:
+        weights = [1.0] * num_models
+    are_weights = all(0 <= weight < math.inf for weight in weights)
+    if len(weights) != num_models or not are_weights or sum(weights) == 0:
+        raise UserError(
+            f"--weights: received {list(weights)} for {num_models} models, expected a number of 0 "
+            "or more for each, not all 0"
+        )
+    return [weight / sum(weights) for weight in weights]
+
+
+def _check_member(member: SavedModel, dataset: Dataset) -> None:
+    received = member.origin()
+    for key, expected in text_definition(dataset).items():
+        if received.get(key) != expected:
+            raise UserError(
+                f"--average: {member.path} and the dataset {dataset.directory} differ in "
+                f"{key.replace('_', ' ')}; expected models that were trained on this dataset's text"
+            )
+    names = member.label_names()
+    if names != dataset.label_names:
+        in_one_only = sorted(set(names) ^ set(dataset.label_names))[:5]
+        raise UserError(
+            f"--average: {member.path} has {len(names)} labels and the dataset {dataset.directory} "
+            f"{dataset.num_labels}; expected the same labels, and these are not in both: "
+            f"{', '.join(in_one_only) or 'none, but their order differs'}"
+        )

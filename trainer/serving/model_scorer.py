@@ -1,0 +1,59 @@
+"""The part of an exported graph that is the trained model: analyzed texts -> probabilities."""
+
+import contextlib
+
+import tensorflow as tf
+
+from trainer.data.input_pipeline import token_ids
+from trainer.experiment import Experiment
+from trainer.metrics.calibration import Calibration
+from trainer.models.bow import BagOfEmbeddings
+from trainer.serving.half_precision import HalfPrecisionWeights
+
+
+class ModelScorer(tf.Module):
+    """Analyzed strings [N] of each text field -> probabilities, float32 [N, labels].
+
+    A bag of embeddings of one text field also has `contributions`, a tf.function of one analyzed
+    document, string [1]: float32 [tokens, labels], what its tokens add to the model's logits, and
+    float32 [labels], the bias.
+
+    Args:
+      experiment: its model is used with the weights that it has when the export is saved.
+      calibration: of the model's log-odds.
+      weights: how matrices among the weights are stored, see `export.weights`; the model computes
+        in float32.
+    """
+
+    def __init__(
+        self, experiment: Experiment, calibration: Calibration, *, weights: str = "float32"
+    ):
+        super().__init__(name="model")
+        model, vectorizer = experiment.model, experiment.vectorizer
+        # What the functions below use is saved if an attribute holds it.
+        self._vectorizer = vectorizer
+        if weights == "float32":
+            self._model = model
+            stored_weights = contextlib.nullcontext
+        else:
+            self._weights = HalfPrecisionWeights(model, weights)
+            stored_weights = self._weights.scope
+
+        def score(*analyzed: tf.Tensor) -> tf.Tensor:
+            with stored_weights():
+                logits = model(token_ids(vectorizer, analyzed), training=False)
+            return tf.sigmoid(calibration.log_odds(experiment.log_odds(logits)))
+
+        def contributions(analyzed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            with stored_weights():
+                return model.contributions(vectorizer(analyzed))
+
+        self._score = tf.function(score)
+        has_one_text = len(experiment.dataset.manifest.text_fields) == 1
+        if has_one_text and isinstance(model, BagOfEmbeddings):
+            self.contributions = tf.function(
+                contributions, input_signature=[tf.TensorSpec([1], tf.string)]
+            )
+
+    def __call__(self, *analyzed: tf.Tensor) -> tf.Tensor:
+        return self._score(*analyzed)

@@ -1,0 +1,131 @@
+"""The next version of a model directory: a SavedModel and what belongs beside it."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
+
+from beam_jobs.contract.analyzer import Analyzer
+from beam_jobs.contract.atomic import publish, staging_within
+from beam_jobs.contract.config import CONFIG_FILE, Config
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import MANIFEST, dump_json
+from beam_jobs.contract.saved_model import EXTRA, ORIGIN, versions
+from trainer.data.dataset import Dataset
+from trainer.metrics.thresholds import Thresholds
+from trainer.serving import benchmark, model_card, warmup
+from trainer.serving.serving_module import ServingModule
+from trainer.serving.synthetic_texts import columns_of, synthetic_texts
+
+
+def serving_module(
+    config: Config, dataset: Dataset, thresholds: Thresholds, score: Callable[..., tf.Tensor]
+) -> ServingModule:
+    """The graph to export: `score` with the dataset's analyzer and labels, and the thresholds."""
+    bins = list(thresholds.per_label_bins)
+    if config.export.threshold == "global":
+        bins = [thresholds.global_bin] * len(bins)
+    return ServingModule(
+        text_fields=dataset.manifest.text_fields,
+        analyzer=Analyzer(dataset.manifest.analyzer),
+        score=score,
+        label_names=dataset.label_names,
+        threshold_bins=bins,
+        top_k=config.export.top_k,
+    )
+
+
+def write_version(
+    config: Config,
+    dataset: Dataset,
+    module: ServingModule,
+    origin: Mapping[str, Any],
+    *,
+    evaluation: str | None,
+    thresholds: Thresholds,
+) -> Path:
+    """Writes `export.model_dir/N` whole or not at all; N is one more than the newest version.
+
+    Args:
+      config: the experiment.
+      dataset: what the model was trained on.
+      module: what is exported.
+      origin: where the model comes from; `origin.json` holds it, with the dataset's hashes and text
+        definition.
+      evaluation: the report that `evaluate` has written; None: there is none.
+      thresholds: tuned on the validation split.
+
+    Returns:
+      The version's directory.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    model_dir = Path(config.export.model_dir)
+    try:
+        with staging_within(model_dir) as staged:
+            tf.saved_model.save(module, str(staged), signatures=module.signatures())
+            _mark_classification(str(staged))
+            fingerprint = tf.saved_model.experimental.read_fingerprint(str(staged)).singleprint()
+            identity = _identity(config, dataset) | {"saved_model_fingerprint": fingerprint}
+            origin = identity | dict(origin) | text_definition(dataset)
+            card = model_card.model_card(config, dataset, origin, thresholds, evaluation)
+
+            extra = staged / EXTRA
+            extra.mkdir()
+            (extra / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
+            (extra / ORIGIN).write_text(dump_json(origin), encoding="utf-8")
+            (extra / "model_card.md").write_text(card, encoding="utf-8")
+            columns = columns_of(synthetic_texts(dataset.vocabulary), dataset.manifest.text_fields)
+            warmup.write_requests(staged, name=config.name, columns=columns)
+
+            version = model_dir / str(max(versions(str(model_dir)), default=0) + 1)
+            publish(staged, version)
+    except OSError as error:
+        raise UserError(
+            f"export.model_dir: cannot write in {model_dir}: {error.strerror}; expected a "
+            "directory you may write"
+        ) from None
+    return version
+
+
+def print_summary(path: Path, dataset: Dataset, origin: Mapping[str, Any]) -> None:
+    """Prints an export's F1 on the validation split, if it was measured, its size and speed."""
+    for name, f1 in origin.get("validation", {}).items():
+        print(
+            f"  {name} on the validation split: "
+            f"micro-F1 {f1['micro_f1']:.4f}, macro-F1 {f1['macro_f1']:.4f}"
+        )
+    print(benchmark.describe(path, synthetic_texts(dataset.vocabulary)))
+
+
+def text_definition(dataset: Dataset) -> dict[str, Any]:
+    """What a model's texts are: models with the same may be averaged."""
+    manifest = dataset.manifest
+    return {
+        "text_fields": list(manifest.text_fields),
+        "analyzer": manifest.analyzer.model_dump(mode="json"),
+    }
+
+
+def _identity(config: Config, dataset: Dataset) -> dict[str, Any]:
+    manifest = (dataset.directory / MANIFEST).read_bytes()
+    return {
+        "name": config.name,
+        "dataset_manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+        "dataset_config_hash": dataset.manifest.config_hash,
+    }
+
+
+def _mark_classification(path: str) -> None:
+    """Gives `classify_examples` the method name that TensorFlow Serving's Classify requires.
+
+    tf.saved_model.save names the Predict method in all signatures.
+    """
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(path)
+    updater.replace_method_name("classify_examples", "tensorflow/serving/classify")
+    updater.save()
+    write_fingerprint(path)  # of the changed files
