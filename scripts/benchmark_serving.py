@@ -4,7 +4,7 @@
 The texts are synthetic: 256 of 100 words, from the vocabulary of the dataset that the first model
 was trained on, whose path is in the model's config. `--texts FILE` sends the lines of a file
 instead. The model is called in Python, without a server. Other work on the machine changes the
-figures: leave it idle.
+figures, those of CPU time ("cpu") the least: leave it idle.
 
   python scripts/benchmark_serving.py out/docstrings/model out/docstrings/model/1
 """
@@ -78,8 +78,8 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 def _compare(arguments: argparse.Namespace) -> None:
     print(
-        f"{'MB':>8} {'load s':>7} {'documents/s':>12} {'p50 ms':>7} {'p95 ms':>7} {'p99 ms':>7}  "
-        "model"
+        f"{'MB':>8} {'load s':>7} {'cpu s':>6} {'documents/s':>12} "
+        f"{'p50 ms':>7} {'p95 ms':>7} {'p99 ms':>7} {'cpu ms':>7}  model"
     )
     for model in arguments.models:
         command = [sys.executable, __file__, model, "--measure", "--texts", arguments.texts]
@@ -93,7 +93,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         latencies = " ".join(f"{speed['latency_ms'][q]:>7.2f}" for q in ("50", "95", "99"))
         print(
             f"{speed['bytes'] / 1e6:>8.1f} {speed['load_seconds']:>7.2f} "
-            f"{speed['documents_per_second']:>12,.0f} {latencies}  {model}",
+            f"{speed['load_cpu_seconds']:>6.2f} {speed['documents_per_second']:>12,.0f} "
+            f"{latencies} {speed['request_cpu_ms']:>7.2f}  {model}",
             flush=True,
         )
 

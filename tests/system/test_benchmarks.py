@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,10 @@ from tests.command_lines import ROOT
 pytestmark = pytest.mark.slow
 
 
-def output_of(script: str, *arguments: str) -> str:
+def output_of(script: str, *arguments: str, cwd: Path = ROOT) -> str:
     result = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / script), *arguments],
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=400,
@@ -38,3 +40,13 @@ def test_a_trial_of_the_preprocessing_benchmark_finds_the_same_bytes_and_records
         r"job / plain: [\d.]+ x the documents/s; \d\d files with the same bytes", output
     ), output
     assert re.search(r"[1-9][\d,]* records the same on its sample", output), output
+
+
+def test_the_serving_benchmark_prints_a_row_of_figures_for_each_model(trained):
+    models = ("out/small/model", "out/small/model/1")
+    arguments = (*models, "--requests", "5", "--batches", "2")
+    header, *rows = output_of("benchmark_serving.py", *arguments, cwd=trained.root).splitlines()
+    assert header.split() == "MB load s cpu s documents/s p50 ms p95 ms p99 ms cpu ms model".split()
+    assert [row.split()[-1] for row in rows] == list(models)
+    for row in rows:
+        assert all(float(figure.replace(",", "")) > 0 for figure in row.split()[:-1]), row

@@ -22,15 +22,19 @@ class Speed:
     Attributes:
       bytes: size of all files.
       load_seconds: from the call of tf.saved_model.load to the answer to the first request.
+      load_cpu_seconds: the CPU time of the same; other work on the machine changes it less.
       documents_per_second: in batches of all sample documents, the median.
       latency_ms: of requests with one document, sent one after the other; percentile (50, 95, 99)
         -> milliseconds.
+      request_cpu_ms: CPU time of a request with one document, the mean.
     """
 
     bytes: int
     load_seconds: float
+    load_cpu_seconds: float
     documents_per_second: float
     latency_ms: dict[int, float]
+    request_cpu_ms: float
 
 
 def measure(
@@ -52,13 +56,14 @@ def measure(
       UserError: there is no such model.
     """
     path = saved_model.find_version(model_dir)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     model = saved_model.load(path)
     predict = model.module.signatures["serving_default"]
     columns = columns_of(texts, model.text_fields)
     batch = {field: tf.constant(values) for field, values in columns.items()}
     _seconds(predict, {field: values[:1] for field, values in batch.items()})
     load_seconds = time.perf_counter() - started
+    load_cpu_seconds = time.process_time() - cpu_started
 
     documents = [
         {field: values[i : i + 1] for field, values in batch.items()} for i in range(len(texts))
@@ -66,14 +71,18 @@ def measure(
     endless = itertools.cycle(documents)
     for _ in range(_WARM_UP_REQUESTS):
         _seconds(predict, next(endless))
+    cpu_started = time.process_time()
     latencies = [_seconds(predict, next(endless)) for _ in range(requests)]
+    request_cpu_seconds = (time.process_time() - cpu_started) / requests
     _seconds(predict, batch)
     batch_seconds = [_seconds(predict, batch) for _ in range(batches)]
     return Speed(
         bytes=sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file()),
         load_seconds=load_seconds,
+        load_cpu_seconds=load_cpu_seconds,
         documents_per_second=len(texts) / float(np.median(batch_seconds)),
         latency_ms={q: 1000 * float(np.percentile(latencies, q)) for q in (50, 95, 99)},
+        request_cpu_ms=1000 * request_cpu_seconds,
     )
 
 
