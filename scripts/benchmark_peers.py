@@ -39,6 +39,7 @@ from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.command_line import run_main  # noqa: E402
 from beam_jobs.contract.config import Config, config_from_dict, load_config  # noqa: E402
 from beam_jobs.contract.errors import UserError  # noqa: E402
+from beam_jobs.contract.quiet import import_tensorflow_quietly  # noqa: E402
 
 OURS = "ours"
 
@@ -86,7 +87,7 @@ def _configs(arguments, manifest, *, defaults: bool) -> dict[str, Config]:
 
 def _run_all(arguments, names: list[str], configs: dict[str, Config], work: Path) -> dict[str, Any]:
     """Runs the systems one after the other, all of them once before any of them again."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import_tensorflow_quietly()
     from peers.quality import Meter
 
     from trainer.data.dataset import Dataset
@@ -112,7 +113,7 @@ def _run_all(arguments, names: list[str], configs: dict[str, Config], work: Path
         "systems": {},
     }
     for name in names:
-        title = PEERS[name][3] if name in PEERS else f"{name}, {configs[name].model.name}"
+        title = PEERS[name].title if name in PEERS else f"{name}, {configs[name].model.name}"
         if name == "fasttext_autotune":
             title += f" of {arguments.autotune_seconds} s"
         results["systems"][name] = {"title": title, "runs": [], "skipped": None}
@@ -172,8 +173,8 @@ def _run(arguments, name: str, config: Config | None, directory: Path, *, seed: 
         (directory / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         options["config"] = str(directory / "config.yaml")
     else:
-        _, given, package, _ = PEERS[name]
-        options |= given
+        package = PEERS[name].package
+        options |= PEERS[name].options
         if name == "fasttext_autotune":
             options["autotune_seconds"] = arguments.autotune_seconds
         if package:
@@ -200,8 +201,18 @@ def _run(arguments, name: str, config: Config | None, directory: Path, *, seed: 
     return json.loads((directory / "result.json").read_text())
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+_positive.__name__ = "positive number"  # as argparse's message names it
+
+
 def _parser() -> argparse.ArgumentParser:
-    epilog = "systems:\n" + "".join(f"  {name:<18} {PEERS[name][3]}\n" for name in PEERS)
+    epilog = "systems:\n" + "".join(f"  {name:<18} {PEERS[name].title}\n" for name in PEERS)
     epilog += f"  {OURS:<18} our own model with the defaults, on top of the dataset's config\n"
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -234,14 +245,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--repeat",
-        type=int,
+        type=_positive,
         default=1,
         metavar="N",
         help="runs of each system, interleaved, with seeds 0 to N-1; medians are printed",
     )
     parser.add_argument(
         "--autotune-seconds",
-        type=int,
+        type=_positive,
         default=300,
         metavar="S",
         help="the time that fastText's autotune gets (default: %(default)s)",

@@ -4,6 +4,7 @@ Texts are analyzed: tokens joined by one space, so that no text holds a tab or a
 """
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,17 @@ class Split:
     @property
     def texts(self) -> list[str]:
         """One text per document."""
-        return [row.replace("\t", " ") for row in self.rows]
+        return texts_of(self.rows)
 
     @property
     def label_ids(self) -> list[np.ndarray]:
         """Label ids per document."""
         return np.split(self.labels.indices, self.labels.indptr[1:-1])
+
+
+def texts_of(rows: Iterable[str]) -> list[str]:
+    """Rows of a `Split` -> one text per document."""
+    return [row.replace("\t", " ") for row in rows]
 
 
 def write_split(directory: Path, name: str, split: Split) -> None:

@@ -47,7 +47,7 @@ def run(job: dict) -> dict:
         read_split(Path(job["texts"]), name) for name in ("train", "validation", job["split"])
     )
     if job["name"] in PEERS:
-        system_class = PEERS[job["name"]][0]
+        system_class = PEERS[job["name"]].system
     else:
         from peers.ours import Ours as system_class
     system = system_class(directory, seed=job["seed"], **job["options"])
