@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import ShardInfo, SplitInfo
-from trainer.data.dataset import Dataset, compression_of
-from trainer.data.shards import assign_shards, explain_corrupt_shards
-
-_COUNT_RECORDS = 4096  # records parsed at once
+from trainer.data.dataset import Dataset
+from trainer.data.records import read_records
+from trainer.data.shards import assign_shards
 
 
 class FoldDataset(Dataset):
@@ -33,22 +31,20 @@ class FoldDataset(Dataset):
 
         The labels of the fold's records are read to count them.
         """
-        validation_counts = self._count_labels(self.shards("validation")).tolist()
         rows = []
-        for row, validation in zip(Dataset.labels.func(self), validation_counts, strict=True):
+        for row, validation in zip(
+            Dataset.labels.func(self), self._count_labels("validation").tolist(), strict=True
+        ):
             train = row["positives"]["train"] + row["positives"]["validation"] - validation
             counts = row["positives"] | {"train": train, "validation": validation}
             rows.append(row | {"positives": counts})
         return rows
 
-    def _count_labels(self, shards: Sequence[str]) -> np.ndarray:
-        """int64 [labels]: documents of the shards with each label."""
+    def _count_labels(self, split: str) -> np.ndarray:
+        """int64 [labels]: documents of the split with each label."""
         counts = np.zeros(self.num_labels, np.int64)
-        records = tf.data.TFRecordDataset(list(shards), compression_type=compression_of(shards))
-        with explain_corrupt_shards(self, "validation"):
-            for batch in records.batch(_COUNT_RECORDS):
-                label_ids = self.record_spec.parse_batch(batch, ["labels"])["labels"]
-                counts += np.bincount(label_ids.values.numpy(), minlength=self.num_labels)
+        for parsed in read_records(self, split, ["labels"]):
+            counts += np.bincount(parsed["labels"].values.numpy(), minlength=self.num_labels)
         return counts
 
 

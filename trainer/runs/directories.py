@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 
 from beam_jobs.contract.config import Config
+from trainer.runs.layout import LOGS
 
 
 def with_directories(config: Config, environment: Mapping[str, str]) -> Config:
@@ -36,7 +37,7 @@ def log_dir(run_dir: str, environment: Mapping[str, str]) -> str:
     """The directory of TensorBoard's logs: AIP_TENSORBOARD_LOG_DIR, or a folder of the run."""
     if environment.get("AIP_TENSORBOARD_LOG_DIR"):
         return _mounted(environment["AIP_TENSORBOARD_LOG_DIR"])
-    return os.path.join(run_dir, "logs")
+    return os.path.join(run_dir, LOGS)
 
 
 def _mounted(path: str) -> str:
