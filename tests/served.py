@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -17,4 +18,6 @@ def answers_of(model: Any, texts: list[str]) -> dict[str, Any]:
 
 def _plain(value: tf.Tensor) -> Any:
     values = value.numpy()
-    return (values.astype(str) if values.dtype == object else values).tolist()
+    if values.dtype == object:  # UTF-8
+        values = np.vectorize(bytes.decode, otypes=[object])(values)
+    return values.tolist()

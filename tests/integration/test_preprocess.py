@@ -380,7 +380,7 @@ FAILURES = {
     "rare labels": (
         GOOD,
         ["--set", "labels.min_count=61"],
-        "none of 60 documents has a label that is kept; look at labels.min_count",
+        "none of 60 documents has a label that is kept; check labels.min_count",
     ),
     "only rejects": (
         ["{"],
@@ -469,7 +469,7 @@ def test_a_run_tells_what_each_step_costs(tmp_path):
         if line.startswith("time in each step, all workers together: ")
     ]
     costs = dict(part.rsplit(" ", 2)[:2] for part in line.partition(": ")[2].split(", "))
-    assert set(costs) == {"read", "analyze", "spill", "merge", "count", "write"}
+    assert set(costs) == {"read", "analyze", "spill", "merge", "encode", "count", "write"}
     seconds = list(map(float, costs.values()))
     assert seconds == sorted(seconds, reverse=True) and costs["analyze"] == max(costs.values())
 
