@@ -50,6 +50,7 @@ from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.config import Config, load_config  # noqa: E402
 from beam_jobs.contract.quiet import import_tensorflow_quietly  # noqa: E402
 from beam_jobs.contract.records import RecordSpec  # noqa: E402
+from beam_jobs.contract.word_lists import resolve  # noqa: E402
 from beam_jobs.preprocessing import finish, tfds_metadata  # noqa: E402
 from beam_jobs.preprocessing.analyze import Analyze, process_analyzer  # noqa: E402
 from beam_jobs.preprocessing.bucket_stats import (  # noqa: E402
@@ -150,7 +151,7 @@ class Plain:
 
     def read(self, part):
         """(number, files) -> (number, rows), and segments of documents and of rejects by key."""
-        analyze = Analyze(self.config.text, len(self.spec.text_names), self.config.splits)
+        analyze = Analyze(resolve(self.config.text), len(self.spec.text_names), self.config.splits)
         analyze.setup()
         spill, spill_rejects = SpillByKey(self.work_dir), SpillByKey(self.work_dir)
         spill.start_bundle()
@@ -277,7 +278,7 @@ def run_plain(workers: int) -> None:
 
 class AnalyzeOne(beam.DoFn):
     def __init__(self, config: Config):
-        self._text = config.text.model_dump_json()
+        self._text = resolve(config.text).model_dump_json()
 
     def setup(self):
         self._analyzer = process_analyzer(self._text)

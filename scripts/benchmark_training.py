@@ -41,6 +41,7 @@ from ruamel.yaml import YAML  # noqa: E402
 from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.config import config_from_dict, config_hash  # noqa: E402
 from beam_jobs.contract.records import RecordSpec  # noqa: E402
+from beam_jobs.contract.word_lists import resolve  # noqa: E402
 from trainer.data.dataset import open_dataset  # noqa: E402
 from trainer.data.input_pipeline import make_vectorizer, train_batches  # noqa: E402
 from trainer.data.shards import plan_split  # noqa: E402
@@ -160,7 +161,7 @@ def _publish(root: Path, config, splits, positives, counts) -> Path:
         config=config.dataset_config(),
         config_hash=config_hash(config.dataset_config()),
         input_hash="made",
-        analyzer=config.text,
+        analyzer=resolve(config.text),
         splits=splits,
         counts=manifests.Counts(
             read=written,

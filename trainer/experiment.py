@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contract import named_files
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from trainer.data.dataset import Dataset, open_dataset
@@ -24,6 +26,7 @@ from trainer.losses.prior_correction import prior_correction, undo_loss_weightin
 from trainer.models import VocabularyStatistics, build_model
 from trainer.runs.checkpoints import Checkpoints, RunState
 from trainer.runs.directories import with_directories
+from trainer.runs.layout import NAMED_FILES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +140,30 @@ def _fingerprint(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)
 
 
+def changed_files(experiment: Experiment) -> list[str]:
+    """The files named in the config whose content is not what the run began with."""
+    saved = experiment.run_dir / NAMED_FILES
+    if not saved.exists():
+        return []
+    return named_files.describe_changes(
+        json.loads(saved.read_text(encoding="utf-8")),
+        named_files.hash_files(experiment.config, named_files.RUN_KEYS),
+        experiment.config,
+    )
+
+
 def restore_best(experiment: Experiment) -> RunState:
     """Gives the model the weights of the best epoch.
 
     Raises:
-      UserError: the run has no checkpoint, or one of another model.
+      UserError: the run has no checkpoint, or one of another model, or a file that the config
+        names has changed since.
     """
+    if changed := changed_files(experiment):
+        raise UserError(
+            f"the run in {experiment.run_dir} was trained with other content of "
+            f"{' and '.join(changed)}; set it back, or train again with --fresh"
+        )
     state = None
     if experiment.run_dir.is_dir():
         state = Checkpoints(

@@ -13,9 +13,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from beam_jobs.contract import english
-from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE, resolve
+from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE, AnalyzerSpec
 
 # Only tags that close are removed: in "a <b and c" nothing is known to be a tag.
 _HTML_TAG = r"</?[A-Za-z][^<>]*>|<![A-Za-z\[][^<>]*>|<\?[^<>]*\?>"
@@ -51,16 +50,22 @@ class Analyzer(tf.Module):
     """The compiled analyzer of one specification.
 
     Calling it maps a string tensor [batch] to a string tensor [batch] of analyzed strings. Invalid
-    UTF-8 becomes U+FFFD and control characters become spaces, whatever the specification. `spec` is
-    the specification with its stop words and pieces written out.
+    UTF-8 becomes U+FFFD and control characters become spaces, whatever the specification.
+
+    Attributes:
+      spec: the specification.
 
     Raises:
-      UserError: a pattern of the specification is no valid RE2 pattern.
+      UserError: a pattern of the specification is not a valid RE2 pattern.
     """
 
-    def __init__(self, text: TextConfig):
+    def __init__(self, spec: AnalyzerSpec):
         super().__init__(name="analyzer")
-        self.spec = resolve(text)
+        if not isinstance(spec, AnalyzerSpec):
+            raise TypeError(
+                f"received {type(spec).__name__}, expected an AnalyzerSpec: resolve the config first"
+            )
+        self.spec = spec
         if self.spec.keep_characters is not None:
             _check_pattern(
                 "keep_characters", self.spec.keep_characters, _all_but(self.spec.keep_characters)
@@ -133,7 +138,7 @@ class PieceTokenizer(tf.Module):
       text: a specification whose pieces are written out; of it, `subwords` and `max_tokens_per_document` count.
     """
 
-    def __init__(self, text: TextConfig):
+    def __init__(self, text: AnalyzerSpec):
         super().__init__(name="piece_tokenizer")
         if text.subwords == "train":
             raise ValueError(

@@ -323,11 +323,6 @@ class TextConfig(Section):
     )
 
     @property
-    def without_subwords(self) -> "TextConfig":
-        """The same specification without its last step, from words to pieces."""
-        return self.model_copy(update={"subwords": None})
-
-    @property
     def has_own_patterns(self) -> bool:
         """Whether the user wrote a pattern, which may be wrong."""
         return self.token_pattern is not None or self.keep_characters not in (

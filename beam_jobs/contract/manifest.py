@@ -10,10 +10,10 @@ import pydantic
 
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import CONFIG_FILE, differing_keys
-from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.records import TEXT_FIELDS, RecordSpec
 from beam_jobs.contract.validation import Section, validate
+from beam_jobs.contract.word_lists import AnalyzerSpec
 
 FORMAT_VERSION = 2  # 1: the config's keys had other names
 
@@ -125,7 +125,10 @@ class Manifest(Section):
     input_hash: str = pydantic.Field(
         description="hash of the input files' names, sizes and contents"
     )
-    analyzer: TextConfig = pydantic.Field(
+    named_files: dict[str, str] = pydantic.Field(
+        {}, description="SHA-256 of each file that the config names, by its key"
+    )
+    analyzer: AnalyzerSpec = pydantic.Field(
         description="the analyzer's specification, stop words and pieces written out"
     )
     text_fields: tuple[str, ...] = pydantic.Field(

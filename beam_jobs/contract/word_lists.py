@@ -1,47 +1,67 @@
-"""Word lists of the analyzer: from what the config names to the stop words and the pieces themselves."""
+"""The analyzer's specification: what the config's section `text` means, its word lists written out."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from beam_jobs.contract import english
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 
-UNKNOWN_PIECE = "[UNK]"  # what a word becomes that the pieces cannot spell
-SUFFIX_MARK = "##"  # stands before a piece that continues a word
+UNKNOWN_PIECE = "[UNK]"  # what a word becomes that the subwords cannot spell
+SUFFIX_MARK = "##"  # the beginning of a subword that continues a word
 
 
-def resolve(text: TextConfig) -> TextConfig:
-    """The specification with its stop words and its pieces written out, so that it depends on no file; `train` stays.
+class AnalyzerSpec(TextConfig):
+    """Everything that decides what the analyzer does; it depends on no file.
+
+    `subwords` is `train` only until the preprocessing job has learned them: the manifest has them.
+    """
+
+    stop_words: None | tuple[str, ...] = None
+    subwords: None | Literal["train"] | tuple[str, ...] = None
+
+    @property
+    def without_subwords(self) -> "AnalyzerSpec":
+        """The specification without its last step, from words to subwords."""
+        return self.model_copy(update={"subwords": None})
+
+
+def resolve(text: TextConfig) -> AnalyzerSpec:
+    """What the config's section means: stop words and subwords are read from where it names them.
 
     Raises:
-      UserError: a file cannot be read, or the pieces cannot be those of a tokenizer.
+      UserError: a file cannot be read, or the subwords cannot be those of a tokenizer.
     """
-    words, pieces = text.stop_words, text.subwords
-    if words == "english":
-        words = english.STOP_WORDS
-    elif isinstance(words, str):
-        expected = "Expected `english`, a list, or a UTF-8 file with one word a line"
-        words = tuple(
-            line.strip()
-            for line in _read("stop_words", words, expected).splitlines()
-            if line.strip()
+    resolved = {"stop_words": _stop_words(text.stop_words), "subwords": _subwords(text.subwords)}
+    return AnalyzerSpec(**text.model_dump() | resolved)
+
+
+def _stop_words(value: None | str | Sequence[str]) -> tuple[str, ...] | None:
+    if value == "english":
+        value = english.STOP_WORDS
+    elif isinstance(value, str):
+        expected = "Expected `english`, a list, or a UTF-8 file with one word per line"
+        lines = _read("stop_words", value, expected).splitlines()
+        value = [line.strip() for line in lines if line.strip()]
+    return tuple(sorted(set(value))) if value else None
+
+
+def _subwords(value: None | str | Sequence[str]) -> None | str | tuple[str, ...]:
+    if value is None or value == "train":
+        return value
+    where = "in the list"
+    if isinstance(value, str):
+        where = f"in {value}"
+        expected = (
+            "Expected `train`, a list, or a UTF-8 file with one piece per line, such as BERT's "
+            "vocab.txt"
         )
-    if pieces is not None and pieces != "train":
-        where = "in the list"
-        if isinstance(pieces, str):
-            where = f"in {pieces}"
-            content = _read(
-                "subwords",
-                pieces,
-                "Expected `train`, a list, or a UTF-8 file with one piece a line, such as BERT's vocab.txt",
-            )
-            # Not splitlines(): vocabularies of many languages have pieces that it takes for line ends.
-            pieces = tuple(content.removesuffix("\n").split("\n"))
-        _check_pieces(pieces, where)
-    return text.model_copy(
-        update={"stop_words": tuple(sorted(set(words))) if words else None, "subwords": pieces}
-    )
+        content = _read("subwords", value, expected)
+        # Not splitlines(): vocabularies of many languages have pieces that it takes for line ends.
+        value = content.removesuffix("\n").split("\n")
+    _check_subwords(value, where)
+    return tuple(value)
 
 
 def _read(key: str, path: str, expected: str) -> str:
@@ -51,21 +71,23 @@ def _read(key: str, path: str, expected: str) -> str:
         raise UserError(f"text.{key}: cannot read {path!r}: {error}. {expected}") from None
 
 
-def _check_pieces(pieces: Sequence[str], where: str) -> None:
-    """Raises UserError unless the pieces are different, without white space, and hold the one for unknown words."""
+def _check_subwords(pieces: Sequence[str], where: str) -> None:
+    """Raises UserError unless the pieces are different, without white space, and one is [UNK]."""
     seen: set[str] = set()
     for number, piece in enumerate(pieces, start=1):
         if piece.split() != [piece]:
             raise UserError(
-                f"text.subwords: received {piece!r} as piece {number:,} {where}, expected pieces without white space, and no empty one"
+                f"text.subwords: received {piece!r} as piece {number:,} {where}, expected pieces "
+                "without white space, and no empty one"
             )
         if piece in seen:
             raise UserError(
-                f"text.subwords: received {piece!r} a second time as piece {number:,} {where}, expected each piece once"
+                f"text.subwords: received {piece!r} a second time as piece {number:,} {where}, "
+                "expected each piece once"
             )
         seen.add(piece)
     if UNKNOWN_PIECE not in seen:
         raise UserError(
-            f"text.subwords: received {len(pieces):,} pieces {where} without {UNKNOWN_PIECE}, expected it among them: it stands for words that "
-            "the others cannot spell; add it"
+            f"text.subwords: received {len(pieces):,} pieces {where} without {UNKNOWN_PIECE}, "
+            "expected it among them, for words that the others cannot spell; add it"
         )

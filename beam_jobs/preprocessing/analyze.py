@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_jobs.contract.dataset_config import SplitsConfig, TextConfig
+from beam_jobs.contract.dataset_config import SplitsConfig
 from beam_jobs.contract.quiet import import_tensorflow_quietly
+from beam_jobs.contract.word_lists import AnalyzerSpec
 from beam_jobs.preprocessing.buckets import DOCUMENTS
 from beam_jobs.preprocessing.splits import NoSplit, source_split, time_us
 from beam_jobs.runtime.step_times import TimedDoFn
@@ -23,7 +24,7 @@ from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
 class AnalyzeDocuments(beam.PTransform):
     """list[Document] -> tables of DOCUMENTS, and list[Reject]; attributes as those of `Analyze`."""
 
-    text: TextConfig
+    text: AnalyzerSpec
     num_texts: int
     splits: SplitsConfig
 
@@ -43,7 +44,7 @@ class Analyze(beam.DoFn):
       splits: decides what is asked of a document's source.
     """
 
-    text: TextConfig
+    text: AnalyzerSpec
     num_texts: int
     splits: SplitsConfig
 
@@ -116,7 +117,7 @@ def process_analyzer(text_json: str):
 
     from beam_jobs.contract.analyzer import Analyzer
 
-    analyzer = Analyzer(TextConfig.model_validate_json(text_json))
+    analyzer = Analyzer(AnalyzerSpec.model_validate_json(text_json))
     logging.getLogger(__name__).info("analyzer ready after %.1f s", time.perf_counter() - started)
     return lambda raw: analyzer(tf.constant(raw, tf.string)).numpy().tolist()
 

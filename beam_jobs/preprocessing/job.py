@@ -1,6 +1,7 @@
 """The preprocessing job from a config to a published dataset."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
@@ -8,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import apache_beam as beam
@@ -19,11 +20,11 @@ from apache_beam.runners.runner import PipelineResult
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.atomic import publish, recover, staging
 from beam_jobs.contract.config import Config, config_hash
-from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
+from beam_jobs.contract.named_files import DATASET_KEYS, describe_changes, hash_files
 from beam_jobs.contract.quiet import import_tensorflow_quietly
-from beam_jobs.contract.word_lists import resolve
+from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import finish, labels, pipeline, progress, tfds_metadata
 from beam_jobs.runtime import local_progress, runners, step_times
 from beam_jobs.sources import registry
@@ -36,6 +37,19 @@ BUCKET_BYTES = 8 << 20  # about 8 MiB of input per bucket
 MAX_BUCKET_BITS = 12
 UNKNOWN_BYTES = 1 << 30  # assumed size of a source that lists no files: 1 GiB
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+@dataclasses.dataclass(frozen=True)
+class InputHashes:
+    """What recognises the input of a dataset.
+
+    Attributes:
+      inputs: of the source's files.
+      named_files: of each file that the config names, by its key.
+    """
+
+    inputs: str
+    named_files: Mapping[str, str]
 
 
 def preprocess(
@@ -52,14 +66,15 @@ def preprocess(
     recover(dataset_dir)
     reader = registry.make_reader(config.data)
     files = reader.files()
-    labels_config = labels.resolve(config.labels)
-    input_hash = registry.input_hash([*files, *labels.files_of(config.labels)])
-    if _is_complete(dataset_dir, config, input_hash, overwrite=overwrite, force=force):
+    analyzer_spec = resolve(config.text)
+    label_rules = labels.resolve(config.labels)
+    hashes = InputHashes(registry.input_hash(files), hash_files(config, DATASET_KEYS))
+    if _is_complete(dataset_dir, config, hashes, overwrite=overwrite, force=force):
         print(
             f"{dataset_dir} is complete: the same config and input made it (--force makes it again)"
         )
         return
-    analyzer_spec = _checked(config.text)
+    _check_patterns(analyzer_spec)
     input_bytes = sum(file.plain_bytes for file in files) if files else UNKNOWN_BYTES
     options = runners.pipeline_options(beam_arguments, input_bytes)
     is_local = runners.is_local(options)
@@ -75,7 +90,7 @@ def preprocess(
 
     with _write_errors(dataset_dir, quiet=is_local), staging(dataset_dir) as staged:
         result, results = _run(
-            config.model_copy(update={"text": analyzer_spec, "labels": labels_config}),
+            config.model_copy(update={"text": analyzer_spec, "labels": label_rules}),
             options=options,
             reader=reader,
             parts=registry.parts(files),
@@ -84,7 +99,7 @@ def preprocess(
         )
         _check_usable(results, config, rejects=staged / manifests.REJECTS)
         analyzer_spec = analyzer_spec.model_copy(update={"subwords": results.subwords})
-        manifest = _manifest(config, analyzer_spec, results, input_hash, staged)
+        manifest = _manifest(config, analyzer_spec, results, hashes, staged)
         (staged / manifests.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
         manifests.write(manifest, staged)
         publish(staged, dataset_dir)
@@ -104,16 +119,13 @@ def _dataset_dir(config: Config) -> Path:
     return Path(config.output.dataset_dir)
 
 
-def _checked(text: TextConfig) -> TextConfig:
-    """The specification with its word lists written out; a wrong pattern or list is an error here,
-    before any work.
-    """
-    if text.has_own_patterns:
+def _check_patterns(spec: AnalyzerSpec) -> None:
+    """Raises UserError if a pattern of the user's own is wrong, before any work."""
+    if spec.has_own_patterns:
         import_tensorflow_quietly()  # takes seconds, and again in each worker process
         from beam_jobs.contract.analyzer import Analyzer
 
-        Analyzer(text.without_subwords)
-    return resolve(text)
+        Analyzer(spec.without_subwords)
 
 
 def _run(
@@ -192,7 +204,7 @@ def _write_errors(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
 
 
 def _is_complete(
-    dataset_dir: Path, config: Config, input_hash: str, *, overwrite: bool, force: bool
+    dataset_dir: Path, config: Config, hashes: InputHashes, *, overwrite: bool, force: bool
 ) -> bool:
     """Whether the same dataset is there already and need not be made again.
 
@@ -210,7 +222,7 @@ def _is_complete(
             )
         return False
     try:
-        _check_same(dataset_dir, config, input_hash)
+        _check_same(dataset_dir, config, hashes)
     except UserError:
         if overwrite:
             return False
@@ -218,25 +230,17 @@ def _is_complete(
     return not force
 
 
-def _check_same(dataset_dir: Path, config: Config, input_hash: str) -> None:
+def _check_same(dataset_dir: Path, config: Config, hashes: InputHashes) -> None:
     """Raises UserError unless the config and the input would give the dataset that is there."""
     manifest = manifests.load(dataset_dir)
     manifests.check_same_dataset(manifest, config.dataset_config(), dataset_dir)
-    if manifest.input_hash != input_hash:
+    if manifest.input_hash != hashes.inputs:
         raise UserError(
             f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again"
         )
-    spec = resolve(config.text)
-    if spec.subwords == "train":  # the config and the input decide what is learned
-        spec = spec.model_copy(update={"subwords": manifest.analyzer.subwords})
-    if manifest.analyzer != spec:
-        files = [
-            file
-            for file in (config.text.stop_words, config.text.subwords)
-            if isinstance(file, str) and file != "train"
-        ]
+    if changed := describe_changes(manifest.named_files, hashes.named_files, config):
         raise UserError(
-            f"the dataset {dataset_dir} was made with other words in {' or '.join(files)}; "
+            f"the dataset {dataset_dir} was made with other content of {' and '.join(changed)}; "
             "--overwrite makes it again"
         )
 
@@ -302,9 +306,9 @@ def _example(rejects: Path, reason: str) -> str:
 
 def _manifest(
     config: Config,
-    analyzer_spec: TextConfig,
+    analyzer_spec: AnalyzerSpec,
     results: finish.Results,
-    input_hash: str,
+    hashes: InputHashes,
     staged: Path,
 ) -> Manifest:
     if not (staged / manifests.REJECTS).exists():
@@ -327,7 +331,8 @@ def _manifest(
         name=config.name,
         config=dataset_config,
         config_hash=config_hash(dataset_config),
-        input_hash=input_hash,
+        input_hash=hashes.inputs,
+        named_files=dict(hashes.named_files),
         analyzer=analyzer_spec,
         text_fields=config.data.record_spec.text_fields,
         metadata_fields=config.data.record_spec.metadata_fields,

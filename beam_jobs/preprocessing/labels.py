@@ -10,38 +10,37 @@ import pyarrow.compute as pc
 from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import LabelChanges
-from beam_jobs.sources.input_files import InputFile
+from beam_jobs.contract.validation import LabelName
 
 _CHANGES = tuple(LabelChanges.model_fields)
 
 
-def resolve(config: LabelsConfig) -> LabelsConfig:
-    """The config with the labels of its allow-list file in it, so that workers need no file.
+class ResolvedLabels(LabelsConfig):
+    """The config's section with the labels of its allow-list in it: it depends on no file."""
+
+    allow: None | tuple[LabelName, ...] = None
+
+
+def resolve(config: LabelsConfig) -> ResolvedLabels:
+    """What the config's section means: an allow-list in a file is read.
 
     Raises:
       UserError: the file cannot be read or holds no label.
     """
-    if not isinstance(config.allow, str):
-        return config
+    names = _read_names(config.allow) if isinstance(config.allow, str) else config.allow
+    return ResolvedLabels(**config.model_dump() | {"allow": names})
+
+
+def _read_names(path: str) -> tuple[str, ...]:
     expected = "expected a list, or a UTF-8 file with one label per line"
     try:
-        lines = Path(config.allow).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"labels.allow: cannot read {config.allow!r}: {error}; {expected}"
-        ) from None
+        raise UserError(f"labels.allow: cannot read {path!r}: {error}; {expected}") from None
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise UserError(f"labels.allow: {config.allow!r} holds no label; {expected}")
-    return config.model_copy(update={"allow": names})
-
-
-def files_of(config: LabelsConfig) -> list[InputFile]:
-    """The allow-list file, if there is one: like the documents, its content decides the dataset."""
-    if not isinstance(config.allow, str):
-        return []
-    path = Path(config.allow)
-    return [InputFile(config.allow, str(path.resolve()), path.stat().st_size)]
+        raise UserError(f"labels.allow: {path!r} holds no label; {expected}")
+    return names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +50,7 @@ class LabelRules:
     If case is folded, the names in the config are folded too.
     """
 
-    config: LabelsConfig
+    config: ResolvedLabels
 
     def clean(self, labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, LabelChanges]:
         """Lists of names, one per document -> the same lists cleaned, and the number of occurrences

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import AsSingleton
 
-from beam_jobs.contract.dataset_config import TextConfig, VocabularyConfig
+from beam_jobs.contract.dataset_config import VocabularyConfig
 from beam_jobs.contract.quiet import import_tensorflow_quietly
-from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE
+from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE, AnalyzerSpec
 from beam_jobs.preprocessing.buckets import (
     Bucket,
     bucket_path,
@@ -49,7 +49,7 @@ class SplitIntoSubwords(beam.PTransform):
     """
 
     directory: str
-    text: TextConfig
+    text: AnalyzerSpec
     vocabulary: VocabularyConfig
 
     def expand(self, buckets):
@@ -200,7 +200,7 @@ class SplitBucket(beam.DoFn):
     """(Bucket of words, subwords) -> Bucket of subwords."""
 
     directory: str
-    text: TextConfig
+    text: AnalyzerSpec
 
     def process(self, bucket: Bucket, subwords: tuple[str, ...]) -> Iterator[Bucket]:
         tokenize = _process_tokenizer(self.text.model_copy(update={"subwords": subwords}))
@@ -219,7 +219,7 @@ class SplitBucket(beam.DoFn):
 
 
 @functools.lru_cache(maxsize=1)
-def _process_tokenizer(text: TextConfig) -> Callable[[list[str]], list[bytes]]:
+def _process_tokenizer(text: AnalyzerSpec) -> Callable[[list[str]], list[bytes]]:
     """A function from texts of words to texts of subwords, with one graph per process, whatever the
     number of DoFns.
     """

@@ -18,6 +18,7 @@ from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.records import RecordSpec
+from beam_jobs.contract.word_lists import resolve
 from tests.command_lines import fail_cleanly, succeed
 from tests.corpus import CONFIG, DATASET, contents, corpus_lines, make_home
 
@@ -68,7 +69,7 @@ def reference(home: Path) -> dict:
             documents.append(row)
     read = len(documents) + sum(rejected.values())
     analyzed = (
-        Analyzer(config.text)(
+        Analyzer(resolve(config.text))(
             tf.constant([row["text"].encode("utf-8", "surrogatepass") for row in documents])
         )
         .numpy()

@@ -227,7 +227,9 @@ def test_learned_pieces_given_as_a_file_or_a_list_give_the_same_records(made, in
     assert "out/file is complete" in capsys.readouterr().out
     with open(root / "vocab.txt", "a") as stream:
         stream.write("##zz\n")
-    with pytest.raises(UserError, match="was made with other words in vocab.txt; --overwrite"):
+    with pytest.raises(
+        UserError, match=r"was made with other content of vocab.txt \(text.subwords\); --overwrite"
+    ):
         make("text.subwords=vocab.txt", name="file")
     (root / "vocab.txt").write_text("a\nb\n")
     with pytest.raises(

@@ -8,6 +8,7 @@ from beam_jobs.contract.config import CONFIG_FILE
 
 CONFIG = CONFIG_FILE
 DATASET_MANIFEST = "dataset_manifest.json"
+NAMED_FILES = "named_files.json"  # SHA-256 of the files that the config names, by their keys
 HISTORY = "history.json"  # a list of rows, one per epoch
 CHECKPOINTS = "checkpoints"  # directory of the newest checkpoints
 BEST_CHECKPOINT = "best"  # directory of the checkpoint with the best validation micro-F1

@@ -6,11 +6,12 @@ from typing import Any
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import Config, differing_keys, load_saved_config
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.manifest import MANIFEST
+from beam_jobs.contract.manifest import MANIFEST, dump_json
+from beam_jobs.contract.named_files import RUN_KEYS, hash_files
 from trainer.distribution.strategy import is_chief, sum_over_workers
-from trainer.experiment import Experiment
+from trainer.experiment import Experiment, changed_files
 from trainer.runs.checkpoints import RunState
-from trainer.runs.layout import CONFIG, DATASET_MANIFEST
+from trainer.runs.layout import CONFIG, DATASET_MANIFEST, NAMED_FILES
 
 # The sections of the config that decide the weights.
 _RUN_SECTIONS = {"model", "loss", "optimizer", "train"}
@@ -67,6 +68,7 @@ def _open(experiment: Experiment, *, fresh: bool) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run_dir / DATASET_MANIFEST, manifest)
+        write_atomically(run_dir / NAMED_FILES, dump_json(hash_files(experiment.config, RUN_KEYS)))
         write_atomically(run_dir / CONFIG, experiment.config.to_yaml())
     except OSError as error:
         raise UserError(
@@ -97,6 +99,9 @@ def _check_same_run(experiment: Experiment, manifest: str) -> None:
             f"  dataset: {experiment.dataset.directory} was made again, and differs from the one "
             "the run began with"
         ]
+    differences = differences or [
+        f"  {file} has other content than when the run began" for file in changed_files(experiment)
+    ]
     if differences:
         raise UserError(
             f"the run in {run_dir} cannot be resumed:\n"

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from beam_jobs.contract import analyzer as analyzer_module
 from beam_jobs.contract import english
-from beam_jobs.contract.analyzer import Analyzer, resolve
+from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 
 # Every step is off: a test turns on what it is about.
 OFF = {
@@ -57,16 +58,11 @@ SPECS = {
 
 @functools.cache
 def _analyzer(key: str) -> Analyzer:
-    return Analyzer(
-        TextConfig(
-            **json.loads(
-                key,
-                object_hook=lambda d: {
-                    k: tuple(v) if isinstance(v, list) else v for k, v in d.items()
-                },
-            )
-        )
-    )
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(key).items()
+    }
+    return Analyzer(resolve(TextConfig(**values)))
 
 
 def analyze_bytes(texts: list[bytes], **text) -> list[bytes]:
@@ -309,9 +305,20 @@ def test_stop_words_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tm
     file = tmp_path / "stop.txt"
     file.write_bytes("\ufeffthe\r\n  \u00e9t\u00e9 \n\n\nthe\n".encode())
     resolved = resolve(TextConfig(stop_words=str(file)))
-    assert resolved == TextConfig(stop_words=("the", "\u00e9t\u00e9"))
+    assert resolved == AnalyzerSpec(stop_words=("the", "\u00e9t\u00e9"))
     file.unlink()
     assert resolve(resolved) == resolved
+
+
+def test_a_config_whose_word_lists_are_not_read_is_no_specification():
+    with pytest.raises(TypeError, match="received TextConfig, expected an AnalyzerSpec"):
+        Analyzer(TextConfig(stop_words="english"))
+
+
+def test_a_specification_is_rebuilt_from_its_json():
+    spec = resolve(TextConfig(stop_words="english", subwords=("[UNK]", "a", "##b")))
+    again = AnalyzerSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec and again.without_subwords == resolve(TextConfig(stop_words="english"))
 
 
 def test_english_stop_words_resolve_sorted_and_are_single_lower_case_tokens():
@@ -332,7 +339,7 @@ def test_unreadable_stop_word_file_is_a_user_error(tmp_path, content):
         match=r"text\.stop_words: cannot read '.*stop\.txt': .*Expected `english`, a list, or a "
         r"UTF-8 file",
     ):
-        Analyzer(TextConfig(stop_words=str(file)))
+        Analyzer(resolve(TextConfig(stop_words=str(file))))
 
 
 @pytest.mark.parametrize(
@@ -352,7 +359,7 @@ def test_unreadable_stop_word_file_is_a_user_error(tmp_path, content):
 )
 def test_bad_pattern_is_a_user_error_that_names_its_key_and_the_reason(key, value, reason):
     with pytest.raises(UserError) as raised:
-        Analyzer(TextConfig(**{key: value}))
+        Analyzer(resolve(TextConfig(**{key: value})))
     assert str(raised.value).startswith(f"text.{key}: received {value!r}, expected a")
     assert reason in str(raised.value)
 
@@ -364,7 +371,7 @@ def test_pieces_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_pa
     file = tmp_path / "vocab.txt"
     file.write_bytes("\ufeff[PAD]\n[UNK]\nb\n##\u00e9\na\n".encode())
     resolved = resolve(TextConfig(subwords=str(file)))
-    assert resolved == TextConfig(
+    assert resolved == AnalyzerSpec(
         subwords=("[PAD]", "[UNK]", "b", "##\u00e9", "a")
     )  # in their order: a piece's number may be known elsewhere
     file.write_bytes(b"[PAD]\r\n[UNK]\r\nb\r\n##\xc3\xa9\r\na")
@@ -399,7 +406,7 @@ def test_pieces_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_pa
 )
 def test_pieces_that_cannot_be_a_tokenizers_are_a_user_error(tmp_path, pieces, reason):
     with pytest.raises(UserError) as raised:
-        Analyzer(TextConfig(subwords=pieces))
+        Analyzer(resolve(TextConfig(subwords=pieces)))
     assert str(raised.value).startswith(f"text.subwords: {reason}")
     file = tmp_path / "vocab.txt"
     file.write_text("".join(f"{piece}\n" for piece in pieces))
@@ -425,12 +432,12 @@ def test_a_bad_file_of_pieces_is_a_user_error(tmp_path, content, reason):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=rf"text\.subwords: (?s:.*){reason}"):
-        Analyzer(TextConfig(subwords=str(file)))
+        Analyzer(resolve(TextConfig(subwords=str(file))))
 
 
 def test_pieces_that_are_yet_to_be_learned_make_no_analyzer():
     with pytest.raises(ValueError, match="received text.subwords `train`, expected pieces"):
-        Analyzer(TextConfig(subwords="train"))
+        Analyzer(AnalyzerSpec(subwords="train"))
 
 
 @given(
@@ -454,7 +461,7 @@ def test_pieces_are_those_of_the_definition(words, pieces):
             found, start = [*found, piece], end
         return found
 
-    text = TextConfig(**OFF, subwords=("[UNK]", *sorted(pieces)))
+    text = AnalyzerSpec(**OFF, subwords=("[UNK]", *sorted(pieces)))
     expected = " ".join(piece for word in words for piece in spell(word))
     assert (
         analyzer_module.PieceTokenizer(text)(tf.ragged.constant([words])).numpy()[0].decode()
@@ -557,7 +564,7 @@ def test_every_code_point_inside_of_a_word_keeps_the_invariants(spec):
 
 @functools.cache
 def _on_all_texts() -> Analyzer:
-    return Analyzer(TextConfig())  # traced at its first call
+    return Analyzer(AnalyzerSpec())  # traced at its first call
 
 
 @settings(max_examples=50)
@@ -678,7 +685,7 @@ def served(tmp_path_factory) -> dict[str, list[bytes]]:
     for spec, text in SPECS.items():
         if text.get("stop_words") == ("the", "word"):
             text = text | {"stop_words": str(stop_words)}
-        module = _Served(Analyzer(TextConfig(**text)))
+        module = _Served(Analyzer(resolve(TextConfig(**text))))
         tf.saved_model.save(module, str(folder / spec), signatures=module.__call__)
     stop_words.unlink()  # a SavedModel depends on no file of the machine that made it
     (folder / "texts.json").write_text(
@@ -711,7 +718,7 @@ def test_saved_analyzer_gives_the_same_bytes_in_a_fresh_process(served, spec):
 @pytest.mark.parametrize("tokenizer", ["whitespace", "character"])
 def test_core_analyzer_is_built_without_tensorflow_text(monkeypatch, normalize, tokenizer):
     monkeypatch.setitem(sys.modules, "tensorflow_text", None)  # an import now raises ImportError
-    text = TextConfig(normalize=normalize, tokenizer=tokenizer)
+    text = AnalyzerSpec(normalize=normalize, tokenizer=tokenizer)
     assert Analyzer(text)(tf.constant(["a, B"])).numpy() == [
         b"a b" if normalize == "lower" else b"a B"
     ]
@@ -730,4 +737,4 @@ def test_other_analyzers_do_need_tensorflow_text(monkeypatch, text):
     with pytest.raises(
         Exception, match="import of tensorflow_text halted"
     ):  # TensorFlow wraps the ImportError
-        Analyzer(TextConfig(**text))(tf.constant(["a"]))
+        Analyzer(resolve(TextConfig(**text)))(tf.constant(["a"]))

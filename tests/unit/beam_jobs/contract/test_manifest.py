@@ -18,6 +18,7 @@ from beam_jobs.contract.manifest import (
     file_info,
     shard_name,
 )
+from beam_jobs.contract.word_lists import AnalyzerSpec
 
 CONFIG = config_from_dict(
     {"name": "tiny", "data": {"source": "jsonl", "inputs": ["in.jsonl"]}}, what=""
@@ -51,7 +52,7 @@ def dataset(tmp_path) -> tuple[Path, Manifest]:
         config=CONFIG.dataset_config(),
         config_hash=config_hash(CONFIG.dataset_config()),
         input_hash="00",
-        analyzer=CONFIG.text.model_copy(update={"stop_words": ("the",)}),
+        analyzer=AnalyzerSpec(stop_words=("the",)),
         splits=splits,
         counts=Counts(
             read=8,

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from beam_jobs.contract.analyzer import PieceTokenizer
 from beam_jobs.contract.dataset_config import TextConfig
-from beam_jobs.contract.word_lists import resolve
+from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import subwords
 from beam_jobs.preprocessing.buckets import ENCODED, Bucket, read_table, write_table
 from beam_jobs.preprocessing.subwords import learn
 
 
 def pieces_of(words: list[str], pieces: tuple[str, ...]) -> list[list[str]]:
-    tokenizer = PieceTokenizer(TextConfig(subwords=pieces, max_tokens_per_document=None))
+    tokenizer = PieceTokenizer(AnalyzerSpec(subwords=pieces, max_tokens_per_document=None))
     return [
         text.decode().split(" ")
         for text in tokenizer(tf.ragged.constant([[word] for word in words], tf.string)).numpy()
@@ -178,7 +178,7 @@ def bucket_of(folder, texts: list[list[str]]) -> Bucket:
 
 def split(folder, texts: list[list[str]], **text) -> tuple[Bucket, pa.Table]:
     known = ("[UNK]", "un", "##able", "a", "##b")
-    (bucket,) = subwords.SplitBucket(str(folder), TextConfig(subwords="train", **text)).process(
+    (bucket,) = subwords.SplitBucket(str(folder), AnalyzerSpec(subwords="train", **text)).process(
         bucket_of(folder, texts), known
     )
     return bucket, read_table(bucket.path)

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.contract.analyzer import Analyzer
-from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.saved_model import SavedModel
 from beam_jobs.contract.training_config import BowConfig
+from beam_jobs.contract.word_lists import AnalyzerSpec
 from trainer.data.input_pipeline import make_vectorizer
 from trainer.models import VocabularyStatistics, build_model
 from trainer.serving import explain
@@ -64,7 +64,7 @@ class Score(tf.Module):
 def saved(score, *, fields=("text",), threshold_bins=(512, 512, 512)):
     module = ServingModule(
         text_fields=fields,
-        analyzer=Analyzer(TextConfig()),
+        analyzer=Analyzer(AnalyzerSpec()),
         score=score,
         label_names=LABELS,
         threshold_bins=threshold_bins,

@@ -1,0 +1,54 @@
+"""The files that a config names: their content decides a dataset or a run, as its keys do.
+
+A dataset and a run keep the SHA-256 of each, and are not reused where one has changed.
+(`model.pretrained_vectors` only decides first weights, which a run has in its checkpoints.)
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from beam_jobs.contract.config import Config
+from beam_jobs.contract.errors import UserError
+
+DATASET_KEYS = ("text.stop_words", "text.subwords", "labels.allow")
+RUN_KEYS = ("loss.pos_weight_file",)
+# Values of these keys that are no paths.
+_NO_FILES = {"text.stop_words": "english", "text.subwords": "train"}
+
+
+def hash_files(config: Config, keys: Sequence[str]) -> dict[str, str]:
+    """The SHA-256, in hex, of each file that one of the keys names, by the key.
+
+    Raises:
+      UserError: a file cannot be read.
+    """
+    hashes = {}
+    for key in keys:
+        section, _, name = key.partition(".")
+        # Not every kind of a section has the key.
+        path = getattr(getattr(config, section), name, None)
+        if not isinstance(path, str) or path == _NO_FILES.get(key):
+            continue
+        try:
+            hashes[key] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError(
+                f"{key}: cannot read {path!r}: {error}; expected a file that can be read"
+            ) from None
+    return hashes
+
+
+def describe_changes(saved: Mapping[str, str], now: Mapping[str, str], config: Config) -> list[str]:
+    """`FILE (KEY)` of each file whose content is not what it was.
+
+    Args:
+      saved: what `hash_files` returned when the dataset or the run was made.
+      now: what it returns for `config`, whose keys have the same values.
+    """
+    changed = []
+    for key in now:
+        if now[key] != saved.get(key):
+            section, _, name = key.partition(".")
+            changed.append(f"{getattr(getattr(config, section), name)} ({key})")
+    return changed
