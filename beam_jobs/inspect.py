@@ -1,10 +1,11 @@
-"""Looks into a dataset directory: what it holds, and whether every byte is as it was written."""
+"""Shows what a dataset directory holds, and verifies that every byte is as it was written."""
 
 import argparse
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.command_line import run_main
@@ -17,8 +18,9 @@ READ_BYTES = 1 << 20  # 1 MiB at a time
 TEXT_CHARACTERS = 160  # of each record shown
 
 DESCRIPTION = """\
-Shows what a dataset holds: counts, splits, labels, statistics and some records; and verifies the SHA-256 of every file and
-the checksums of every record. Exit status 2, with the file named, if anything is damaged."""
+Shows what a dataset holds: counts, splits, labels, statistics and some records; and verifies the
+SHA-256 of every file and the checksums of every record. Exit status 2, with the file named, if
+anything is damaged."""
 
 
 def main(argv: list[str]) -> None:
@@ -62,64 +64,74 @@ def main(argv: list[str]) -> None:
 
 
 def describe(manifest: Manifest, directory: Path, *, labels: int) -> list[str]:
-    """Counts, splits, labels and statistics, a line each."""
-    counts = manifest.counts
-    lines = [
-        f"{manifest.name}: format {manifest.format_version}, config {manifest.config_hash[:12]}, input {manifest.input_hash[:12]}",
-        f"documents: {counts.read:,} read, {counts.written:,} written ({counts.written_without_labels:,} without labels), "
-        f"{counts.duplicates:,} duplicates, {counts.near_duplicates:,} near-duplicates dropped, {sum(counts.rejected.values()):,} rejected, "
-        f"{counts.dropped_without_labels:,} dropped without labels",
-    ]
-    lines += [f"  rejected {count:,} x {reason}" for reason, count in counts.rejected.items()]
-    label_counts = manifest.label_counts.model_dump()
-    lines += [
-        "labels found: "
-        + ", ".join(f"{count:,} {key.replace('_', ' ')}" for key, count in label_counts.items())
-    ]
+    """Counts, splits, labels and statistics, a line each; at most `labels` labels."""
     statistics = manifests.load_statistics(manifest, directory) or {
         "splits": {},
         "co_occurrence": [],
     }
-    for name, split in manifest.splits.items():
-        size = sum(shard.bytes for shard in split.shards)
-        lines.append(
-            f"{name}: {split.examples:,} documents in {len(split.shards):,} shards, {size / 1e6:,.1f} MB"
-        )
-        lines.append(
-            f"  tokens a document, by quantile: {_quantiles(split.token_length_quantiles)}"
-        )
-        if more := statistics["splits"].get(name):
-            ratio = more["imbalance_ratio"]
-            lines.append(
-                f"  labels a document, by quantile: {_quantiles(more['labels_per_document'])}"
-            )
-            lines.append(
-                f"  label cardinality {more['label_cardinality']:.4g}, density {more['label_density']:.3g}, imbalance ratio mean "
-                f"{ratio.get('mean', 0):,.4g} and max {ratio.get('max', 0):,.4g}, {more['labels_without_positives']:,} labels without positives"
-            )
-    lines.append(
-        f"vocabulary: {manifest.vocabulary_size:,} tokens, such as {' '.join(manifests.load_vocabulary(manifest, directory)[:10])}"
-    )
-    rows = manifests.load_labels(manifest, directory)
-    rows.sort(key=lambda row: -row["positives"]["train"])
-    lines.append(
-        f"labels: {manifest.num_labels:,}, with documents in " + " / ".join(manifest.splits)
-    )
-    lines += [
-        f"  {row['name']}: " + " / ".join(f"{count:,}" for count in row["positives"].values())
-        for row in rows[:labels]
-    ]
-    if len(rows) > labels:
-        lines.append(f"  and {len(rows) - labels:,} more")
-    for split, where in statistics.get("near_duplicates", {}).items():
-        lines.append(
-            f"near-duplicates of {split} documents: "
-            + ", ".join(f"{count:,} {place}" for place, count in where.items())
-        )
-    pairs = statistics["co_occurrence"][: labels // 2]
-    if pairs:
+    lines = _describe_counts(manifest)
+    for split in manifest.splits:
+        lines += _describe_split(manifest, split, statistics["splits"].get(split))
+    tokens = manifests.load_vocabulary(manifest, directory)[:10]
+    lines.append(f"vocabulary: {manifest.vocabulary_size:,} tokens, such as {' '.join(tokens)}")
+    lines += _describe_labels(manifest, directory, labels)
+    for split, counts in statistics.get("near_duplicates", {}).items():
+        described = ", ".join(f"{count:,} {where}" for where, count in counts.items())
+        lines.append(f"near-duplicates of {split} documents: {described}")
+    if pairs := statistics["co_occurrence"][: labels // 2]:
         lines.append("labels most often together:")
         lines += [f"  {' + '.join(pair['labels'])}: {pair['documents']:,}" for pair in pairs]
+    return lines
+
+
+def _describe_counts(manifest: Manifest) -> list[str]:
+    counts = manifest.counts
+    label_counts = manifest.label_counts.model_dump()
+    return [
+        f"{manifest.name}: format {manifest.format_version}, config {manifest.config_hash[:12]}, "
+        f"input {manifest.input_hash[:12]}",
+        f"documents: {counts.read:,} read, {counts.written:,} written "
+        f"({counts.written_without_labels:,} without labels), {counts.duplicates:,} duplicates, "
+        f"{counts.near_duplicates:,} near-duplicates dropped, "
+        f"{sum(counts.rejected.values()):,} rejected, "
+        f"{counts.dropped_without_labels:,} dropped without labels",
+        *(f"  rejected {count:,} x {reason}" for reason, count in counts.rejected.items()),
+        "labels found: "
+        + ", ".join(f"{count:,} {key.replace('_', ' ')}" for key, count in label_counts.items()),
+    ]
+
+
+def _describe_split(
+    manifest: Manifest, name: str, statistics: Mapping[str, Any] | None
+) -> list[str]:
+    split = manifest.splits[name]
+    megabytes = sum(shard.bytes for shard in split.shards) / 1e6
+    lines = [
+        f"{name}: {split.examples:,} documents in {len(split.shards):,} shards, "
+        f"{megabytes:,.1f} MB",
+        f"  tokens per document, by quantile: {_quantiles(split.token_length_quantiles)}",
+    ]
+    if statistics:
+        ratio = statistics["imbalance_ratio"]
+        lines += [
+            f"  labels per document, by quantile: {_quantiles(statistics['labels_per_document'])}",
+            f"  label cardinality {statistics['label_cardinality']:.4g}, "
+            f"density {statistics['label_density']:.3g}, "
+            f"imbalance ratio mean {ratio.get('mean', 0):,.4g} and max {ratio.get('max', 0):,.4g}, "
+            f"{statistics['labels_without_positives']:,} labels without positives",
+        ]
+    return lines
+
+
+def _describe_labels(manifest: Manifest, directory: Path, most: int) -> list[str]:
+    rows = manifests.load_labels(manifest, directory)
+    rows.sort(key=lambda row: -row["positives"]["train"])
+    lines = [f"labels: {manifest.num_labels:,}, with documents in {' / '.join(manifest.splits)}"]
+    for row in rows[:most]:
+        counts = " / ".join(f"{count:,}" for count in row["positives"].values())
+        lines.append(f"  {row['name']}: {counts}")
+    if len(rows) > most:
+        lines.append(f"  and {len(rows) - most:,} more")
     return lines
 
 
@@ -141,14 +153,20 @@ def show_records(manifest: Manifest, directory: Path, split: str, count: int) ->
     for record in records:
         features = example_pb2.Example.FromString(record).features.feature
         yield f"{split} {features['id'].bytes_list.value[0].decode('utf-8', 'replace')}"
-        yield f"  labels: {', '.join(names[label] for label in features['labels'].int64_list.value) or 'none'}"
+        labels = [names[label] for label in features["labels"].int64_list.value]
+        yield f"  labels: {', '.join(labels) or 'none'}"
         for name in (*record_spec.metadata_names, *record_spec.text_names):
             value = features[name].bytes_list.value[0].decode()
-            yield f"  {name}: {value if len(value) <= TEXT_CHARACTERS else value[:TEXT_CHARACTERS] + '...'}"
+            if len(value) > TEXT_CHARACTERS:
+                value = value[:TEXT_CHARACTERS] + "..."
+            yield f"  {name}: {value}"
 
 
 def verify(manifest: Manifest, directory: Path) -> str:
-    """Checks the SHA-256 of every file of the manifest and the CRCs of every record; returns what was checked, in words.
+    """Checks the SHA-256 of every file of the manifest and the checksums of every record.
+
+    Returns:
+      What was checked, in words.
 
     Raises:
       UserError: something is damaged; names the file and, in a shard, the record.

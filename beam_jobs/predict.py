@@ -12,12 +12,14 @@ from beam_jobs.contract.command_line import (
 from beam_jobs.contract.errors import UserError
 
 DESCRIPTION = """\
-Scores the documents of JSONL, CSV, Parquet or text files with an exported model and writes a file of predictions for each part
-of the input, in its order: id, labels and scores. The output appears whole or not at all; the same input gives the same bytes."""
+Scores the documents of JSONL, CSV, Parquet or text files with an exported model and writes a file
+of predictions for each part of the input, in its order: id, labels and scores. The output appears
+whole or not at all; the same input gives the same bytes."""
 
 EPILOG = """\
 Everything after `--` goes to Apache Beam, such as
-  python -m beam_jobs.predict --model out/docstrings/model --input new.jsonl.gz --output out/predicted -- --direct_num_workers=4"""
+  python -m beam_jobs.predict --model out/docstrings/model --input new.jsonl.gz \\
+    --output out/predicted -- --direct_num_workers=4"""
 
 _SIGNATURES = {"assigned": "decide", "best": "serving_default"}
 
@@ -29,17 +31,15 @@ def main(argv: list[str]) -> None:
         raise UserError("--set: received without --config, whose keys it overrides")
     if arguments.config and (arguments.source or arguments.text_field or arguments.id_field):
         raise UserError(
-            "--source, --text-field, --id-field: received with --config, whose section `data` says all of it; expected one or the other"
+            "--source, --text-field, --id-field: received with --config, whose section `data` "
+            "says all of it; expected one or the other"
         )
     config = config_from(arguments) if arguments.config else None
 
-    logging.disable(
-        logging.WARNING
-    )  # Beam warns of every optional cloud library that is not installed
-    from beam_jobs.prediction import (  # Beam takes seconds to load, and --help and wrong arguments need none of it
-        inputs,
-        job,
-    )
+    # Beam warns of every optional cloud library that is not installed.
+    logging.disable(logging.WARNING)
+    # Beam takes seconds to import, and --help and wrong arguments do not need it.
+    from beam_jobs.prediction import inputs, job
 
     logging.disable(logging.NOTSET)
 
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source",
         choices=("jsonl", "csv", "tsv", "parquet", "text"),
-        help="what the files are; default: what their names tell",
+        help="what the files are; default: by their extension",
     )
     parser.add_argument(
         "--text-field",

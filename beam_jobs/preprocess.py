@@ -11,8 +11,9 @@ from beam_jobs.contract.command_line import (
 )
 
 DESCRIPTION = """\
-Reads raw documents, cleans and tokenises their text, drops duplicates, splits them and writes a dataset: sharded
-TFRecords with sparse labels, labels.json, vocabulary.txt, rejects and a manifest. The dataset appears whole or not at all."""
+Reads raw documents, cleans and tokenises their text, drops duplicates, splits them and writes a
+dataset: sharded TFRecords with sparse labels, labels.json, vocabulary.txt, rejects and a manifest.
+The dataset appears whole or not at all."""
 
 EPILOG = """\
 Everything after `--` goes to Apache Beam, such as

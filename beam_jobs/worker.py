@@ -1,7 +1,8 @@
-"""A worker process, as the local runner starts it here and other engines on their machines: `--environment_type=PROCESS`.
+"""A worker process: the local runner starts it here, other engines on their machines.
 
-It is started as Beam's container contract says, with --id and --provision_endpoint; there it asks for everything else. It
-leaves out the notes that Beam's own worker writes when it starts and ends.
+`--environment_type=PROCESS` names it. It is started as Beam's container contract says, with --id
+and --provision_endpoint, where it asks for everything else. It leaves out the notes that Beam's own
+worker writes when it starts and ends.
 """
 
 import argparse
@@ -10,8 +11,8 @@ import os
 import signal
 import sys
 
-# Such as a warning for every optional cloud library that is not installed. An error reaches the job as an exception, with its
-# traceback; here it would be told a second time.
+# Such as a warning for every optional cloud library that is not installed. An error reaches the job
+# as an exception, with its traceback; here it would be shown a second time.
 logging.disable(logging.ERROR)
 
 import grpc  # noqa: E402

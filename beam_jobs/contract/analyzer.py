@@ -3,8 +3,8 @@
 It is the only definition of how text is cleaned and tokenised. The Beam job runs it on batches of
 documents and the exported SavedModel runs it on requests.
 
-An analyzed string is its tokens joined by one space. No token is empty or holds white space. Tokens are words, or, where
-`text.subwords` says so, pieces of them.
+An analyzed string is its tokens joined by one space. No token is empty or holds white space.
+Tokens are words, or subwords where `text.subwords` asks for them.
 """
 
 import re
@@ -23,7 +23,7 @@ _HTML_BLOCKS = (
     r"(?is)<script\b[^<>]*>.*?</script\s*>",
     r"(?is)<style\b[^<>]*>.*?</style\s*>",
 )
-# `&amp;` stands last, so that "&amp;lt;" becomes "&lt;" and not "<".
+# `&amp;` is last, so that "&amp;lt;" becomes "&lt;" and not "<".
 _HTML_ENTITIES = (
     (r"&(?:nbsp|#160|#[xX][aA]0);", " "),
     (r"&(?:lt|#0*60|#[xX]0*3[cC]);", "<"),
@@ -36,14 +36,15 @@ _HTML_ENTITIES = (
     (r"&(?:amp|#0*38|#[xX]0*26);", "&"),
 )
 _URL = r"(?i)\b(?:(?:https?|ftp)://|www\.)[^\s<>\"]+"
-# C0 and C1 control characters, of which \x01 and \x02 are then free to mark matches of token_pattern, and all that
-# Unicode calls a separator (\p{Z}), since RE2's \s and tf.strings.split know ASCII white space only; but not U+0020, which most
-# matches would be of. NFKC adds U+0020 alone.
+# C0 and C1 control characters, and all that Unicode calls a separator (\p{Z}), since RE2's \s and
+# tf.strings.split know ASCII white space only. Not U+0020, which most matches would be; NFKC adds
+# no other separator. \x01 and \x02 are then free to mark matches of token_pattern.
 _CONTROL_OR_SPACE = (
     r"[\x00-\x1f\x7f\x{80}-\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 )
 _MATCH_START, _MATCH_END = "\x01", "\x02"
-_MAX_WORD_BYTES = 600  # a longer word is unknown: BERT's own tokenizer takes 200 characters, which have three bytes in most scripts
+# A longer word is unknown: BERT's tokenizer takes 200 characters, of three bytes in most scripts.
+_MAX_WORD_BYTES = 600
 
 
 class Analyzer(tf.Module):
@@ -63,7 +64,8 @@ class Analyzer(tf.Module):
         super().__init__(name="analyzer")
         if not isinstance(spec, AnalyzerSpec):
             raise TypeError(
-                f"received {type(spec).__name__}, expected an AnalyzerSpec: resolve the config first"
+                f"received {type(spec).__name__}, expected an AnalyzerSpec: resolve the config "
+                "first"
             )
         self.spec = spec
         if self.spec.keep_characters is not None:
@@ -73,7 +75,8 @@ class Analyzer(tf.Module):
             if "]" in re.sub(r"(?s)\\.|\[:\^?\w+:\]", "", self.spec.keep_characters):
                 received = repr(self.spec.keep_characters)
                 raise UserError(
-                    f"text.keep_characters: received {received}, expected a bracket as `\\]`: a bare one ends the class"
+                    f"text.keep_characters: received {received}, expected a bracket as `\\]`: a "
+                    "bare one ends the class"
                 )
         if self.spec.token_pattern is not None:
             _check_pattern(
@@ -95,15 +98,19 @@ class Analyzer(tf.Module):
 
     def _analyze(self, raw: tf.Tensor) -> tf.Tensor:
         text = self.spec
-        strings = _where(~tf.strings.regex_full_match(raw, r"[\x00-\x7f]*"), raw, _valid_utf8)
+        strings = _change_where(
+            ~tf.strings.regex_full_match(raw, r"[\x00-\x7f]*"), raw, _valid_utf8
+        )
         strings = tf.strings.regex_replace(strings, _CONTROL_OR_SPACE, " ")
         if text.strip_html:
-            strings = _where(_has(strings, "[<&]"), strings, _strip_html)
+            strings = _change_where(_has(strings, "[<&]"), strings, _strip_html)
         if text.strip_urls:
             strings = tf.strings.regex_replace(strings, _URL, " ")
         strings = _normalize(strings, text.normalize)
         if text.expand_contractions:
-            strings = _where(_has(strings, english.APOSTROPHE), strings, _expand_contractions)
+            strings = _change_where(
+                _has(strings, english.APOSTROPHE), strings, _expand_contractions
+            )
         if text.keep_characters is not None:
             strings = tf.strings.regex_replace(strings, _all_but(text.keep_characters), " ")
         if text.token_pattern is not None:
@@ -129,20 +136,22 @@ class Analyzer(tf.Module):
 
 
 class PieceTokenizer(tf.Module):
-    """The analyzer's last step: words, a ragged string tensor [batch, None], -> analyzed strings [batch] of their pieces.
+    """The analyzer's last step: words -> analyzed strings of their subwords (WordPiece).
 
-    A word becomes the longest piece that it begins with, then the longest one with `##` before it that it goes on with, and so
-    on; a word that cannot be spelled so becomes `[UNK]` (WordPiece; the algorithm is that of Song et al. 2021).
+    Maps a ragged string tensor [batch, None] to a string tensor [batch]. A word becomes the longest
+    subword that it begins with, then the longest one, marked by `##`, that continues it, and so on;
+    a word that cannot be spelled so becomes `[UNK]` (the algorithm is that of Song et al. 2021).
 
     Args:
-      text: a specification whose pieces are written out; of it, `subwords` and `max_tokens_per_document` count.
+      text: the specification, of which `subwords` and `max_tokens_per_document` are used.
     """
 
     def __init__(self, text: AnalyzerSpec):
         super().__init__(name="piece_tokenizer")
         if text.subwords == "train":
             raise ValueError(
-                "received text.subwords `train`, expected pieces: the preprocessing job learns them and writes them in the manifest"
+                "received text.subwords `train`, expected pieces: the preprocessing job learns "
+                "them and writes them in the manifest"
             )
         import tensorflow_text as tf_text
 
@@ -172,10 +181,10 @@ def _has(strings: tf.Tensor, pattern: str) -> tf.Tensor:
     return tf.strings.regex_full_match(strings, rf"(?s).*{pattern}.*")
 
 
-def _where(
+def _change_where(
     is_wanted: tf.Tensor, strings: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.Tensor:
-    """Changes some of the strings: to look for what most have not costs a fraction of replacing it."""
+    """Changes only the strings that need it: finding them costs a fraction of the change."""
     rows = tf.where(is_wanted)
     return tf.tensor_scatter_nd_update(strings, rows, change(tf.gather_nd(strings, rows)))
 
@@ -230,7 +239,7 @@ def _tokenize(strings: tf.Tensor, tokenizer: str) -> tf.RaggedTensor:
 
 
 def _all_but(keep_characters: str) -> str:
-    # The space stands first: behind a trailing hyphen, as in `a-z-`, it would end a range.
+    # The space comes first: after a trailing hyphen, as in `a-z-`, it would end a range.
     return rf"[^\s{keep_characters}]"
 
 

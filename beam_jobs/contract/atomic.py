@@ -1,4 +1,4 @@
-"""Files and directories that appear whole or not at all: written beside their place, then renamed."""
+"""Files and directories that appear whole or not at all: written elsewhere, then renamed."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from beam_jobs.contract.errors import UserError
 
 OUTPUT_KEY = "output.dataset_dir"
-# Only an owner that ends in this moment, and removes its lock file, is worth a second try.
+# A run that ends in this moment removes its lock file: that is worth a second try.
 LOCK_SECONDS, LOCK_POLL_SECONDS = 0.2, 0.05
 
 
@@ -41,7 +41,7 @@ def temporary_path(path: str | Path) -> Path:
 
 
 def rename(temporary: str | Path, path: str | Path) -> None:
-    """Gives a written file or directory its name, in the place of a file that has it."""
+    """Gives a written file or directory its name; a file of that name is replaced."""
     os.replace(temporary, path)
 
 

@@ -58,29 +58,29 @@ def config_from(arguments: argparse.Namespace) -> Config:
 
 
 def split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
-    """(our arguments, those behind `--`, which are Apache Beam's)."""
-    at = argv.index("--") if "--" in argv else len(argv)
-    return argv[:at], argv[at + 1 :]
+    """(our arguments, those after `--`, which are Apache Beam's)."""
+    index = argv.index("--") if "--" in argv else len(argv)
+    return argv[:index], argv[index + 1 :]
 
 
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Runs `main(argv)` and ends the process with the exit status the design fixes.
+    """Runs `main(argv)` and ends the process with its exit status.
 
-    Status 0: done. 2: the user's input was wrong, told in one message on stderr. 130: Ctrl-C.
+    Status 0: done. 2: the user's input was wrong, as one message on stderr says. 130: Ctrl-C.
     Any other exception passes through and Python ends with its traceback and status 1.
     """
     os.environ.setdefault(
         "TF_CPP_MIN_LOG_LEVEL", "2"
-    )  # TensorFlow's own start-up notes are no news to the user
+    )  # TensorFlow's own start-up notes tell the user nothing
     try:
         main(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()  # here, so that a reader that has gone is noticed below and not at the interpreter's end
+        sys.stdout.flush()  # a closed pipe is then noticed here, not when the interpreter ends
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)

@@ -1,8 +1,8 @@
-"""Strict YAML -> frozen config objects. One file an experiment; it drives every stage.
+"""Strict YAML -> frozen config objects. One file per experiment drives every stage.
 
 Every key has a type, a range, a default and a description; an unknown key, a duplicate key
 or a wrong type is an error that names the key, what was received and what was expected.
-Nothing here imports TensorFlow, so that a wrong config is answered in a moment.
+Nothing here imports TensorFlow, so that a wrong config is reported at once.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class Config(Section):
     export: ExportConfig
 
     @pydantic.model_validator(mode="after")
-    def _splits_find_their_field(self):
+    def _splits_have_their_field(self):
         field = {"column": "split_field", "time": "time_field", "time_fractions": "time_field"}.get(
             self.splits.method
         )
@@ -77,7 +77,7 @@ class Config(Section):
         return self
 
     def dataset_config(self) -> dict[str, Any]:
-        """The part that decides the dataset's bytes, as plain JSON values: all but where it is written."""
+        """The part that decides the dataset's bytes, as plain JSON values."""
         sections = self.model_dump(
             mode="json",
             include={
@@ -99,8 +99,9 @@ class Config(Section):
         values = self.model_dump(mode="json")
         stream = StringIO()
         writer = YAML(typ="safe", pure=True)
-        # Two faults of ruamel: it adds a space where it folds a quoted line, and it writes the three characters
-        # below as line breaks, which YAML 1.2 then reads as none, so they must be escaped.
+        # Two faults of ruamel: it adds a space where it folds a quoted line, and it writes the
+        # three characters below as line breaks, which YAML 1.2 does not read as such: they must be
+        # escaped.
         writer.width = 1 << 30
         writer.allow_unicode = not re.search(
             "[\x85\u2028\u2029]", json.dumps(values, ensure_ascii=False)
@@ -120,13 +121,13 @@ class OutdatedKeys(UserError):
 
 
 _ABSENT = object()
-# Directories that the experiment's name decides where the config is silent.
+# Directories that follow from the experiment's name where the config does not name them.
 _DEFAULT_DIRS = {
     ("output", "dataset_dir"): "dataset",
     ("train", "run_dir"): "run",
     ("export", "model_dir"): "model",
 }
-# The kind of a section that is there without saying which.
+# The kind of a section that does not name one.
 _DEFAULT_KINDS = {
     "model": {"name": "bow"},
     "loss": {"name": "weighted_bce"},
@@ -161,19 +162,21 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
       overrides: `section.key=value` strings; the value is read as YAML.
 
     Raises:
-      UserError: the file is missing, is no YAML, holds a duplicate or unknown key, or a value
-        of a wrong type or range. All wrong keys are told at once.
+      UserError: the file is missing, is not YAML, holds a duplicate or unknown key, or a value
+        of a wrong type or range. All wrong keys are named at once.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"cannot read the config {path}: {error}. Expected a YAML file, such as configs/docstrings.yaml"
+            f"cannot read the config {path}: {error}. Expected a YAML file, such as "
+            "configs/docstrings.yaml"
         ) from None
     raw = _parse_yaml(text, what=str(path))
     if not isinstance(raw, dict):
         raise UserError(
-            f"{path}: received {type(raw).__name__} at the top level, expected a mapping of sections such as `data:`"
+            f"{path}: received {type(raw).__name__} at the top level, expected a mapping of "
+            "sections such as `data:`"
         )
     for override in overrides:
         _apply_override(raw, override)
@@ -246,7 +249,7 @@ def _parse_yaml(text: str, *, what: str) -> Any:
         ValueError,
         KeyError,
         RecursionError,
-    ) as error:  # ruamel lets through what int() and the like raise
+    ) as error:  # ruamel passes on what int() and the like raise
         message = str(error).split("\nTo suppress this check")[0].strip()
         raise UserError(f"{what} is not valid YAML: {message}") from None
 
@@ -259,7 +262,7 @@ def _check_outdated(raw: Mapping[str, Any], what: str) -> None:
         if _value_at(raw, old) is not _ABSENT
     ]
     reasons += [
-        f"{key}: received {value!r}, which is no longer there; {advice}"
+        f"{key}: received {value!r}, which no longer exists; {advice}"
         for (key, value), advice in REMOVED_VALUES.items()
         if _value_at(raw, key) == value
     ]
@@ -278,15 +281,17 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     keys = dotted.strip().split(".")
     if not separator or not all(keys):
         raise UserError(
-            f"--set: received {override!r}, expected section.key=value, such as --set train.epochs=3"
+            f"--set: received {override!r}, expected section.key=value, such as --set "
+            "train.epochs=3"
         )
-    at = raw
+    section = raw
     for key in keys[:-1]:
-        inner = {} if at.get(key) is None else at[key]
+        inner = {} if section.get(key) is None else section[key]
         if not isinstance(inner, dict):
             raise UserError(
-                f"--set: received {override!r}, expected section.key=value, and {key!r} is no section"
+                f"--set: received {override!r}, expected section.key=value, and {key!r} is not "
+                "a section"
             )
-        at[key] = dict(inner)  # a copy: through a YAML alias two sections may share one mapping
-        at = at[key]
-    at[keys[-1]] = _parse_yaml(value, what=f"--set {dotted}")
+        section[key] = dict(inner)  # a copy: by a YAML alias two sections may share one mapping
+        section = section[key]
+    section[keys[-1]] = _parse_yaml(value, what=f"--set {dotted}")

@@ -19,7 +19,7 @@ def _check_encoding(encoding: str) -> None:
     try:
         "a".encode(
             encoding
-        )  # refuses codecs that encode no text, which codecs.lookup() knows as well
+        )  # also refuses codecs of bytes, such as hex, which codecs.lookup() knows
     except LookupError:
         raise ValueError(
             f"expected an encoding that Python knows, such as utf-8 or latin-1, not {encoding!r}"
@@ -29,7 +29,10 @@ def _check_encoding(encoding: str) -> None:
 class _Source(Section):
     max_reject_fraction: Fraction = Field(
         0.01,
-        description="stop, with the most frequent reasons, when more than this fraction of the documents read is rejected",
+        description=(
+            "stop, with the most frequent reasons, when more than this fraction of the documents "
+            "read is rejected"
+        ),
     )
 
     @property
@@ -46,16 +49,20 @@ class _Files(_Source):
     max_row_bytes: int = Field(
         16 << 20,
         ge=1,
-        description="a longer row, or file of a directory, is a reject: what bounds the memory that one document takes",
+        description=(
+            "a longer row, or file of a directory, is a reject: this bounds the memory that one "
+            "document takes"
+        ),
     )
 
 
-def _check_apart(text_fields: tuple[str, ...]) -> None:
+def _check_separate(text_fields: tuple[str, ...]) -> None:
     if len(set(text_fields)) < len(text_fields):
         raise ValueError(f"expected different text_fields, not {list(text_fields)}")
     if odd := [name for name in text_fields if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)]:
         raise ValueError(
-            f"text_fields that stay apart name inputs of the model: expected letters, digits and _, not {odd[0]!r}"
+            "text_fields that are not joined name inputs of the model: expected letters, digits "
+            f"and _, not {odd[0]!r}"
         )
 
 
@@ -65,7 +72,10 @@ class _Fields(_Source):
     )
     join_text_fields: bool = Field(
         True,
-        description="several text fields become one text, joined by blank lines; false: they stay apart, and each has its own part of the model",
+        description=(
+            "join several text fields with blank lines to one text; false: keep them separate, "
+            "each with its own part of the model"
+        ),
     )
     metadata_fields: tuple[str, ...] = Field(
         (), description="fields kept beside the text as strings; null and missing are empty"
@@ -82,9 +92,9 @@ class _Fields(_Source):
         return ("\n\n".join(of_fields),) if self.join_text_fields else tuple(of_fields)
 
     @pydantic.model_validator(mode="after")
-    def _apart(self):
+    def _are_separate(self):
         if not self.join_text_fields:
-            _check_apart(self.text_fields)
+            _check_separate(self.text_fields)
         return self
 
 
@@ -93,11 +103,17 @@ class RowData(_Files, _Fields):
 
     id_field: str | None = Field(
         None,
-        description="the field with the document's id, which need not be unique; null: the file's name and the row",
+        description=(
+            "the field with the document's id, which need not be unique; null: the file's name "
+            "and the row"
+        ),
     )
     labels_field: str | None = Field(
         "labels",
-        description="the field with the labels: a list of strings, or a string if label_delimiter is set; null: the documents have none",
+        description=(
+            "the field with the labels: a list of strings, or a string if label_delimiter is set; "
+            "null: the documents have none"
+        ),
     )
     label_delimiter: str | None = Field(
         None,
@@ -106,14 +122,21 @@ class RowData(_Files, _Fields):
     )
     label_columns: tuple[str, ...] = Field(
         (),
-        description="fields that each stand for the label of their name: 0 or 1, true or false, or soft; in the place of labels_field",
+        description=(
+            "fields that each say whether the document has the label of their name, as 0 or 1, "
+            "true or false, or a score; instead of labels_field"
+        ),
     )
     label_threshold: float = Field(
-        0.5, gt=0, description="a label of label_columns is there where its field is at least this"
+        0.5,
+        gt=0,
+        description="a document has a label of label_columns if the field is at least this",
     )
     weight_field: str | None = Field(
         None,
-        description="the field with the document's weight in the loss, a number of 0 or more; null: 1",
+        description=(
+            "the field with the document's weight in the loss, a number of 0 or more; null: 1"
+        ),
     )
     split_field: str | None = Field(
         None,
@@ -126,13 +149,13 @@ class RowData(_Files, _Fields):
 
 
 class JsonlData(RowData):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     source: Literal["jsonl"] = Field(description="the kind of source")
 
 
 class CsvData(RowData):
-    """CSV, TSV and their kin; without label_delimiter, labels_field holds one label."""
+    """CSV, TSV and the like; without label_delimiter, labels_field holds one label."""
 
     source: Literal["csv"] = Field(description="the kind of source")
     columns: tuple[str, ...] | None = Field(
@@ -151,13 +174,15 @@ class CsvData(RowData):
     )
     double_quote: bool = Field(
         True,
-        description="within quotes, a quote character is written twice; else behind escape_character",
+        description=(
+            "within quotes, a quote character is written twice; false: after escape_character"
+        ),
     )
     escape_character: str | None = Field(
         None,
         min_length=1,
         max_length=1,
-        description="takes the meaning from the character behind it; null: none does",
+        description="the character after it loses its special meaning; null: none",
     )
     encoding: str = Field(
         "utf-8", description="how characters are encoded, by Python's name, such as latin-1"
@@ -173,7 +198,8 @@ class CsvData(RowData):
         ]
         if len(set(marks)) < len(marks) or set(marks) & {"\n", "\r", "\0"}:
             raise ValueError(
-                f"expected different characters, no line breaks, as delimiter, quote_character and escape_character, not {marks}"
+                "expected different characters, no line breaks, as delimiter, quote_character "
+                f"and escape_character, not {marks}"
             )
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
             raise ValueError(f"expected columns with different names, not {list(self.columns)}")
@@ -187,16 +213,19 @@ class ParquetData(RowData):
 
 
 class DirectoriesData(_Files):
-    """One document a file, labelled with the name of the directory that it stands in; also within tar archives."""
+    """One document per file, labelled with the name of its directory; also within tar archives."""
 
     source: Literal["directories"] = Field(description="the kind of source")
     encoding: str | None = Field(
         None,
-        description="how characters are encoded, by Python's name; null: UTF-8, or else what each file looks like",
+        description=(
+            "how characters are encoded, by Python's name; null: UTF-8, or what is detected where "
+            "a file is not"
+        ),
     )
     remove: tuple[Literal["headers", "footers", "quotes"], ...] = Field(
         (),
-        description="parts of posts to leave out, by the rules of scikit-learn's fetch_20newsgroups",
+        description="parts of posts to leave out, as scikit-learn's fetch_20newsgroups does",
     )
 
     @pydantic.model_validator(mode="after")
@@ -207,7 +236,7 @@ class DirectoriesData(_Files):
 
 
 class StackExchangeData(_Files, _Fields):
-    """The questions of Stack Exchange's `Posts.xml`, labelled with their tags; other posts are no documents."""
+    """The questions in Stack Exchange's `Posts.xml`, labelled with their tags."""
 
     source: Literal["stack_exchange"] = Field(description="the kind of source")
     text_fields: tuple[Literal["title", "body"], ...] = Field(
@@ -215,20 +244,26 @@ class StackExchangeData(_Files, _Fields):
     )
     metadata_fields: tuple[str, ...] = Field(
         (),
-        description="attributes of the post kept beside the text, such as Score; missing ones are empty",
+        description=(
+            "attributes of the post kept beside the text, such as Score; missing ones are empty"
+        ),
     )
 
 
 class CustomData(_Source):
-    """A source of your own: a class with the methods of multihot.Reader, or an Apache Beam transform from the pipeline to documents."""
+    """A source of your own: a class like multihot.Reader, or a Beam transform to documents."""
 
     source: Literal["custom"] = Field(description="the kind of source")
     reader: str = Field(
         pattern=r"^[\w.]+:\w+$",
-        description="the class or the function that makes it, as package.module:name; workers import it too",
+        description=(
+            "the class or the function that makes it, as package.module:name; workers import it too"
+        ),
     )
     text_fields: tuple[str, ...] = Field(
-        TEXT_FIELDS, min_length=1, description="names of its documents' texts; several stay apart"
+        TEXT_FIELDS,
+        min_length=1,
+        description="names of its documents' texts; several are kept separate",
     )
     metadata_fields: tuple[str, ...] = Field((), description="names of its documents' metadata")
     options: dict[str, str | int | float | bool | tuple[str, ...] | None] = Field(
@@ -241,8 +276,8 @@ class CustomData(_Source):
 
     @pydantic.field_validator("text_fields")
     @classmethod
-    def _apart(cls, text_fields: tuple[str, ...]) -> tuple[str, ...]:
-        _check_apart(text_fields)
+    def _are_separate(cls, text_fields: tuple[str, ...]) -> tuple[str, ...]:
+        _check_separate(text_fields)
         return text_fields
 
 
@@ -256,9 +291,12 @@ class PythonDocstringsData(_Source):
     source: Literal["python_docstrings"] = Field(description="the kind of source")
     packages: tuple[str, ...] = Field(
         (),
-        description="names of importable packages; `stdlib` is the standard library; empty: all that is installed",
+        description=(
+            "names of importable packages; `stdlib` is the standard library; empty: all that is "
+            "installed"
+        ),
     )
-    min_words: int = Field(8, ge=1, description="shorter docstrings are no documents")
+    min_words: int = Field(8, ge=1, description="shorter docstrings are left out")
     label_depth: int = Field(2, ge=1, description="2 gives the labels `numpy` and `numpy.linalg`")
 
 
@@ -278,7 +316,7 @@ DataConfig = Annotated[
 
 
 class TextConfig(Section):
-    """How raw text becomes tokens: the specification of the analyzer, step by step in this order."""
+    """How raw text becomes tokens: the steps of the analyzer, in this order."""
 
     strip_html: bool = Field(
         True, description="remove comments, scripts, styles and tags, and decode common entities"
@@ -288,13 +326,18 @@ class TextConfig(Section):
     )
     normalize: Literal["none", "lower", "nfkc", "nfkc_casefold"] = Field(
         "nfkc_casefold",
-        description="Unicode normalisation; `none` and `lower` need no TensorFlow Text when serving",
+        description=(
+            "Unicode normalisation; `none` and `lower` need no TensorFlow Text when serving"
+        ),
     )
     expand_contractions: bool = Field(True, description="English contractions: don't -> do not")
     keep_characters: str | None = Field(
         r"\p{L}\p{M}\p{N}",
         min_length=1,
-        description="inside of an RE2 character class; all other characters become spaces; null: keep all",
+        description=(
+            "the inside of an RE2 character class; all other characters become spaces; null: keep "
+            "all"
+        ),
     )
     token_pattern: str | None = Field(
         None,
@@ -309,22 +352,29 @@ class TextConfig(Section):
     )
     stop_words: None | tuple[str, ...] | Path_ = Field(
         None,
-        description="tokens to drop: `english`, a list, or a file with one word a line; null: none",
+        description=(
+            "tokens to drop: `english`, a list, or a file with one word per line; null: none"
+        ),
     )
     subwords: None | Literal["train"] | tuple[str, ...] | Path_ = Field(
         None,
-        description="split words into pieces: `train`: at most vocabulary.size, learned from the train split; or a list, or a file with one "
-        "piece a line, such as BERT's vocab.txt; null: tokens are words. Serving then needs TensorFlow Text",
+        description=(
+            "split words into subwords: `train`: at most vocabulary.size, learned from the train "
+            "split; or a list, or a file with one per line, such as BERT's vocab.txt; null: "
+            "tokens are words. Serving then needs TensorFlow Text"
+        ),
     )
     max_tokens_per_document: int | None = Field(
         512,
         ge=1,
-        description="tokens kept a document, from its start: words, and then their pieces; null: all",
+        description=(
+            "tokens kept per document, from its start: words first, then their subwords; null: all"
+        ),
     )
 
     @property
     def has_own_patterns(self) -> bool:
-        """Whether the user wrote a pattern, which may be wrong."""
+        """Whether a pattern is the user's own, and so may be wrong."""
         return self.token_pattern is not None or self.keep_characters not in (
             None,
             TextConfig.model_fields["keep_characters"].default,
@@ -342,7 +392,10 @@ class VocabularyConfig(Section):
         1,
         ge=1,
         le=3,
-        description="2: also pairs of neighbouring tokens, which bow and mlp then know; 3: also triples; 1: none",
+        description=(
+            "2: also pairs of neighbouring tokens, which bow and mlp then use; 3: also triples; "
+            "1: none"
+        ),
     )
     max_ngrams: int = Field(100_000, ge=1, description="the most frequent pairs and triples kept")
 
@@ -351,7 +404,10 @@ class VocabularyConfig(Section):
 
 
 class DuplicatesConfig(Section):
-    """Near-duplicates: documents that share most of their shingles, by MinHash. Documents with equal analyzed text are always merged."""
+    """Near-duplicates: documents that share most of their shingles, found by MinHash.
+
+    Documents with equal analyzed text are always merged.
+    """
 
     near: Literal["ignore", "report", "drop"] = Field(
         "ignore",
@@ -362,17 +418,19 @@ class DuplicatesConfig(Section):
         0.8,
         ge=0.5,
         le=1,
-        description="least Jaccard similarity of two near-duplicates' sets of shingles",
+        description="minimum Jaccard similarity of the sets of shingles of two near-duplicates",
     )
-    shingle_tokens: int = Field(3, ge=1, le=16, description="tokens in a row that make a shingle")
+    shingle_tokens: int = Field(3, ge=1, le=16, description="consecutive tokens in a shingle")
 
 
 class LabelsConfig(Section):
-    """Which labels the dataset keeps: names are cleaned first, then counted over all documents after duplicates are merged."""
+    """Which labels are kept: names are cleaned, then counted after duplicates are merged."""
 
     fold_case: bool = Field(
         False,
-        description="fold the case of labels: `Python` and `python` are one; the names below are folded too",
+        description=(
+            "fold the case of labels: `Python` and `python` are one; the names below are folded too"
+        ),
     )
     aliases: dict[LabelName, LabelName] = Field(
         {},
@@ -381,7 +439,7 @@ class LabelsConfig(Section):
     deny: tuple[LabelName, ...] = Field((), description="labels to leave out")
     allow: None | Annotated[tuple[LabelName, ...], Field(min_length=1)] | Path_ = Field(
         None,
-        description="the only labels to keep: a list, or a file with one label a line; null: all",
+        description="the only labels to keep: a list, or a file with one label per line; null: all",
     )
     min_count: int = Field(1, ge=1, description="labels on fewer documents are left out")
     top_k: int | None = Field(
@@ -392,7 +450,7 @@ class LabelsConfig(Section):
     )
 
     @pydantic.model_validator(mode="after")
-    def _aliases_end_at_once(self):
+    def _aliases_are_not_chained(self):
         fold = str.casefold if self.fold_case else str
         aliases = {fold(name): fold(target) for name, target in self.aliases.items()}
         chained = sorted(
@@ -400,7 +458,7 @@ class LabelsConfig(Section):
         )
         if chained:
             raise ValueError(
-                f"expected aliases of labels that are no aliases themselves, unlike {chained[0]!r}"
+                f"expected aliases of labels that are not aliases themselves, unlike {chained[0]!r}"
             )
         return self
 
@@ -419,13 +477,14 @@ class _Fractions(Section):
             or self.train == 0
         ):
             raise ValueError(
-                f"expected a sum of 1 with train above 0, not {self.train} + {self.validation} + {self.test}"
+                f"expected a sum of 1 with train above 0, not {self.train} + {self.validation} + "
+                f"{self.test}"
             )
         return self
 
 
 class HashSplits(_Fractions):
-    """A fraction of the documents in each split; a document's split is decided by a hash of its analyzed text."""
+    """A fraction of the documents in each split, decided by a hash of the analyzed text."""
 
     method: Literal["hash"] = Field("hash", description="how documents are split")
 
@@ -437,7 +496,7 @@ class StratifiedSplits(_Fractions):
 
 
 class ColumnSplits(Section):
-    """The split that the source says; of duplicates the last counts: test before validation before train."""
+    """The split that the source names; duplicates go to the last one: test, validation, train."""
 
     method: Literal["column"] = Field(description="how documents are split")
     train: tuple[str, ...] = Field(
@@ -451,7 +510,7 @@ class ColumnSplits(Section):
 
 
 class FileSplits(Section):
-    """The split of the file that a document stands in; of duplicates the last counts: test before validation before train."""
+    """The split of the document's file; duplicates go to the last one: test, validation, train."""
 
     method: Literal["files"] = Field(description="how documents are split")
     validation: tuple[str, ...] = Field(
@@ -463,11 +522,13 @@ class FileSplits(Section):
 
 
 class TimeSplits(Section):
-    """Older documents train, newer ones are validation and test; of duplicates the newest counts."""
+    """Older documents train, newer ones validate and test; of duplicates, the newest counts."""
 
     method: Literal["time"] = Field(description="how documents are split")
     validation_from: str = Field(
-        description="ISO 8601 time, such as 2024-01-01, of the first documents that are no longer train; UTC"
+        description=(
+            "ISO 8601 time, such as 2024-01-01, of the first documents that are not train; UTC"
+        )
     )
     test_from: str = Field(description="ISO 8601 time of the first documents of the test split")
 
@@ -479,13 +540,17 @@ class TimeSplits(Section):
             raise ValueError(f"expected times in ISO 8601, such as 2024-01-31: {error}") from None
         if first > second:
             raise ValueError(
-                f"expected validation_from before test_from, not {self.validation_from} and {self.test_from}"
+                f"expected validation_from before test_from, not {self.validation_from} and "
+                f"{self.test_from}"
             )
         return self
 
 
 class TimeFractionSplits(_Fractions):
-    """A fraction of the documents in each split, the oldest train, the newest test; of duplicates the newest counts."""
+    """A fraction of the documents in each split: the oldest train, the newest test.
+
+    Of duplicates, the newest counts.
+    """
 
     method: Literal["time_fractions"] = Field(description="how documents are split")
 
@@ -496,11 +561,11 @@ SplitsConfig = (
 
 
 class OutputConfig(Section):
-    """Where the dataset goes, and in what shards."""
+    """Where the dataset is written, and in what shards."""
 
     dataset_dir: Path_ = Field(description="the dataset directory; default: out/NAME/dataset")
     shards: int | None = Field(
-        None, ge=1, le=99_999, description="shards a split; null: as many as shard_bytes asks for"
+        None, ge=1, le=99_999, description="shards per split; null: as many as shard_bytes needs"
     )
     shard_bytes: int = Field(
         128 << 20,
@@ -513,6 +578,6 @@ class OutputConfig(Section):
 
 
 def parse_time(text: str) -> datetime:
-    """A time in ISO 8601; without an offset it is UTC. Raises ValueError where it is none."""
+    """A time in ISO 8601; without an offset it is UTC. Raises ValueError if it is not one."""
     time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 knows no Z
     return time if time.tzinfo else time.replace(tzinfo=timezone(timedelta(0)))

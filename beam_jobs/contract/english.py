@@ -1,8 +1,8 @@
-"""What the analyzer knows of English: contractions and stop words. Both stand in lower case."""
+"""What the analyzer knows of English: contractions and stop words. Both are in lower case."""
 
 APOSTROPHE = "['\u2019\u02bc]"
 
-# RE2's \b takes a letter outside ASCII for the end of a word, which would spoil a quoted 'déjà' or 'süß'.
+# To RE2's \b a letter outside ASCII ends a word, which would spoil a quoted 'déjà' or 'süß'.
 _END = r"([^\p{L}\p{M}\p{N}_]|$)"
 
 # RE2 patterns and replacements, applied in this order: irregular forms before the suffixes.
@@ -23,11 +23,13 @@ CONTRACTIONS = (
 # Articles, pronouns, prepositions, conjunctions and auxiliary verbs.
 STOP_WORDS = tuple(
     """
-    a about above after again against all also am an and any are as at be because been before being below between both but by
-    can cannot could did do does doing down during each either few for from further had has have having he her here hers herself
-    him himself his how i if in into is it its itself just me might more most must my myself neither no nor not of off on once
-    only or other our ours ourselves out over own same shall she should so some such than that the their theirs them themselves
-    then there these they this those through to too under until up upon us very was we were what when where which while who whom
-    whose why will with within without would you your yours yourself yourselves
+    a about above after again against all also am an and any are as at be because been before
+    being below between both but by can cannot could did do does doing down during each either
+    few for from further had has have having he her here hers herself him himself his how i if
+    in into is it its itself just me might more most must my myself neither no nor not of off on
+    once only or other our ours ourselves out over own same shall she should so some such than
+    that the their theirs them themselves then there these they this those through to too under
+    until up upon us very was we were what when where which while who whom whose why will with
+    within without would you your yours yourself yourselves
     """.split()
 )

@@ -1,4 +1,7 @@
-"""What a dataset directory holds. `manifest.json` is written last: its presence means the dataset is complete."""
+"""What a dataset directory holds.
+
+`manifest.json` is written last: its presence means that the dataset is complete.
+"""
 
 import hashlib
 import json
@@ -36,7 +39,10 @@ SHARD_PATTERN = "*.tfrecord-*"  # what `shard_name` gives
 
 
 def shard_name(name: str, split: str, index: int, count: int, compression: str = "none") -> str:
-    """`<name>-<split>.tfrecord-00000-of-00016`, as TensorFlow Datasets names shards; `.gz` behind it where they are compressed."""
+    """`<name>-<split>.tfrecord-00000-of-00016`, as TensorFlow Datasets names shards.
+
+    Compressed ones end in `.gz`.
+    """
     return f"{name}-{split}.tfrecord-{index:05d}-of-{count:05d}" + (
         ".gz" if compression == "gzip" else ""
     )
@@ -65,7 +71,10 @@ class SplitInfo(Section):
 
 
 class Counts(Section):
-    """What became of every document read: read = written + duplicates + near-duplicates + rejected + unlabeled dropped."""
+    """What became of every document read.
+
+    read = written + duplicates + near_duplicates + rejected + dropped_without_labels.
+    """
 
     read: int
     rejected: dict[str, int] = pydantic.Field(description="by reason")
@@ -76,7 +85,7 @@ class Counts(Section):
     written_without_labels: int
 
     def unaccounted(self) -> int:
-        """Documents read that are nowhere else: not 0 means that the runner lost or repeated some."""
+        """Documents read that nothing else counts: if not 0, the runner lost or repeated some."""
         return (
             self.read
             - sum(self.rejected.values())
@@ -88,7 +97,7 @@ class Counts(Section):
 
 
 class LabelChanges(Section):
-    """What cleaning did to the labels of documents, in occurrences, before duplicates are merged."""
+    """Occurrences of labels that cleaning changed or dropped, before duplicates are merged."""
 
     case_folded: int = 0
     aliased: int = 0
@@ -100,7 +109,7 @@ class LabelChanges(Section):
 
 
 class LabelCounts(LabelChanges):
-    """What became of labels: occurrences changed or dropped by cleaning, then names left out by number."""
+    """What became of labels: occurrences that cleaning changed, then names that were left out."""
 
     distinct: int = pydantic.Field(0, description="different labels after cleaning")
     below_min_count: int = pydantic.Field(
@@ -132,10 +141,10 @@ class Manifest(Section):
         description="the analyzer's specification, stop words and pieces written out"
     )
     text_fields: tuple[str, ...] = pydantic.Field(
-        TEXT_FIELDS, description="names of the documents' texts, which the model takes apart"
+        TEXT_FIELDS, description="names of the documents' texts"
     )
     metadata_fields: tuple[str, ...] = pydantic.Field(
-        (), description="names of what records hold beside"
+        (), description="names of the documents' metadata"
     )
     splits: dict[str, SplitInfo]
     counts: Counts
@@ -147,14 +156,14 @@ class Manifest(Section):
     vocabulary_size: int
     rejects: FileInfo
     term_counts: FileInfo | None = pydantic.Field(
-        None, description="null in datasets of versions that had none"
+        None, description="null in datasets of versions without it"
     )
     ngrams: FileInfo | None = pydantic.Field(None, description="null where vocabulary.ngrams is 1")
     ngram_document_counts: FileInfo | None = pydantic.Field(
         None, description="null where vocabulary.ngrams is 1"
     )
     statistics: FileInfo | None = pydantic.Field(
-        None, description="null in datasets of versions that had none"
+        None, description="null in datasets of versions without it"
     )
     tfds: tuple[FileInfo, ...] = pydantic.Field((), description="what TensorFlow Datasets reads")
 
@@ -164,7 +173,7 @@ class Manifest(Section):
         return RecordSpec(self.text_fields, self.metadata_fields)
 
     def files(self) -> list[FileInfo]:
-        """Every file that the manifest vouches for."""
+        """Every file that the manifest describes."""
         shards = [shard for split in self.splits.values() for shard in split.shards]
         return [
             *shards,
@@ -191,9 +200,9 @@ def load(dataset_dir: str | Path) -> Manifest:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         if path.parent.is_dir():
-            state = "has no manifest.json: it is no dataset, or its preprocessing did not finish"
+            state = "has no manifest.json: it is not a dataset, or its preprocessing did not finish"
         else:
-            state = "is no directory" if path.parent.exists() else "does not exist"
+            state = "is not a directory" if path.parent.exists() else "does not exist"
         raise UserError(f"the dataset directory {dataset_dir} {state}; {advice}") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); {advice}") from None
@@ -204,7 +213,8 @@ def load(dataset_dir: str | Path) -> Manifest:
         if size != info.bytes:
             received = "is missing" if size is None else f"has {size} bytes"
             raise UserError(
-                f"{file} {received}, expected {info.bytes} bytes: the dataset is damaged; run the preprocessing again with --overwrite"
+                f"{file} {received}, expected {info.bytes} bytes: the dataset is damaged; run the "
+                "preprocessing again with --overwrite"
             )
     return manifest
 
@@ -225,8 +235,9 @@ def parse(raw: Any, *, what: str) -> Manifest:
         if version > FORMAT_VERSION:
             remedy = f"upgrade multihot, or {remedy}"
         raise UserError(
-            f"{what} has format version {version}, of {'a newer' if version > FORMAT_VERSION else 'an older'} "
-            f"version of multihot; this one reads format version {FORMAT_VERSION}: {remedy}"
+            f"{what} has format version {version}, of "
+            f"{'a newer' if version > FORMAT_VERSION else 'an older'} version of multihot; this "
+            f"one reads format version {FORMAT_VERSION}: {remedy}"
         )
     return validate(Manifest, raw, what=what)
 
@@ -239,7 +250,7 @@ def write(manifest: Manifest, dataset_dir: str | Path) -> None:
 def check_same_dataset(
     manifest: Manifest, dataset_config: dict[str, Any], dataset_dir: str | Path
 ) -> None:
-    """Raises UserError unless the dataset was made with this config; shows both sides of each difference."""
+    """Raises UserError, with both sides of each difference, unless the dataset has this config."""
     rows = [
         f"  {key}: dataset {a!r}, config {b!r}"
         for key, a, b in differing_keys(manifest.config, dataset_config)
@@ -255,7 +266,7 @@ def check_same_dataset(
 
 
 def load_labels(manifest: Manifest, dataset_dir: str | Path) -> list[dict[str, Any]]:
-    """`labels.json`: a list in the order of label ids of {"name": str, "positives": {split: int}}, one a line."""
+    """`labels.json`: {"name": str, "positives": {split: int}} of each label, by label id."""
     return json.loads(_read_checked(manifest.labels, dataset_dir))
 
 
@@ -265,7 +276,10 @@ def load_vocabulary(manifest: Manifest, dataset_dir: str | Path) -> list[str]:
 
 
 def load_ngrams(manifest: Manifest, dataset_dir: str | Path) -> list[tuple[str, ...]]:
-    """`vocabulary_ngrams.txt`: the tokens of each n-gram, most frequent first; all are tokens of the vocabulary. Empty where there are none."""
+    """`vocabulary_ngrams.txt`: the tokens of each n-gram, most frequent first; may be empty.
+
+    All are tokens of the vocabulary.
+    """
     if manifest.ngrams is None:
         return []
     return [
@@ -275,7 +289,7 @@ def load_ngrams(manifest: Manifest, dataset_dir: str | Path) -> list[tuple[str, 
 
 
 def load_ngram_document_counts(manifest: Manifest, dataset_dir: str | Path) -> Any:
-    """int64 array [n-grams]: in how many train documents each n-gram stands; None where there are none."""
+    """int64 array [n-grams]: train documents that hold each n-gram; None without n-grams."""
     return (
         _load_counts(manifest.ngram_document_counts, dataset_dir)
         if manifest.ngram_document_counts
@@ -291,17 +305,17 @@ def load_statistics(manifest: Manifest, dataset_dir: str | Path) -> dict[str, An
 
 
 def load_document_counts(manifest: Manifest, dataset_dir: str | Path) -> Any:
-    """int64 array [vocabulary]: in how many train documents each token of the vocabulary stands."""
+    """int64 array [vocabulary]: train documents that hold each token."""
     return _load_counts(manifest.document_counts, dataset_dir)
 
 
 def load_term_counts(manifest: Manifest, dataset_dir: str | Path) -> Any:
-    """int64 array [vocabulary]: how often each token of the vocabulary stands in the train split; None where the dataset does not say."""
+    """int64 array [vocabulary]: occurrences of each token in the train split; None if unknown."""
     return _load_counts(manifest.term_counts, dataset_dir) if manifest.term_counts else None
 
 
 def dump_json(value: Any) -> str:
-    """JSON for people and for byte-equality: keys in their given order, one a line, a final newline."""
+    """JSON that people read and that equal values give equal bytes of: keys stay in their order."""
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -309,7 +323,7 @@ def file_info(dataset_dir: str | Path, file: str) -> FileInfo:
     """Describes a written file."""
     digest, size = hashlib.sha256(), 0
     with open(Path(dataset_dir) / file, "rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):  # rejects may be as many as the documents
+        while block := stream.read(_BLOCK_BYTES):  # there may be as many rejects as documents
             digest.update(block)
             size += len(block)
     return FileInfo(file=file, bytes=size, sha256=digest.hexdigest())
@@ -327,6 +341,7 @@ def _read_checked(info: FileInfo, dataset_dir: str | Path) -> bytes:
     received = hashlib.sha256(content).hexdigest()
     if received != info.sha256:
         raise UserError(
-            f"{path} has SHA-256 {received}, expected {info.sha256}: the dataset was changed after it was made; run the preprocessing again"
+            f"{path} has SHA-256 {received}, expected {info.sha256}: the dataset was changed "
+            "after it was made; run the preprocessing again"
         )
     return content

@@ -13,7 +13,7 @@ from beam_jobs.contract.errors import UserError
 
 DATASET_KEYS = ("text.stop_words", "text.subwords", "labels.allow")
 RUN_KEYS = ("loss.pos_weight_file",)
-# Values of these keys that are no paths.
+# Values of these keys that are not paths.
 _NO_FILES = {"text.stop_words": "english", "text.subwords": "train"}
 
 

@@ -1,4 +1,4 @@
-"""How long work shows where it stands: a live line on a terminal, a plain line now and then elsewhere."""
+"""The progress of long work: a live line on a terminal, elsewhere a plain line at intervals."""
 
 import time
 
@@ -13,7 +13,7 @@ class ProgressLine:
 
     Args:
       what: what is being done, such as "reading".
-      plain_line_seconds: least time between two lines where stderr is no terminal.
+      plain_line_seconds: minimum time between two lines where stderr is not a terminal.
     """
 
     def __init__(self, what: str, *, plain_line_seconds: float = PLAIN_LINE_SECONDS):

@@ -1,4 +1,4 @@
-"""Loading TensorFlow without its start-up notes, which a machine without a GPU need not read."""
+"""Loading TensorFlow without its start-up notes, which are of no use on a machine without a GPU."""
 
 import os
 import sys
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow and lists its devices; where there is no NVIDIA device, what it writes meanwhile is dropped.
+    """Imports TensorFlow and lists its devices; without an NVIDIA device its notes are dropped.
 
-    TensorFlow writes these notes before its own log level (TF_CPP_MIN_LOG_LEVEL) counts, so they are
-    kept from the process's stderr itself. Where the import fails they are shown.
+    TensorFlow writes them before its own log level (TF_CPP_MIN_LOG_LEVEL) takes effect, so they are
+    kept from the process's stderr itself. If the import fails they are shown.
     """
     if "tensorflow" in sys.modules:
         return

@@ -13,7 +13,7 @@ class Feature:
 
     Attributes:
       name: its key in the tf.train.Example.
-      dtype: "bytes", "int64" or "float": the tf.train.Feature list it stands in.
+      dtype: "bytes", "int64" or "float": the tf.train.Feature list that holds it.
       ragged: a list of any length; otherwise exactly one value.
       default: the value of a record without the feature; None: the feature is required.
       doc: what it holds.
@@ -30,8 +30,9 @@ class RecordSpec:
     """The features of a dataset's records.
 
     Args:
-      text_fields: names of the documents' texts; of several, `title` stands in the feature `text/title`.
-      metadata_fields: names of the documents' metadata; `section` stands in the feature `metadata/section`.
+      text_fields: names of the documents' texts; of several, `title` is the feature `text/title`.
+      metadata_fields: names of the documents' metadata; `section` is the feature
+        `metadata/section`.
 
     Attributes:
       text_fields: as given.

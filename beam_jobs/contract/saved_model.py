@@ -9,10 +9,13 @@ from typing import Any
 from beam_jobs.contract.errors import UserError
 
 SIGNATURES = ("serving_default", "scores", "decide", "classify_examples", "analyze")
-EXTRA = "assets.extra"  # what TensorFlow leaves alone in a SavedModel
+EXTRA = "assets.extra"  # the folder of a SavedModel that TensorFlow ignores
 ORIGIN = "origin.json"
 _GRAPH = "saved_model.pb"  # its presence tells a SavedModel from another directory
-_ADVICE = "expected a directory that `python -m trainer.task export` has written, such as out/docstrings/model"
+_ADVICE = (
+    "expected a directory that `python -m trainer.task export` has written, such as "
+    "out/docstrings/model"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +24,8 @@ class SavedModel:
 
     Attributes:
       path: the version's directory.
-      module: what tf.saved_model.load gave: its signatures and functions.
-      text_fields: names of the texts of a document, which the signatures take as string tensors [N].
+      module: what tf.saved_model.load returned: its signatures and functions.
+      text_fields: names of a document's texts, which the signatures take as string tensors [N].
       num_labels: number of labels.
     """
 
@@ -41,7 +44,7 @@ class SavedModel:
         return [name.decode() for name in self.module.label_names().numpy()]
 
     def origin(self) -> dict[str, Any]:
-        """What the export told of the model: the dataset's hashes, the analyzer's specification, the step."""
+        """What the export says of the model: hashes of the dataset, analyzer, step."""
         import tensorflow as tf
 
         path = f"{self.path}/{EXTRA}/{ORIGIN}"
@@ -65,7 +68,7 @@ def find_version(model_dir: str, *, what: str = "--model") -> str:
     files = tf.io.gfile
     model_dir = model_dir.rstrip("/") or model_dir
     if not files.isdir(model_dir):
-        raise UserError(f"{what}: {model_dir} is no directory; {_ADVICE}")
+        raise UserError(f"{what}: {model_dir} is not a directory; {_ADVICE}")
     if files.exists(f"{model_dir}/{_GRAPH}"):
         return model_dir
     version = newest_version(model_dir)
@@ -115,7 +118,8 @@ def load(model_dir: str, *, what: str = "--model") -> SavedModel:
         Exception
     ) as error:  # TensorFlow raises nearly anything for files that are damaged or cut short
         raise UserError(
-            f"{what}: {path} cannot be loaded, it is damaged or was not copied whole: {_first_line(error)}; {_ADVICE}"
+            f"{what}: {path} cannot be loaded, it is damaged or was not copied whole: "
+            f"{_first_line(error)}; {_ADVICE}"
         ) from None
     missing = [name for name in SIGNATURES if name not in getattr(module, "signatures", {})]
     if missing:

@@ -44,7 +44,7 @@ def frame(record: bytes) -> bytes:
 
 
 def read_records(path: str | Path) -> Iterator[bytes]:
-    """The records of a TFRecord file, gzipped where its name ends in .gz; every checksum is checked.
+    """The records of a TFRecord file, gzipped if its name ends in .gz; checks every checksum.
 
     Raises:
       CorruptRecord: a checksum is wrong or the file ends within a record.

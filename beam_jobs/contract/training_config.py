@@ -9,14 +9,17 @@ from beam_jobs.contract.validation import Fraction, Path_, Section
 
 
 class _Model(Section):
-    name: str  # each kind has its own; it stands here to be the first key
+    name: str  # each kind has its own; it is here to be the first key
     embedding_dim: int = Field(128, ge=1, description="size of a token's embedding")
     dropout: float = Field(
         0.1, ge=0, lt=1, description="fraction of the units dropped while training"
     )
     pretrained_vectors: Path_ | None = Field(
         None,
-        description="GloVe or word2vec text file that the tokens' embeddings start from; its size is embedding_dim",
+        description=(
+            "GloVe or word2vec text file that the tokens' embeddings start from; its size is "
+            "embedding_dim"
+        ),
     )
     freeze_pretrained_vectors: bool = Field(
         False,
@@ -26,7 +29,8 @@ class _Model(Section):
 
 class _BagModel(_Model):
     token_weights: Literal["tfidf", "uniform"] = Field(
-        "tfidf", description="a token's weight in the sum; each document's weights have L2 norm 1"
+        "tfidf",
+        description="weight of a token in the sum; the weights of a document have L2 norm 1",
     )
     bigram_buckets: int = Field(
         0, ge=0, description="hashed embeddings for pairs of neighbouring tokens; 0: no pairs"
@@ -66,7 +70,7 @@ class SequenceModel(_Model):
 
 
 class CnnConfig(SequenceModel):
-    """Convolutions of several widths beside each other, each filter's highest value over the document (Kim 2014)."""
+    """Convolutions of several widths, and each filter's maximum over the document (Kim 2014)."""
 
     name: Literal["cnn"] = Field(description="the architecture")
     filter_widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -94,7 +98,7 @@ class LstmConfig(SequenceModel):
 
 
 class CnnLwanConfig(SequenceModel):
-    """A convolution, then an attention of each label's own over the document (CAML, Mullenbach et al. 2018)."""
+    """A convolution, then label-wise attention over the document (CAML, Mullenbach et al. 2018)."""
 
     name: Literal["cnn_lwan"] = Field(description="the architecture")
     filter_width: int = Field(10, ge=1, description="tokens that a filter spans")
@@ -102,7 +106,7 @@ class CnnLwanConfig(SequenceModel):
 
 
 class TransformerConfig(SequenceModel):
-    """Transformer encoder with the norm before each layer (Vaswani et al. 2017, Xiong et al. 2020), and the mean over tokens."""
+    """Pre-norm transformer encoder, mean over tokens (Vaswani et al. 2017, Xiong et al. 2020)."""
 
     name: Literal["transformer"] = Field(description="the architecture")
     max_tokens: int = Field(
@@ -114,14 +118,15 @@ class TransformerConfig(SequenceModel):
         512, ge=1, description="units between the two dense layers of each encoder layer"
     )
     positions: Literal["sinusoidal", "learned"] = Field(
-        "sinusoidal", description="how a token's place is told"
+        "sinusoidal", description="how the positions of tokens are encoded"
     )
 
     @pydantic.model_validator(mode="after")
     def _heads_share_the_embedding(self):
         if self.embedding_dim % self.heads:
             raise ValueError(
-                f"expected heads that divide embedding_dim, not {self.heads} and {self.embedding_dim}"
+                f"expected heads that divide embedding_dim, not {self.heads} and "
+                f"{self.embedding_dim}"
             )
         return self
 
@@ -131,12 +136,12 @@ class _WithOptions(Section):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The further keys."""
+        """The keys that are not declared."""
         return dict(self.model_extra or {})
 
 
 class CustomConfig(_WithOptions):
-    """A model of your own; every further key is an option that its function receives."""
+    """A model of your own; every other key is an option that its function receives."""
 
     name: Literal["custom"] = Field(description="the architecture")
     build: str = Field(
@@ -160,26 +165,32 @@ ModelConfig = Annotated[
 class _Loss(Section):
     name: str  # as in _Model
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="a label's target is drawn to 1/2 by this fraction of the way"
+        0.0, ge=0, lt=1, description="the target of a label is moved towards 1/2 by this fraction"
     )
     negatives: Literal["all", "sampled"] = Field(
         "all",
-        description="the labels whose loss a document has: all, or its own and a sample of the others that stands for all, the frequent ones more "
-        "often; for 10,000 labels and more, whose output layer then trains only the rows drawn",
+        description=(
+            "the labels that a document's loss is computed on: all, or its own and a sample of "
+            "the others, in which frequent labels are more often; for 10,000 labels and more, "
+            "whose output layer then trains only the rows drawn"
+        ),
     )
     num_sampled: int = Field(
-        2048, ge=1, description="draws of labels a step, where negatives are `sampled`"
+        2048, ge=1, description="labels drawn per step, where negatives are `sampled`"
     )
 
 
 class WeightedBceConfig(_Loss):
-    """Binary cross-entropy with weighted positives, summed over labels and averaged over the global batch."""
+    """Binary cross-entropy with weighted positives: sum over labels, mean over the global batch."""
 
     name: Literal["weighted_bce"] = Field("weighted_bce", description="the loss")
     pos_weight: Literal["none", "sqrt", "balanced", "effective_number", "file"] = Field(
         "sqrt",
-        description="weight of a label's positives, from the train split: 1, sqrt(negatives / positives), negatives / positives, that of their "
-        "effective numbers, or read from pos_weight_file",
+        description=(
+            "weight of a label's positives, from the train split: 1, sqrt(negatives / positives), "
+            "negatives / positives, the ratio of their effective numbers, or read from "
+            "pos_weight_file"
+        ),
     )
     max_pos_weight: float = Field(
         20.0,
@@ -193,14 +204,15 @@ class WeightedBceConfig(_Loss):
         description="n documents count as (1 - beta^n) / (1 - beta) in effective_number",
     )
     pos_weight_file: Path_ | None = Field(
-        None, description="JSON file, one object with the weight of each label by its name"
+        None, description="JSON file, an object with the weight of each label by its name"
     )
 
     @pydantic.model_validator(mode="after")
     def _file_where_it_is_read(self):
         if (self.pos_weight == "file") != (self.pos_weight_file is not None):
             raise ValueError(
-                f"expected pos_weight_file with `pos_weight: file` only, not {self.pos_weight_file!r} with {self.pos_weight!r}"
+                "expected pos_weight_file with `pos_weight: file` only, not "
+                f"{self.pos_weight_file!r} with {self.pos_weight!r}"
             )
         return self
 
@@ -219,7 +231,7 @@ class FocalConfig(_Loss):
 
 
 class AsymmetricConfig(_Loss):
-    """Asymmetric loss (Ridnik et al. 2021): negatives are focused more than positives, and the easiest are dropped."""
+    """Asymmetric loss (Ridnik et al. 2021): stronger focusing of negatives, none of the easiest."""
 
     name: Literal["asymmetric"] = Field(description="the loss")
     gamma_positive: float = Field(0.0, ge=0, description="focusing of positives")
@@ -230,7 +242,7 @@ class AsymmetricConfig(_Loss):
 
 
 class ClassBalancedConfig(_Loss):
-    """Class-balanced loss (Cui et al. 2019): a label weighs by the inverse of its effective number of documents."""
+    """Class-balanced loss (Cui et al. 2019): labels weighted by the inverse effective number."""
 
     name: Literal["class_balanced"] = Field(description="the loss")
     beta: float = Field(
@@ -240,25 +252,35 @@ class ClassBalancedConfig(_Loss):
 
 
 class DistributionBalancedConfig(_Loss):
-    """Distribution-balanced loss (Wu et al. 2020, Huang et al. 2021): weights by co-occurring labels, and tolerance for negatives."""
+    """Distribution-balanced loss (Wu et al. 2020, Huang et al. 2021).
+
+    Labels are rebalanced by those they occur with, and negatives are tolerated.
+    """
 
     name: Literal["distribution_balanced"] = Field(description="the loss")
     alpha: float = Field(
         0.1,
         ge=0,
-        description="the smoothed weight of a label in a document is alpha + sigmoid(beta * (weight - mu))",
+        description=(
+            "the smoothed weight of a label in a document is alpha + sigmoid(beta * (weight - mu))"
+        ),
     )
     beta: float = Field(10.0, gt=0, description="slope of the smoothing")
     mu: float = Field(0.2, ge=0, le=1, description="centre of the smoothing")
     negative_scale: float = Field(
         2.0,
         ge=1,
-        description="negatives' logits are multiplied, and their loss divided, by this; 1: no tolerance",
+        description=(
+            "negatives' logits are multiplied, and their loss divided, by this; 1: no tolerance"
+        ),
     )
     bias_scale: float = Field(
         0.05,
         ge=0,
-        description="logits are moved by this times their labels' log-odds in training; 0: not at all",
+        description=(
+            "while training, logits are shifted by this times the log-odds of their labels; 0: "
+            "not at all"
+        ),
     )
     gamma: float = Field(2.0, ge=0, description="focusing as in focal loss; 0: none")
 
@@ -280,15 +302,20 @@ class OptimizerConfig(Section):
         "lazy_adam", "row_adagrad", "adam", "adamw", "adagrad", "sgd", "rmsprop", "lion"
     ] = Field(
         "lazy_adam",
-        description="`lazy_adam` and `row_adagrad` update only the embeddings that a batch used, the latter with one number of state for each, "
-        "which is faster and takes a learning rate of about 0.1; "
-        "the others are those of Keras",
+        description=(
+            "`lazy_adam` and `row_adagrad` update only the embeddings used in a batch, the latter "
+            "with one number of state for each, which is faster and needs a learning rate of "
+            "about 0.1; the others are those of Keras"
+        ),
     )
-    learning_rate: float = Field(1e-2, gt=0, description="step size, at its highest")
+    learning_rate: float = Field(1e-2, gt=0, description="the highest step size")
     schedule: Literal["constant", "linear", "cosine", "plateau"] = Field(
         "constant",
-        description="how the learning rate falls: until the end of train.epochs, or with `plateau` by plateau_factor after each plateau_patience "
-        "epochs without a better validation micro-F1",
+        description=(
+            "how the learning rate decays: until the end of train.epochs, or with `plateau` by "
+            "plateau_factor after each plateau_patience epochs without a better validation "
+            "micro-F1"
+        ),
     )
     plateau_factor: float = Field(
         0.3, gt=0, lt=1, description="what `plateau` multiplies the learning rate by"
@@ -296,11 +323,13 @@ class OptimizerConfig(Section):
     plateau_patience: int = Field(
         1,
         ge=1,
-        description="epochs without a better validation micro-F1 before `plateau` lowers the learning rate",
+        description=(
+            "epochs without a better validation micro-F1 before `plateau` lowers the learning rate"
+        ),
     )
     warmup_fraction: Fraction = Field(
         0.0,
-        description="fraction of the steps of train.epochs in which the learning rate rises first",
+        description="fraction of the steps of train.epochs in which the learning rate first rises",
     )
     final_fraction: Fraction = Field(
         0.0, description="the lowest learning rate of a schedule, as a fraction of learning_rate"
@@ -308,12 +337,17 @@ class OptimizerConfig(Section):
     clip_norm: float | None = Field(
         None,
         gt=0,
-        description="gradients are scaled down to this norm, over all weights and replicas; null: never",
+        description=(
+            "gradients are scaled down to this norm, over all weights and replicas; null: never"
+        ),
     )
     weight_decay: float | None = Field(
         None,
         ge=0,
-        description="decay of kernels a step, times the learning rate (not of biases, norms and embeddings); null: 0.004 in adamw, else 0",
+        description=(
+            "decay of kernels per step, times the learning rate (not of biases, norms and "
+            "embeddings); null: 0.004 in adamw, else 0"
+        ),
     )
     ema_momentum: float | None = Field(
         None,
@@ -324,11 +358,13 @@ class OptimizerConfig(Section):
 
 
 class CallbackConfig(_WithOptions):
-    """A Keras callback; every further key is an argument of its constructor."""
+    """A Keras callback; every other key is an argument of its constructor."""
 
     name: str = Field(
         min_length=1,
-        description="one of keras.callbacks, or a class or function of your own, as package.module:function",
+        description=(
+            "one of keras.callbacks, or a class or function of your own, as package.module:function"
+        ),
     )
 
 
@@ -338,39 +374,52 @@ class TrainConfig(Section):
     run_dir: Path_ = Field(description="checkpoints, logs and reports; default: out/NAME/run")
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = Field(
         "auto",
-        description="auto: multi_worker where TF_CONFIG, Slurm or Vertex AI name several workers, else mirrored where there are several GPUs, "
-        "else one device",
+        description=(
+            "auto: multi_worker where TF_CONFIG, Slurm or Vertex AI name several workers, else "
+            "mirrored where there are several GPUs, else one device"
+        ),
     )
     replicas: int | None = Field(
         None,
         ge=1,
-        description="replicas of `mirrored`; null: one a GPU; without GPUs they are logical CPUs",
+        description="replicas of `mirrored`; null: one per GPU; without GPUs they are logical CPUs",
     )
     worker_timeout_seconds: int = Field(
         600, ge=1, description="how long workers wait for each other at the start"
     )
     shard_by: Literal["auto", "file", "example"] = Field(
         "auto",
-        description="what workers share out: whole shards, or the documents of each step, whose order is then the same with any number of workers; "
-        "auto: shards, if no worker gets 5% more documents than the mean",
+        description=(
+            "what is divided among workers: whole shards, or the documents of each step, whose "
+            "order is then the same with any number of workers; auto: shards, if no worker gets "
+            "5% more documents than the mean"
+        ),
     )
     on_corrupt: Literal["error", "skip"] = Field(
         "error",
-        description="a corrupt record in the train split stops the run, or what follows it in its shard is skipped and counted",
+        description=(
+            "a corrupt record in the train split stops the run, or what follows it in its shard "
+            "is skipped and counted"
+        ),
     )
-    batch_size: int = Field(256, ge=1, description="documents a step, over all replicas")
+    batch_size: int = Field(256, ge=1, description="documents per step, over all replicas")
     accumulate_steps: int = Field(
         1,
         ge=1,
         le=256,
-        description="passes, one after the other, that the documents of a step are shared out to: the same update in less memory",
+        description=(
+            "consecutive passes that the documents of a step are divided into: the same update in "
+            "less memory"
+        ),
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
-        description="what the model computes in while it trains; weights, logits and loss stay float32, and float16 scales the loss. "
-        "Evaluation and export compute in float32",
+        description=(
+            "what the model computes in while training; weights, logits and loss stay float32, "
+            "and float16 scales the loss. Evaluation and export compute in float32"
+        ),
     )
-    epochs: int = Field(10, ge=1, description="most epochs to train")
+    epochs: int = Field(10, ge=1, description="maximum number of epochs")
     patience: int | None = Field(
         2,
         ge=1,
@@ -378,8 +427,11 @@ class TrainConfig(Section):
     )
     callbacks: tuple[CallbackConfig, ...] = Field(
         (),
-        description="Keras callbacks, such as {name: CSVLogger, filename: log.csv, append: true}; the metrics are loss, val_micro_f1 and the other "
-        "columns of history.json. What patience and `optimizer.schedule: plateau` do needs none",
+        description=(
+            "Keras callbacks, such as {name: CSVLogger, filename: log.csv, append: true}; the "
+            "metrics are loss, val_micro_f1 and the other columns of history.json. What patience "
+            "and `optimizer.schedule: plateau` do needs none"
+        ),
     )
     steps_per_call: int = Field(
         16, ge=1, description="training steps in one call of the compiled function"
@@ -390,37 +442,52 @@ class TrainConfig(Section):
     length_bucket_steps: int | None = Field(
         None,
         ge=1,
-        description="steps whose documents are sorted by length together, and then taken in a random order, so that models that pad to the longest "
-        "document pad less; 1: not sorted; null: 16 for the models that pad (cnn, lstm, cnn_lwan, transformer), else 1",
+        description=(
+            "steps whose documents are sorted by length together, and then taken in a random "
+            "order, so that models that pad to the longest document pad less; 1: not sorted; "
+            "null: 16 for the models that pad (cnn, lstm, cnn_lwan, transformer), else 1"
+        ),
     )
     checkpoint_steps: int | None = Field(
         None,
         ge=1,
-        description="also save a checkpoint every so many steps; null: each epoch's end only",
+        description="also save a checkpoint after every so many steps; null: only after each epoch",
     )
     keep_checkpoints: int = Field(
-        2, ge=1, description="the newest checkpoints kept; the best is kept besides"
+        2, ge=1, description="number of newest checkpoints kept, in addition to the best one"
     )
     seed: int = Field(0, ge=0, description="seed of weights, shuffling and dropout")
     folds: int | None = Field(
         None,
         ge=2,
-        description="number of folds that the shards of the train and validation splits are assigned to where `fold` is set",
+        description=(
+            "number of folds that the shards of the train and validation splits are assigned to "
+            "where `fold` is set"
+        ),
     )
     fold: int | None = Field(
         None,
         ge=0,
-        description="the fold that the run validates on, from 0, in a run directory of its own, `fold-0` and so on; null: the dataset's own splits",
+        description=(
+            "the fold that the run validates on, from 0, in a run directory of its own, `fold-0` "
+            "and so on; null: the dataset's own splits"
+        ),
     )
     fold_repeat: int = Field(
         0,
         ge=0,
-        description="which partition into folds: 0, or the number of a repeat that shuffles the shards before they are assigned to folds, "
-        "so that k-fold can be repeated; the runs and models of repeat 1 go to `repeat-1/fold-0` and so on",
+        description=(
+            "which partition into folds: 0, or the number of a repeat that shuffles the shards "
+            "before they are assigned to folds, so that k-fold can be repeated; the runs and "
+            "models of repeat 1 go to `repeat-1/fold-0` and so on"
+        ),
     )
     deterministic: bool = Field(
         False,
-        description="only operations that give the same bits in every run of the same seed, on GPUs too; slower",
+        description=(
+            "only operations that give the same bits in every run of the same seed, on GPUs too; "
+            "slower"
+        ),
     )
 
     @pydantic.model_validator(mode="after")
@@ -432,7 +499,8 @@ class TrainConfig(Section):
                 )
             if self.batch_size % self.replicas:
                 raise ValueError(
-                    f"expected a batch_size that replicas divide, not {self.batch_size} and {self.replicas}"
+                    f"expected a batch_size that replicas divide, not {self.batch_size} and "
+                    f"{self.replicas}"
                 )
         if self.fold is not None and (self.folds is None or self.fold >= self.folds):
             raise ValueError(f"expected a fold below folds, not {self.fold} of {self.folds}")
@@ -442,7 +510,8 @@ class TrainConfig(Section):
             )
         if self.batch_size % self.accumulate_steps:
             raise ValueError(
-                f"expected a batch_size that accumulate_steps divides, not {self.batch_size} and {self.accumulate_steps}"
+                f"expected a batch_size that accumulate_steps divides, not {self.batch_size} and "
+                f"{self.accumulate_steps}"
             )
         return self
 
@@ -450,33 +519,44 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """The evaluation."""
 
-    batch_size: int = Field(1024, ge=1, description="documents a step, over all replicas")
+    batch_size: int = Field(1024, ge=1, description="documents per step, over all replicas")
     at_k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 3, 5), min_length=1, description="the k of precision, recall and nDCG at k"
     )
     min_positives: int = Field(
         10,
         ge=1,
-        description="validation positives a label needs for a threshold and a calibration of its own; others take those of all labels together",
+        description=(
+            "validation positives that a label needs for a threshold and a calibration of its "
+            "own; the others use those of all labels together"
+        ),
     )
     calibration: Literal["none", "temperature", "platt", "isotonic"] = Field(
         "none",
-        description="how scores are made frequencies, fitted on validation: not, by one scale, by scale and bias a label, or by a curve a label",
+        description=(
+            "how scores are calibrated on the validation split: not, by one scale, by a scale and "
+            "a bias per label, or by a curve per label"
+        ),
     )
     bootstrap_replicates: int = Field(
         200,
         ge=0,
-        description="replicates of the bootstrap that gives the headline its 95% intervals; 0: none",
+        description="bootstrap replicates, for the 95% intervals of the headline metrics; 0: none",
     )
     propensity_a: float = Field(
         0.55,
         ge=0,
-        description="A of the labels' propensities in propensity-scored precision (Jain et al. 2016)",
+        description=(
+            "A of the labels' propensities in propensity-scored precision (Jain et al. 2016)"
+        ),
     )
     propensity_b: float = Field(
         1.5,
         ge=0,
-        description="B of them; the paper has 0.55 and 1.5, for Wikipedia 0.5 and 0.4, for Amazon 0.6 and 2.6",
+        description=(
+            "B of the same; the paper uses 0.55 and 1.5, for Wikipedia 0.5 and 0.4, for Amazon "
+            "0.6 and 2.6"
+        ),
     )
 
 
@@ -484,11 +564,14 @@ class ExportConfig(Section):
     """The SavedModel."""
 
     model_dir: Path_ = Field(description="parent of the numbered versions; default: out/NAME/model")
-    top_k: int = Field(5, ge=1, description="labels that serving_default answers with")
+    top_k: int = Field(5, ge=1, description="labels that serving_default returns")
     threshold: Literal["global", "per_label"] = Field(
-        "per_label", description="which tuned thresholds `decide` applies"
+        "per_label", description="the tuned thresholds that `decide` applies"
     )
     weights: Literal["float32", "float16", "bfloat16"] = Field(
         "float32",
-        description="how matrices of weights are stored; the latter two halve the size, and `export` prints what that costs in F1",
+        description=(
+            "how matrices of weights are stored; the latter two halve the size, and `export` "
+            "prints what that costs in F1"
+        ),
     )

@@ -1,4 +1,4 @@
-"""Strict validation of plain values, with errors that name the key, what was received and what was expected."""
+"""Strict validation of plain values: errors name the key, what was received and expected."""
 
 import dataclasses
 import difflib
@@ -41,7 +41,8 @@ def validate(model: type[pydantic.BaseModel], raw: Any, *, what: str):
         RecursionError,
     ) as error:  # a list as a key, a value that holds itself, half a surrogate pair
         raise UserError(
-            f"{what}: received values that JSON cannot hold ({error}); expected text, numbers, lists and mappings of them"
+            f"{what}: received values that JSON cannot hold ({error}); expected text, numbers, "
+            "lists and mappings of them"
         ) from None
     try:
         # Strict JSON mode takes a list for a tuple, which strict Python mode refuses.
@@ -131,7 +132,7 @@ def _explain_all(
     lines: list[str] = []
     for problem in problems:
         if problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]:
-            continue  # it is too short only without its wrong items, which are told on their own
+            continue  # it is too short only without its wrong items, which have errors of their own
         line = _explain(problem, model)
         start, separator, rest = line.partition("; expected ")
         if separator and lines and lines[-1].startswith(start + separator):
@@ -158,7 +159,11 @@ def _explain(problem: Mapping[str, Any], model: type[pydantic.BaseModel]) -> str
         return f"{'.'.join(path)}: missing; expected one of {tags}"
     if kind == "union_tag_invalid":
         path.append(problem["ctx"]["discriminator"].strip("'"))
-        return f"{'.'.join(path)}: received {problem['ctx']['tag']!r}, expected one of {problem['ctx']['expected_tags']}"
+        context = problem["ctx"]
+        return (
+            f"{'.'.join(path)}: received {context['tag']!r}, expected one of "
+            f"{context['expected_tags']}"
+        )
     message = re.sub(
         r"^\w+ should (?:be|have) ", "expected ", message.removeprefix("Value error, ")
     )
@@ -180,37 +185,52 @@ def _tags(model: type[pydantic.BaseModel], path: Sequence[str]) -> str:
 def _locate(
     loc: Sequence[Any], model: type[pydantic.BaseModel]
 ) -> tuple[list[str], type[pydantic.BaseModel] | None]:
-    """The dotted path of an error without pydantic's union tags, and the section its last key stands in."""
+    """The dotted path of an error, without pydantic's union tags, and the section of its last key.
+
+    Pydantic's `loc` has, after the key of a union, the tag or the type of the member that it tried.
+    """
     path: list[str] = []
-    parent = discriminator = None
-    at: Any = model
+    section = discriminator = None
+    annotation: Any = model
     for key in loc:
-        members = (
-            [m for m in get_args(at) if m is not type(None)] if get_origin(at) in _UNIONS else [at]
-        )
+        members = _members(annotation)
         if len(members) > 1:
-            at = next(
-                (
-                    m
-                    for m in members
-                    if _is_section(m)
-                    and discriminator
-                    and key in get_args(m.model_fields[discriminator].annotation)
-                ),
-                None,
-            )
-            if at is None:  # a plain union: what follows names the type tried, no key
+            annotation = _tagged_member(members, discriminator, key)
+            if annotation is None:  # a plain union: what follows names the type tried, not a key
                 break
             continue
         path.append(str(key))
-        parent = members[0] if _is_section(members[0]) else None
-        if parent:
-            field = parent.model_fields.get(key)
-            at, discriminator = (field.annotation, field.discriminator) if field else (None, None)
-        else:  # an item of a list, or a value of a mapping
-            items = [argument for argument in get_args(members[0]) if argument is not Ellipsis]
-            at = items[-1] if items else None
-    return path, parent
+        (member,) = members
+        section = member if _is_section(member) else None
+        if section is None:
+            annotation = _item_type(member)
+        elif field := section.model_fields.get(key):
+            annotation, discriminator = field.annotation, field.discriminator
+        else:
+            annotation = discriminator = None
+    return path, section
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types of a union other than None; of another type, itself."""
+    if get_origin(annotation) not in _UNIONS:
+        return [annotation]
+    return [member for member in get_args(annotation) if member is not type(None)]
+
+
+def _tagged_member(members: Sequence[Any], discriminator: str | None, tag: Any) -> Any | None:
+    """The section of a discriminated union whose discriminator has this value."""
+    for member in members:
+        if discriminator and _is_section(member):
+            if tag in get_args(member.model_fields[discriminator].annotation):
+                return member
+    return None
+
+
+def _item_type(annotation: Any) -> Any | None:
+    """The type of a list's items or of a mapping's values."""
+    arguments = [argument for argument in get_args(annotation) if argument is not Ellipsis]
+    return arguments[-1] if arguments else None
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The analyzer's specification: what the config's section `text` means, its word lists written out."""
+"""The analyzer's specification: the config's section `text` with its word lists written out."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -25,11 +25,12 @@ Source = Literal["jsonl", "csv", "tsv", "parquet", "text"]
 
 
 def data_of_config(config: Config, inputs: Sequence[str]) -> DataConfig:
-    """The source of an experiment, for documents without labels: its inputs, unless others are given."""
+    """An experiment's source, for documents without labels; `inputs` replace its own, if any."""
     changes: dict[str, Any] = {"inputs": tuple(inputs)} if inputs else {}
     if inputs and "inputs" not in type(config.data).model_fields:
         raise UserError(
-            f"--input: data.source {config.data.source!r} of the config reads no files that could be named; leave --input out"
+            f"--input: data.source {config.data.source!r} of the config reads no files that could "
+            "be named; leave --input out"
         )
     if isinstance(config.data, RowData):
         changes |= {
@@ -53,7 +54,7 @@ def data_of_flags(
     """A source without labels, by the kind of its files.
 
     Raises:
-      UserError: the files' names do not tell their kind.
+      UserError: the kind of the files does not follow from their names.
     """
     if not inputs:
         raise UserError(
@@ -75,7 +76,8 @@ def data_of_flags(
     if kind == "text":  # a document a line: a table of one column, whose delimiter no text has
         if len(text_fields) > 1 or id_field:
             raise UserError(
-                "--source text: received several text fields or an id field, expected neither: a line is a document"
+                "--source text: received several text fields or an id field, expected neither: a "
+                "line is a document"
             )
         fields |= {"columns": text_fields, "delimiter": "\x1f", "quote_character": None}
     elif kind == "tsv":
@@ -89,6 +91,7 @@ def _kind(path: str) -> str:
         extension = os.path.splitext(stem)[1]
     if extension not in _EXTENSIONS:
         raise UserError(
-            f"--input: {path!r} does not tell what it holds; expected one of {', '.join(_EXTENSIONS)}, or --source"
+            f"--input: {path!r} does not say what it holds; expected one of "
+            f"{', '.join(_EXTENSIONS)}, or --source"
         )
     return _EXTENSIONS[extension]

@@ -1,4 +1,4 @@
-"""The bulk prediction job: parts of the input -> a file of predictions for each, in the input's order."""
+"""The bulk prediction job: each part of the input -> a file of predictions, in its order."""
 
 import collections
 import contextlib
@@ -47,7 +47,7 @@ SUMMARY = "predictions.json"  # written last: its presence means that the predic
 
 
 class PartResult(Section):
-    """What became of one part of the input: a file of the work directory, whose presence tells that the part is done."""
+    """What became of one part of the input; its file in the work directory says it is done."""
 
     read: int
     rejected: dict[str, int]
@@ -75,7 +75,8 @@ def score_files(
       model: an exported model's directory; every worker must reach it.
       output: the directory of the predictions, on a file system that every worker has mounted.
       output_format: of the files of predictions.
-      signature: `decide`: the labels that reach their thresholds; `serving_default`: as many of the best as the export says.
+      signature: `decide`: the labels that reach their thresholds; `serving_default`: the best ones,
+        as many as the export says.
       overwrite: replace predictions that are there.
       beam_arguments: of the runner.
 
@@ -86,7 +87,8 @@ def score_files(
     started = time.monotonic()
     if FileSystems.get_scheme(output):
         raise UserError(
-            f"--output: received {output!r}, expected a directory of a mounted file system: only there can it appear whole or not at all"
+            f"--output: received {output!r}, expected a directory of a mounted file system: only "
+            "there can it appear whole or not at all"
         )
     directory = Path(output)
     recover(directory, what="--output")
@@ -97,15 +99,17 @@ def score_files(
     data = data_for(loaded.text_fields)
     if len(data.record_spec.text_fields) != len(loaded.text_fields):
         raise UserError(
-            f"--input: its documents have {len(data.record_spec.text_fields)} texts, and the model takes {len(loaded.text_fields)}: "
-            f"{', '.join(loaded.text_fields)}; name the fields with --text-field"
+            f"--input: its documents have {len(data.record_spec.text_fields)} texts, and the "
+            f"model takes {len(loaded.text_fields)}: {', '.join(loaded.text_fields)}; name the "
+            "fields with --text-field"
         )
     reader = registry.make_reader(data)
     files = reader.files()
     parts = registry.parts(files)
     options = runners.pipeline_options(beam_arguments, sum(file.bytes for file in files))
     print(
-        f"scoring {len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB, on {runners.describe(options)}",
+        f"scoring {len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB, on "
+        f"{runners.describe(options)}",
         flush=True,
     )
     with staging(directory, what="--output") as staged:
@@ -133,7 +137,8 @@ def score_files(
         publish(staged, directory)
     seconds = time.monotonic() - started
     print(
-        f"read {summary['read']:,} documents: {summary['written']:,} scored, {sum(summary['rejected'].values()):,} rejected"
+        f"read {summary['read']:,} documents: {summary['written']:,} scored, "
+        f"{sum(summary['rejected'].values()):,} rejected"
     )
     for reason, count in summary["rejected"].items():
         print(f"  rejected {count:,} x {reason}")
@@ -176,20 +181,23 @@ def _summary(
     )
     if len(results) != num_parts or read != written + rejected.total():
         raise RuntimeError(
-            f"the runner lost or repeated data, so nothing is published: {len(results)} of {num_parts} parts are done, and of {read:,} documents "
-            f"{written:,} are scored and {rejected.total():,} rejected"
+            f"the runner lost or repeated data, so nothing is published: {len(results)} of "
+            f"{num_parts} parts are done, and of {read:,} documents {written:,} are scored and "
+            f"{rejected.total():,} rejected"
         )
     if not read:
         raise UserError("--input: the files hold no documents; expected at least one")
     if rejected[UNREADABLE]:
         raise UserError(
-            f"--input: {rejected[UNREADABLE]:,} files cannot be read to their end; nothing is published"
+            f"--input: {rejected[UNREADABLE]:,} files cannot be read to their end; nothing is "
+            "published"
         )
     if rejected.total() > data.max_reject_fraction * read:
         reasons = "".join(f"\n  {count:,} x {reason}" for reason, count in rejected.most_common())
         limit = f"data.max_reject_fraction = {data.max_reject_fraction:g}"
         raise UserError(
-            f"{rejected.total():,} of {read:,} documents are rejected, more than {limit} allows:{reasons}"
+            f"{rejected.total():,} of {read:,} documents are rejected, more than {limit} "
+            f"allows:{reasons}"
         )
     origin = model.origin()
     return {
@@ -240,17 +248,18 @@ def process_model(model_dir: str) -> SavedModel:
     import tensorflow as tf
 
     with contextlib.suppress(RuntimeError):  # TensorFlow runs already
-        # How a sum is shared out to threads decides its last bits. What takes long, the analyzer, uses more threads all the same.
+        # How a sum is divided among threads decides its last bits. The analyzer, which takes most
+        # of the time, uses more threads all the same.
         tf.config.threading.set_intra_op_parallelism_threads(1)
     return saved_model.load(model_dir)
 
 
 @dataclasses.dataclass
 class ScorePart(beam.DoFn):
-    """(part number, files) -> a file of predictions, one of rejects where there are any, and a `PartResult`.
+    """(part number, files) -> a file of predictions, one of rejects if any, and a `PartResult`.
 
-    A part's rows are scored in batches that follow from the rows alone, and written in their order: so neither the number of
-    workers nor their order changes a byte.
+    A part's rows are scored in batches that follow from the rows alone, and written in their order:
+    so neither the number of workers nor their order changes a byte.
 
     Attributes:
       reader: the source.

@@ -1,1 +1,5 @@
-"""The kinds of sources: one file each. Besides, `streams` opens files and `fields` makes documents of rows."""
+"""Sources: files -> documents, one module per format.
+
+`registry` finds the reader of a source, `input_files` lists and divides its files, `streams` opens
+them, `fields` makes documents of rows, and `batches` collects them.
+"""

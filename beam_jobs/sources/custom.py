@@ -12,7 +12,7 @@ from beam_jobs.contract import user_code
 from beam_jobs.contract.dataset_config import CustomData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.fields import MAX_WEIGHT, Rejected, checked_labels
+from beam_jobs.sources.fields import MAX_WEIGHT, InvalidRow, checked_labels
 from beam_jobs.sources.input_files import InputFile
 
 _METHODS = ("files", "read")
@@ -21,10 +21,10 @@ NO_DOCUMENT = "no document"
 
 @dataclasses.dataclass(frozen=True)
 class TransformSource:
-    """A source that is a Beam transform: it is applied to the pipeline and yields documents and rejects, in any order.
+    """A source that is a Beam transform: from the pipeline to documents and rejects, in any order.
 
-    What it reads is not known before it runs: no files are listed, no time left can be told, and a dataset that stands there is
-    recognised by its config alone.
+    What it reads is not known before it runs: no files are listed, no time left can be estimated,
+    and an existing dataset is recognised by its config alone.
 
     Attributes:
       transform: from the pipeline to documents and rejects.
@@ -38,19 +38,20 @@ class TransformSource:
         return []
 
     def checked(self, element: Any) -> Document | Reject:
-        """What the transform yields, or a reject where that is no document of the config."""
+        """What the transform yielded, or a reject where it is not a document of the config."""
         if isinstance(element, Reject):
             return element
         source, row = self.data.reader, 0
         try:
             if not isinstance(element, Document):
-                raise Rejected(
+                raise InvalidRow(
                     NO_DOCUMENT,
-                    f"received {type(element).__name__}, expected multihot.Document or multihot.Reject",
+                    f"received {type(element).__name__}, expected multihot.Document or "
+                    "multihot.Reject",
                 )
             source, row = str(element.source), element.row
             return self._document(element)
-        except Rejected as error:
+        except InvalidRow as error:
             return error.reject(source, row, repr(element))
 
     def _document(self, document: Document) -> Document:
@@ -64,29 +65,31 @@ class TransformSource:
             if not isinstance(received, tuple) or not all(
                 isinstance(value, str) for value in received
             ):
-                raise Rejected(
+                raise InvalidRow(
                     NO_DOCUMENT, f"{name}: received {received!r:.80}, expected a tuple of strings"
                 )
             if expected is not None and len(received) != expected:
-                raise Rejected(
+                raise InvalidRow(
                     NO_DOCUMENT,
-                    f"{name}: received {len(received)}, expected {expected}, as data.text_fields and metadata_fields say",
+                    f"{name}: received {len(received)}, expected {expected}, as data.text_fields "
+                    "and metadata_fields say",
                 )
         if (
             not isinstance(document.id, str)
             or not isinstance(document.source, str)
             or not isinstance(document.row, int)
         ):
-            raise Rejected(
+            raise InvalidRow(
                 NO_DOCUMENT,
-                f"received the id {document.id!r:.80} at {document.source!r:.80}, row {document.row!r}, expected strings and an int",
+                f"received the id {document.id!r:.80} at {document.source!r:.80}, row "
+                f"{document.row!r}, expected strings and an int",
             )
         if (
             not isinstance(document.weight, int | float)
             or not math.isfinite(document.weight)
             or not 0 <= document.weight <= MAX_WEIGHT
         ):
-            raise Rejected(
+            raise InvalidRow(
                 NO_DOCUMENT,
                 f"weight: received {document.weight!r:.80}, expected a number of 0 or more",
             )
@@ -97,7 +100,7 @@ class TransformSource:
 
 
 def make(data: CustomData):
-    """What `data.reader` names, made with `data.options`: a reader as multihot.Reader describes it, or a TransformSource.
+    """What `data.reader` names, called with `data.options`: a multihot.Reader or a TransformSource.
 
     Raises:
       UserError: it cannot be imported or made, or is neither.
@@ -108,20 +111,21 @@ def make(data: CustomData):
         source = kind(**data.options)
     except TypeError as error:
         raise UserError(
-            f"data.options: received {sorted(data.options)}, which {data.reader} does not take: {error}"
+            f"data.options: received {sorted(data.options)}, which {data.reader} does not take: "
+            f"{error}"
         ) from None
     if isinstance(source, beam.PTransform):
         return TransformSource(source, data)
     if missing := [method for method in _METHODS if not callable(getattr(source, method, None))]:
         raise UserError(
-            f"data.reader: {data.reader} has no method {missing[0]}() and is no apache_beam.PTransform; expected one of them, "
-            "see multihot.Reader"
+            f"data.reader: {data.reader} has no method {missing[0]}() and is no "
+            "apache_beam.PTransform; expected one of them, see multihot.Reader"
         )
     return source
 
 
 def _let_worker_processes_find(module: str) -> None:
-    """Worker processes of this machine import the module too: they get the places where this process looks for modules."""
+    """Has worker processes of this machine search for modules where this one is."""
     top = sys.modules[module.partition(".")[0]]
     for file in filter(None, [getattr(top, "__file__", None), *getattr(top, "__path__", [])]):
         folder = os.path.dirname(

@@ -13,7 +13,7 @@ from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.fields import Fields, Rejected, check_columns, columns_read, too_long
+from beam_jobs.sources.fields import Fields, InvalidRow, check_columns, columns_read, too_long
 from beam_jobs.sources.input_files import InputFile, match_files
 
 _DAMAGE = (
@@ -24,7 +24,7 @@ _DAMAGE = (
 
 @dataclasses.dataclass(frozen=True)
 class CsvReader:
-    """One row a document. A row may span lines within quotes; its number is that of its first line."""
+    """One document per row. A row may span lines in quotes; its number is its first line's."""
 
     data: CsvData
 
@@ -54,7 +54,7 @@ class CsvReader:
                             yield fields.document(
                                 _by_column(columns, received), file.name, row.number
                             )
-                    except Rejected as error:
+                    except InvalidRow as error:
                         yield error.reject(file.name, row.number, row.content())
         except _DAMAGE as error:
             yield streams.unreadable(file, next_line, error)
@@ -64,7 +64,7 @@ class CsvReader:
         encoding = (
             "utf-8-sig" if codecs.lookup(self.data.encoding).name == "utf-8" else self.data.encoding
         )
-        # A byte that is wrong in the encoding becomes a lone surrogate, which spoils its row and no other.
+        # A byte that is wrong in the encoding becomes a lone surrogate, which spoils only its row.
         with (
             streams.open_stream(file.path) as stream,
             io.TextIOWrapper(stream, encoding, "surrogateescape", newline="") as text,
@@ -76,15 +76,17 @@ class CsvReader:
         for row in rows:
             try:
                 columns = row.fields()
-            except Rejected as error:
+            except InvalidRow as error:
                 raise UserError(
-                    f"{file.name}: its first row, which should name the columns, is wrong: {error.reason}: {error.detail}"
+                    f"{file.name}: its first row, which should name the columns, is wrong: "
+                    f"{error.reason}: {error.detail}"
                 ) from None
             check_columns(self.data, columns, file.name)
             twice = [name for name in columns_read(self.data) if columns.count(name) > 1]
             if twice:
                 raise UserError(
-                    f"{file.name}: received several columns {twice[0]!r}, expected one; rename the others"
+                    f"{file.name}: received several columns {twice[0]!r}, expected one; rename "
+                    "the others"
                 )
             return columns
         return []
@@ -97,7 +99,7 @@ class _Row:
     number: int
     lines: Sequence[str]
     received: list[str]
-    error: Rejected | None
+    error: InvalidRow | None
 
     def fields(self) -> list[str]:
         if self.error:
@@ -108,7 +110,7 @@ class _Row:
                     line.encode("utf-8")
                 except UnicodeEncodeError as error:
                     byte = ord(line[error.start]) & 0xFF
-                    raise Rejected(
+                    raise InvalidRow(
                         "wrong encoding",
                         f"received the byte 0x{byte:02x}, expected text in data.encoding",
                     ) from None
@@ -120,7 +122,7 @@ class _Row:
 
 def _by_column(columns: Sequence[str], received: list[str]) -> dict[str, str]:
     if len(received) != len(columns):
-        raise Rejected(
+        raise InvalidRow(
             "wrong number of fields",
             f"received {len(received)}, expected {len(columns)}: {', '.join(columns)}",
         )
@@ -128,7 +130,10 @@ def _by_column(columns: Sequence[str], received: list[str]) -> dict[str, str]:
 
 
 def _rows(text: TextIO, data: CsvData) -> Iterator[_Row]:
-    """The rows of a file. Behind a row that is wrong, such as one whose quotes do not end, reading goes on with its second line."""
+    """The rows of a file.
+
+    After a wrong row, such as one whose quotes do not end, reading continues at its second line.
+    """
     csv.field_size_limit(
         max(csv.field_size_limit(), data.max_row_bytes + 1)
     )  # of the whole process; our own limit is below
@@ -150,8 +155,8 @@ def _rows(text: TextIO, data: CsvData) -> Iterator[_Row]:
         except StopIteration:
             return
         except csv.Error as wrong:
-            error = Rejected("not CSV", str(wrong))
-        except Rejected as wrong:
+            error = InvalidRow("not CSV", str(wrong))
+        except InvalidRow as wrong:
             error = wrong
         if error:
             lines.take_back_all_but_the_first()
@@ -159,7 +164,7 @@ def _rows(text: TextIO, data: CsvData) -> Iterator[_Row]:
 
 
 class _Lines:
-    """The lines of a file for a csv.reader, with those of the current row held back, so that they can be read again."""
+    """The lines of a file for a csv.reader; those of the current row can be read again."""
 
     def __init__(self, text: TextIO, max_characters: int):
         self._text = text
@@ -181,7 +186,7 @@ class _Lines:
         if not is_whole or self._characters > self._max_characters:
             raise too_long(self._max_characters)
         if "\0" in line:  # which Python 3.10 takes for an error and later ones for text
-            raise Rejected(
+            raise InvalidRow(
                 "NUL character", "received a NUL character, expected text; is data.encoding right?"
             )
         return line

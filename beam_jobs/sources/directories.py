@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs.contract.dataset_config import DirectoriesData
 from beam_jobs.sources import posts, streams
 from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.fields import Rejected, checked_labels, too_long
+from beam_jobs.sources.fields import InvalidRow, checked_labels, too_long
 from beam_jobs.sources.input_files import InputFile, match_files
 
 _USUAL_ENCODING = "cp1252"  # what browsers take for the encoding of old pages that declare none
@@ -24,7 +24,9 @@ _DAMAGE = (*streams.DAMAGE, tarfile.TarError)
 
 @dataclasses.dataclass(frozen=True)
 class DirectoriesReader:
-    """One file a document. Inputs are files, directories with all below them, and tar archives; hidden files are passed over.
+    """One document per file.
+
+    Inputs are files, directories with all below them, and tar archives; hidden files are skipped.
 
     The source of a document in an archive is the archive's name, a slash and its own name there.
     """
@@ -74,13 +76,13 @@ class DirectoriesReader:
                 raise too_long(self.data.max_row_bytes)
             label = posixpath.basename(posixpath.dirname(name.replace(os.sep, "/")))
             if label in ("", ".."):
-                raise Rejected(
+                raise InvalidRow(
                     "no labels",
                     f"{name} stands in no directory of its own; expected a directory a label",
                 )
             labels = checked_labels([label], name)
             text = posts.without(self._decoded(content), self.data.remove)
-        except Rejected as error:
+        except InvalidRow as error:
             return error.reject(source, 1, content.decode("utf-8", "replace"))
         return Document(id=name, texts=(text,), labels=labels, weight=1.0, source=source, row=1)
 
@@ -89,13 +91,13 @@ class DirectoriesReader:
             return content.decode(self.data.encoding or "utf-8-sig")
         except UnicodeError as error:
             if self.data.encoding is not None:
-                raise Rejected(
+                raise InvalidRow(
                     "wrong encoding", f"{error}; data.encoding may be left out"
                 ) from None
         guesses = charset_normalizer.from_bytes(content)
         best = guesses.best()
         if best is None:
-            raise Rejected(
+            raise InvalidRow(
                 "wrong encoding",
                 "received bytes of no known encoding; expected text, or data.encoding",
             )
@@ -139,7 +141,7 @@ def _all_below(directory: str) -> str:
 
 
 def _fixed_part(pattern: str) -> str:
-    """The directories of a pattern that hold no wildcard, as the paths of its matches begin; all of a pattern without one."""
+    """The leading directories of a pattern that have no wildcard; all of it if it has none."""
     absolute = pattern if FileSystems.get_scheme(pattern) else os.path.abspath(pattern)
     fixed = re.split(r"[*?\[]", absolute, maxsplit=1)[0]
     return absolute if fixed == absolute else fixed[: fixed.rfind("/") + 1]

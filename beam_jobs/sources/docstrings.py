@@ -1,4 +1,4 @@
-"""The docstrings of installed Python packages: real text with labels, present wherever Python is."""
+"""The docstrings of installed Python packages: real text with labels, wherever Python is."""
 
 import ast
 import contextlib
@@ -22,7 +22,7 @@ STANDARD_LIBRARY = "stdlib"
 MAX_SOURCE_BYTES = (
     16 << 20
 )  # 16 MiB: what is longer was made by a program, and parsing takes a hundred times its size
-# Parts of the standard library's folder that are not the library: other packages, tests, demonstrations.
+# What is in the standard library's folder and not the library: other packages, tests, demos.
 _NOT_THE_LIBRARY = {
     "site-packages",
     "dist-packages",
@@ -42,7 +42,7 @@ _KINDS = {
     ast.FunctionDef: "kind:function",
     ast.AsyncFunctionDef: "kind:function",
 }
-# The fields of a statement that hold statements, in the order of the file. Definitions stand in no other place.
+# The fields of a statement that hold statements, in the order of the file: only they can define.
 _BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 
 
@@ -120,7 +120,8 @@ class DocstringsReader:
             spec = importlib.machinery.PathFinder.find_spec(package)
             if spec is None:
                 raise UserError(
-                    f"data.packages: no installed package {package!r}; expected the name that `import` takes, or {STANDARD_LIBRARY!r}"
+                    f"data.packages: no installed package {package!r}; expected the name that "
+                    f"`import` takes, or {STANDARD_LIBRARY!r}"
                 )
             for place in spec.submodule_search_locations or [spec.origin]:
                 tops.append((Path(place).parent, Path(place)))
@@ -146,7 +147,7 @@ def _python_files(top: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _garbage_collection_off() -> Iterator[None]:
-    # A syntax tree has no cycles, and the collections that its many nodes set off would double the time.
+    # A syntax tree has no cycles, and garbage collection for its many nodes would double the time.
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -157,7 +158,7 @@ def _garbage_collection_off() -> Iterator[None]:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[str, int, str, str]]:
-    """(qualified name, line, kind, docstring) of a module and of all it defines, in the order of the file."""
+    """(qualified name, line, kind, docstring) of a module and all it defines, in file order."""
     stack: list[tuple[ast.AST, tuple[str, ...]]] = [(tree, ())]
     while stack:
         node, names = stack.pop()

@@ -1,9 +1,9 @@
-"""What readers yield: documents, and rejects with the reason why they could not be documents."""
+"""What readers yield: documents, and rejects with the reason why they are not documents."""
 
 import dataclasses
 
 MAX_REJECT_CONTENT = 64 << 10  # 64 KiB of a reject's raw content are kept
-# The reason of a reject that stands for the rest of a file: nobody knows how much is lost, so the job stops.
+# The reason of a reject for the rest of a file: how much is lost is unknown, so the job stops.
 UNREADABLE = "unreadable file"
 
 
@@ -12,13 +12,13 @@ class Document:
     """One raw input.
 
     Attributes:
-      id: its name; need not be unique, as documents are told apart by their text.
-      texts: raw text of each text field; any strings, even such as are no valid Unicode.
+      id: its name; need not be unique, as documents are distinguished by their text.
+      texts: raw text of each text field; any strings, even ones that are not valid Unicode.
       labels: label names, in any order.
       weight: its weight in the loss, 0 or more.
-      source: the file it stands in.
+      source: the file that it is in.
       row: the line or record of the file, from 1.
-      split: the split that the source puts it in, by the source's name; None: it says none.
+      split: its split, by the source's own name; None: the source does not say.
       time: when it was written, in ISO 8601; None: the source does not say.
       metadata: the value of each metadata field.
     """
@@ -39,7 +39,7 @@ class Reject:
     """An input that could not be used.
 
     Attributes:
-      source: the file it stands in.
+      source: the file that it is in.
       row: the line or record of the file, from 1; 0: the file as a whole.
       reason: a fixed phrase, by which rejects are counted.
       detail: what was received and what was expected.

@@ -20,8 +20,11 @@ TOO_LONG = "row too long"
 Rows = JsonlData | CsvData | ParquetData
 
 
-class Rejected(Exception):
-    """A row that is no document: the reason is a fixed phrase, the detail what was received and expected."""
+class InvalidRow(Exception):
+    """A row that is not a document.
+
+    The reason is a fixed phrase, the detail says what was received and what was expected.
+    """
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -31,17 +34,17 @@ class Rejected(Exception):
         return Reject(source, row, self.reason, self.detail, content[:MAX_REJECT_CONTENT])
 
 
-def too_long(max_bytes: int) -> Rejected:
+def too_long(max_bytes: int) -> InvalidRow:
     """The reject of a row that is longer than the config lets it be."""
-    return Rejected(TOO_LONG, f"longer than data.max_row_bytes = {max_bytes:,}")
+    return InvalidRow(TOO_LONG, f"longer than data.max_row_bytes = {max_bytes:,}")
 
 
 def decode(content: bytes) -> str:
-    """UTF-8 to a string; raises Rejected."""
+    """UTF-8 to a string; raises InvalidRow."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Rejected("not UTF-8", str(error)) from None
+        raise InvalidRow("not UTF-8", str(error)) from None
 
 
 def check_columns(data: Rows, found: Iterable[str], source: str) -> None:
@@ -51,7 +54,8 @@ def check_columns(data: Rows, found: Iterable[str], source: str) -> None:
         if missing := [name for name in names if name not in found]:
             those = ", ".join(map(repr, missing))
             raise UserError(
-                f"data.{key}: {source} has no column {those}; the columns found are {', '.join(map(repr, found)) or 'none'}"
+                f"data.{key}: {source} has no column {those}; the columns found are "
+                f"{', '.join(map(repr, found)) or 'none'}"
             )
 
 
@@ -79,14 +83,15 @@ class Fields:
 
     Attributes:
       data: which fields hold what.
-      all_strings: every value is a string, as in CSV: a label column may then hold one label, and numbers are parsed.
+      all_strings: every value is a string, as in CSV: a label field may then hold one label, and
+        numbers are parsed.
     """
 
     data: Rows
     all_strings: bool = False
 
     def document(self, values: Mapping[str, Any], source: str, row: int) -> Document:
-        """Raises Rejected where a field is missing or of a wrong type."""
+        """Raises InvalidRow where a field is missing or of a wrong type."""
         return Document(
             id=self._id(values, source, row),
             texts=self.data.texts(self._texts(values)),
@@ -106,7 +111,7 @@ class Fields:
             return f"{source}:{row}"
         value = values.get(self.data.id_field)
         if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-            raise Rejected(
+            raise InvalidRow(
                 "no id",
                 f"{self.data.id_field}: received {_short(value)}, expected a string or an integer",
             )
@@ -117,12 +122,13 @@ class Fields:
         for field in self.data.text_fields:
             value = values.get(field)
             if value is None:
-                raise Rejected(
+                raise InvalidRow(
                     "no text",
-                    f"field {field!r} is missing or null; the row has {', '.join(map(repr, sorted(values)))}",
+                    f"field {field!r} is missing or null; the row has "
+                    f"{', '.join(map(repr, sorted(values)))}",
                 )
             if not isinstance(value, str):
-                raise Rejected(
+                raise InvalidRow(
                     "text is no string", f"{field}: received {_short(value)}, expected a string"
                 )
             texts.append(value)
@@ -136,25 +142,25 @@ class Fields:
         what = f"{field}: received {_short(received)}"
         if received is None:
             if field not in values:
-                raise Rejected(
+                raise InvalidRow(
                     "no labels", f"field {field!r} is missing; expected a list, which may be empty"
                 )
             return ()
         if delimiter is not None:
             if not isinstance(received, str):
-                raise Rejected(
+                raise InvalidRow(
                     "labels are no string", f"{what}, expected labels joined by {delimiter!r}"
                 )
             received = [label for label in received.split(delimiter) if label.strip()]
         elif self.all_strings:
             received = [received] if received.strip() else []
         elif not isinstance(received, list):
-            raise Rejected(
+            raise InvalidRow(
                 "labels are no list",
                 f"{what}, expected a list of strings; for joined labels set data.label_delimiter",
             )
         elif not all(isinstance(label, str) and label.strip() for label in received):
-            raise Rejected(
+            raise InvalidRow(
                 "label is no string", f"{what}, expected a list of strings that are not empty"
             )
         return checked_labels(received, what)
@@ -166,7 +172,7 @@ class Fields:
             value = values.get(field)
             number = 0.0 if value is None else self._number(value)
             if number is None:
-                raise Rejected(
+                raise InvalidRow(
                     "label is no number",
                     f"{field}: received {_short(value)}, expected 0, 1 or a number between",
                 )
@@ -181,9 +187,10 @@ class Fields:
         is_number = not isinstance(value, bool) and value is not None and value != ""
         number = self._number(value) if is_number else None
         if number is None or not 0 <= number <= MAX_WEIGHT:
-            raise Rejected(
+            raise InvalidRow(
                 "no weight",
-                f"{self.data.weight_field}: received {_short(value)}, expected a number from 0 to {MAX_WEIGHT:.1e}",
+                f"{self.data.weight_field}: received {_short(value)}, expected a number from 0 to "
+                f"{MAX_WEIGHT:.1e}",
             )
         return number
 
@@ -206,15 +213,15 @@ class Fields:
 
 
 def checked_labels(labels: Iterable[str], what: str) -> tuple[str, ...]:
-    """Labels without white space around them; raises Rejected where one cannot be a line of a file."""
+    """Labels without surrounding white space; InvalidRow if one cannot be a line of a file."""
     stripped = tuple(label.strip() for label in labels)
     if not all(map(str.isprintable, stripped)):
-        raise Rejected(
+        raise InvalidRow(
             "label is not printable",
             f"{what}, expected labels without control characters or line breaks",
         )
     if any(len(label) > MAX_LABEL_CHARACTERS for label in stripped):
-        raise Rejected(
+        raise InvalidRow(
             "label is too long",
             f"{what}, expected labels of at most {MAX_LABEL_CHARACTERS:,} characters",
         )

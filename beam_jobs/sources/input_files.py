@@ -1,4 +1,4 @@
-"""The files that a reader reads, and how they are shared out to workers."""
+"""The files that a reader reads, and how they are divided among workers."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ from beam_jobs.contract.errors import UserError
 PART_BYTES = 4 << 20  # 4 MiB: small files are read together in parts of about this size
 RANGE_BYTES = (
     16 << 20
-)  # 16 MiB: larger files are read in ranges of about this size, where their format lets them
+)  # 16 MiB: larger files are read in ranges of about this size, if their format allows it
 _BLOCK_BYTES = 1 << 20  # 1 MiB is searched for line ends, or hashed, at a time
 _THREADS = 8  # remote files answer slowly, so several are asked at once
 # By the extension of compressed files: text is about so many times as large.
@@ -35,11 +35,12 @@ class InputFile:
     """An input file, or a range of one.
 
     Attributes:
-      name: how rejects and the input's hash name it; does not change when the input as a whole is moved.
+      name: its name in rejects and in the input's hash; unchanged if the whole input is moved.
       path: where Beam's file systems find it.
       bytes: its size; of a range, the size of the range.
-      expansion: about how many bytes are read from it for each of its own; above 1 where it is compressed.
-      unit: what a range of it holds: those of its lines or row groups that begin in the range; None: it is read as a whole.
+      expansion: about how many bytes each of its own becomes when read; above 1 if compressed.
+      unit: a range holds those of its lines or row groups that begin in the range; None: it is read
+        as a whole.
       start: the range's first byte.
       end: the byte after the range; None: the range ends with the file.
       line_ends_before: line ends before `start`, where the unit is a line.
@@ -56,7 +57,7 @@ class InputFile:
 
     @property
     def plain_bytes(self) -> int:
-        """About how much is read from it: what the work and its memory follow from."""
+        """About how much is read from it: what the job's work and memory depend on."""
         return int(self.bytes * self.expansion)
 
 
@@ -71,13 +72,13 @@ def match_files(
     """The files that match any of the patterns, sorted by path and each once.
 
     Raises:
-      UserError: a pattern matches nothing or a directory, or belongs to a file system that is not installed.
+      UserError: a pattern matches nothing or a directory, or its file system is not installed.
     """
     here = os.path.join(os.getcwd(), "")
     found: dict[str, InputFile] = {}
     for pattern in patterns:
         is_remote = FileSystems.get_scheme(pattern) is not None
-        # Beam itself finds nothing for a bare `*.jsonl`, and a worker's working directory may be another one.
+        # Beam finds nothing for a bare `*.jsonl`, and a worker's working directory may differ.
         absolute = pattern if is_remote else os.path.abspath(pattern)
         try:
             matches = FileSystems.match([absolute])[0].metadata_list
@@ -85,12 +86,14 @@ def match_files(
             raise UserError(f"data.inputs: cannot look for {pattern!r}: {error}") from None
         if not matches:
             raise UserError(
-                f"data.inputs: no file matches {pattern!r}; expected a file or a glob pattern, seen from the working directory"
+                f"data.inputs: no file matches {pattern!r}; expected a file or a glob pattern, "
+                "seen from the working directory"
             )
         for match in matches:
             if os.path.isdir(match.path):
                 raise UserError(
-                    f"data.inputs: {pattern!r} is a directory; expected files, such as {os.path.join(pattern, '*.jsonl')!r}"
+                    f"data.inputs: {pattern!r} is a directory; expected files, such as "
+                    f"{os.path.join(pattern, '*.jsonl')!r}"
                 )
             is_relative = not is_remote and (
                 match.path.startswith(here) or not os.path.isabs(pattern)
@@ -111,11 +114,12 @@ def match_files(
 
 
 def input_hash(files: Sequence[InputFile]) -> str:
-    """SHA-256, in hex, of the files' names, sizes and contents: what recognises an input that was read before.
+    """SHA-256, in hex, of the files' names, sizes and contents, by which an input is recognised.
 
-    Names and sizes miss a change that keeps the size, times differ between copies of the same input. So local files are read once
-    more, at the speed of the disk, which is some hundredths of what the job takes for them; other file systems tell a checksum that
-    they keep. A file without a path is what a source of the user's own calls a file: only its name and size count.
+    Names and sizes miss a change that keeps the size; times differ between copies of an input. So
+    local files are read once more, at the speed of the disk, which takes some hundredths of the
+    job's time for them; other file systems keep checksums. A file without a path is one of the
+    user's own source: only its name and size count.
     """
     digest = hashlib.sha256()
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -144,10 +148,10 @@ def _checksum(file: InputFile) -> str:
 def parts(
     files: Sequence[InputFile], *, part_bytes: int = PART_BYTES, range_bytes: int = RANGE_BYTES
 ) -> list[list[InputFile]]:
-    """Groups files, in order, into units of parallel work; large files are cut into ranges where their format lets them.
+    """Groups files, in order, into units of parallel work; large ones are cut into ranges.
 
-    A range of lines must know which lines stand before it, so files that are cut are read once here, which takes
-    little of the time that the job takes for them.
+    A range of lines must know how many lines precede it, so files that are cut are read once here,
+    which takes a small part of the job's time for them.
     """
     groups: list[list[InputFile]] = []
     group: list[InputFile] = []

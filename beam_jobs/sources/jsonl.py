@@ -9,7 +9,7 @@ from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
-from beam_jobs.sources.fields import Fields, Rejected, check_columns, decode, too_long
+from beam_jobs.sources.fields import Fields, InvalidRow, check_columns, decode, too_long
 from beam_jobs.sources.input_files import InputFile, match_files
 
 _PEEKED_ROWS = 100  # a field that none of the first rows has is a mistake in the config
@@ -38,7 +38,7 @@ class JsonlReader:
                         if not is_whole:
                             raise too_long(max_bytes)
                         yield fields.document(_parse(line, row), file.name, row)
-                    except Rejected as error:
+                    except InvalidRow as error:
                         yield error.reject(
                             file.name,
                             row,
@@ -57,7 +57,7 @@ class JsonlReader:
                     ):
                         try:
                             found.update(dict.fromkeys(_parse(line, row)))
-                        except Rejected:
+                        except InvalidRow:
                             continue
             except streams.DAMAGE:
                 pass  # told with file and row when the file is read
@@ -74,9 +74,9 @@ def _parse(line: bytes, row: int) -> dict:
     try:
         values = json.loads(text.removeprefix("\ufeff") if row == 1 else text)
     except (ValueError, RecursionError) as error:
-        raise Rejected("not JSON", str(error)) from None
+        raise InvalidRow("not JSON", str(error)) from None
     if not isinstance(values, dict):
-        raise Rejected(
+        raise InvalidRow(
             "not an object", f"received a JSON {type(values).__name__}, expected an object"
         )
     return values

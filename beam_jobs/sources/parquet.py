@@ -13,7 +13,7 @@ from beam_jobs.contract.dataset_config import ParquetData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.fields import Fields, Rejected, check_columns, columns_read, too_long
+from beam_jobs.sources.fields import Fields, InvalidRow, check_columns, columns_read, too_long
 from beam_jobs.sources.input_files import InputFile, match_files
 
 BATCH_ROWS = 256
@@ -37,7 +37,8 @@ class ParquetReader:
                     )
             except _DAMAGE as error:
                 raise UserError(
-                    f"data.inputs: {file.name} ({file.bytes:,} bytes) is no whole Parquet file: {error}"
+                    f"data.inputs: {file.name} ({file.bytes:,} bytes) is no whole Parquet file: "
+                    f"{error}"
                 ) from None
             check_columns(self.data, schema.names, file.name)
             self._check_types(schema, file)
@@ -50,22 +51,22 @@ class ParquetReader:
             with _open(file) as parquet:
                 for row, values in self._rows(parquet, file):
                     try:
-                        if isinstance(values, Rejected):
+                        if isinstance(values, InvalidRow):
                             raise values
                         document = fields.document(values, file.name, row)
                         if sum(map(len, document.texts)) > self.data.max_row_bytes:
                             raise too_long(self.data.max_row_bytes)
                         yield document
-                    except Rejected as error:
+                    except InvalidRow as error:
                         yield error.reject(
-                            file.name, row, "" if isinstance(values, Rejected) else str(values)
+                            file.name, row, "" if isinstance(values, InvalidRow) else str(values)
                         )
         except _DAMAGE as error:
             yield streams.unreadable(file, row + 1, error)
 
     def _rows(
         self, parquet: pq.ParquetFile, file: InputFile
-    ) -> Iterator[tuple[int, dict[str, Any] | Rejected]]:
+    ) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:
         row = 0
         for i in range(parquet.num_row_groups):
             group = parquet.metadata.row_group(i)
@@ -149,7 +150,7 @@ def _is_list_of_strings(kind: pa.DataType) -> bool:
     return is_list and (_is_string(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
-def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Rejected]:
+def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | InvalidRow]:
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:  # raised before the first row is there; one row spoils the batch
@@ -157,4 +158,4 @@ def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Rejected]:
             try:
                 yield batch.slice(i, 1).to_pylist()[0]
             except UnicodeDecodeError as error:
-                yield Rejected("not UTF-8", str(error))
+                yield InvalidRow("not UTF-8", str(error))

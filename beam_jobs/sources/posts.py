@@ -1,7 +1,8 @@
-"""Usenet and mail posts without their headers, footers and quotes, by the rules of scikit-learn's fetch_20newsgroups.
+"""Usenet and mail posts without headers, footers and quotes, as fetch_20newsgroups removes them.
 
-What these hold (who wrote, from where, what was answered) tells the class better than the text does and
-does so in this data alone: https://scikit-learn.org/stable/datasets/real_world.html#newsgroups-dataset
+What these hold (who wrote, from where, in answer to what) predicts the class better than the text
+does, but only in this data:
+https://scikit-learn.org/stable/datasets/real_world.html#newsgroups-dataset
 """
 
 import re
@@ -11,7 +12,7 @@ _QUOTE = re.compile(r"writes in|writes:|wrote:|says:|said:|^In article|^Quoted f
 
 
 def without(text: str, parts: Iterable[str]) -> str:
-    """A post without the named parts: `headers`, `footers`, `quotes`; always removed in this order."""
+    """A post without the named parts; `headers`, `footers`, `quotes` are removed in this order."""
     for part, remove in (
         ("headers", _without_header),
         ("footers", _without_footer),

@@ -1,4 +1,4 @@
-"""Sources -> documents. A reader lists its files and reads one file at a time; Beam reads files in parallel."""
+"""The reader of each source. It lists its files and reads one at a time; Beam reads in parallel."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -30,10 +30,14 @@ class Reader(Protocol):
     """A source. It is pickled to the workers, so it holds nothing but its config."""
 
     def files(self) -> list[InputFile]:
-        """The input files; raises UserError where there are none, or where they cannot hold what the config names."""
+        """The input files.
+
+        Raises:
+          UserError: there are none, or they cannot hold what the config names.
+        """
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
-        """Everything in one file, or in its range, in its order. Nothing is dropped in silence."""
+        """Everything in one file, or in its range, in its order. Nothing is dropped silently."""
 
 
 def make_reader(data: DataConfig) -> Reader | custom.TransformSource:

@@ -1,7 +1,8 @@
 """`Posts.xml` of Stack Exchange's data dumps (https://archive.org/details/stackexchange).
 
-The dumps write each post as one line, `<row ... />`, so lines are parsed one by one: memory stays flat, a broken
-post costs itself alone, and a large file is read in parallel, none of which parsing it as one XML document allows.
+The dumps write each post as one line, `<row ... />`, so lines are parsed one by one: memory stays
+flat, a broken post spoils only itself, and a large file is read in parallel. Parsing the file as
+one XML document would allow none of that.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from xml.etree import ElementTree
 from beam_jobs.contract.dataset_config import StackExchangeData
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
-from beam_jobs.sources.fields import Rejected, checked_labels, decode, too_long
+from beam_jobs.sources.fields import InvalidRow, checked_labels, decode, too_long
 from beam_jobs.sources.input_files import InputFile, match_files
 
 _QUESTION = "1"
@@ -24,7 +25,7 @@ _LAST_LINE = b"</posts>"
 
 @dataclasses.dataclass(frozen=True)
 class StackExchangeReader:
-    """One question a document, in the HTML of its body; answers and other posts have no tags and are no documents."""
+    """One document per question, in the HTML of its body; answers and other posts have no tags."""
 
     data: StackExchangeData
 
@@ -45,7 +46,7 @@ class StackExchangeReader:
                         )
                         if document:
                             yield document
-                    except Rejected as error:
+                    except InvalidRow as error:
                         yield error.reject(
                             file.name,
                             row,
@@ -65,23 +66,24 @@ class StackExchangeReader:
         try:
             post = ElementTree.fromstring(line)
         except (ElementTree.ParseError, ValueError) as error:
-            raise Rejected("not XML", f"{error}; expected one `<row ... />` a line") from None
+            raise InvalidRow("not XML", f"{error}; expected one `<row ... />` a line") from None
         if post.tag != "row" or "PostTypeId" not in post.attrib:
-            raise Rejected(
+            raise InvalidRow(
                 "not a post",
-                f"received <{post.tag}> with {', '.join(sorted(post.attrib)) or 'nothing'}, expected <row> with PostTypeId",
+                f"received <{post.tag}> with {', '.join(sorted(post.attrib)) or 'nothing'}, "
+                "expected <row> with PostTypeId",
             )
         if post.get("PostTypeId") != _QUESTION:
             return None
         if not post.get("Id"):
-            raise Rejected("no id", "Id is missing")
+            raise InvalidRow("no id", "Id is missing")
         missing = [
             _ATTRIBUTES[part]
             for part in self.data.text_fields
             if _ATTRIBUTES[part] not in post.attrib
         ]
         if missing:
-            raise Rejected(
+            raise InvalidRow(
                 "no text", f"{missing[0]} is missing; the post has {', '.join(sorted(post.attrib))}"
             )
         tags = post.get("Tags", "")

@@ -1,4 +1,4 @@
-"""Opening files of any file system, decompressed by their extension, and reading lines of limited length."""
+"""Opening files of any file system, decompressed by extension, and reading lines up to a length."""
 
 import bz2
 import contextlib
@@ -58,11 +58,11 @@ def numbered_lines(
 ) -> Iterator[tuple[int, bytes, bool]]:
     """(row, line, whether it is whole) of the lines that begin in the file's range.
 
-    Of a line of more than `max_bytes` only these are there; the rest is passed over without being held in memory.
+    A line of more than `max_bytes` is cut there; the rest is skipped without being held in memory.
     """
     row, position = 0, file.start
     if file.start:
-        # The line that the byte before the range belongs to is another range's, unless it ends there.
+        # The line of the byte before the range is another range's, unless it ends there.
         stream.seek(file.start - 1)
         skipped = _skip_line(stream)
         row = file.line_ends_before + (skipped > 1)
@@ -86,7 +86,7 @@ def _skip_line(stream: BinaryIO) -> int:
 
 
 class _SingleReads(io.RawIOBase):
-    """Hands on each piece that is decompressed, so that what stands before damage is there before the error comes."""
+    """Returns each decompressed piece at once, so that what precedes damage is not lost."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
@@ -101,7 +101,7 @@ class _SingleReads(io.RawIOBase):
 
 
 class _ZstdStream:
-    """Decompresses Zstandard frames. zstandard's own reader takes a file that is cut off for a whole one."""
+    """Decompresses Zstandard frames; zstandard's reader takes a truncated file for whole."""
 
     def __init__(self, raw: BinaryIO):
         self._raw = raw

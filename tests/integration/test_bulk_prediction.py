@@ -179,7 +179,7 @@ def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(
         (["--input", "nothing*.jsonl"], "no file matches 'nothing\\*.jsonl'"),
         (
             ["--input", "documents.dat"],
-            "--input: 'documents.dat' does not tell what it holds; expected one of .jsonl",
+            "--input: 'documents.dat' does not say what it holds; expected one of .jsonl",
         ),
         ([], "--input: received none, expected files to score, or a --config"),
         (

@@ -208,7 +208,7 @@ def test_a_model_directory_that_is_none_is_told_in_one_message(trained, tmp_path
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/saved_model.pb").write_bytes(b"no protobuf")
     for model, expected in (
-        ("missing", "is no directory"),
+        ("missing", "is not a directory"),
         ("empty", "holds no SavedModel"),
         ("broken", "cannot be loaded"),
     ):

@@ -587,7 +587,7 @@ def test_set_reaches_one_section_where_an_alias_shares_a_mapping(tmp_path):
         ("train..epochs=3", "--set: received 'train..epochs=3', expected section.key=value"),
         (
             "name.epochs=3",
-            "--set: received 'name.epochs=3', expected section.key=value, and 'name' is no section",
+            "--set: received 'name.epochs=3', expected section.key=value, and 'name' is not a section",
         ),
         ("train.epochs=[", "--set train.epochs is not valid YAML: "),
         ("name=2020-13-45", "--set name is not valid YAML: month must be in 1..12"),
@@ -921,11 +921,11 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ),
         (
             {"labels": {"aliases": {"a": "b", "b": "c"}}},
-            "expected aliases of labels that are no aliases themselves, unlike 'b'",
+            "expected aliases of labels that are not aliases themselves, unlike 'b'",
         ),
         (
             {"labels": {"aliases": {"a": "B", "b": "c"}, "fold_case": True}},
-            "expected aliases of labels that are no aliases themselves, unlike 'b'",
+            "expected aliases of labels that are not aliases themselves, unlike 'b'",
         ),
         (
             {"splits": {"train": 0.9}},
@@ -982,7 +982,7 @@ def test_all_renamed_keys_are_told_at_once():
 
 def test_the_split_method_of_folds_is_refused_with_what_makes_folds_now(tmp_path):
     message = message_of(MINIMAL | {"splits": {"method": "folds", "folds": 5, "fold": 1}})
-    assert message.startswith("x.yaml: splits.method: received 'folds', which is no longer there; ")
+    assert message.startswith("x.yaml: splits.method: received 'folds', which no longer exists; ")
     assert "`train.folds` and `train.fold`" in message
     text = "name: tiny\ndata: {source: jsonl, inputs: [a]}\n"
     with pytest.raises(UserError, match="`train.folds` and `train.fold`"):
@@ -1130,7 +1130,7 @@ def test_describe_keys_says_types_and_defaults_as_yaml_has_them():
     assert "  stop_words: null | list of string | string, default null -- tokens to drop" in text
     assert (
         "  subwords: null | 'train' | list of string | string, default null -- split words into "
-        "pieces: `train`: " in text
+        "subwords: `train`: " in text
     )
     assert (
         "  normalize: 'none' | 'lower' | 'nfkc' | 'nfkc_casefold', default \"nfkc_casefold\" -- "

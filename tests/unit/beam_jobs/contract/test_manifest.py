@@ -173,9 +173,9 @@ def test_unaccounted_documents_are_those_in_no_other_count(dataset):
         (lambda path: None, "does not exist"),
         (
             lambda path: path.mkdir(),
-            "has no manifest.json: it is no dataset, or its preprocessing did not finish",
+            "has no manifest.json: it is not a dataset, or its preprocessing did not finish",
         ),
-        (lambda path: path.write_text(""), "is no directory"),
+        (lambda path: path.write_text(""), "is not a directory"),
     ],
     ids=["nothing", "empty directory", "file"],
 )
