@@ -129,6 +129,7 @@ FULL = {
         "length_bucket_steps": 4,
         "folds": 5,
         "fold": 2,
+        "fold_repeat": 1,
         "epochs": 3,
         "patience": 1,
         "steps_per_call": 4,
@@ -1048,7 +1049,11 @@ def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key
     # file the wish for it.
     companions = {
         "splits": FULL["splits"],
-        "train": {"replicas": {"strategy": "mirrored"}, "fold": {"folds": 5}}.get(key, {}),
+        "train": {
+            "replicas": {"strategy": "mirrored"},
+            "fold": {"folds": 5},
+            "fold_repeat": {"folds": 5},
+        }.get(key, {}),
         "loss": {k: FULL["loss"][k] for k in ("pos_weight", "pos_weight_file")}
         if key in ("pos_weight", "pos_weight_file")
         else {},
