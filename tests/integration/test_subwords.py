@@ -11,8 +11,8 @@ import yaml
 from beam_jobs import preprocess
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.analyzer import Analyzer
-from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.word_lists import AnalyzerSpec
 from beam_jobs.preprocessing import job
 from beam_jobs.preprocessing.subwords import learn
 from tests.command_lines import succeed
@@ -101,7 +101,7 @@ def records_of(dataset, split: str | None = None) -> dict[str, str]:
     }
 
 
-def analyze(text: TextConfig, rows: list[dict]) -> dict[str, str]:
+def analyze(text: AnalyzerSpec, rows: list[dict]) -> dict[str, str]:
     analyzed = Analyzer(text)(tf.constant([row["text"] for row in rows])).numpy()
     return {row["key"]: text.decode() for row, text in zip(rows, analyzed, strict=True)}
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.analyzer import Analyzer
-from beam_jobs.contract.dataset_config import TextConfig
+from beam_jobs.contract.word_lists import AnalyzerSpec
 from trainer.serving.serving_module import ServingModule
 
 LABELS = ["sport", "music", "food"]
@@ -30,7 +30,7 @@ class LengthScore(tf.Module):
 
 
 def save_and_load(path, score, **kwargs):
-    module = ServingModule(analyzer=Analyzer(TextConfig()), score=score, top_k=5, **kwargs)
+    module = ServingModule(analyzer=Analyzer(AnalyzerSpec()), score=score, top_k=5, **kwargs)
     tf.saved_model.save(module, str(path), signatures=module.signatures())
     return saved_model.load(str(path.parent))
 
