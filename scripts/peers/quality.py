@@ -20,6 +20,11 @@ from trainer.metrics.thresholds import tune
 AT_K = (1, 3, 5)
 _REPLICATES = 200  # of the bootstrap
 _RULES = ("one_threshold", "label_thresholds")
+_RANKED = {
+    "precision_at": "precision_at",
+    "ndcg_at": "ndcg_at",
+    "psp_at": "propensity_scored_precision_at",
+}
 
 
 class Meter:
@@ -75,15 +80,14 @@ class Meter:
                 counts = {key: value.numpy() for key, value in tensors.items()}
                 total[name] = classification.add(total[name], counts) if name in total else counts
         ranked = ranking.summarize_ranking(
-            total["ranking"], documents=self._labels[self._split].shape[0], ranks=AT_K
+            total["ranking"], documents=self._labels[self._split].shape[0], at_k=AT_K
         )
         return (
             {"thresholds": thresholds.to_json()}
             | {name: self._summarize(total, name) for name in _RULES}
             | {
-                "precision_at": ranked["precision_at"],
-                "ndcg_at": ranked["ndcg_at"],
-                "psp_at": ranked["propensity_scored_precision_at"],
+                name: {str(k): float(value) for k, value in ranked[key].items()}
+                for name, key in _RANKED.items()
             }
         )
 
@@ -94,10 +98,12 @@ class Meter:
     def _counts(self, labels, scores, keys, bins):
         mask = tf.ones(tf.shape(scores)[0])
         weights = bootstrap.resample(keys, replicates=_REPLICATES, seed=0)
-        with_labels = bootstrap.has_macro(self._num_labels, replicates=2 * _REPLICATES)
+        with_labels = bootstrap.macro_counts_fit_memory(
+            self._num_labels, replicates=2 * _REPLICATES
+        )
         counts = {
             "ranking": ranking.ranking_counts(
-                labels, scores, mask, ranks=AT_K, label_propensities=self._propensities
+                labels, scores, mask, at_k=AT_K, label_propensities=self._propensities
             )
         }
         for name, threshold_bins in zip(_RULES, bins, strict=True):
