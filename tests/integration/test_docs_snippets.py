@@ -4,6 +4,7 @@ import csv
 import json
 import mailbox
 import runpy
+import shutil
 import sys
 from email.message import EmailMessage
 from pathlib import Path
@@ -25,9 +26,11 @@ train: {epochs: 1, batch_size: 16}
 
 @pytest.fixture(autouse=True)
 def workplace(monkeypatch, tmp_path):
-    """A reader's folder, with the snippets on the path; afterwards their modules are forgotten."""
+    """A reader's folder with the snippets in it; afterwards what is imported is forgotten."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(SNIPPETS))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for path in SNIPPETS.glob("*.py"):
+        shutil.copy(path, tmp_path)
     yield
     for path in SNIPPETS.glob("*.py"):
         sys.modules.pop(path.stem, None)
