@@ -34,6 +34,17 @@ def test_the_tests_that_guard_private_interfaces_are_there():
         assert (ROOT / "tests" / path).exists(), path
 
 
+def test_private_interfaces_are_used_where_the_page_says():
+    rows = [line.split(" | ") for line in read("docs/private_interfaces.md").splitlines()]
+    checked = 0
+    for what, where, *_ in (row for row in rows if len(row) == 4 and "`" in row[1]):
+        for path in re.findall(r"`((?:beam_jobs|trainer)/[\w/]+\.py)`", where):
+            names = [name.rpartition(".")[2] for name in re.findall(r"`([^`]+)`", what)]
+            assert not names or any(name in read(path) for name in names), (what, path)
+            checked += 1
+    assert checked >= 10
+
+
 @pytest.mark.parametrize(
     "page", ["docs/architecture.md", "docs/private_interfaces.md", "CONTRIBUTING.md"]
 )
