@@ -77,11 +77,12 @@ class ServingModule(tf.Module):
         return {"labels": tf.gather(self._label_names, best.indices), "scores": best.values}
 
     def _decide(self, *texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """[N] -> the labels at or above their thresholds, best first; m: most of a document.
+        """[N] -> the labels at or above their thresholds; m is how many a document has at most.
 
         Returns:
-          labels: string [N, m], padded with empty strings; scores: float32 [N, m], padded with
-            zeros; counts: int32 [N].
+          labels: string [N, m], best first, padded with empty strings.
+          scores: float32 [N, m], padded with zeros.
+          counts: int32 [N].
         """
         scores = self._scores(texts)
         assigned = classification.decide(scores, self.threshold_bins)

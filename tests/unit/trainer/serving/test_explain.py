@@ -182,6 +182,13 @@ def test_words_of_several_texts_are_left_out_of_their_own_text_only():
         explain.explanations(model, "goal")
 
 
+def test_a_model_of_an_older_export_is_refused():
+    model = saved(Score(bow(BowConfig(embedding_dim=4)), is_exact=True))
+    del model.module.decide_analyzed
+    with pytest.raises(UserError, match="an older version has exported nowhere; export it again"):
+        explain.explanations(model, "goal")
+
+
 def test_a_text_without_a_token_is_explained_as_such():
     for is_exact in (True, False):
         found = explain.explanations(
