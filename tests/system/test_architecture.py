@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.command_lines import ROOT
 
 HEAVY = ("tensorflow", "tensorflow_text", "apache_beam", "keras", "numpy", "sklearn", "pyarrow")
@@ -27,7 +29,7 @@ def test_what_import_linter_does_not_see():
         assert not re.search(rf"^ *(from|import) {command_lines}", source, re.MULTILINE), path
 
 
-def run(script: str) -> dict[str, list]:
+def run(script: str):
     """What a script prints as JSON, in a process of its own."""
     ended = subprocess.run(
         [sys.executable, "-c", script],
@@ -123,3 +125,20 @@ print(json.dumps(found))
     for flag in ("--config", "--set", "--list-keys", "--overwrite", "--force"):
         assert flag in help_text
     assert "Everything after `--` goes to Apache Beam" in help_text
+
+
+@pytest.mark.parametrize(
+    ("imports", "loaded"),
+    [
+        ("import multihot", []),
+        ("from multihot import Document, Reject", []),
+        ("from multihot import InputFile, Reader", ["apache_beam"]),
+    ],
+)
+def test_a_name_of_multihot_loads_no_more_than_it_needs(imports, loaded):
+    found = run(f"""
+import json, sys
+{imports}
+print(json.dumps([n for n in ("tensorflow", "keras", "apache_beam") if n in sys.modules]))
+""")
+    assert found == loaded

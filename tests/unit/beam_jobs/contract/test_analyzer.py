@@ -1,9 +1,6 @@
-"""The analyzer: golden outputs of each step, invariants, and the same bytes from a SavedModel."""
+"""The analyzer: golden outputs of each step, and invariants of its output."""
 
-import base64
 import functools
-import json
-import subprocess
 import sys
 import unicodedata
 
@@ -18,59 +15,7 @@ from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
-
-# Every step is off: a test turns on what it is about.
-OFF = {
-    "strip_html": False,
-    "strip_urls": False,
-    "normalize": "none",
-    "expand_contractions": False,
-    "keep_characters": None,
-    "max_tokens_per_document": None,
-}
-
-SPECS = {
-    "default": {},
-    "off": OFF,
-    "lower": {"normalize": "lower", "stop_words": ("the", "word"), "max_tokens_per_document": 9},
-    "nfkc": OFF | {"normalize": "nfkc", "strip_html": True},
-    "scripts": {
-        "tokenizer": "unicode_script",
-        "keep_characters": None,
-        "stop_words": "english",
-        "drop_tokens_with_digits": True,
-    },
-    "characters": {
-        "tokenizer": "character",
-        "normalize": "lower",
-        "keep_characters": None,
-        "max_tokens_per_document": 30,
-    },
-    "matches": {"token_pattern": r"\p{L}(\p{L}|\d)*|\W", "keep_characters": None},
-    "pieces": {
-        "normalize": "lower",
-        "keep_characters": None,
-        "subwords": ("[UNK]", *"aetx<", "the", "##e", "##x", "##he", "##<", "##d"),
-        "max_tokens_per_document": 40,
-    },
-}
-
-
-@functools.cache
-def _analyzer(key: str) -> Analyzer:
-    values = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(key).items()
-    }
-    return Analyzer(resolve(TextConfig(**values)))
-
-
-def analyze_bytes(texts: list[bytes], **text) -> list[bytes]:
-    return (
-        _analyzer(json.dumps(text))(tf.constant(texts, tf.string, shape=[len(texts)]))
-        .numpy()
-        .tolist()
-    )
+from tests.analyzer_specs import OFF, SPECS, analyze_bytes, check_invariants
 
 
 def analyze(raw: str, **text) -> str:
@@ -531,16 +476,6 @@ documents = (
 )
 
 
-def check_invariants(output: bytes, max_tokens: int | None) -> None:
-    string = output.decode("utf-8")
-    assert not [
-        c for c in set(string) if unicodedata.category(c) == "Cc" or (c.isspace() and c != " ")
-    ]
-    tokens = string.split(" ") if string else []
-    assert "" not in tokens  # so no double, leading or trailing space
-    assert max_tokens is None or len(tokens) <= max_tokens
-
-
 @pytest.mark.parametrize("spec", SPECS)
 @given(batch=st.lists(documents, min_size=1, max_size=6))
 def test_any_document_becomes_tokens_joined_by_one_space_whatever_its_batch(spec, batch):
@@ -592,126 +527,7 @@ def test_empty_batch_gives_an_empty_batch():
         assert analyze_bytes([], **text) == []
 
 
-# --- the same bytes from a SavedModel in another process -------------------------------
-
-NASTY = [
-    *(
-        b"",
-        b" ",
-        b"   \t\n\r ",
-        b"\x00",
-        b"a\x00b\x00",
-        b"\x01a\x02",
-        "\u3000\u00a0\u2028\u2029\x85".encode(),
-    ),
-    *(
-        b"\xe2\x82",
-        b"a\xe2\x82 b",
-        b"\xc0\xaf\xc1\xbf",
-        b"\xe0\x80\xaf",
-        b"\xed\xa0\x80\xed\xbf\xbf",
-        b"\xf8\x88\x80\x80\x80",
-        bytes(range(256)),
-    ),
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f3\ufe0f\u200d\U0001f308 "
-    "\U0001f1e9\U0001f1ea".encode(),
-    "e\u0301\u0301\u0301 \u0345 \u1fb3\u0345 o\u0308\u0323 \u0041\u030a \u0340\u0341".encode(),
-    "\u05e9\u05dc\u05d5\u05dd \u202e\u0645\u0631\u062d\u0628\u0627\u202c \u0667\u0668 "
-    "\u0628\u0650\u0633\u0652\u0645\u0650".encode(),
-    "\u6771\u4eac\u30bf\u30ef\u30fc\u3067\u300c\u5bff\u53f8\u300d\u3092\u98df\u3079\u308b\u3002"
-    "\ud55c\uad6d\uc5b4 \u1112\u1161\u11ab".encode(),
-    "\ufeffBOM \ufeff inside\u2028line\u2029paragraph \ufdfa \u1e9e \u0130 \ufb03 \u212b \u00a8 "
-    "\u037a".encode(),
-    "The \u201cquoted\u201d don\u2019t can't I\u2019m Jo's "
-    "'d\u00e9j\u00e0' x2 \u00b2 \u0663".encode(),
-    b"<div><p>never <b>closed <!-- nor this <script> if (a < b) <style <",
-    b"&amp;amp;lt;b&amp;gt; &amp;lt;!-- &lt;script&gt; x &lt;/script&gt; --&gt; &#38;#38;",
-    b"http://a.b/c?d=e&f www.x.y/z) https:// ftp://x",
-    b"word The " * 50_000,
-    b"x" * 1_000_000,
-    "\u00e9\u0301".encode() * 100_000,
-    b"<" * 100_000,
-    b"<!--" * 20_000,
-]
-
-# Runs where the project cannot be imported: with TensorFlow alone first, then with TensorFlow Text.
-SERVER = """
-import base64, json, sys
-folder, core, full = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
-texts = [base64.b64decode(text) for text in json.load(open(folder + "/texts.json"))]
-sys.modules["tensorflow_text"] = None
-import tensorflow as tf
-answers = {}
-def serve(name):
-    signature = tf.saved_model.load(folder + "/" + name).signatures["serving_default"]
-    answer = signature(text=tf.constant(texts))["analyzed"]
-    answers[name] = [base64.b64encode(analyzed).decode() for analyzed in answer.numpy()]
-for name in core:
-    serve(name)
-del sys.modules["tensorflow_text"]
-import tensorflow_text
-for name in full:
-    serve(name)
-assert not [name for name in sys.modules if name.partition(".")[0] in ("beam_jobs", "trainer")]
-json.dump(answers, open(folder + "/answers.json", "w"))
-"""
-
-
-class _Served(tf.Module):
-    def __init__(self, analyzer: Analyzer):
-        super().__init__()
-        self.analyzer = analyzer
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
-    def __call__(self, text):
-        return {"analyzed": self.analyzer(text)}
-
-
-def needs_tensorflow_text(text: TextConfig) -> bool:
-    return (
-        text.normalize.startswith("nfkc")
-        or text.tokenizer == "unicode_script"
-        or text.subwords is not None
-    )
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory) -> dict[str, list[bytes]]:
-    """What SavedModels of the analyzers answer to NASTY where this project is not installed."""
-    folder = tmp_path_factory.mktemp("served")
-    stop_words = folder / "stop.txt"
-    stop_words.write_text("the\nword\n")
-    core = [spec for spec, text in SPECS.items() if not needs_tensorflow_text(TextConfig(**text))]
-    for spec, text in SPECS.items():
-        if text.get("stop_words") == ("the", "word"):
-            text = text | {"stop_words": str(stop_words)}
-        module = _Served(Analyzer(resolve(TextConfig(**text))))
-        tf.saved_model.save(module, str(folder / spec), signatures=module.__call__)
-    stop_words.unlink()  # a SavedModel depends on no file of the machine that made it
-    (folder / "texts.json").write_text(
-        json.dumps([base64.b64encode(text).decode() for text in NASTY])
-    )
-    full = [spec for spec in SPECS if spec not in core]
-    command = [sys.executable, "-I", "-c", SERVER, str(folder), json.dumps(core), json.dumps(full)]
-    ended = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    answers = json.loads((folder / "answers.json").read_text())
-    assert len(core) >= 3 and len(full) >= 3
-    return {spec: [base64.b64decode(text) for text in texts] for spec, texts in answers.items()}
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_saved_analyzer_gives_the_same_bytes_in_a_fresh_process(served, spec):
-    expected = analyze_bytes(NASTY, **SPECS[spec])
-    assert len(served[spec]) == len(NASTY)
-    assert [i for i in range(len(NASTY)) if served[spec][i] != expected[i]] == []
-    assert (
-        sum(map(bool, expected)) > len(NASTY) // 2
-    )  # the inputs are not nasty to the point of emptiness
-    for output in expected:
-        check_invariants(output, TextConfig(**SPECS[spec]).max_tokens_per_document)
+# --- with and without TensorFlow Text --------------------------------------------------
 
 
 @pytest.mark.parametrize("normalize", ["none", "lower"])
