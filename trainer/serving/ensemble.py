@@ -34,10 +34,15 @@ def export_average(config: Config, models: Sequence[str], weights: Sequence[floa
       weights: of each model, 0 or more; None: all the same.
 
     Raises:
-      UserError: the models differ from the dataset in labels, analyzer or text fields, or the
-        weights do not fit the models.
+      UserError: the config names a fold, the models differ from the dataset in labels, analyzer
+        or text fields, or the weights do not fit the models.
     """
     config = with_directories(config, os.environ)
+    if config.train.fold is not None:
+        raise UserError(
+            f"--average: received train.fold = {config.train.fold}, expected none: an ensemble's "
+            "thresholds are tuned on the dataset's own validation split; leave --fold out"
+        )
     if config.export.weights != "float32":
         raise UserError(
             f"export.weights: received {config.export.weights} with --average, expected float32: "

@@ -588,7 +588,8 @@ def test_set_reaches_one_section_where_an_alias_shares_a_mapping(tmp_path):
         ("train..epochs=3", "--set: received 'train..epochs=3', expected section.key=value"),
         (
             "name.epochs=3",
-            "--set: received 'name.epochs=3', expected section.key=value, and 'name' is not a section",
+            "--set: received 'name.epochs=3', expected section.key=value, and 'name' is not a "
+            "section",
         ),
         ("train.epochs=[", "--set train.epochs is not valid YAML: "),
         ("name=2020-13-45", "--set name is not valid YAML: month must be in 1..12"),
