@@ -34,7 +34,7 @@ def run() -> None:
     parser.add_argument("--provision_endpoint", required=True)
     arguments, _ = (
         parser.parse_known_args()
-    )  # engines give more, which the provision service tells too
+    )  # engines pass more, which the provision service says too
     worker_id = arguments.id.strip("'")  # Prism puts quotes around it
     channel = grpc.intercept_channel(
         grpc.insecure_channel(arguments.provision_endpoint), WorkerIdInterceptor(worker_id)

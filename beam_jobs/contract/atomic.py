@@ -74,7 +74,7 @@ def staging(directory: Path, *, what: str = OUTPUT_KEY) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staging_within(parent: Path) -> Iterator[Path]:
-    """A path within `parent` for a new directory, which `publish` then moves to its place there.
+    """A path within `parent` for a new directory, which `publish` then renames there.
 
     For numbered versions in one directory, whose next number is known only under the lock: runs
     take turns, each waits for the one before. What killed runs left is removed.

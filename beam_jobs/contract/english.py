@@ -17,7 +17,7 @@ CONTRACTIONS = (
     (rf"(?i){APOSTROPHE}ll{_END}", r" will\1"),
     (rf"(?i)\bi{APOSTROPHE}m{_END}", r"i am\1"),
     (rf"(?i){APOSTROPHE}d{_END}", r" would\1"),
-    (rf"(?i){APOSTROPHE}s{_END}", r"\1"),  # possessive, or "is": neither tells a topic
+    (rf"(?i){APOSTROPHE}s{_END}", r"\1"),  # possessive, or "is": neither says anything of the topic
 )
 
 # Articles, pronouns, prepositions, conjunctions and auxiliary verbs.

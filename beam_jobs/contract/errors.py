@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """An input the user can mend: a config, a file, a directory or an argument.
+    """An input that the user can correct: a config, a file, a directory or an argument.
 
     Its message says what was received, what was expected and how to fix it. The command
     lines print it alone, without a traceback, and exit with status 2. Any other exception

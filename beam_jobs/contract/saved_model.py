@@ -11,7 +11,7 @@ from beam_jobs.contract.errors import UserError
 SIGNATURES = ("serving_default", "scores", "decide", "classify_examples", "analyze")
 EXTRA = "assets.extra"  # the folder of a SavedModel that TensorFlow ignores
 ORIGIN = "origin.json"
-_GRAPH = "saved_model.pb"  # its presence tells a SavedModel from another directory
+_GRAPH = "saved_model.pb"  # a directory without it is not a SavedModel
 _ADVICE = (
     "expected a directory that `python -m trainer.task export` has written, such as "
     "out/docstrings/model"
@@ -80,7 +80,7 @@ def find_version(model_dir: str, *, what: str = "--model") -> str:
 def versions(model_dir: str) -> list[int]:
     """The numbers of the versions in a directory, also of those that are not whole; ascending.
 
-    TensorFlow is needed only for places that are not local, such as gs://.
+    TensorFlow is needed only for directories that are not local, such as gs://.
     """
     list_names = os.listdir
     if "://" in model_dir:
@@ -106,7 +106,7 @@ def load(model_dir: str, *, what: str = "--model") -> SavedModel:
     """Loads a version of a model: its directory, or the newest in a directory of versions.
 
     Raises:
-      UserError: there is no whole SavedModel of this project.
+      UserError: there is no complete SavedModel of this project.
     """
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers the analyzer's ops)

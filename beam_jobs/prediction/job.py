@@ -243,7 +243,7 @@ def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManag
 
 @functools.lru_cache(maxsize=1)
 def process_model(model_dir: str) -> SavedModel:
-    """The model, loaded once a process, whatever the number of DoFns."""
+    """The model, loaded once per process, whatever the number of DoFns."""
     import_tensorflow_quietly()
     import tensorflow as tf
 

@@ -118,7 +118,7 @@ def make(data: CustomData):
         return TransformSource(source, data)
     if missing := [method for method in _METHODS if not callable(getattr(source, method, None))]:
         raise UserError(
-            f"data.reader: {data.reader} has no method {missing[0]}() and is no "
+            f"data.reader: {data.reader} has no method {missing[0]}() and is not an "
             "apache_beam.PTransform; expected one of them, see multihot.Reader"
         )
     return source

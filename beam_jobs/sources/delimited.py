@@ -1,4 +1,4 @@
-"""CSV, TSV and their kin, by Python's csv module."""
+"""CSV, TSV and the like, by Python's csv module."""
 
 import codecs
 import contextlib
@@ -37,7 +37,7 @@ class CsvReader:
                 with (
                     contextlib.suppress(*_DAMAGE),
                     self._rows(file) as rows,
-                ):  # damage is told with its row when the file is read
+                ):  # damage is reported with its row when the file is read
                     self._header(rows, file)
         return files
 

@@ -1,4 +1,4 @@
-"""Directories of text files, one directory a label, also within tar archives."""
+"""Directories of text files, one directory per label, also within tar archives."""
 
 import dataclasses
 import os
@@ -40,7 +40,7 @@ class DirectoriesReader:
         ]
         tops = [_fixed_part(pattern) for pattern in patterns]
         files = match_files(patterns)
-        # What stands above an input may be hidden: the user has named it.
+        # A directory above an input may be hidden: the user has named it.
         return [
             file
             for file in files
@@ -78,7 +78,7 @@ class DirectoriesReader:
             if label in ("", ".."):
                 raise InvalidRow(
                     "no labels",
-                    f"{name} stands in no directory of its own; expected a directory a label",
+                    f"{name} is not in a directory of its own; expected a directory per label",
                 )
             labels = checked_labels([label], name)
             text = posts.without(self._decoded(content), self.data.remove)
@@ -163,5 +163,5 @@ def _is_hidden(name: str) -> bool:
 def _member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> BinaryIO:
     stream = archive.extractfile(info)
     if stream is None:
-        raise tarfile.ReadError(f"{info.name} is no file")
+        raise tarfile.ReadError(f"{info.name} is not a file")
     return stream

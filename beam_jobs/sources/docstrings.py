@@ -35,7 +35,7 @@ _NOT_THE_LIBRARY = {
     "__pycache__",
 }
 
-# A method is a function: whether a class stands around it, its docstring seldom tells.
+# A method is a function: its docstring seldom says whether it is in a class.
 _KINDS = {
     ast.Module: "kind:module",
     ast.ClassDef: "kind:class",
@@ -123,8 +123,8 @@ class DocstringsReader:
                     f"data.packages: no installed package {package!r}; expected the name that "
                     f"`import` takes, or {STANDARD_LIBRARY!r}"
                 )
-            for place in spec.submodule_search_locations or [spec.origin]:
-                tops.append((Path(place).parent, Path(place)))
+            for directory in spec.submodule_search_locations or [spec.origin]:
+                tops.append((Path(directory).parent, Path(directory)))
         return tops
 
 

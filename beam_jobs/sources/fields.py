@@ -129,7 +129,7 @@ class Fields:
                 )
             if not isinstance(value, str):
                 raise InvalidRow(
-                    "text is no string", f"{field}: received {_short(value)}, expected a string"
+                    "text is not a string", f"{field}: received {_short(value)}, expected a string"
                 )
             texts.append(value)
         return texts
@@ -149,19 +149,19 @@ class Fields:
         if delimiter is not None:
             if not isinstance(received, str):
                 raise InvalidRow(
-                    "labels are no string", f"{what}, expected labels joined by {delimiter!r}"
+                    "labels are not a string", f"{what}, expected labels joined by {delimiter!r}"
                 )
             received = [label for label in received.split(delimiter) if label.strip()]
         elif self.all_strings:
             received = [received] if received.strip() else []
         elif not isinstance(received, list):
             raise InvalidRow(
-                "labels are no list",
+                "labels are not a list",
                 f"{what}, expected a list of strings; for joined labels set data.label_delimiter",
             )
         elif not all(isinstance(label, str) and label.strip() for label in received):
             raise InvalidRow(
-                "label is no string", f"{what}, expected a list of strings that are not empty"
+                "label is not a string", f"{what}, expected a list of strings that are not empty"
             )
         return checked_labels(received, what)
 
@@ -173,7 +173,7 @@ class Fields:
             number = 0.0 if value is None else self._number(value)
             if number is None:
                 raise InvalidRow(
-                    "label is no number",
+                    "label is not a number",
                     f"{field}: received {_short(value)}, expected 0, 1 or a number between",
                 )
             if number >= self.data.label_threshold:

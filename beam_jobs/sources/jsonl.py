@@ -17,7 +17,7 @@ _PEEKED_ROWS = 100  # a field that none of the first rows has is a mistake in th
 
 @dataclasses.dataclass(frozen=True)
 class JsonlReader:
-    """One JSON object a line; blank lines are skipped."""
+    """One JSON object per line; blank lines are skipped."""
 
     data: JsonlData
 
@@ -60,7 +60,7 @@ class JsonlReader:
                         except InvalidRow:
                             continue
             except streams.DAMAGE:
-                pass  # told with file and row when the file is read
+                pass  # reported with file and row when the file is read
             if found:
                 try:
                     check_columns(self.data, found, file.name)

@@ -22,7 +22,7 @@ _DAMAGE = (*streams.DAMAGE, pa.ArrowException)
 
 @dataclasses.dataclass(frozen=True)
 class ParquetReader:
-    """One row a document; its number is its place in the file, from 1."""
+    """One document per row; its number is its index in the file, from 1."""
 
     data: ParquetData
 
@@ -37,7 +37,7 @@ class ParquetReader:
                     )
             except _DAMAGE as error:
                 raise UserError(
-                    f"data.inputs: {file.name} ({file.bytes:,} bytes) is no whole Parquet file: "
+                    f"data.inputs: {file.name} ({file.bytes:,} bytes) is not a whole Parquet file: "
                     f"{error}"
                 ) from None
             check_columns(self.data, schema.names, file.name)
@@ -83,7 +83,7 @@ class ParquetReader:
             row += group.num_rows
 
     def _check_types(self, schema: pa.Schema, file: InputFile) -> None:
-        """Types that no row could be a document of are told before any work."""
+        """Raises UserError for types of which no row could be a document, before any work."""
         wanted = [(name, _is_string, "a string") for name in self.data.text_fields]
         if self.data.label_columns:
             pass  # numbers, booleans and strings all may do

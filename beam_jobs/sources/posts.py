@@ -24,12 +24,12 @@ def without(text: str, parts: Iterable[str]) -> str:
 
 
 def _without_header(text: str) -> str:
-    """What stands behind the first blank line."""
+    """What follows the first blank line."""
     return text.partition("\n\n")[2]
 
 
 def _without_footer(text: str) -> str:
-    """What stands before the last line that is blank or all hyphens."""
+    """What precedes the last line that is blank or all hyphens."""
     lines = text.strip().split("\n")
     last = next((i for i in reversed(range(len(lines))) if not lines[i].strip().strip("-")), 0)
     return "\n".join(lines[:last]) if last else text

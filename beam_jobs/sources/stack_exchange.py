@@ -66,7 +66,7 @@ class StackExchangeReader:
         try:
             post = ElementTree.fromstring(line)
         except (ElementTree.ParseError, ValueError) as error:
-            raise InvalidRow("not XML", f"{error}; expected one `<row ... />` a line") from None
+            raise InvalidRow("not XML", f"{error}; expected one `<row ... />` per line") from None
         if post.tag != "row" or "PostTypeId" not in post.attrib:
             raise InvalidRow(
                 "not a post",

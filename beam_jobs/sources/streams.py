@@ -49,7 +49,7 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
 
 
 def unreadable(file: InputFile, row: int, error: Exception) -> Reject:
-    """The reject that stands for the rest of a file, from `row` on."""
+    """The reject for the rest of a file, from `row` on."""
     return Reject(file.name, row, UNREADABLE, f"{type(error).__name__}: {error}", "")
 
 

@@ -62,7 +62,7 @@ def reference(home: Path) -> dict:
         if not isinstance(row, dict):
             rejected["not an object"] += 1
         elif not isinstance(row["text"], str):
-            rejected["text is no string"] += 1
+            rejected["text is not a string"] += 1
         elif any("\n" in label for label in row["labels"]):
             rejected["label is not printable"] += 1
         else:

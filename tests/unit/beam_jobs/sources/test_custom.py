@@ -80,7 +80,7 @@ def test_a_class_is_made_with_its_options_and_read_like_any_source():
         (
             "made_source:NoReader",
             {},
-            r"data.reader: made_source:NoReader has no method read\(\) and is no "
+            r"data.reader: made_source:NoReader has no method read\(\) and is not an "
             r"apache_beam.PTransform",
         ),
     ],

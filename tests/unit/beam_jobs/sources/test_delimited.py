@@ -200,8 +200,8 @@ def test_label_columns_hold_0_or_1_true_or_false_or_numbers(tmp_path):
         (2, "a", ("x",)),
         (3, "b", ("z", "x")),
         (4, "c", ("z", "y")),
-        (5, "label is no number"),
-        (6, "label is no number"),
+        (5, "label is not a number"),
+        (6, "label is not a number"),
         (7, "f", ("x",)),
     ]
     assert rows[3].detail == "y: received 'yes', expected 0, 1 or a number between"

@@ -130,7 +130,7 @@ def test_a_label_column_of_json_that_is_no_number_is_a_reject(tmp_path, value):
     ((reason, detail),) = outcome(
         JsonlData, {"source": "jsonl", "label_columns": ("p",)}, tmp_path / "in.jsonl"
     )
-    assert reason == "label is no number" and detail.startswith("p: received ")
+    assert reason == "label is not a number" and detail.startswith("p: received ")
 
 
 def test_label_columns_of_json_may_be_true_false_null_or_missing(tmp_path):

@@ -43,12 +43,12 @@ def read(content: bytes, folder, **data) -> list[Document | Reject]:
         (b"null", "not an object", "NoneType"),
         (b'{"labels": []}', "no text", "'text' is missing or null; the row has 'labels'"),
         (b'{"text": null, "labels": []}', "no text", "missing or null"),
-        (b'{"text": 3, "labels": []}', "text is no string", "text: received 3"),
+        (b'{"text": 3, "labels": []}', "text is not a string", "text: received 3"),
         (b'{"text": "a"}', "no labels", "'labels' is missing"),
-        (b'{"text": "a", "labels": "x"}', "labels are no list", "label_delimiter"),
-        (b'{"text": "a", "labels": {"x": 1}}', "labels are no list", "received {'x': 1}"),
-        (b'{"text": "a", "labels": ["x", 1]}', "label is no string", "['x', 1]"),
-        (b'{"text": "a", "labels": [" "]}', "label is no string", "not empty"),
+        (b'{"text": "a", "labels": "x"}', "labels are not a list", "label_delimiter"),
+        (b'{"text": "a", "labels": {"x": 1}}', "labels are not a list", "received {'x': 1}"),
+        (b'{"text": "a", "labels": ["x", 1]}', "label is not a string", "['x', 1]"),
+        (b'{"text": "a", "labels": [" "]}', "label is not a string", "not empty"),
         (b'{"text": "a", "labels": ["x\\ny"]}', "label is not printable", "line breaks"),
         (b'{"text": "a", "labels": ["\\ud800"]}', "label is not printable", "ud800"),
         (b"9" * 5000, "not JSON", "4300"),
@@ -165,7 +165,7 @@ def test_a_label_delimiter_splits_one_string(tmp_path):
     )
     assert [row.labels for row in rows[:4]] == [("x", "y", "z"), (), (), ("x y",)]
     assert [getattr(row, "reason", None) for row in rows[4:]] == [
-        "labels are no string",
+        "labels are not a string",
         "label is not printable",
         None,
     ]

@@ -117,7 +117,7 @@ def test_wrong_values_are_rejects_with_their_rows(tmp_path):
     reasons = [
         "no text",
         "label is not printable",
-        "label is no string",
+        "label is not a string",
         "label is too long",
         TOO_LONG,
     ]
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_parquet_or_is_cut_off_is_the_users_error_before_any_w
     path = tmp_path / "in.parquet"
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
     with pytest.raises(
-        UserError, match=r"data.inputs: .*in.parquet \([0-9,]+ bytes\) is no whole Parquet file"
+        UserError, match=r"data.inputs: .*in.parquet \([0-9,]+ bytes\) is not a whole Parquet file"
     ):
         reader.files()
 
