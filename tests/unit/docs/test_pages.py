@@ -1,5 +1,6 @@
 """What the pages say of the code and of each other is so; tests/system builds the site itself."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -74,3 +75,29 @@ def test_the_head_of_a_config_says_data_command_score_and_time(path):
     assert "multihot-preprocess --config configs/" in head or "quickstart.sh" in head
     reads_data = "[data/" in text
     assert reads_data == ("python scripts/get_data.py" in head)
+
+
+def messages() -> str:
+    """Every string of the code, a line each; what an f-string fills in is left out."""
+    texts = []
+    for folder in ("beam_jobs", "trainer"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+                constants = (part.value for part in parts if isinstance(part, ast.Constant))
+                texts.append("\0".join(text for text in constants if isinstance(text, str)))
+    return "\n".join(texts)
+
+
+def test_the_errors_that_troubleshooting_explains_are_those_of_the_code():
+    known = messages()
+    quotes = re.findall(r"\*\*`([^`]+)`", read("docs/troubleshooting.md"))
+    assert len(quotes) > 15
+    for quote in quotes:
+        if quote.startswith("Op type"):  # TensorFlow's own
+            continue
+        # What the message fills in: names in quotes, numbers, paths, flags, addresses, keys.
+        filled = r"'[^']*'|[\d,]*\d(?:\.\d+)?|\S+[/=]\S+|\S+:\d+|\.\.\.|\b[a-z_]+\.[a-z_]+"
+        parts = re.split(filled, quote)
+        longest = max((part.strip(" :;,.") for part in parts), key=len)
+        assert any(piece in known for piece in (longest, longest.partition("; ")[0])), quote
