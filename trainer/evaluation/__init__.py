@@ -1,1 +1,1 @@
-"""The best model of a run beside baselines."""
+"""The best model of a run, measured and compared with baselines."""

@@ -131,13 +131,9 @@ def _calibration(method: str, counts: Counts) -> records.Calibration:
         stages[f"calibrated: {method}"] = counts["log_odds"].sum(axis=1)
     described = []
     for name, histogram in stages.items():
-        found = score_histograms.expected_calibration_error(histogram)
-        bins = tuple(records.CalibrationBin(**row) for row in found["bins"])
-        described.append(
-            records.CalibrationStage(
-                name=name, ece=found["ece"], ece_error=found["ece_error"], bins=bins
-            )
-        )
+        error = score_histograms.expected_calibration_error(histogram)
+        bins = tuple(records.CalibrationBin(**row) for row in error.pop("bins"))
+        described.append(records.CalibrationStage(name=name, bins=bins, **error))
     return records.Calibration(method=method, stages=tuple(described))
 
 

@@ -29,7 +29,7 @@ from trainer.runs.layout import (
 
 
 def evaluate(config: Config, *, baseline: str | None = None) -> None:
-    """Tunes on the validation split and evaluates it and the test split, beside baselines.
+    """Tunes on the validation split, evaluates it and the test split, and compares with baselines.
 
     The thresholds, the calibration and the evaluations are written to the run directory. The
     evaluation of the test split is printed, or that of the validation split if there is no other.

@@ -25,8 +25,8 @@ from trainer.runs.evaluation_record import (
 # A nested dict of tensors or of NumPy arrays.
 Counts = dict[str, Any]
 
-# The ranking by the model's scores, which all of its methods share. The baselines' rankings stand
-# under the keys of their methods.
+# Key of the ranking by the model's scores, which all of its methods share. The keys of the other
+# rankings are those of their methods, which are baselines.
 MODEL_RANKING = "model"
 # The methods whose metrics get intervals.
 RESAMPLED_METHODS = (ONE_THRESHOLD, LABEL_THRESHOLDS)
@@ -133,7 +133,7 @@ class SplitCounts:
         )
 
     def annotate(self, parsed: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """What the counts need to know of parsed records beside their tokens; on a CPU."""
+        """What the counts need of parsed records, in addition to their tokens; on a CPU."""
         keys = bootstrap.document_key(parsed["id"])
         columns = {"keys": keys, "slices": self.slicing.metadata_slices(parsed)}
         if self._replicates:

@@ -200,7 +200,7 @@ def _decisions(key: str, field: str) -> Callable[[Run], float]:
 
 @dataclasses.dataclass(frozen=True)
 class _Comparison:
-    """A run beside others.
+    """A run compared with others.
 
     Attributes:
       titles: of the columns of `rows`.

@@ -44,8 +44,8 @@ METHODS: dict[str, tuple[MethodKind, str]] = {
     LINEAR_LABEL_THRESHOLDS: ("baseline", "linear, a threshold per label"),
 }
 
-# Titles of the metrics that tables of methods show, with the fields that hold them. The star
-# stands for "over the labels that occur in the split".
+# Titles of the metrics in tables of methods, with the fields that hold them. The star means "over
+# the labels that occur in the split".
 DECISION_TITLES = {
     "micro-F1": "micro_f1",
     "macro-F1": "macro_f1",

@@ -7,6 +7,7 @@ from beam_jobs.contract.config import Config
 from trainer.distribution.strategy import is_chief
 from trainer.evaluation.evaluate import load_calibration, load_thresholds
 from trainer.experiment import assemble, restore_best
+from trainer.runs.layout import EVALUATED_SPLITS, evaluation_text_path
 from trainer.serving.half_precision import check_range
 from trainer.serving.model_scorer import ModelScorer
 from trainer.serving.model_version import print_summary, serving_module, write_version
@@ -58,7 +59,7 @@ def export(config: Config) -> None:
 
 def _evaluation_text(run_dir: Path) -> str | None:
     """The report of `evaluate`, on the test split if there is one."""
-    for split in ("test", "validation"):
+    for split in reversed(EVALUATED_SPLITS):
         with contextlib.suppress(FileNotFoundError):
-            return (run_dir / f"evaluation-{split}.txt").read_text(encoding="utf-8")
+            return evaluation_text_path(run_dir, split).read_text(encoding="utf-8")
     return None
