@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from beam_jobs.contract import english
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE, AnalyzerSpec
+from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_SUBWORD, AnalyzerSpec
 
 # Only tags that close are removed: in "a <b and c" nothing is known to be a tag.
 _HTML_TAG = r"</?[A-Za-z][^<>]*>|<![A-Za-z\[][^<>]*>|<\?[^<>]*\?>"
@@ -88,7 +88,7 @@ class Analyzer(tf.Module):
                 tf.lookup.KeyValueTensorInitializer(words, tf.ones_like(words, tf.int64)),
                 default_value=0,
             )
-        self._to_pieces = None if self.spec.subwords is None else PieceTokenizer(self.spec)
+        self._to_subwords = None if self.spec.subwords is None else SubwordTokenizer(self.spec)
         self._function = tf.function(
             self._analyze, input_signature=[tf.TensorSpec([None], tf.string)]
         )
@@ -118,7 +118,7 @@ class Analyzer(tf.Module):
         tokens = _first(
             self._drop(_tokenize(strings, text.tokenizer)), text.max_tokens_per_document
         )
-        return _join(tokens) if self._to_pieces is None else self._to_pieces(tokens)
+        return _join(tokens) if self._to_subwords is None else self._to_subwords(tokens)
 
     def _drop(self, tokens: tf.RaggedTensor) -> tf.RaggedTensor:
         keep = []
@@ -135,7 +135,7 @@ class Analyzer(tf.Module):
         )
 
 
-class PieceTokenizer(tf.Module):
+class SubwordTokenizer(tf.Module):
     """The analyzer's last step: words -> analyzed strings of their subwords (WordPiece).
 
     Maps a ragged string tensor [batch, None] to a string tensor [batch]. A word becomes the longest
@@ -147,10 +147,10 @@ class PieceTokenizer(tf.Module):
     """
 
     def __init__(self, text: AnalyzerSpec):
-        super().__init__(name="piece_tokenizer")
+        super().__init__(name="subword_tokenizer")
         if text.subwords == "train":
             raise ValueError(
-                "received text.subwords `train`, expected pieces: the preprocessing job learns "
+                "received text.subwords `train`, expected subwords: the preprocessing job learns "
                 "them and writes them in the manifest"
             )
         import tensorflow_text as tf_text
@@ -159,7 +159,7 @@ class PieceTokenizer(tf.Module):
         self._tokenizer = tf_text.FastWordpieceTokenizer(
             list(text.subwords),
             suffix_indicator=SUFFIX_MARK,
-            unknown_token=UNKNOWN_PIECE,
+            unknown_token=UNKNOWN_SUBWORD,
             max_bytes_per_word=_MAX_WORD_BYTES,
             token_out_type=tf.string,
             no_pretokenization=True,

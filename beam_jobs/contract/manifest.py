@@ -138,7 +138,7 @@ class Manifest(Section):
         {}, description="SHA-256 of each file that the config names, by its key"
     )
     analyzer: AnalyzerSpec = pydantic.Field(
-        description="the analyzer's specification, stop words and pieces written out"
+        description="the analyzer's specification, stop words and subwords written out"
     )
     text_fields: tuple[str, ...] = pydantic.Field(
         TEXT_FIELDS, description="names of the documents' texts"

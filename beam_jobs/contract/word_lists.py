@@ -8,7 +8,7 @@ from beam_jobs.contract import english
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
 
-UNKNOWN_PIECE = "[UNK]"  # what a word becomes that the subwords cannot spell
+UNKNOWN_SUBWORD = "[UNK]"  # what a word becomes that the subwords cannot spell
 SUFFIX_MARK = "##"  # the beginning of a subword that continues a word
 
 
@@ -54,11 +54,11 @@ def _subwords(value: None | str | Sequence[str]) -> None | str | tuple[str, ...]
     if isinstance(value, str):
         where = f"in {value}"
         expected = (
-            "Expected `train`, a list, or a UTF-8 file with one piece per line, such as BERT's "
+            "Expected `train`, a list, or a UTF-8 file with one subword per line, such as BERT's "
             "vocab.txt"
         )
         content = _read("subwords", value, expected)
-        # Not splitlines(): vocabularies of many languages have pieces that it takes for line ends.
+        # Not splitlines(): vocabularies of many languages have some that it takes for line ends.
         value = content.removesuffix("\n").split("\n")
     _check_subwords(value, where)
     return tuple(value)
@@ -71,23 +71,24 @@ def _read(key: str, path: str, expected: str) -> str:
         raise UserError(f"text.{key}: cannot read {path!r}: {error}. {expected}") from None
 
 
-def _check_subwords(pieces: Sequence[str], where: str) -> None:
-    """Raises UserError unless the pieces are different, without white space, and one is [UNK]."""
+def _check_subwords(subwords: Sequence[str], where: str) -> None:
+    """Raises UserError unless the subwords are different, without white space, and one is [UNK]."""
     seen: set[str] = set()
-    for number, piece in enumerate(pieces, start=1):
-        if piece.split() != [piece]:
+    for number, subword in enumerate(subwords, start=1):
+        if subword.split() != [subword]:
             raise UserError(
-                f"text.subwords: received {piece!r} as piece {number:,} {where}, expected pieces "
-                "without white space, and no empty one"
+                f"text.subwords: received {subword!r} as subword {number:,} {where}, expected "
+                "subwords without white space, and no empty one"
             )
-        if piece in seen:
+        if subword in seen:
             raise UserError(
-                f"text.subwords: received {piece!r} a second time as piece {number:,} {where}, "
-                "expected each piece once"
+                f"text.subwords: received {subword!r} a second time as subword {number:,} {where}, "
+                "expected each subword once"
             )
-        seen.add(piece)
-    if UNKNOWN_PIECE not in seen:
+        seen.add(subword)
+    if UNKNOWN_SUBWORD not in seen:
         raise UserError(
-            f"text.subwords: received {len(pieces):,} pieces {where} without {UNKNOWN_PIECE}, "
-            "expected it among them, for words that the others cannot spell; add it"
+            f"text.subwords: received {len(subwords):,} subwords {where} without "
+            f"{UNKNOWN_SUBWORD}, expected it among them, for words that the others cannot spell; "
+            "add it"
         )

@@ -15,7 +15,7 @@ from apache_beam.pvalue import AsSingleton
 
 from beam_jobs.contract.dataset_config import VocabularyConfig
 from beam_jobs.contract.quiet import import_tensorflow_quietly
-from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_PIECE, AnalyzerSpec
+from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_SUBWORD, AnalyzerSpec
 from beam_jobs.preprocessing.buckets import (
     Bucket,
     bucket_path,
@@ -126,7 +126,7 @@ def learn(
     """
     alphabet = _most_frequent_characters(words, max_subwords // 4)
     subwords = dict.fromkeys(
-        (UNKNOWN_PIECE, *alphabet, *(SUFFIX_MARK + character for character in alphabet))
+        (UNKNOWN_SUBWORD, *alphabet, *(SUFFIX_MARK + character for character in alphabet))
     )
     words = [
         (word, number)
@@ -226,9 +226,9 @@ def _process_tokenizer(text: AnalyzerSpec) -> Callable[[list[str]], list[bytes]]
     import_tensorflow_quietly()
     import tensorflow as tf
 
-    from beam_jobs.contract.analyzer import PieceTokenizer
+    from beam_jobs.contract.analyzer import SubwordTokenizer
 
-    tokenizer = PieceTokenizer(text)
+    tokenizer = SubwordTokenizer(text)
     to_subwords = tf.function(
         lambda texts: tokenizer(tf.strings.split(texts)),
         input_signature=[tf.TensorSpec([None], tf.string)],

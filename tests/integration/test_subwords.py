@@ -233,7 +233,7 @@ def test_learned_pieces_given_as_a_file_or_a_list_give_the_same_records(made, in
         make("text.subwords=vocab.txt", name="file")
     (root / "vocab.txt").write_text("a\nb\n")
     with pytest.raises(
-        UserError, match=r"text.subwords: received 2 pieces in vocab.txt without \[UNK\]"
+        UserError, match=r"text.subwords: received 2 subwords in vocab.txt without \[UNK\]"
     ):
         make("text.subwords=vocab.txt", name="bad")
     assert not (root / "out/bad").exists()

@@ -328,24 +328,24 @@ def test_pieces_of_a_file_are_those_of_a_list_and_need_the_file_only_once(tmp_pa
 @pytest.mark.parametrize(
     ("pieces", "reason"),
     [
-        ((), "received 0 pieces in the list without [UNK], expected it among them"),
-        (("a", "[unk]"), "received 2 pieces in the list without [UNK], expected it among them"),
+        ((), "received 0 subwords in the list without [UNK], expected it among them"),
+        (("a", "[unk]"), "received 2 subwords in the list without [UNK], expected it among them"),
         (
             ("[UNK]", "a", "a"),
-            "received 'a' a second time as piece 3 in the list, expected each piece once",
+            "received 'a' a second time as subword 3 in the list, expected each subword once",
         ),
         (
             ("[UNK]", ""),
-            "received '' as piece 2 in the list, expected pieces without white space, and no "
+            "received '' as subword 2 in the list, expected subwords without white space, and no "
             "empty one",
         ),
         (
             ("[UNK]", "a b"),
-            "received 'a b' as piece 2 in the list, expected pieces without white space",
+            "received 'a b' as subword 2 in the list, expected subwords without white space",
         ),
         (
             ("[UNK]", "a\u3000"),
-            "received 'a\\u3000' as piece 2 in the list, expected pieces without white space",
+            "received 'a\\u3000' as subword 2 in the list, expected subwords without white space",
         ),
     ],
 )
@@ -368,8 +368,8 @@ def test_pieces_that_cannot_be_a_tokenizers_are_a_user_error(tmp_path, pieces, r
     [
         (None, "No such file"),
         (b"caf\xe9\n", "codec can't decode"),
-        (b"", "received '' as piece 1 in"),
-        (b"[UNK]\n\na\n", "received '' as piece 2 in"),
+        (b"", "received '' as subword 1 in"),
+        (b"[UNK]\n\na\n", "received '' as subword 2 in"),
     ],
 )
 def test_a_bad_file_of_pieces_is_a_user_error(tmp_path, content, reason):
@@ -381,7 +381,7 @@ def test_a_bad_file_of_pieces_is_a_user_error(tmp_path, content, reason):
 
 
 def test_pieces_that_are_yet_to_be_learned_make_no_analyzer():
-    with pytest.raises(ValueError, match="received text.subwords `train`, expected pieces"):
+    with pytest.raises(ValueError, match="received text.subwords `train`, expected subwords"):
         Analyzer(AnalyzerSpec(subwords="train"))
 
 
@@ -409,7 +409,7 @@ def test_pieces_are_those_of_the_definition(words, pieces):
     text = AnalyzerSpec(**OFF, subwords=("[UNK]", *sorted(pieces)))
     expected = " ".join(piece for word in words for piece in spell(word))
     assert (
-        analyzer_module.PieceTokenizer(text)(tf.ragged.constant([words])).numpy()[0].decode()
+        analyzer_module.SubwordTokenizer(text)(tf.ragged.constant([words])).numpy()[0].decode()
         == expected
     )
 

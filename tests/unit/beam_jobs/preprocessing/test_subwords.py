@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beam_jobs.contract.analyzer import PieceTokenizer
+from beam_jobs.contract.analyzer import SubwordTokenizer
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import subwords
@@ -18,7 +18,7 @@ from beam_jobs.preprocessing.subwords import learn
 
 
 def pieces_of(words: list[str], pieces: tuple[str, ...]) -> list[list[str]]:
-    tokenizer = PieceTokenizer(AnalyzerSpec(subwords=pieces, max_tokens_per_document=None))
+    tokenizer = SubwordTokenizer(AnalyzerSpec(subwords=pieces, max_tokens_per_document=None))
     return [
         text.decode().split(" ")
         for text in tokenizer(tf.ragged.constant([[word] for word in words], tf.string)).numpy()
