@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""How fast training is and how much memory it takes, side by side in one run.
+"""Measures the speed and the memory of training.
 
-Makes datasets of Zipf-distributed words in a temporary directory, the same at every run, and prints
+It makes datasets of Zipf-distributed words in a temporary directory, the same in every run, and
+prints
 
-  input      the input pipeline alone models     each model: a step alone, training from shards, and
-  the share of the time that waits on input peers      bow beside `fit` of a plain Keras model and
-  beside fastText (`pip install '.[bench]'`), on the same documents replicas   two mirrored replicas
-  and two worker processes beside one device memory     the peak memory of the train command at 1x,
-  4x and 16x the documents labels     the train command on 200,000 labels with sampled negatives:
-  peak memory
+  input      the input pipeline alone
+  models     of each model: a step alone, training from shards, and the share of the time that it
+             waits for input
+  peers      bow beside `fit` of a plain Keras model and beside fastText
+             (`pip install '.[bench]'`), on the same documents
+  replicas   two mirrored replicas and two worker processes beside one device
+  memory     the peak memory of the train command with 1, 4 and 16 times the documents
+  labels     the peak memory of the train command with 200,000 labels and sampled negatives
 
   python scripts/benchmark_training.py
   python scripts/benchmark_training.py --quick input models
@@ -52,7 +55,7 @@ from trainer.training.train_step import make_train_steps  # noqa: E402
 
 WORDS, VOCABULARY, LABELS, DIM, BATCH_SIZE = 150, 50_000, 54, 128, 256
 SHARDS = 16
-# Options of each model besides its defaults; the padded ones read as many tokens as documents have.
+# Options of each model, beside its defaults.
 MODELS = {
     "bow": {},
     "bow with bigrams": {"name": "bow", "bigram_buckets": 200_000},
@@ -64,7 +67,7 @@ MODELS = {
 }
 
 
-# --- made data -------------------------------------------------------------------------------
+# --- synthetic data ----------------------------------------------------------------------------
 
 
 def make_documents(
@@ -72,7 +75,7 @@ def make_documents(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Token ids int32 [count, WORDS] and label ids, both from Zipf distributions.
 
-    A label also has a word of its own in its documents.
+    Each label adds a word of its own to its documents.
     """
     random = np.random.default_rng(seed)
     tokens = (random.zipf(1.2, (count, WORDS)) - 1) % VOCABULARY
@@ -112,7 +115,7 @@ def make_dataset(
             size = examples // SHARDS + (index < examples % SHARDS)
             name = manifests.shard_name("made", split, index, SHARDS)
             with tf.io.TFRecordWriter(str(root / "dataset" / name)) as writer:
-                # A shard at a time, so that the largest data need no more memory than the smallest.
+                # Shard by shard, so that large datasets need no more memory than small ones.
                 tokens, ids = make_documents(size, labels=labels, seed=1000 * seed + index)
                 for i in range(size):
                     text = " ".join(f"w{token}" for token in tokens[i]).encode()
@@ -185,9 +188,9 @@ def _publish(root: Path, config, splits, positives, counts) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Documents a second, by the clock and by the processor time of all cores.
+    """Documents per second of wall time, and of the processor time of all cores.
 
-    The latter is steadier where others use the machine.
+    The latter varies less if other programs use the machine.
     """
 
     documents: int
@@ -207,10 +210,10 @@ class Speed:
 
 
 def clock(documents: int, work: Callable[[], Any]) -> Speed:
-    """How fast `work` goes through the documents."""
-    started, before = time.monotonic(), _core_seconds()
+    """The speed of `work`, which handles so many documents."""
+    started, core_started = time.monotonic(), _core_seconds()
     work()
-    return Speed(documents, time.monotonic() - started, _core_seconds() - before)
+    return Speed(documents, time.monotonic() - started, _core_seconds() - core_started)
 
 
 def _core_seconds() -> float:
@@ -218,7 +221,7 @@ def _core_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-class Trained:
+class Training:
     """A model and its step, on the dataset of a config."""
 
     def __init__(self, config):
@@ -253,7 +256,7 @@ class Trained:
         )
 
     def speed(self, iterator, steps: int) -> Speed:
-        """Of some steps, after others that compile the function and fill the buffers."""
+        """The speed of some steps, after two that compile the function and fill the buffers."""
         self._steps(iterator, tf.constant(2)).numpy()
         return clock(
             steps * self.experiment.config.train.batch_size,
@@ -261,7 +264,7 @@ class Trained:
         )
 
     def from_memory(self):
-        """An iterator that repeats a few batches, which cost nothing to get."""
+        """An iterator that repeats a few batches from memory."""
         kept = [batch for batch, _ in zip(self.batches(0), range(8), strict=False)]
         dataset = tf.data.Dataset.from_tensors(kept[0])
         for batch in kept[1:]:
@@ -276,17 +279,15 @@ class Trained:
 
 def measure_command(*arguments: str) -> int:
     """Peak resident MB of the largest process of a trainer's command, which must succeed."""
-    code = "import resource, subprocess, sys; status = subprocess.call(sys.argv[1:], stdout=sys.stderr);"
-    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(status)"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        sys.executable,
-        "-m",
-        "trainer.task",
-        *map(str, arguments),
-    ]
+    code = (
+        "import resource, subprocess, sys\n"
+        "status = subprocess.call(sys.argv[1:], stdout=sys.stderr)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+        "sys.exit(status)\n"
+    )
+    trainer = [sys.executable, "-m", "trainer.task"]
+    command = [sys.executable, "-c", code, *trainer, *map(str, arguments)]
+
     result = subprocess.run(
         command,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -300,7 +301,7 @@ def measure_command(*arguments: str) -> int:
 
 
 def documents_per_second(run_dir: Path) -> int:
-    """Of the last epoch, without its validation."""
+    """The speed of the last epoch, without its validation."""
     return json.loads((run_dir / "history.json").read_text())[-1]["documents_per_second"]
 
 
@@ -310,22 +311,21 @@ def documents_per_second(run_dir: Path) -> int:
 def measure_input(root: Path, count: int, steps: int) -> None:
     config = _load(make_dataset(root, count))
     dataset = open_dataset(config)
-    strategy, vectorizer = (
-        tf.distribute.OneDeviceStrategy("/cpu:0"),
-        make_vectorizer(dataset.vocabulary),
-    )
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    vectorizer = make_vectorizer(dataset.vocabulary)
+
     plan = plan_split(dataset, "train", num_workers=1, global_batch_size=BATCH_SIZE)
     options = {"plan": plan, "global_batch_size": BATCH_SIZE, "shuffle_buffer": 10_000, "seed": 0}
     iterator = iter(train_batches(dataset, vectorizer, strategy, epoch=0, **options))
 
+    # A loop in the graph, as in training: a call from Python for each batch takes a tenth of the
+    # time.
     @tf.function
-    def consume(
-        steps,
-    ):  # as training does: a call of Python for each batch costs a tenth of the whole
+    def consume(steps):
         for _ in tf.range(steps):
             next(iterator)
 
-    consume(tf.constant(2))  # the shuffle buffer is full
+    consume(tf.constant(2))  # fills the shuffle buffer
     speed = clock(steps * BATCH_SIZE, lambda: consume(tf.constant(steps)))
     print(f"  {speed} (target 40,000/core s)", flush=True)
 
@@ -334,14 +334,13 @@ def measure_models(root: Path, count: int, steps: int) -> None:
     path = make_dataset(root, count)
     print(f"  {'model':<18} {'step alone':<28} {'training':<28} waits on input", flush=True)
     for label, options in MODELS.items():
-        trained = Trained(
+        training = Training(
             _load(path, model={"name": label.split()[0], "embedding_dim": DIM} | options)
         )
-        few = steps if label.startswith(("bow", "mlp")) else max(4, steps // 16)
-        alone, whole = (
-            trained.speed(trained.from_memory(), few),
-            trained.speed(iter(trained.batches(0)), few),
-        )
+        num_steps = steps if label.startswith(("bow", "mlp")) else max(4, steps // 16)
+        alone = training.speed(training.from_memory(), num_steps)
+        whole = training.speed(iter(training.batches(0)), num_steps)
+
         print(
             f"  {label:<18} {alone!s:<28} {whole!s:<28} "
             f"{max(0.0, 1 - whole.rate / alone.rate):.0%}",
@@ -359,7 +358,7 @@ def measure_peers(root: Path, count: int, steps: int) -> None:
         name = f"bow, {optimizer}, batches of {batch_size:,}"
         speeds[name] = batch_size, _in_new_process(_bow, path, optimizer, batch_size, steps)
         print(f"  {name:<36} {speeds[name][1]}", flush=True)
-    # fastText knows no batches: it updates after each document.
+    # fastText has no batches: it updates after each document.
     for peer_name, measure, target, batch_sizes in (
         ("Keras fit", _keras_fit, 4, {BATCH_SIZE}),
         ("fastText", _fasttext, 0.8, {BATCH_SIZE, 4 * BATCH_SIZE}),
@@ -368,35 +367,35 @@ def measure_peers(root: Path, count: int, steps: int) -> None:
             peer = _in_new_process(measure, path)
         except ImportError as error:
             print(
-                f"  {peer_name:<36} left out: {error}; it comes with `pip install '.[bench]'`",
+                f"  {peer_name:<36} skipped: {error}; install it by `pip install '.[bench]'`",
                 flush=True,
             )
             continue
         print(f"  {peer_name:<36} {peer}", flush=True)
         for name, (batch_size, bow) in speeds.items():
             if batch_size in batch_sizes:
-                ratios = f"{bow.rate / peer.rate:.2f} times as fast by the clock, {bow.rate_of_core / peer.rate_of_core:.2f} by the core"
-                print(f"    {name:<34} {ratios} (target {target})", flush=True)
+                print(
+                    f"    {name:<34} {bow.rate / peer.rate:.2f} times as fast by wall time, "
+                    f"{bow.rate_of_core / peer.rate_of_core:.2f} by core time (target {target})",
+                    flush=True,
+                )
 
 
 def _in_new_process(measure: Callable[..., Speed], *arguments) -> Speed:
-    """Measures where nothing ran before, so that no program's threads.
-
-    Memory and settings are those of another.
-    """
+    """Measures in a new process, so that no other program's threads, memory or settings matter."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, *arguments).result()
 
 
 def _bow(path: Path, optimizer: str, batch_size: int, steps: int) -> Speed:
     sections = {"model": {"name": "bow", "embedding_dim": DIM}, "optimizer": {"name": optimizer}}
-    trained = Trained(
+    training = Training(
         _load(
             path, **sections, train={"run_dir": str(path.parent / "run"), "batch_size": batch_size}
         )
     )
-    # Two batches come first; padding after the last document would be no work.
-    return trained.speed(iter(trained.batches(0)), (steps + 2) * BATCH_SIZE // batch_size - 2)
+    # The first two batches are not measured; padding after the last document would be no work.
+    return training.speed(iter(training.batches(0)), (steps + 2) * BATCH_SIZE // batch_size - 2)
 
 
 def _train_documents(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -408,9 +407,9 @@ def _train_documents(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def _keras_fit(path: Path) -> Speed:
-    """Of a plain model's second to fifth epoch, from arrays in memory.
+    """The speed of a plain model from its second to its fifth epoch.
 
-    No reading, no splitting, no look-up.
+    It takes arrays from memory: nothing is read, split or looked up.
     """
     tokens, ids = _train_documents(path)
     targets = np.zeros((len(ids), LABELS), np.float32)
@@ -434,9 +433,9 @@ def _keras_fit(path: Path) -> Speed:
 
 
 def _fasttext(path: Path) -> Speed:
-    """Of three epochs on all cores.
+    """The speed of three epochs on all cores.
 
-    The time of four less that of one, since both read the file and count words first.
+    It is that of four less that of one, since both first read the file and count words.
     """
     import fasttext
 
@@ -534,7 +533,7 @@ def _load(path: Path, **sections):
     )
 
 
-# What is measured, with the documents it takes at 1x.
+# What is measured, and on how many documents.
 MEASURES = {
     "input": (measure_input, 60_000),
     "models": (measure_models, 20_000),
@@ -561,7 +560,7 @@ def main() -> None:
     for name in arguments.what or MEASURES:
         measure, count = MEASURES[name]
         count = count // 16 if arguments.quick else count
-        print(f"{name}: {count:,} documents of {WORDS} words at 1x", flush=True)
+        print(f"{name}: {count:,} documents of {WORDS} words", flush=True)
         with tempfile.TemporaryDirectory() as place:
             measure(Path(place), count, steps=min(128, count // BATCH_SIZE - 2))
 

@@ -106,8 +106,7 @@ def train_batches(
 
     Returns:
       A distributed dataset that yields, for each step, a Batch of global_batch_size / replicas to
-      each replica; after the
-      last document it yields padding without end.
+      each replica; after the last document it yields padding, endlessly.
     """
     order = np.random.default_rng([seed, epoch])
     shards = plan.by_file[worker_index(strategy)] if plan.by_file else dataset.shards("train")

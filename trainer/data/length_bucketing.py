@@ -16,8 +16,8 @@ def group_by_length(
 
     The batches of such a bucket come in a random order.
 
-    The order of a bucket is decided by its documents, the seed and its index in the epoch. A document's
-    length is that of its record, in bytes, for which nothing needs to be split.
+    The order of a bucket is decided by its documents, the seed and its index in the epoch. A
+    document's length is that of its record, in bytes, for which nothing needs to be split.
 
     Args:
       records: strings, endless, from the first batch of the bucket of `first_batch` on.

@@ -21,8 +21,8 @@ class SplitPlan:
     """How a split is divided among workers.
 
     Attributes:
-      steps: steps that see every example once; the same on every worker, because each step waits for all
-        workers.
+      steps: steps that see every example once; the same on every worker, because each step waits
+        for all workers.
       by_file: by worker: paths of the shards it reads. None: each worker reads all shards and takes
         its share of every step, so that a step's examples do not depend on the number of workers.
     """
@@ -56,8 +56,8 @@ def plan_split(
       split: one of its splits.
       num_workers: workers, each with the same number of replicas.
       global_batch_size: examples a step, over all workers.
-      shard_by: "file", "example", or "auto": by file if every worker gets shards and their counts are
-        close to equal.
+      shard_by: "file", "example", or "auto": by file if every worker gets shards and their counts
+        are close to equal.
     """
     steps = num_steps(dataset.num_examples(split), global_batch_size)
     if num_workers == 1 or shard_by == "example":

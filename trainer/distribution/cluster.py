@@ -56,7 +56,10 @@ def find_cluster(environment: Mapping[str, str]) -> Cluster | None:
 
 
 def _from_tf_config(name: str, text: str, *, pools: Mapping[str, str] | None) -> Cluster | None:
-    example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+    example = (
+        '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+        '"task": {"type": "worker", "index": 0}}'
+    )
 
     def wrong(received: str, expected: str) -> UserError:
         return UserError(f"{name}: received {received}, expected {expected}; for example {example}")

@@ -188,7 +188,7 @@ def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) 
 
 @contextlib.contextmanager
 def explain_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turns the errors that TensorFlow raises when another worker has ended into LostWorkerError."""
+    """Turns TensorFlow's errors about a worker that has ended into LostWorkerError."""
     try:
         yield
     except _LOST_WORKER_ERRORS as error:

@@ -74,9 +74,9 @@ def positive_weights(
         return _weights_from_file(config.pos_weight_file, label_names)
     negatives = num_documents - positives
     if config.pos_weight == "effective_number":
-        positives, negatives = (
-            effective_number(n, config.effective_number_beta) for n in (positives, negatives)
-        )
+        beta = config.effective_number_beta
+        positives, negatives = effective_number(positives, beta), effective_number(negatives, beta)
+
     ratio = np.divide(
         negatives, positives, out=np.full_like(positives, np.inf), where=positives > 0
     )
@@ -85,9 +85,9 @@ def positive_weights(
 
 
 def effective_number(count: np.ndarray, beta: float) -> np.ndarray:
-    """(1 - beta^n) / (1 - beta), float64: how much n documents that overlap tell (Cui et al.
+    """(1 - beta^n) / (1 - beta), float64: the effective number of n documents that overlap.
 
-    2019, equation 2).
+    Cui et al. 2019, equation 2.
     """
     if beta == 0:
         return np.minimum(np.asarray(count, np.float64), 1)
@@ -95,7 +95,11 @@ def effective_number(count: np.ndarray, beta: float) -> np.ndarray:
 
 
 def _weights_from_file(path: str, label_names: Sequence[str]) -> np.ndarray:
-    expected = 'expected a JSON object with a number above 0 for each label, such as {"label a": 2.5, "label b": 1}'
+    expected = (
+        "expected a JSON object with a number above 0 for each label, such as "
+        '{"label a": 2.5, "label b": 1}'
+    )
+
     try:
         with open(path, encoding="utf-8") as stream:
             weights = json.load(stream)
@@ -103,10 +107,9 @@ def _weights_from_file(path: str, label_names: Sequence[str]) -> np.ndarray:
         raise UserError(f"loss.pos_weight_file: cannot read {path}: {error}; {expected}") from None
     if not isinstance(weights, dict):
         raise UserError(f"loss.pos_weight_file: {path} holds {type(weights).__name__}; {expected}")
-    missing, unknown = (
-        [name for name in label_names if name not in weights],
-        sorted(weights.keys() - set(label_names)),
-    )
+    missing = [name for name in label_names if name not in weights]
+    unknown = sorted(weights.keys() - set(label_names))
+
     if missing or unknown:
         parts = [
             f"{what} {', '.join(map(repr, names[:5]))}"

@@ -42,23 +42,25 @@ def build_loss(
 
     Returns:
       (labels, logits, document_weights, candidates=None) -> float32 [batch]: each document's loss,
-      summed over labels and multiplied by
-      its weight, of which 0 masks padding. The caller divides the sum over documents by the global
-      batch size. `labels` is [batch, labels] of
-      0 and 1, any number or bool; `logits` is [batch, labels]; all finite logits give finite losses
-      and gradients. With candidates,
-      both are [batch, candidates] and hold every label that a document has; the expected loss is
-      then that over all labels.
+      summed over labels and multiplied by its weight, which is 0 for padding. The caller divides
+      the sum over documents by the global batch size.
+
+      `labels` is [batch, labels] of 0 and 1, of any numeric type or bool; `logits` is
+      [batch, labels]. All finite logits give finite losses and gradients. With candidates, both are
+      [batch, candidates], and the candidates include every label that a document has; the expected
+      loss is then that over all labels.
+
 
     Raises:
       UserError: the file with positive weights does not fit the labels.
     """
-    positive_weight, negative_weight = (
-        tf.constant(w)
-        for w in label_weights(
-            config, positives=positives, num_documents=num_documents, label_names=label_names
-        )
-    )
+    statistics = {
+        "positives": positives,
+        "num_documents": num_documents,
+        "label_names": label_names,
+    }
+    weights_of_labels = label_weights(config, **statistics)
+    positive_weight, negative_weight = map(tf.constant, weights_of_labels)
 
     def document_losses(
         labels: tf.Tensor,
@@ -93,11 +95,8 @@ def build_loss(
         return tf.reduce_sum(losses, axis=-1) * document_weights
 
     if isinstance(config, DistributionBalancedConfig):
-        bias = tf.constant(
-            prior_correction(
-                config, positives=positives, num_documents=num_documents, label_names=label_names
-            )
-        )
+        bias = tf.constant(prior_correction(config, **statistics))
+
         inverse_counts = tf.constant(1 / np.maximum(positives, MIN_COUNT), tf.float32)
     return document_losses
 
@@ -128,9 +127,7 @@ def _rebalanced_weights(
 ) -> tf.Tensor:
     """How rare a label is among the labels of its document, smoothed; float32 [batch, labels].
 
-    Wu et al. 2020, equations 4 to 6.
-
-    A document without labels has the highest weights, as in the
+    Wu et al. 2020, equations 4 to 6. A document without labels has the highest weights, as in the
     authors' code.
     """
     repeats = tf.linalg.matvec(labels, inverse_counts)[:, None]

@@ -27,11 +27,11 @@ def prior_correction(
     """What to add to the logits to undo the loss's weights of labels, float32 [labels].
 
     A label of probability p has its least weighted cross-entropy at the logit log(p / (1 - p)) +
-    log(w+ / w-), so the correction is log(w- / w+), exact at every p (Elkan 2001, The foundations of
-    cost-sensitive learning, theorem 2). For the distribution-balanced loss it is `bias_scale` times
-    the log-odds, which training adds to the logits (Wu et al. 2020, equation 8, with the sign of
-    the authors' code). Focusing, label smoothing and weights by document are not corrected by a shift; for the first two
-    see `undo_loss_weighting`.
+    log(w+ / w-), so the correction is log(w- / w+), exact at every p (Elkan 2001, The foundations
+    of cost-sensitive learning, theorem 2). For the distribution-balanced loss it is `bias_scale`
+    times the log-odds, which training adds to the logits (Wu et al. 2020, equation 8, with the sign
+    of the authors' code). Focusing, label smoothing and weights by document cannot be undone by a
+    shift; for the first two see `undo_loss_weighting`.
     """
     if isinstance(config, DistributionBalancedConfig):
         return np.float32(config.bias_scale) * output_bias(positives, num_documents)

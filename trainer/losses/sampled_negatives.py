@@ -33,7 +33,8 @@ class LabelSampler:
     distinct labels drawn of loss(l) / p(l) has the sum over all labels as its expectation (Horvitz
     & Thompson 1952, A generalization of sampling without replacement from a finite universe,
     equation 5; the same correction for softmax is in Jean et al. 2015, On Using Very Large Target
-    Vocabulary for Neural Machine Translation, section 3). Gradients are unbiased likewise, as the loss is a sum over labels.
+    Vocabulary for Neural Machine Translation, section 3). Gradients are unbiased likewise, as the
+    loss is a sum over labels.
 
     A step's sample follows from the seed and the step's number: a resumed run draws the same, and
     so do all replicas.
@@ -69,7 +70,8 @@ class LabelSampler:
         """The sample of a step with the labels of its documents.
 
         A document's own labels always count in full. Labels that only other documents have get the
-        weight 0 as negatives, so that a document's loss does not depend on the documents beside it, nor on the number of replicas.
+        weight 0 as negatives, so that a document's loss does not depend on the documents beside it,
+        nor on the number of replicas.
 
         Args:
           label_ids: int64 [batch, None], of the documents.

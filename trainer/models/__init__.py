@@ -66,7 +66,8 @@ def build_model(
 
     Raises:
       ValueError: document counts, tokens or bias do not fit the sizes given.
-      UserError: the file of vectors cannot be used, or a custom model cannot be built or gives no such logits.
+      UserError: the file of vectors cannot be used, or a custom model cannot be built or gives no
+        such logits.
     """
     if vocabulary.document_counts.shape != (vocabulary.size,):
         raise ValueError(
@@ -94,7 +95,8 @@ def _vectors(
     config: ModelConfig, vocabulary: VocabularyStatistics, with_pretrained: bool
 ) -> PretrainedVectors:
     if not with_pretrained:
-        # The model must have the same variables as one with vectors; a checkpoint sets their values.
+        # The model must have the same variables as one with vectors; a checkpoint sets their
+        # values.
 
         return PretrainedVectors(
             np.zeros((vocabulary.size, config.embedding_dim), np.float32),

@@ -14,8 +14,8 @@ class BagOfEmbeddings(keras.Model):
     """Logits = dense(dropout(sum over terms of weight * embedding)), see `TermBags`.
 
     With `wide`, the weighted sum of a weight for each term and label is added: a linear model on
-    TF-IDF beside the embeddings (Cheng et al. 2016, Wide & Deep Learning). These weights start at 0. The
-    logits of a document without a known token are the bias.
+    TF-IDF beside the embeddings (Cheng et al. 2016, Wide & Deep Learning). These weights start at
+    0. The logits of a document without a known token are the bias.
     """
 
     def __init__(self, config: BowConfig, inputs: ModelInputs):

@@ -53,8 +53,8 @@ class ModelInputs:
     Attributes:
       vocabulary: the train split's vocabulary.
       num_labels: number of labels.
-      output_bias: float32 [labels], the initial bias of the logits: the labels' log-odds in the train
-        split.
+      output_bias: float32 [labels], the initial bias of the logits: the labels' log-odds in the
+        train split.
       seed: of every initial weight and of dropout.
       vectors: pretrained vectors of the vocabulary's tokens; None: there are none.
       num_texts: texts of a document.

@@ -103,8 +103,8 @@ class EmbeddingTable(keras.layers.Layer):
                 values, rows, tf.cast(vectors.values[vectors.found], dtype)
             )
 
-        # With autocast, mixed precision would cast the whole table at every step and make its gradient
-        # dense.
+        # With autocast, mixed precision would cast the whole table at every step and make its
+        # gradient dense.
         self._embeddings = self.add_weight(
             name="embeddings", shape=(num_rows, dim), initializer=initial_values, autocast=False
         )
@@ -180,9 +180,7 @@ class TokenSequences(keras.layers.Layer):
 def padding_bias(mask: tf.Tensor) -> tf.Tensor:
     """float32 [batch, longest]: 0 for tokens, -30,000 for padding.
 
-    That is low enough for a softmax to give 0 and for a maximum to ignore it.
-
-    Adding it costs a
-    third of a tf.where and its gradient. float16 can hold it too.
+    That is low enough for a softmax to give 0 and for a maximum to ignore it, and float16 can hold
+    it. Adding it costs a third of a tf.where and its gradient.
     """
     return (tf.cast(mask, tf.float32) - 1) * 30_000

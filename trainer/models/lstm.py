@@ -13,8 +13,8 @@ from trainer.models.layers import LogitsLayer, TokenSequences, padding_bias, see
 class LstmNetwork(keras.Model):
     """Stacked LSTMs (Hochreiter & Schmidhuber 1997), whose states are pooled to a vector.
 
-    Whole channels are dropped before each layer (Tompson et al. 2015, section 3.2). The vector of a document
-    without tokens is 0.
+    Whole channels are dropped before each layer (Tompson et al. 2015, section 3.2). The vector of a
+    document without tokens is 0.
     """
 
     def __init__(self, config: LstmConfig, inputs: ModelInputs):
@@ -44,7 +44,7 @@ class LstmNetwork(keras.Model):
         """Logits float32 [batch, labels] of token ids int64 [batch, None], see `ModelInputs`."""
         x, mask = self._sequences(tokens)
         lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
-        # Padding stands behind the tokens, in a document and in its reverse, so it changes no state
+        # Padding comes after the tokens, in a document and in its reverse, so it changes no state
         # of a token and needs no mask.
         for i, dropout in enumerate(self._spatial_dropouts):
             x = dropout(x, training=training)

@@ -29,9 +29,7 @@ class PretrainedVectors:
 def load_vectors(path: str, tokens: Sequence[str], *, dim: int) -> PretrainedVectors:
     """Reads the vectors of a vocabulary from a text file.
 
-    Each line is a token and `dim` numbers, separated by spaces, in UTF-8; `.gz` is unpacked.
-
-    A
+    Each line is a token and `dim` numbers, separated by spaces, in UTF-8; `.gz` is unpacked. A
     first line of two integers, as word2vec writes it, is a header. If a token has several lines,
     the first counts. Lines that cannot be used are skipped and listed; of tokens out of the
     vocabulary only the count of numbers is checked.

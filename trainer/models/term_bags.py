@@ -76,10 +76,10 @@ class TermBags(keras.layers.Layer):
 
     A term is a distinct token of a document, a distinct n-gram of the vocabulary or, with
     `bigram_buckets`, a distinct hashed pair of neighbouring tokens. Its weight is (1 + ln(count in
-    the document)) * IDF, and each document's weights have L2 norm 1 (Manning et
-    al. 2008, Introduction to Information Retrieval, section 6.4.1 and table 6.1). A bigram's IDF is
-    the mean of its two tokens'. Tokens out of the vocabulary have weight 0, and so have bigrams
-    that contain one.
+    the document)) * IDF, and each document's weights have L2 norm 1 (Manning et al. 2008,
+    Introduction to Information Retrieval, section 6.4.1 and table 6.1). A bigram's IDF is the mean
+    of its two tokens'. Tokens out of the vocabulary have weight 0, and so have bigrams that contain
+    one.
 
     Args:
       idf: float32 [vocabulary], the tokens' IDF; all 1 for no weighting.

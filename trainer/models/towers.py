@@ -14,7 +14,8 @@ class Towers(keras.Model):
     """Logits = sum over the texts of the logits of a model of its own for each.
 
     The last layer of every architecture is linear in the document's vector, so this is that
-    architecture with one last layer over the concatenated vectors of all texts. The first tower has the output bias.
+    architecture with one last layer over the concatenated vectors of all texts. The first tower has
+    the output bias.
 
     Args:
       architecture: `ModelInputs` -> a model of one text.

@@ -16,8 +16,7 @@ class TransformerEncoder(keras.Model):
 
     Vaswani et al. 2017, Attention Is All You Need, with the norm before each layer (Xiong et al.
     2020, On Layer Normalization in the Transformer Architecture, figure 1b), which needs no warm-up
-    to be stable. The mean of a document
-    without tokens is 0.
+    to be stable. The mean of a document without tokens is 0.
     """
 
     def __init__(self, config: TransformerConfig, inputs: ModelInputs):

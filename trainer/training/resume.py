@@ -106,7 +106,8 @@ def _check_same_run(experiment: Experiment, manifest: str) -> None:
         raise UserError(
             f"the run in {run_dir} cannot be resumed:\n"
             + "\n".join(differences)
-            + "\nset the keys back, choose another train.run_dir, or give --fresh to delete the run and start again"
+            + "\nset the keys back, choose another train.run_dir, or give --fresh to delete "
+            "the run and start again"
         )
 
 

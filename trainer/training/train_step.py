@@ -44,8 +44,7 @@ def make_train_steps(
 
     Returns:
       (iterator of distributed batches, int32 number of steps) -> float32 [steps, 2]: of each step
-      the loss summed over
-      documents, and the number of documents.
+      the loss summed over documents, and the number of documents.
     """
 
     # No XLA: on a CPU the dense part (forward, loss, gradient; TensorFlow 2.21) took 1.03

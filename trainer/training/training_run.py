@@ -412,7 +412,8 @@ def _diverged(what: str, first: int, last: int) -> UserError:
 def _epoch_line(row: dict[str, Any], state: RunState, train_seconds: float) -> str:
     validation = "no validation split"
     if row["validation_micro_f1"] is not None:
-        validation = f"validation micro-F1 {row['validation_micro_f1']:.4f} at threshold {row['threshold']:.3f}"
+        validation = f"validation micro-F1 {row['validation_micro_f1']:.4f} "
+        validation += f"at threshold {row['threshold']:.3f}"
         validation += " (best)" if state.best_epoch == state.epoch else ""
     if row["skipped"]:
         validation += f", {row['skipped']:,} documents skipped"

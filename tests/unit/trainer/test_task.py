@@ -1,0 +1,68 @@
+"""The trainer's commands and the console scripts that run them."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.contract.errors import UserError
+from trainer import task
+from trainer.distribution.strategy import LostWorkerError
+from trainer.training import train as train_module
+from trainer.training.signals import StoppedBySignal
+
+SETUP = Path(task.__file__).resolve().parents[1] / "setup.py"
+
+
+def test_each_console_script_runs_the_command_of_its_name(monkeypatch):
+    scripts = dict(re.findall(r'"multihot-(\w+)=trainer\.task:(\w+)"', SETUP.read_text()))
+    assert scripts.keys() == task.COMMANDS.keys()
+    received = []
+    monkeypatch.setattr(task, "main", received.append)
+    monkeypatch.setattr(sys, "argv", ["multihot-x", "--help"])
+    for command, function in scripts.items():
+        getattr(task, function)()
+        assert received.pop() == [command, "--help"]
+
+
+@pytest.mark.parametrize("command", task.COMMANDS)
+def test_help_says_what_each_command_does(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        task.main([command, "--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert task.COMMANDS[command].help[1:] + "." in shown
+    assert ("--config" in shown) == task.COMMANDS[command].takes_config
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (StoppedBySignal("SIGTERM"), 143, ""),
+        (StoppedBySignal("SIGINT"), 130, ""),
+        (LostWorkerError("worker 1 has lost another worker"), 1, "error: worker 1 has lost"),
+    ],
+)
+def test_the_command_line_ends_with_the_status_of_what_ended_training(
+    monkeypatch, capsys, tmp_path, raised, status, message
+):
+    config = tmp_path / "c.yaml"
+    config.write_text("name: x\ndata: {source: python_docstrings}\n")
+
+    def train(config, *, fresh):
+        assert (config.name, fresh) == ("x", True)
+        raise raised
+
+    monkeypatch.setattr(train_module, "train", train)
+    with pytest.raises(SystemExit) as ended:
+        task.main(["train", "--config", str(config), "--fresh"])
+    assert ended.value.code == status
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_weights_of_no_average_are_refused(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("name: x\ndata: {source: python_docstrings}\n")
+    with pytest.raises(UserError, match="--weights: received without --average"):
+        task.main(["export", "--config", str(config), "--weights", "1"])
