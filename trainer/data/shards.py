@@ -64,14 +64,14 @@ def plan_split(
         return SplitPlan(steps, None)
     sizes = [shard.examples for shard in dataset.manifest.splits[split].shards]
     shares = assign_shards(sizes, num_workers)
-    most = max(sum(sizes[i] for i in share) for share in shares)
+    largest = max(sum(sizes[i] for i in share) for share in shares)
     if shard_by == "auto" and (
-        not all(shares) or most > (1 + MAX_IMBALANCE) * sum(sizes) / num_workers
+        not all(shares) or largest > (1 + MAX_IMBALANCE) * sum(sizes) / num_workers
     ):
         return SplitPlan(steps, None)
     paths = dataset.shards(split)
     return SplitPlan(
-        num_steps(most, global_batch_size // num_workers),
+        num_steps(largest, global_batch_size // num_workers),
         tuple(tuple(paths[i] for i in share) for share in shares),
     )
 

@@ -41,19 +41,18 @@ def describe_loss(
     for group, ids in label_groups(positives).items():
         if not len(ids):
             continue
-        least, most = positives[ids].min(), positives[ids].max()
+        fewest, most = positives[ids].min(), positives[ids].max()
         means = [f"{np.mean(w[ids]):.2f}" for w in weights]
         rows.append(
-            f"  {group}: {len(ids):,} labels on {least:,} to {most:,} of {num_documents:,} "
+            f"  {group}: {len(ids):,} labels on {fewest:,} to {most:,} of {num_documents:,} "
             f"documents; mean weight of positives {means[0]}, "
             f"of negatives {means[1]}; logits to be shifted by {np.mean(correction[ids]):+.2f}"
         )
     if isinstance(config, DistributionBalancedConfig):
-        least, most = (
-            config.alpha + 1 / (1 + np.exp(-config.beta * (r - config.mu))) for r in (0, 1)
-        )
+        ratios = np.array([0, 1])  # how rare the label is among the labels of its document
+        lowest, highest = config.alpha + 1 / (1 + np.exp(-config.beta * (ratios - config.mu)))
         rows.append(
-            f"  times {least:.2f} to {most:.2f} by how rare the label is beside the document's "
-            "labels"
+            f"  times {lowest:.2f} to {highest:.2f} by how rare the label is among the labels of "
+            "its document"
         )
     return "\n".join(rows)

@@ -26,8 +26,8 @@ def prior_correction(
 ) -> np.ndarray:
     """What to add to the logits to undo the loss's weights of labels, float32 [labels].
 
-    A label of probability p has its least weighted cross-entropy at the logit log(p / (1 - p)) +
-    log(w+ / w-), so the correction is log(w- / w+), exact at every p (Elkan 2001, The foundations
+    The weighted cross-entropy of a label of probability p is minimal at the logit
+    log(p / (1 - p)) + log(w+ / w-), so the correction is log(w- / w+), exact at every p (Elkan 2001, The foundations
     of cost-sensitive learning, theorem 2). For the distribution-balanced loss it is `bias_scale`
     times the log-odds, which training adds to the logits (Wu et al. 2020, equation 8, with the sign
     of the authors' code). Focusing, label smoothing and weights by document cannot be undone by a
@@ -46,12 +46,12 @@ def undo_loss_weighting(
 ) -> tf.Tensor:
     """The log-odds that correspond to the logits of a trained model, float32 [batch, labels].
 
-    The expected loss p * positive(z) + (1 - p) * negative(z) is least where p / (1 - p) =
+    The expected loss p * positive(z) + (1 - p) * negative(z) is minimal where p / (1 - p) =
     negative'(z) / -positive'(z), so the log-odds are the log of that ratio (for focal loss
     Charoenphakdee et al. 2021, On focal loss for class-posterior probability estimation, theorem
     11). Label smoothing is undone by p = (q - e / 2) / (1 - e), clipped. The ratio never falls
     where the logit rises, except that a probability shift ties all logits whose negatives have no
-    loss, which is why they get the least value.
+    loss, which is why they get the lowest value.
 
     Args:
       config: the loss.

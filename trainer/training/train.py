@@ -8,6 +8,7 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from trainer.distribution.strategy import explain_lost_workers, is_chief, sum_over_workers
 from trainer.experiment import Experiment, assemble
+from trainer.losses.losses import build_loss
 from trainer.runs.directories import log_dir
 from trainer.training.callbacks import make_callbacks
 from trainer.training.resume import open_run_directory
@@ -37,11 +38,12 @@ def train(config: Config, *, fresh: bool = False) -> None:
 def _train(experiment: Experiment, *, fresh: bool) -> None:
     # Whatever may refuse the config comes before the run directory is touched.
     _check_config(experiment)
+    loss = build_loss(experiment.config.loss, **experiment.loss_statistics)
     sampler = make_label_sampler(experiment)
     callbacks = make_callbacks(experiment.config.train.callbacks)
     open_run_directory(experiment, fresh=fresh)
 
-    run = TrainingRun(experiment, sampler=sampler, callbacks=callbacks)
+    run = TrainingRun(experiment, loss=loss, sampler=sampler, callbacks=callbacks)
     with StopRequest() as stop, _log_writer(experiment).as_default(), run.checkpoints:
         run.begin()
         stopped_by = _train_epochs(run, stop, experiment.strategy)

@@ -22,7 +22,7 @@ from trainer.distribution.strategy import check_agreement, describe, is_chief, n
 from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import Experiment
 from trainer.losses.description import describe_loss
-from trainer.losses.losses import build_loss
+from trainer.losses.losses import Loss
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.metrics import thresholds
 from trainer.runs.checkpoints import Checkpoints, RunState
@@ -53,6 +53,7 @@ class TrainingRun:
 
     Args:
       experiment: what `trainer.experiment.assemble` has put together for training.
+      loss: of `trainer.losses.losses.build_loss`.
       sampler: draws the negatives, see `trainer.training.train_step.make_label_sampler`; None: the
         loss takes all labels.
       callbacks: of `trainer.training.callbacks.make_callbacks`.
@@ -69,6 +70,7 @@ class TrainingRun:
         self,
         experiment: Experiment,
         *,
+        loss: Loss,
         sampler: LabelSampler | None,
         callbacks: Sequence[tuple[str, keras.callbacks.Callback]],
     ):
@@ -101,7 +103,7 @@ class TrainingRun:
             self._strategy,
             self._model,
             self._optimizer,
-            loss=build_loss(self._config.loss, **experiment.loss_statistics),
+            loss=loss,
             num_labels=experiment.dataset.num_labels,
             global_batch_size=train.batch_size,
             accumulate_steps=train.accumulate_steps,

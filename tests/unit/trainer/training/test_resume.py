@@ -1,0 +1,106 @@
+"""Which run directories are opened, and which are refused."""
+
+import json
+import types
+
+import pytest
+import tensorflow as tf
+
+from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import MANIFEST
+from trainer.runs.checkpoints import RunState
+from trainer.training.resume import check_data_order, open_run_directory
+
+
+@pytest.fixture
+def open_run(tmp_path):
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    (dataset / MANIFEST).write_text("{}")
+
+    def open_(*, fresh=False, **sections):
+        values = {"name": "x", "data": {"source": "python_docstrings"}} | sections
+        values["train"] = {"run_dir": str(tmp_path / "run")} | values.get("train", {})
+        config = config_from_dict(values, what="")
+        experiment = types.SimpleNamespace(
+            config=config,
+            run_dir=tmp_path / "run",
+            dataset=types.SimpleNamespace(directory=dataset),
+            strategy=tf.distribute.OneDeviceStrategy("/cpu:0"),
+        )
+        open_run_directory(experiment, fresh=fresh)
+
+    return open_
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        ({}, {}, None),
+        ({}, {"train": {"patience": 7, "steps_per_call": 3, "checkpoint_steps": 5}}, None),
+        ({}, {"evaluate": {"batch_size": 7}}, None),
+        ({}, {"train": {"seed": 1}}, "train.seed: run 0, config 1"),
+        ({}, {"model": {"name": "bow", "embedding_dim": 7}}, "model.embedding_dim: run "),
+        ({}, {"train": {"epochs": 9}}, None),
+        (
+            {"optimizer": {"schedule": "linear"}},
+            {"optimizer": {"schedule": "linear"}, "train": {"epochs": 9}},
+            "train.epochs: run ",
+        ),
+        ({"train": {"folds": 3, "fold": 1}}, {"train": {"folds": 3, "fold": 2}}, "train.fold: "),
+    ],
+)
+def test_a_run_is_resumed_where_no_key_that_decides_its_weights_has_changed(
+    open_run, first, second, refused
+):
+    open_run(**first)
+    if refused is None:
+        open_run(**second)
+        return
+    with pytest.raises(UserError, match=rf"cannot be resumed:\n  {refused}.*\nset the keys back"):
+        open_run(**second)
+    open_run(**first)
+    open_run(**second, fresh=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ("dataset/manifest.json", "dataset: .* was made again, and differs from the one"),
+        ("weights.json", ".*weights.json.* has other content than when the run began"),
+    ],
+)
+def test_a_run_is_refused_whose_inputs_have_changed(open_run, tmp_path, changed, expected):
+    (tmp_path / "weights.json").write_text(json.dumps({"a": 1}))
+    loss = {
+        "name": "weighted_bce",
+        "pos_weight": "file",
+        "pos_weight_file": str(tmp_path / "weights.json"),
+    }
+    open_run(loss=loss)
+    open_run(loss=loss)
+    (tmp_path / changed).write_text(json.dumps({"a": 2}))
+    with pytest.raises(UserError, match=rf"resumed:\n  {expected}.*\nset the keys"):
+        open_run(loss=loss)
+    open_run(loss=loss, fresh=True)
+
+
+def test_a_directory_of_other_files_is_no_run(open_run, tmp_path):
+    (tmp_path / "run").mkdir()
+    open_run()
+    (tmp_path / "run/config.yaml").unlink()
+    for fresh in (False, True):
+        with pytest.raises(UserError, match="run holds files, but no run; expected a new dir"):
+            open_run(fresh=fresh)
+
+
+def test_an_epoch_goes_on_in_the_order_in_which_it_began():
+    check_data_order(RunState(step_in_epoch=0, data_order="by file over 2 workers"), "by example")
+    check_data_order(RunState(step_in_epoch=3, data_order="by example"), "by example")
+    with pytest.raises(
+        UserError, match="went to workers by file over 2 workers, and now they would go by example"
+    ):
+        check_data_order(
+            RunState(step_in_epoch=3, data_order="by file over 2 workers"), "by example"
+        )
