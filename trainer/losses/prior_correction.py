@@ -26,8 +26,8 @@ def prior_correction(
 ) -> np.ndarray:
     """What to add to the logits to undo the loss's weights of labels, float32 [labels].
 
-    The weighted cross-entropy of a label of probability p is minimal at the logit
-    log(p / (1 - p)) + log(w+ / w-), so the correction is log(w- / w+), exact at every p (Elkan 2001, The foundations
+    The weighted cross-entropy of a label of probability p is minimal at the logit log(p / (1 - p))
+    + log(w+ / w-), so the correction is log(w- / w+), exact at every p (Elkan 2001, The foundations
     of cost-sensitive learning, theorem 2). For the distribution-balanced loss it is `bias_scale`
     times the log-odds, which training adds to the logits (Wu et al. 2020, equation 8, with the sign
     of the authors' code). Focusing, label smoothing and weights by document cannot be undone by a
