@@ -72,7 +72,7 @@ def test_broken_lines_are_left_out_and_told_with_their_numbers(tmp_path):
         "vectors of v.txt: 4 of 4 tokens (100.0%), which are 100.0% of the documents' distinct "
         "tokens; 5 broken lines skipped: "
         "line 5: received 2 numbers, expected 3; line 6: received 2 numbers, expected 3; line 7: a "
-        "field is no number; "
+        "field is not a number; "
         "line 8: a number is not finite; line 9: received 4 numbers, expected 3"
     )
 
