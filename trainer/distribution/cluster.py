@@ -171,7 +171,7 @@ def wait_for_workers(cluster: Cluster, *, timeout_seconds: float) -> None:
         except OSError as error:
             raise UserError(
                 f"{cluster.origin}: the port {port} of our own address "
-                f"{cluster.addresses[cluster.index]} cannot be opened ({error.strerror});  "
+                f"{cluster.addresses[cluster.index]} cannot be opened ({error.strerror}); "
                 "expected a free one: is another run, or an earlier one, still there?"
             ) from None
         own.listen(len(cluster.addresses))

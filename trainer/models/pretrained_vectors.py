@@ -132,7 +132,7 @@ def _broken_lines(broken: Sequence[tuple[int, str]]) -> str:
         return ""
     more = "; ..." if len(broken) > _MAX_LINES_LISTED else ""
     return (
-        f"; {len(broken):,} broken lines skipped:  "
+        f"; {len(broken):,} broken lines skipped: "
         + "; ".join(f"line {n}: {why}" for n, why in broken[:_MAX_LINES_LISTED])
         + more
     )

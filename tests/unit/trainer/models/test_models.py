@@ -169,7 +169,7 @@ def test_bigram_hash_spreads_over_its_buckets():
     pairs = [[a, b] for a in range(2, 102) for b in range(2, 102)]
     ids = tf.constant([token for pair in pairs for token in pair], tf.int64)
     documents = tf.repeat(tf.range(len(pairs), dtype=tf.int64), 2)
-    rows, idf = model._terms._bigrams(ids, documents, tf.ones_like(ids, tf.float32))
+    _, rows, idf = model._terms._bigrams(ids, documents, tf.ones_like(ids, tf.float32))
     used = tf.boolean_mask(rows, idf > 0).numpy() - model._terms._num_token_rows
     loads = np.bincount(used, minlength=1024)
     # Mean 9.8 a bucket; a random hash stays within this at all but a chance of one in a million.
