@@ -82,7 +82,7 @@ def test_slurm_ranks_follow_the_order_of_slurms_own_list_of_nodes():
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"TF_CONFIG": "{cluster"}, "TF_CONFIG: received '{cluster', which is no JSON ("),
+        ({"TF_CONFIG": "{cluster"}, "TF_CONFIG: received '{cluster', which is not JSON ("),
         ({"TF_CONFIG": "[1]"}, "TF_CONFIG: received [1], expected a JSON object; for example {"),
         (
             {"TF_CONFIG": json.dumps({"cluster": WORKERS})},

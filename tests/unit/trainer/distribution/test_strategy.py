@@ -105,7 +105,7 @@ def test_cluster_of_one_worker_is_no_cluster(monkeypatch):
             {"strategy": "mirrored"},
             "received 'mirrored' in a cluster of 2 workers (TF_CONFIG); expected 'auto' or",
         ),
-        ({"TF_CONFIG": "{"}, 0, {}, "TF_CONFIG: received '{', which is no JSON"),
+        ({"TF_CONFIG": "{"}, 0, {}, "TF_CONFIG: received '{', which is not JSON"),
         (
             {},
             2,
