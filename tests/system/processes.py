@@ -100,7 +100,7 @@ def kill(process: "subprocess.Popen | TrainerProcess") -> str:
     return process.communicate()[0]
 
 
-def finish(process, *, status: int = 0, timeout: float = 240) -> str:
+def finish(process, *, status: int = 0, timeout: float = 600) -> str:
     """Waits for a process, checks how it ended, and returns all it printed."""
     try:
         output, _ = process.communicate(timeout=timeout)
@@ -118,7 +118,7 @@ def train(root: Path, *settings: str, status: int = 0, **kwargs) -> str:
     return finish(start(root, *settings, **kwargs), status=status)
 
 
-def wait_for(condition, process, *, timeout: float = 120) -> None:
+def wait_for(condition, process, *, timeout: float = 300) -> None:
     """Returns when `condition()` holds; fails if the process ends before."""
     deadline = time.monotonic() + timeout
     while not condition():
