@@ -9,6 +9,7 @@ import pytest
 
 from beam_jobs import predict, preprocess
 from beam_jobs.contract import manifest as manifests
+from beam_jobs.runtime import document_counters, runners
 from beam_jobs.sources import input_files
 from tests.command_lines import ROOT, succeed
 from tests.corpus import DATASET, contents, corpus_lines, make_home
@@ -31,7 +32,7 @@ def workers_find_our_code(monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [(), ALL_STAGES], ids=["default", "all stages"])
-def test_worker_processes_write_the_same_bytes(tmp_path, settings):
+def test_worker_processes_write_the_same_bytes(tmp_path, monkeypatch, settings):
     home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
     arguments = ["--config", "config.yaml"]
     arguments += [part for setting in settings for part in ("--set", setting)]
@@ -40,10 +41,19 @@ def test_worker_processes_write_the_same_bytes(tmp_path, settings):
     once = contents(home / "out")
     if settings:
         assert manifests.load(home / DATASET).counts.near_duplicates > 10
+    results = []
+    run = runners.run
+    monkeypatch.setattr(
+        runners, "run", lambda pipeline: results.append(run(pipeline)) or results[-1]
+    )
     arguments += ["--force", *MULTI_PROCESSING]
     printed = succeed("beam_jobs.preprocess", *arguments, cwd=home)
     assert "FnApiRunner, multi_processing, 2 workers" in printed
     assert contents(home / "out") == once
+    counts = manifests.load(home / DATASET).counts
+    expected = counts.model_dump() | {"rejected": sum(counts.rejected.values())}
+    del expected["written_without_labels"]  # those that are written have been counted
+    assert document_counters.values(results[0]) == expected
 
 
 @pytest.fixture

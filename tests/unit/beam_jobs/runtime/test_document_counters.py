@@ -2,18 +2,13 @@
 
 import json
 
-import pytest
-
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.preprocessing.job import preprocess
 from beam_jobs.runtime import document_counters, runners
 
 
-@pytest.mark.parametrize(
-    "mode", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.slow)]
-)
-def test_metrics_count_what_the_manifest_counts(tmp_path, monkeypatch, mode):
+def test_metrics_count_what_the_manifest_counts(tmp_path, monkeypatch):
     texts = [" ".join(f"word{i}x{j}" for j in range(9)) for i in range(90)]
     rows = [
         {"text": texts[i % 90], "labels": [f"l{i % 3}"] if i % 10 else []} for i in range(200)
@@ -46,7 +41,7 @@ def test_metrics_count_what_the_manifest_counts(tmp_path, monkeypatch, mode):
     )
     preprocess(
         config,
-        beam_arguments=[f"--direct_running_mode={mode}", "--direct_num_workers=1"],
+        beam_arguments=["--direct_running_mode=in_memory", "--direct_num_workers=1"],
         overwrite=False,
         force=False,
     )
