@@ -7,9 +7,13 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Tracing a graph makes the first example slow, and shared machines make any example slow.
+# Tracing a graph makes the first example slow, and shared machines make any example slow. Every run
+# draws other examples, so fewer of them find the same defects in time.
 hypothesis.settings.register_profile(
-    "multihot", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "multihot",
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("multihot")
 
