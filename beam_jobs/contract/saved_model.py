@@ -6,7 +6,7 @@ import os
 from pathlib import PurePath
 from typing import Any
 
-from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.errors import UserError, first_line
 
 SIGNATURES = ("serving_default", "scores", "decide", "classify_examples", "analyze")
 EXTRA = "assets.extra"  # the folder of a SavedModel that TensorFlow ignores
@@ -53,7 +53,7 @@ class SavedModel:
                 return json.loads(stream.read())
         except (tf.errors.OpError, ValueError) as error:
             raise UserError(
-                f"cannot read {path}: {_first_line(error)}; export the model again"
+                f"cannot read {path}: {first_line(error)}; export the model again"
             ) from None
 
 
@@ -119,7 +119,7 @@ def load(model_dir: str, *, what: str = "--model") -> SavedModel:
     ) as error:  # TensorFlow raises nearly anything for files that are damaged or cut short
         raise UserError(
             f"{what}: {path} cannot be loaded, it is damaged or was not copied whole: "
-            f"{_first_line(error)}; {_ADVICE}"
+            f"{first_line(error)}; {_ADVICE}"
         ) from None
     missing = [name for name in SIGNATURES if name not in getattr(module, "signatures", {})]
     if missing:
@@ -133,7 +133,3 @@ def load(model_dir: str, *, what: str = "--model") -> SavedModel:
         tuple(inputs),
         module.signatures["scores"].structured_outputs["scores"].shape[1],
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

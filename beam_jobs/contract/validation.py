@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pydantic
 from pydantic import Field
 
-from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.errors import UserError, shown
 
 _UNIONS = (Union, type(int | str))
 
@@ -144,7 +144,7 @@ def _explain_all(
 
 def _explain(problem: Mapping[str, Any], model: type[pydantic.BaseModel]) -> str:
     path, parent = _locate(problem["loc"], model)
-    received = f"received {_short(problem['input'])}"
+    received = f"received {_with_type(problem['input'])}"
     kind, message = problem["type"], problem["msg"]
     if kind == "extra_forbidden":
         valid = sorted(parent.model_fields) if parent else []
@@ -233,9 +233,8 @@ def _item_type(annotation: Any) -> Any | None:
     return arguments[-1] if arguments else None
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
+def _with_type(value: Any) -> str:
+    return f"{shown(value)} ({type(value).__name__})"
 
 
 def _describe_field(name: str, field: pydantic.fields.FieldInfo) -> KeyDescription:

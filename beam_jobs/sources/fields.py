@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
-from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
 
 MAX_WEIGHT = float(np.finfo(np.float32).max)
@@ -113,7 +113,7 @@ class Fields:
         if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
             raise InvalidRow(
                 "no id",
-                f"{self.data.id_field}: received {_short(value)}, expected a string or an integer",
+                f"{self.data.id_field}: received {shown(value)}, expected a string or an integer",
             )
         return str(value)
 
@@ -129,7 +129,7 @@ class Fields:
                 )
             if not isinstance(value, str):
                 raise InvalidRow(
-                    "text is not a string", f"{field}: received {_short(value)}, expected a string"
+                    "text is not a string", f"{field}: received {shown(value)}, expected a string"
                 )
             texts.append(value)
         return texts
@@ -139,7 +139,7 @@ class Fields:
         if field is None:
             return ()
         received = values.get(field)
-        what = f"{field}: received {_short(received)}"
+        what = f"{field}: received {shown(received)}"
         if received is None:
             if field not in values:
                 raise InvalidRow(
@@ -174,7 +174,7 @@ class Fields:
             if number is None:
                 raise InvalidRow(
                     "label is not a number",
-                    f"{field}: received {_short(value)}, expected 0, 1 or a number between",
+                    f"{field}: received {shown(value)}, expected 0, 1 or a number between",
                 )
             if number >= self.data.label_threshold:
                 present.append(field)
@@ -189,7 +189,7 @@ class Fields:
         if number is None or not 0 <= number <= MAX_WEIGHT:
             raise InvalidRow(
                 "no weight",
-                f"{self.data.weight_field}: received {_short(value)}, expected a number from 0 to "
+                f"{self.data.weight_field}: received {shown(value)}, expected a number from 0 to "
                 f"{MAX_WEIGHT:.1e}",
             )
         return number
@@ -226,8 +226,3 @@ def checked_labels(labels: Iterable[str], what: str) -> tuple[str, ...]:
             f"{what}, expected labels of at most {MAX_LABEL_CHARACTERS:,} characters",
         )
     return stripped
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

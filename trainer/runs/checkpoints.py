@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.errors import UserError, first_line
 from trainer.distribution.strategy import is_chief, worker_index
 from trainer.runs.layout import BEST_CHECKPOINT, CHECKPOINTS
 
@@ -151,12 +151,12 @@ class Checkpoints:
                 saved = json.loads(self._state.numpy().decode())
             except (AssertionError, ValueError) as error:
                 raise UserError(
-                    f"the checkpoint {path} is of another model: {_first_line(error)}; expected "
+                    f"the checkpoint {path} is of another model: {first_line(error)}; expected "
                     "one of this config"
                 ) from None
             # The reader raises IndexError or RuntimeError for a truncated file.
             except (tf.errors.OpError, IndexError, RuntimeError) as error:
-                damaged.append(f"{path} is damaged: {_first_line(error)}")
+                damaged.append(f"{path} is damaged: {first_line(error)}")
                 continue
             for message in damaged:
                 print(f"warning: the checkpoint {message}; taking {path}", flush=True)
@@ -186,7 +186,3 @@ def _remove_leftovers(directory: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
