@@ -71,17 +71,18 @@ def main(argv: list[str]) -> None:
 
 def _configs(arguments, manifest, *, defaults: bool) -> dict[str, Config]:
     """Configs of ours by the system's name, all on the dataset that is measured."""
-    output = manifest.config["output"] | {"dataset_dir": str(arguments.dataset.absolute())}
+    dataset_dir = str(arguments.dataset.absolute())
     configs = {}
     if defaults:
+        output = manifest.config["output"] | {"dataset_dir": dataset_dir}
         configs[OURS] = config_from_dict(
             manifest.config | {"output": output}, what=f"the config of {arguments.dataset}"
         )
     for file in arguments.config:
-        override = f"output.dataset_dir={json.dumps(output['dataset_dir'])}"
-        config = load_config(file, overrides=[override])
+        overrides = [f"output.dataset_dir={json.dumps(dataset_dir)}"]
+        config = load_config(file, overrides=overrides)
         manifests.check_same_dataset(manifest, config.dataset_config(), arguments.dataset)
-        configs[f"{OURS}: {Path(file).stem}"] = config
+        configs[f"{OURS}_{Path(file).stem}"] = config
     return configs
 
 
@@ -170,8 +171,12 @@ def _run(arguments, name: str, config: Config | None, directory: Path, *, seed: 
     """One run of a system in a new process: what `peers.worker.run` returns."""
     python, options = sys.executable, {}
     if config is not None:
-        (directory / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        options["config"] = str(directory / "config.yaml")
+        # A config of the user's is used where it is, for code of the user's beside it.
+        files = {f"{OURS}_{Path(file).stem}": Path(file) for file in arguments.config}
+        file = files.get(name, directory / "config.yaml")
+        if name not in files:
+            file.write_text(config.to_yaml(), encoding="utf-8")
+        options |= {"config": str(file), "dataset_dir": str(arguments.dataset.absolute())}
     else:
         package = PEERS[name].package
         options |= PEERS[name].options

@@ -11,7 +11,7 @@ from peers.systems import System
 class Ours(System):
     """A config's model.
 
-    Options: config, the YAML file; its output.dataset_dir names the dataset.
+    Options: config, the YAML file; dataset_dir, the dataset.
     """
 
     def fit(self, train, validation, stage):
@@ -27,6 +27,7 @@ class Ours(System):
 
     def _command(self, name: str) -> None:
         settings = {
+            "output.dataset_dir": self.options["dataset_dir"],
             "train.run_dir": self.directory / "run",
             "train.seed": self.seed,
             "export.model_dir": self.model_dir,

@@ -123,6 +123,14 @@ def test_wrong_arguments_are_named(benchmark, trained, tmp_path, arguments, mess
         benchmark.main([dataset_of(trained), "--output", str(tmp_path), *arguments])
 
 
+def test_a_config_of_another_dataset_is_refused(benchmark, trained, tmp_path):
+    config = (trained.root / trained.config).read_text()
+    (tmp_path / "other.yaml").write_text(config + "labels: {min_count: 7}\n")
+    arguments = [dataset_of(trained), "--output", str(tmp_path / "output")]
+    with pytest.raises(UserError, match="labels.min_count: dataset 1, config 7"):
+        benchmark.main([*arguments, "--config", str(tmp_path / "other.yaml")])
+
+
 def test_a_missing_dataset_is_named(benchmark, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         benchmark.main([str(tmp_path / "none"), "--output", str(tmp_path)])
