@@ -205,7 +205,7 @@ def test_flink_replaces_a_worker_that_is_killed_and_writes_the_same_bytes(local,
     assert contents(home / "out") == contents(local / "out")
 
 
-def test_prism_publishes_nothing_where_a_worker_is_killed_and_the_next_run_gives_the_same_bytes(
+def test_prism_publishes_nothing_after_a_killed_worker_and_the_next_run_gives_the_same_bytes(
     local, tmp_path
 ):
     home = make_home(tmp_path / "home")

@@ -111,7 +111,7 @@ def test_a_run_killed_after_the_renames_of_publish_keeps_the_new_dataset(tmp_pat
     assert (names(tmp_path), (dataset / "file").read_text()) == (["dataset"], "new")
 
 
-def test_a_run_that_fails_after_one_that_was_killed_between_the_renames_still_puts_the_dataset_back(
+def test_a_failing_run_after_one_killed_between_the_renames_still_puts_the_dataset_back(
     tmp_path,
 ):
     dataset = tmp_path / "dataset"

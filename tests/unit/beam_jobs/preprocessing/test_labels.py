@@ -140,7 +140,7 @@ def made(folder, **labels):
     ]
 
 
-def test_an_allow_list_of_a_file_keeps_what_the_same_list_keeps_and_a_change_of_it_is_recognised(
+def test_an_allow_list_in_a_file_keeps_what_the_list_keeps_and_changes_are_recognised(
     tmp_path,
 ):
     (tmp_path / "one").mkdir()

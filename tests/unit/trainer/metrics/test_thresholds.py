@@ -69,7 +69,7 @@ def test_label_with_one_positive_too_few_takes_the_global_threshold():
     )
 
 
-def test_label_that_is_not_learned_takes_the_global_threshold_and_not_one_that_assigns_it_to_all():
+def test_a_label_that_is_not_learned_takes_the_global_threshold():
     histogram = np.zeros((2, 2, BINS), np.int64)
     histogram[1, 0, 800], histogram[0, 0, 100] = 100, 2000
     histogram[:, 1, 0] = 2000, 100  # F1 0.095 at threshold 0, which every document reaches
