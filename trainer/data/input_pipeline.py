@@ -278,11 +278,7 @@ class BatchIterator:
 
     def __exit__(self, exception_type, *exc_info) -> None:
         if exception_type is None:
+            # The list then holds the only reference, which the thread drops.
             references = [self.iterator]
             del self.iterator
-            delete_in_background(references)
-
-
-def delete_in_background(references: list[Any]) -> None:
-    """Empties a list that holds the only references to iterators, see `BatchIterator`."""
-    threading.Thread(target=references.clear).start()
+            threading.Thread(target=references.clear).start()
