@@ -508,7 +508,9 @@ def test_steps_that_pass_over_texts_that_do_not_need_them_give_the_bytes_of_step
     batch,
 ):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analyzer_module, "_where", lambda is_wanted, strings, change: change(strings))
+        patch.setattr(
+            analyzer_module, "_change_where", lambda is_wanted, strings, change: change(strings)
+        )
         expected = _on_all_texts()(tf.constant(batch)).numpy().tolist()
     assert analyze_bytes(batch) == expected
 
