@@ -37,7 +37,7 @@ def make_reported(trained: Trained, root: Path) -> Path:
 
 
 def make_page(root: Path) -> Path:
-    """The page of the first run, with the second beside it."""
+    """The page of the first run, compared with the second."""
     printed = succeed(
         "trainer.task", "report", "--run", "out/small/run", "--compare", "out/other", cwd=root
     )

@@ -135,10 +135,10 @@ def test_two_replicas_find_what_one_finds(root, tmp_path):
     for split in ("validation", "test"):
         one, two = (
             json.loads(
-                evaluation_of(place, split).model_dump_json(),
+                evaluation_of(directory, split).model_dump_json(),
                 parse_float=lambda x: round(float(x), 9),
             )
-            for place in (root, tmp_path / "root")
+            for directory in (root, tmp_path / "root")
         )
         # Scores may differ in their last bits, and with them which errors are the most confident.
         del one["errors"], two["errors"]
@@ -147,8 +147,8 @@ def test_two_replicas_find_what_one_finds(root, tmp_path):
 
 @pytest.fixture(scope="module")
 def calibrated(root, tmp_path_factory):
-    """The experiment evaluated with Platt's calibration, and beside a linear classifier."""
-    place = shutil.copytree(root, tmp_path_factory.mktemp("calibrated") / "root")
+    """The experiment evaluated with Platt's calibration, and compared with a linear classifier."""
+    copy = shutil.copytree(root, tmp_path_factory.mktemp("calibrated") / "root")
     arguments = (
         "--config",
         "small.yaml",
@@ -157,9 +157,9 @@ def calibrated(root, tmp_path_factory):
         "--baseline",
         "linear",
     )
-    printed = succeed("trainer.task", "evaluate", *arguments, cwd=place)
+    printed = succeed("trainer.task", "evaluate", *arguments, cwd=copy)
     assert "baseline: linear, one threshold" in printed and "(calibrated: platt)" in printed
-    return place
+    return copy
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def root(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(root) -> Path:
-    """The page of the first run, with the second beside it."""
+    """The page of the first run, compared with the second."""
     return make_page(root)
 
 

@@ -24,7 +24,7 @@ def root(trained, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(root) -> Path:
-    """The page of the first run, with the second beside it."""
+    """The page of the first run, compared with the second."""
     return make_page(root)
 
 
@@ -88,11 +88,11 @@ def browser(page, tmp_path_factory):
 
 def column(browser, title):
     titles = [header.text for header in browser.find_elements(By.CSS_SELECTOR, "#label-table th")]
-    place = titles.index(title) + 1
+    index = titles.index(title) + 1
     return [
         cell.text
         for cell in browser.find_elements(
-            By.CSS_SELECTOR, f"#label-table tbody td:nth-child({place})"
+            By.CSS_SELECTOR, f"#label-table tbody td:nth-child({index})"
         )
     ]
 

@@ -37,8 +37,8 @@ def test_slices_without_quantiles_are_one():
 def test_numbers_of_each_slice_equal_scikit_learn_on_its_documents_and_add_up():
     random = np.random.default_rng(0)
     y, decided = (random.random((60, 5)) < 0.4).astype(np.float32), random.random((60, 5)) < 0.5
-    place, mask = random.integers(0, 3, 60), (random.random(60) < 0.8).astype(np.float32)
-    members = np.eye(3, dtype=np.float32)[place]
+    slice_of, mask = random.integers(0, 3, 60), (random.random(60) < 0.8).astype(np.float32)
+    members = np.eye(3, dtype=np.float32)[slice_of]
     slicing = Slicing((10, 20), {})
 
     def counts(rows):
@@ -53,7 +53,7 @@ def test_numbers_of_each_slice_equal_scikit_learn_on_its_documents_and_add_up():
     for name in whole:
         np.testing.assert_allclose(left[name] + right[name], whole[name])
     for i, row in enumerate(describe_slices(slicing, whole)):
-        kept = (place == i) & (mask > 0)
+        kept = (slice_of == i) & (mask > 0)
         assert row.documents == kept.sum()
         expected = precision_recall_fscore_support(
             y[kept], decided[kept], average="micro", zero_division=0
