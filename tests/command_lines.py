@@ -87,11 +87,14 @@ def _as_in_a_process(cwd: Path, standard_input: io.TextIOWrapper) -> Iterator[No
 
 
 def two_logical_cpus() -> None:
-    """Gives TensorFlow two CPUs, as two replicas need: before its first use, once per process."""
+    """Gives TensorFlow two CPUs, as two replicas need: before its first use. Repeat at will."""
     import tensorflow as tf
 
     (cpu, *_) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    # Strategies of one process would take each other's collective operations for their own; the
+    # tests of TensorFlow give them other keys by the same attribute.
+    tf.distribute.MirroredStrategy._collective_key_base += 100_000
 
 
 def succeed(module: str, *arguments: object, cwd: Path, **kwargs) -> str:

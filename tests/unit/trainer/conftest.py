@@ -1,5 +1,13 @@
 """What the trainer is made of, without commands."""
 
+import pytest
+
 from tests.command_lines import two_logical_cpus
 
 two_logical_cpus()  # here, before a test module uses TensorFlow
+
+
+@pytest.fixture(autouse=True)
+def two_cpus():
+    """Two CPUs, of which each test may make a MirroredStrategy."""
+    two_logical_cpus()
