@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 setup(
     name="multihot",
     version="0.1.0",
-    description="Multi-label text classification at scale: Apache Beam preprocessing, distributed Keras 3 training, SavedModel serving",
+    description="Multi-label text classification at scale: Apache Beam preprocessing, "
+    "distributed Keras 3 training, SavedModel serving",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -24,7 +25,8 @@ setup(
         # These are known to agree; the SavedModel's ops and the runners' behaviour depend on them.
         "tensorflow==2.21.*",
         "tensorflow-text==2.21.*",
-        "tensorflow-serving-api==2.21.*",  # 27 kB: the messages of TensorFlow Serving's warm-up requests
+        # 27 kB: the messages of TensorFlow Serving's warm-up requests
+        "tensorflow-serving-api==2.21.*",
         "tensorboard==2.21.*",
         "keras>=3.12,<3.16",  # 3.12 is the last for Python 3.10
         "apache-beam==2.77.0",
