@@ -78,6 +78,12 @@ def describe(manifest: Manifest, directory: Path, *, labels: int) -> list[str]:
     for split, counts in statistics.get("near_duplicates", {}).items():
         described = ", ".join(f"{count:,} {where}" for where, count in counts.items())
         lines.append(f"near-duplicates of {split} documents: {described}")
+    for key, names in statistics.get("unused_label_names", {}).items():
+        lines.append(
+            f"{key}: {names['count']:,} on no document, such as {', '.join(names['first'])}"
+        )
+    if fields := statistics.get("empty_metadata_fields"):
+        lines.append(f"metadata that is empty in every document: {', '.join(fields)}")
     if pairs := statistics["co_occurrence"][: labels // 2]:
         lines.append("labels most often together:")
         lines += [f"  {' + '.join(pair['labels'])}: {pair['documents']:,}" for pair in pairs]

@@ -514,10 +514,17 @@ class FileSplits(Section):
 
     method: Literal["files"] = Field(description="how documents are split")
     validation: tuple[str, ...] = Field(
-        (), description="glob patterns of files of the validation split, such as `*dev*`"
+        (),
+        description=(
+            "names or glob patterns of the files of the validation split, such as `dev.jsonl` or "
+            "`*dev*`; each must match one"
+        ),
     )
     test: tuple[str, ...] = Field(
-        (), description="glob patterns of files of the test split; all other files are train"
+        (),
+        description=(
+            "names or glob patterns of the files of the test split; all other files are train"
+        ),
     )
 
 

@@ -50,6 +50,7 @@ class BucketStats:
       co_occurrence: [top labels, top labels] documents with both labels.
       label_occurrences: sum over documents of their labels.
       has_weights: whether any document has a weight other than 1.
+      has_metadata: bool [metadata fields]: whether any document has a value that is not empty.
       train_tokens: sum over the train split's documents of their distinct tokens.
       train_ngrams: sum over the train split's documents of their distinct n-grams.
     """
@@ -63,6 +64,7 @@ class BucketStats:
     co_occurrence: np.ndarray
     label_occurrences: int
     has_weights: bool
+    has_metadata: np.ndarray
     train_tokens: int
     train_ngrams: int = 0
 
@@ -155,6 +157,7 @@ class CountBucket(beam.DoFn):
             co_occurrence=count_co_occurrence(table["labels"], top_labels),
             label_occurrences=len(labels),
             has_weights=bool((table["weight"].to_numpy() != 1).any()),
+            has_metadata=_has_metadata(table["metadata"]),
             train_tokens=pc.sum(token_counts["count"], min_count=0).as_py(),
             train_ngrams=pc.sum(ngram_counts["count"], min_count=0).as_py(),
         )
@@ -190,6 +193,16 @@ def count_co_occurrence(labels: pa.ChunkedArray, top_labels: np.ndarray) -> np.n
     has_label = np.zeros((int(rows.max(initial=-1)) + 1, len(top_labels)))
     has_label[rows, indices.drop_null().to_numpy()] = 1
     return (has_label.T @ has_label).astype(np.int64)
+
+
+def _has_metadata(metadata: pa.ChunkedArray) -> np.ndarray:
+    """Lists of values, one per document and all of one length -> bool [length]: whether any value
+    there is not empty; [0] without documents.
+    """
+    if not len(metadata):
+        return np.zeros(0, bool)
+    values = pc.binary_length(pc.list_flatten(metadata)).to_numpy() > 0
+    return values.reshape(len(metadata), -1).any(axis=0)
 
 
 def _sum_by_split(splits: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:

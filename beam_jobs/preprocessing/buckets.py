@@ -99,6 +99,7 @@ class Bucket:
       near_duplicates: documents that were dropped because they are nearly equal to others.
       label_occurrences: sum over documents of their labels, before rare labels are dropped.
       dropped_without_labels: documents that were dropped because none of their labels is kept.
+      label_names_used: see `LabelRules.clean`, of the bucket's documents.
     """
 
     index: int
@@ -109,6 +110,7 @@ class Bucket:
     near_duplicates: int = 0
     label_occurrences: int = 0
     dropped_without_labels: int = 0
+    label_names_used: bytes = b""
 
 
 def bucket_path(directory: str, stage: str, index: int) -> str:

@@ -32,6 +32,7 @@ from beam_jobs.preprocessing.bucket_stats import POSITIVES, BucketStats, top_lab
 from beam_jobs.preprocessing.dataset_statistics import describe, quantiles
 from beam_jobs.preprocessing.encode_labels import sorted_names
 from beam_jobs.preprocessing.frequencies import Frequencies
+from beam_jobs.preprocessing.labels import LabelRules, UnusedNames
 from beam_jobs.runtime.row_accounting import missing
 
 RESULTS = "results.json"
@@ -44,6 +45,8 @@ class Results(Section):
       parts: the numbers of the parts that were read.
       missing: by kind, what one stage has counted and another has not; empty if nothing is lost.
       subwords: those that texts are split into; None: texts are of words.
+      unused_label_names: by key of `labels`, the names that no document has.
+      empty_metadata_fields: those that are empty in every document.
     """
 
     parts: tuple[int, ...]
@@ -55,6 +58,8 @@ class Results(Section):
     vocabulary_size: int
     has_weights: bool
     subwords: tuple[str, ...] | None
+    unused_label_names: dict[str, UnusedNames] = {}
+    empty_metadata_fields: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +101,14 @@ class Finish(beam.PTransform):
     """PCollections by the names of `Outputs`, of their elements -> the last files.
 
     Attributes:
+      labels: the rules by which label names were cleaned.
+      metadata_fields: those of the documents.
       dataset_dir: where the dataset's files are written.
       work_dir: where `results.json` is written.
     """
 
+    labels: LabelRules
+    metadata_fields: tuple[str, ...]
     dataset_dir: str
     work_dir: str
 
@@ -112,17 +121,45 @@ class Finish(beam.PTransform):
         return start | "WriteFiles" >> beam.Map(self._finish, **sides)
 
     def _finish(self, _, **outputs) -> None:
-        finish(Outputs(**outputs), self.dataset_dir, self.work_dir)
+        finish(
+            Outputs(**outputs),
+            self.dataset_dir,
+            self.work_dir,
+            labels=self.labels,
+            metadata_fields=self.metadata_fields,
+        )
 
 
-def finish(outputs: Outputs, dataset_dir: str, work_dir: str) -> None:
+def finish(
+    outputs: Outputs,
+    dataset_dir: str,
+    work_dir: str,
+    *,
+    labels: LabelRules,
+    metadata_fields: Sequence[str] = (),
+) -> None:
     """Writes labels, vocabulary and statistics, and last the results."""
     positives = _positives_by_label(outputs)
+    unused_names = labels.unused(one.bucket.label_names_used for one in outputs.stats)
+    has_metadata = np.zeros(len(metadata_fields), bool)
+    for one in outputs.stats:
+        if one.documents.any():
+            has_metadata |= one.has_metadata
+    empty_fields = tuple(
+        field for field, has in zip(metadata_fields, has_metadata, strict=True) if not has
+    )
     _write_labels(dataset_dir, sorted_names(outputs.kept_labels), positives)
     _write_vocabulary(dataset_dir, outputs.vocabulary.counts)
     if outputs.ngrams is not None:
         _write_ngrams(dataset_dir, outputs.ngrams.counts, outputs.vocabulary.counts)
-    _write(f"{dataset_dir}/{STATISTICS}", dump_json(_statistics(outputs, positives)).encode())
+    statistics = _statistics(outputs, positives)
+    if unused_names:
+        statistics["unused_label_names"] = {
+            key: names.model_dump(mode="json") for key, names in unused_names.items()
+        }
+    if empty_fields:
+        statistics["empty_metadata_fields"] = list(empty_fields)
+    _write(f"{dataset_dir}/{STATISTICS}", dump_json(statistics).encode())
     splits = _splits(outputs)
     results = Results(
         parts=tuple(sorted(number for number, _ in outputs.read if number is not None)),
@@ -134,6 +171,8 @@ def finish(outputs: Outputs, dataset_dir: str, work_dir: str) -> None:
         vocabulary_size=outputs.vocabulary.counts.num_rows,
         has_weights=any(stats.has_weights for stats in outputs.stats),
         subwords=outputs.subwords,
+        unused_label_names=unused_names,
+        empty_metadata_fields=empty_fields,
     )
     _write(f"{work_dir}/{RESULTS}", json.dumps(results.model_dump(mode="json")).encode())
 

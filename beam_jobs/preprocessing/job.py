@@ -20,15 +20,17 @@ from apache_beam.runners.runner import PipelineResult
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.atomic import publish, recover, staging
 from beam_jobs.contract.config import Config, config_hash
+from beam_jobs.contract.dataset_config import CustomData, FileSplits
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.named_files import DATASET_KEYS, describe_changes, hash_files
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
-from beam_jobs.preprocessing import finish, labels, pipeline, progress, tfds_metadata
+from beam_jobs.preprocessing import finish, labels, pipeline, progress, splits, tfds_metadata
 from beam_jobs.runtime import local_progress, runners, step_times
 from beam_jobs.sources import registry
 from beam_jobs.sources.custom import TransformSource
+from beam_jobs.sources.directories import is_archive
 from beam_jobs.sources.documents import UNREADABLE
 from beam_jobs.sources.input_files import InputFile
 from beam_jobs.sources.registry import Reader
@@ -66,6 +68,7 @@ def preprocess(
     recover(dataset_dir)
     reader = registry.make_reader(config.data)
     files = reader.files()
+    _check_file_patterns(config, files)
     analyzer_spec = resolve(config.text)
     label_rules = labels.resolve(config.labels)
     hashes = InputHashes(registry.input_hash(files), hash_files(config, DATASET_KEYS))
@@ -106,6 +109,8 @@ def preprocess(
     if step_report := step_times.format_report(result):
         print(step_report)
     print(summary(manifest))
+    for line in warnings(config, results):
+        print(f"warning: {line}")
     print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
 
 
@@ -117,6 +122,16 @@ def _dataset_dir(config: Config) -> Path:
             "one and copy it, manifest.json last"
         )
     return Path(config.output.dataset_dir)
+
+
+def _check_file_patterns(config: Config, files: Sequence[InputFile]) -> None:
+    """Raises UserError if the splits name files that are not there, before any work.
+
+    The sources of documents in an archive, or of a reader of the user's own, are not known yet.
+    """
+    if isinstance(config.data, CustomData) or any(map(is_archive, (file.path for file in files))):
+        return
+    splits.check_file_patterns(config.splits, [file.name for file in files])
 
 
 def _check_patterns(spec: AnalyzerSpec) -> None:
@@ -351,6 +366,23 @@ def _manifest(
         statistics=info(manifests.STATISTICS),
         tfds=tuple(map(info, metadata)),
     )
+
+
+def warnings(config: Config, results: finish.Results) -> Iterator[str]:
+    """What the config names and the data does not have: a line each."""
+    for key, unused in results.unused_label_names.items():
+        more = ", ..." * (unused.count > len(unused.first))
+        are = "name occurs" if unused.count == 1 else "names occur"
+        yield (
+            f"{key}: {unused.count:,} {are} on no document: "
+            f"{', '.join(map(repr, unused.first))}{more}"
+        )
+    for field in results.empty_metadata_fields:
+        yield f"data.metadata_fields: {field!r} is empty in every document"
+    if isinstance(config.splits, FileSplits):
+        for split in ("validation", "test"):
+            if getattr(config.splits, split) and not results.splits[split].examples:
+                yield f"splits.{split}: its files hold no document that is kept"
 
 
 def summary(manifest: Manifest) -> str:

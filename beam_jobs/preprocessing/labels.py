@@ -1,6 +1,8 @@
 """Cleaning label names: one spelling per label, and only the labels that are wanted."""
 
 import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ import pyarrow.compute as pc
 from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import LabelChanges
-from beam_jobs.contract.validation import LabelName
+from beam_jobs.contract.validation import LabelName, Section
 
+_FIRST_UNUSED = 5
 _CHANGES = tuple(LabelChanges.model_fields)
 
 
@@ -19,6 +22,13 @@ class ResolvedLabels(LabelsConfig):
     """The config's section with the labels of its allow-list in it: it depends on no file."""
 
     allow: None | tuple[LabelName, ...] = None
+
+
+class UnusedNames(Section):
+    """Names of the config that no document has: how many, and the first of them."""
+
+    count: int
+    first: tuple[str, ...]
 
 
 def resolve(config: LabelsConfig) -> ResolvedLabels:
@@ -52,17 +62,18 @@ class LabelRules:
 
     config: ResolvedLabels
 
-    def clean(self, labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, LabelChanges]:
-        """Lists of names, one per document -> the same lists cleaned, and the number of occurrences
-        that each rule changed or dropped.
+    def clean(self, labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, LabelChanges, bytes]:
+        """Lists of names, one per document -> the same lists cleaned; the number of occurrences
+        that each rule changed or dropped; and one bit for each of the config's names, in the order
+        of `_names`: whether it occurred. No bytes if the config names none.
 
         A name may be in a list twice afterwards.
         """
         config = self.config
         if not (config.fold_case or config.aliases or config.deny or config.allow is not None):
-            return labels, LabelChanges()
+            return labels, LabelChanges(), b""
         codes = pc.list_flatten(labels).combine_chunks().dictionary_encode()
-        cleaned, changed = self._clean_names(codes.dictionary.to_pylist())
+        cleaned, changed, used = self._clean_names(codes.dictionary.to_pylist())
         indices = codes.indices.to_numpy()
         occurrences = np.bincount(indices, minlength=len(cleaned))
         names = pa.array(cleaned, pa.large_string()).take(codes.indices)
@@ -72,16 +83,46 @@ class LabelRules:
         )
         lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), names.drop_null())
         counts = {change: int(occurrences[rows].sum()) for change, rows in changed.items()}
-        return pa.chunked_array([lists]), LabelChanges(**counts)
+        return pa.chunked_array([lists]), LabelChanges(**counts), np.packbits(used).tobytes()
 
-    def _clean_names(self, names: list[str]) -> tuple[list[str | None], dict[str, list[int]]]:
-        """Each name cleaned, or None if it is dropped; and the indices of the names that each rule
-        changed or dropped.
-        """
+    def unused(self, used: Iterable[bytes]) -> dict[str, "UnusedNames"]:
+        """By key of the config, its names that occur nowhere, of what `clean` says of all parts."""
+        is_used = np.zeros(len(self._names), bool)
+        for bits in used:
+            if bits:
+                packed = np.frombuffer(bits, np.uint8)
+                is_used |= np.unpackbits(packed, count=len(is_used)).astype(bool)
+        unused: dict[str, list[str]] = {}
+        for (key, name), index in self._names.items():
+            if not is_used[index]:
+                unused.setdefault(key, []).append(name)
+        return {
+            key: UnusedNames(count=len(names), first=tuple(names[:_FIRST_UNUSED]))
+            for key, names in unused.items()
+        }
+
+    def _fold(self, name: str) -> str:
+        return name.casefold() if self.config.fold_case else name
+
+    @functools.cached_property
+    def _names(self) -> Mapping[tuple[str, str], int]:
+        """(key, name as it is compared) of every name that the config has -> its index."""
         config = self.config
+        given = {"aliases": config.aliases, "deny": config.deny, "allow": config.allow or ()}
+        pairs = ((f"labels.{key}", self._fold(name)) for key in given for name in given[key])
+        return {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
 
-        def fold(name: str) -> str:
-            return name.casefold() if config.fold_case else name
+    def _clean_names(
+        self, names: list[str]
+    ) -> tuple[list[str | None], dict[str, list[int]], np.ndarray]:
+        """Each name cleaned, or None if it is dropped; the indices of the names that each rule
+        changed or dropped; and bool [names of the config]: whether it is among the names.
+        """
+        config, fold = self.config, self._fold
+        used = np.zeros(len(self._names), bool)
+
+        def use(key: str, name: str) -> None:
+            used[self._names[f"labels.{key}", name]] = True
 
         aliases = {fold(name): fold(target) for name, target in config.aliases.items()}
         deny = set(map(fold, config.deny))
@@ -93,14 +134,18 @@ class LabelRules:
             if name != received:
                 changed["case_folded"].append(index)
             if name in aliases:
+                use("aliases", name)
                 name = aliases[name]
                 changed["aliased"].append(index)
             if name in deny:
+                use("deny", name)
                 changed["denied"].append(index)
                 cleaned.append(None)
             elif allow is not None and name not in allow:
                 changed["not_allowed"].append(index)
                 cleaned.append(None)
             else:
+                if allow is not None:
+                    use("allow", name)
                 cleaned.append(name)
-        return cleaned, changed
+        return cleaned, changed, used

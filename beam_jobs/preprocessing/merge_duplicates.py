@@ -76,12 +76,19 @@ class MergeDuplicates(beam.DoFn):
     def process(self, element: tuple[int, Iterable[Segment]]) -> Iterator[Bucket]:
         index, segments = element
         received = read_segments(segments, DOCUMENTS)
-        labels, label_changes = self.labels.clean(received["labels"])
+        labels, label_changes, names_used = self.labels.clean(received["labels"])
         table = merge(replace_column(received, "labels", labels))
         split = assign(split_keys(table["digest"]), table["source_split"], self.splits)
         path = bucket_path(self.directory, MERGED_BUCKETS, index)
         write_table(path, table.append_column("split", split).select(MERGED.names))
-        yield Bucket(index, path, table.num_rows, received.num_rows - table.num_rows, label_changes)
+        yield Bucket(
+            index,
+            path,
+            table.num_rows,
+            received.num_rows - table.num_rows,
+            label_changes,
+            label_names_used=names_used,
+        )
 
 
 def merge(table: pa.Table) -> pa.Table:

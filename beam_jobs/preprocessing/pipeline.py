@@ -8,6 +8,7 @@ from beam_jobs.preprocessing.assign_splits import AssignSplits
 from beam_jobs.preprocessing.bucket_stats import CountBuckets
 from beam_jobs.preprocessing.encode_labels import EncodeLabels
 from beam_jobs.preprocessing.finish import Finish
+from beam_jobs.preprocessing.labels import LabelRules
 from beam_jobs.preprocessing.merge_duplicates import MergeIntoBuckets
 from beam_jobs.preprocessing.near_duplicates import CountLeaks, DropNearDuplicates
 from beam_jobs.preprocessing.read import ReadDocuments
@@ -76,4 +77,6 @@ def build(
     )
     if accounting:
         outputs["row_accounting"] = accounting | "Accounting" >> beam.Flatten()
-    _ = outputs | "Finish" >> Finish(dataset_dir, work_dir)
+    _ = outputs | "Finish" >> Finish(
+        LabelRules(config.labels), spec.metadata_fields, dataset_dir, work_dir
+    )

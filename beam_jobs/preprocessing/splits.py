@@ -1,6 +1,7 @@
 """The split of a document: decided by a hash of its texts, by its source, or by its labels."""
 
 import fnmatch
+import posixpath
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
@@ -17,10 +18,12 @@ from beam_jobs.contract.dataset_config import (
     TimeSplits,
     parse_time,
 )
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.sources.documents import Document
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
+_SHOWN_FILES = 10  # of the input files, in an error
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone(timedelta(0)))
 
 
@@ -45,7 +48,7 @@ def source_split(document: Document, splits: SplitsConfig) -> int | None:
     if isinstance(splits, FileSplits):
         for index in (TEST, VALIDATION):
             patterns = getattr(splits, SPLITS[index])
-            if any(fnmatch.fnmatchcase(document.source, pattern) for pattern in patterns):
+            if any(_names_file(pattern, document.source) for pattern in patterns):
                 return index
         return TRAIN
     if isinstance(splits, TimeSplits):
@@ -54,6 +57,27 @@ def source_split(document: Document, splits: SplitsConfig) -> int | None:
         is_past_validation = time >= parse_time(splits.test_from)
         return int(is_past_train) + int(is_past_validation)
     return None
+
+
+def check_file_patterns(splits: SplitsConfig, files: Sequence[str]) -> None:
+    """Raises UserError if a pattern of `splits.method: files` matches none of the files' names."""
+    if not isinstance(splits, FileSplits):
+        return
+    for split in ("validation", "test"):
+        for pattern in getattr(splits, split):
+            if not any(_names_file(pattern, file) for file in files):
+                more = f" and {len(files) - _SHOWN_FILES:,} more" * (len(files) > _SHOWN_FILES)
+                raise UserError(
+                    f"splits.{split}: {pattern!r} matches none of the {len(files):,} input files: "
+                    f"{', '.join(files[:_SHOWN_FILES])}{more}; expected a file's name, its path "
+                    "or a glob pattern of one of them"
+                )
+
+
+def _names_file(pattern: str, source: str) -> bool:
+    """Whether a file is the pattern or matches it; without a slash, its base name is enough."""
+    names = [source] if "/" in pattern else [source, posixpath.basename(source)]
+    return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in names)
 
 
 def time_us(document: Document, splits: SplitsConfig) -> int | None:

@@ -32,6 +32,8 @@ class CsvReader:
         files = match_files(self.data.inputs)
         if self.data.columns is not None:
             check_columns(self.data, self.data.columns, "data.columns")
+            for file in files:
+                self._check_no_header(file)
         else:
             for file in files:
                 with (
@@ -70,6 +72,16 @@ class CsvReader:
             io.TextIOWrapper(stream, encoding, "surrogateescape", newline="") as text,
         ):
             yield _rows(text, self.data)
+
+    def _check_no_header(self, file: InputFile) -> None:
+        """Raises UserError if the first row, which is a document, is the columns' names."""
+        with contextlib.suppress(*_DAMAGE, InvalidRow), self._rows(file) as rows:
+            first = next((fields for row in rows if (fields := row.fields())), ())
+            if tuple(first) == self.data.columns:
+                raise UserError(
+                    f"{file.name}: its first row equals data.columns, so it is a header and no "
+                    "document; leave data.columns out, or the row"
+                )
 
     def _header(self, rows: Iterator["_Row"], file: InputFile) -> list[str]:
         """The names in a file's first row; an empty file has none."""

@@ -53,7 +53,7 @@ class DirectoriesReader:
         members = 0
         try:
             with streams.open_stream(file.path) as stream:
-                if not _is_archive(file.path):
+                if not is_archive(file.path):
                     yield self._document(
                         file.name, stream.read(self.data.max_row_bytes + 1), file.name
                     )
@@ -147,7 +147,7 @@ def _fixed_part(pattern: str) -> str:
     return absolute if fixed == absolute else fixed[: fixed.rfind("/") + 1]
 
 
-def _is_archive(path: str) -> bool:
+def is_archive(path: str) -> bool:
     return path.lower().endswith((".tar", ".tgz", ".tbz2", ".txz")) or os.path.splitext(path)[
         0
     ].lower().endswith(".tar")

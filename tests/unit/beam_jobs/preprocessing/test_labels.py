@@ -12,6 +12,7 @@ from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import LabelChanges
+from beam_jobs.inspect import describe
 from beam_jobs.preprocessing.job import preprocess, summary
 from beam_jobs.preprocessing.labels import LabelRules
 
@@ -54,7 +55,7 @@ def reference(
 @given(lists=st.lists(st.lists(names, max_size=4), max_size=8), cut=st.integers(0, 8), config=rules)
 def test_cleaning_equals_the_reference_and_counts_every_change(lists, cut, config):
     received = pa.chunked_array([pa.array(lists[:cut], KIND), pa.array(lists[cut:], KIND)])
-    cleaned, changes = LabelRules(config).clean(received)
+    cleaned, changes, _ = LabelRules(config).clean(received)
     expected, counts = reference(lists, config)
     assert cleaned.type == KIND and cleaned.to_pylist() == expected
     assert changes.model_dump() == counts
@@ -188,3 +189,93 @@ def test_documents_without_kept_labels_are_kept_or_dropped_and_counted(
         dropped,
         5 - dropped,
     )
+
+
+@given(lists=st.lists(st.lists(names, max_size=4), max_size=8), config=rules)
+def test_names_of_the_config_that_never_occur_are_counted(lists, config):
+    fold = str.casefold if config.fold_case else str
+    parts = [pa.chunked_array([pa.array(part, KIND)]) for part in (lists[::2], lists[1::2])]
+    label_rules = LabelRules(config)
+    unused = label_rules.unused([label_rules.clean(part)[2] for part in parts])
+    aliases = {fold(name): fold(target) for name, target in config.aliases.items()}
+    received = {fold(name) for labels in lists for name in labels}
+    renamed = {aliases.get(name, name) for name in received}
+    expected = {
+        "labels.aliases": set(aliases) - received,
+        "labels.deny": set(map(fold, config.deny)) - renamed,
+        "labels.allow": set(map(fold, config.allow or ()))
+        - (renamed - set(map(fold, config.deny))),
+    }
+    assert {key: set(value.first) for key, value in unused.items()} == {
+        key: value for key, value in expected.items() if value
+    }
+    assert all(value.count == len(value.first) for value in unused.values())
+
+
+def test_names_and_metadata_that_match_nothing_are_told(tmp_path, capsys):
+    lines = [
+        json.dumps(
+            {"text": f"words of number{i}", "labels": ["a"], "queue": "", "kind": "x" * (i == 9)}
+        )
+        for i in range(20)
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    config = config_from_dict(
+        {
+            "name": "tiny",
+            "data": {
+                "source": "jsonl",
+                "inputs": [str(tmp_path / "in.jsonl")],
+                "metadata_fields": ["kind", "queue"],
+            },
+            "labels": {"allow": ["a", *(f"typo{i}" for i in range(9))], "deny": ["Meta"]},
+            "output": {"dataset_dir": str(tmp_path / "dataset")},
+        },
+        what="",
+    )
+    preprocess(config, beam_arguments=[], overwrite=False, force=False)
+    printed = capsys.readouterr().out
+    assert "warning: labels.deny: 1 name occurs on no document: 'Meta'\n" in printed
+    assert "warning: labels.allow: 9 names occur on no document: 'typo0', " in printed
+    assert "'typo4', ...\n" in printed
+    assert "warning: data.metadata_fields: 'queue' is empty in every document\n" in printed
+    assert printed.count("warning:") == 3
+    directory = tmp_path / "dataset"
+    manifest = manifests.load(directory)
+    statistics = manifests.load_statistics(manifest, directory)
+    assert statistics["unused_label_names"]["labels.deny"] == {"count": 1, "first": ["Meta"]}
+    assert statistics["empty_metadata_fields"] == ["queue"]
+    described = "\n".join(describe(manifest, directory, labels=4))
+    assert "labels.allow: 9 on no document, such as typo0, typo1" in described
+    assert "metadata that is empty in every document: queue" in described
+
+
+def test_files_of_a_split_that_match_nothing_stop_before_the_job(tmp_path):
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.jsonl").write_text(
+            json.dumps({"text": f"some words {name}", "labels": ["a"]})
+        )
+    config = config_from_dict(
+        {
+            "name": "tiny",
+            "data": {"source": "jsonl", "inputs": [str(tmp_path / "*.jsonl")]},
+            "splits": {"method": "files", "validation": ["dev.jsonl"], "test": ["tset.jsonl"]},
+            "output": {"dataset_dir": str(tmp_path / "dataset")},
+        },
+        what="",
+    )
+    with pytest.raises(UserError, match="splits.test: 'tset.jsonl' matches none of the 3 input"):
+        preprocess(config, beam_arguments=[], overwrite=False, force=False)
+    splits = config.splits.model_copy(update={"test": ("test.jsonl",)})
+    preprocess(
+        config.model_copy(update={"splits": splits}),
+        beam_arguments=[],
+        overwrite=False,
+        force=False,
+    )
+    manifest = manifests.load(tmp_path / "dataset")
+    assert {name: split.examples for name, split in manifest.splits.items()} == {
+        "train": 1,
+        "validation": 1,
+        "test": 1,
+    }

@@ -19,10 +19,18 @@ from beam_jobs.contract.dataset_config import (
     TimeFractionSplits,
     TimeSplits,
 )
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.preprocessing import stratified_split
 from beam_jobs.preprocessing.job import preprocess
-from beam_jobs.preprocessing.splits import NoSplit, assign, source_split, stratify, time_us
+from beam_jobs.preprocessing.splits import (
+    NoSplit,
+    assign,
+    check_file_patterns,
+    source_split,
+    stratify,
+    time_us,
+)
 from beam_jobs.sources.documents import Document
 
 LARGEST = np.uint64(2**64 - 1)
@@ -116,6 +124,21 @@ def document(**values) -> Document:
             0,
         ),
         (
+            {"source": "/data/dev.jsonl"},
+            FileSplits(method="files", validation=("dev.jsonl",), test=()),
+            1,
+        ),
+        (
+            {"source": "a/dev.jsonl"},
+            FileSplits(method="files", validation=("b/dev.jsonl",), test=("a/[dt]*",)),
+            2,
+        ),
+        (
+            {"source": "test[1].jsonl"},
+            FileSplits(method="files", validation=(), test=("test[1].jsonl",)),
+            2,
+        ),
+        (
             {"time": "2023-12-31T23:59:59Z"},
             TimeSplits(method="time", validation_from="2024-01-01", test_from="2024-02-01"),
             0,
@@ -142,6 +165,19 @@ def document(**values) -> Document:
 )
 def test_the_split_that_the_source_gives(values, splits, expected):
     assert source_split(document(**values), splits) == expected
+
+
+def test_patterns_of_files_that_match_nothing_are_the_users_error():
+    splits = FileSplits(method="files", validation=("dev.jsonl",), test=("*tset*",))
+    files = ["a/train.jsonl", "a/dev.jsonl", *(f"a/test{i}.jsonl" for i in range(10))]
+    with pytest.raises(
+        UserError, match=r"splits.test: '\*tset\*' matches none of the 12 input.*"
+    ) as e:
+        check_file_patterns(splits, files)
+    assert "a/train.jsonl, a/dev.jsonl, a/test0.jsonl" in str(e.value)
+    assert "a/test7.jsonl and 2 more; expected a file's name" in str(e.value)
+    check_file_patterns(splits.model_copy(update={"test": ("test*",)}), files)
+    check_file_patterns(HashSplits(), [])
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def stats(index: int, split_bytes=(0, 0, 0)) -> BucketStats:
         co_occurrence=empty,
         label_occurrences=0,
         has_weights=index % 2 == 0,
+        has_metadata=np.zeros(0, bool),
         train_tokens=0,
     )
 

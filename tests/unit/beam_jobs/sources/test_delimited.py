@@ -241,6 +241,11 @@ def test_ids_and_weights_are_read_from_their_columns(tmp_path):
             {"columns": ("a", "labels")},
             "data.text_fields: data.columns has no column 'text'",
         ),
+        (
+            "\n'text','labels'\na,b\n",
+            {"columns": ("text", "labels"), "quote_character": "'"},
+            "in.csv: its first row equals data.columns, so it is a header",
+        ),
         ("text,text,labels\n", {}, "in.csv: received several columns 'text', expected one"),
         (
             'text,"labels\n',
