@@ -45,13 +45,16 @@ def main(argv: list[str]) -> None:
 
     def data_for(text_fields):
         if config is not None:
-            return inputs.data_of_config(config, arguments.input)
+            return inputs.data_of_config(
+                config, arguments.input, max_reject_fraction=arguments.max_reject_fraction
+            )
         return inputs.data_of_flags(
             arguments.input,
             source=arguments.source,
             text_fields=arguments.text_field or text_fields,
             id_field=arguments.id_field,
             join=len(text_fields) == 1,
+            max_reject_fraction=arguments.max_reject_fraction,
         )
 
     job.score_files(
@@ -63,6 +66,13 @@ def main(argv: list[str]) -> None:
         overwrite=arguments.overwrite,
         beam_arguments=beam_arguments,
     )
+
+
+def _fraction(value: str) -> float:
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"received {value}, expected a number from 0 to 1")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,6 +125,13 @@ def _parser() -> argparse.ArgumentParser:
         "--id-field",
         metavar="NAME",
         help="the field with the document's id; default: the file's name and the row",
+    )
+    parser.add_argument(
+        "--max-reject-fraction",
+        metavar="FRACTION",
+        type=_fraction,
+        help="publish nothing if more than this fraction of the documents cannot be scored "
+        "(default: 0.01, or data.max_reject_fraction of the config)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace predictions that are there"

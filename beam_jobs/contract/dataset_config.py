@@ -206,6 +206,12 @@ class CsvData(RowData):
         return self
 
 
+class LinesData(_Files, _Fields):
+    """A document a line, without labels: for bulk prediction alone, so no config names it."""
+
+    source: Literal["lines"] = Field("lines", description="the kind of source")
+
+
 class ParquetData(RowData):
     """Parquet; only the columns named here are read."""
 

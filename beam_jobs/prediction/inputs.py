@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from beam_jobs.contract.config import Config
-from beam_jobs.contract.dataset_config import CsvData, DataConfig, JsonlData, ParquetData, RowData
+from beam_jobs.contract.dataset_config import (
+    CsvData,
+    DataConfig,
+    JsonlData,
+    LinesData,
+    ParquetData,
+    RowData,
+)
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import validate
 
@@ -24,9 +31,13 @@ _COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
 Source = Literal["jsonl", "csv", "tsv", "parquet", "text"]
 
 
-def data_of_config(config: Config, inputs: Sequence[str]) -> DataConfig:
+def data_of_config(
+    config: Config, inputs: Sequence[str], *, max_reject_fraction: float | None = None
+) -> DataConfig:
     """An experiment's source, for documents without labels; `inputs` replace its own, if any."""
     changes: dict[str, Any] = {"inputs": tuple(inputs)} if inputs else {}
+    if max_reject_fraction is not None:
+        changes["max_reject_fraction"] = max_reject_fraction
     if inputs and "inputs" not in type(config.data).model_fields:
         raise UserError(
             f"--input: data.source {config.data.source!r} of the config reads no files that could "
@@ -50,7 +61,8 @@ def data_of_flags(
     text_fields: Sequence[str],
     id_field: str | None,
     join: bool,
-) -> DataConfig:
+    max_reject_fraction: float | None = None,
+) -> DataConfig | LinesData:
     """A source without labels, by the kind of its files.
 
     Raises:
@@ -61,26 +73,22 @@ def data_of_flags(
             "--input: received none, expected files to score, or a --config that names them"
         )
     kind = source or _kind(inputs[0])
-    fields = {
-        "inputs": inputs,
-        "labels_field": None,
-        "id_field": id_field,
-        "text_fields": text_fields,
-        "join_text_fields": join,
-    }
-    fields["max_reject_fraction"] = 1.0  # they are written beside the predictions
-    if kind == "jsonl":
-        return validate(JsonlData, fields | {"source": "jsonl"}, what="--input")
-    if kind == "parquet":
-        return validate(ParquetData, fields | {"source": "parquet"}, what="--input")
-    if kind == "text":  # a document a line: a table of one column, whose delimiter no text has
+    fields = {"inputs": inputs, "text_fields": text_fields, "join_text_fields": join}
+    if max_reject_fraction is not None:
+        fields["max_reject_fraction"] = max_reject_fraction
+    if kind == "text":
         if len(text_fields) > 1 or id_field:
             raise UserError(
                 "--source text: received several text fields or an id field, expected neither: a "
                 "line is a document"
             )
-        fields |= {"columns": text_fields, "delimiter": "\x1f", "quote_character": None}
-    elif kind == "tsv":
+        return validate(LinesData, fields, what="--input")
+    fields |= {"labels_field": None, "id_field": id_field}
+    if kind == "jsonl":
+        return validate(JsonlData, fields | {"source": "jsonl"}, what="--input")
+    if kind == "parquet":
+        return validate(ParquetData, fields | {"source": "parquet"}, what="--input")
+    if kind == "tsv":
         fields["delimiter"] = "\t"
     return validate(CsvData, fields | {"source": "csv"}, what="--input")
 

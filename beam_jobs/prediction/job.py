@@ -22,7 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.atomic import publish, recover, staging, write_atomically
-from beam_jobs.contract.dataset_config import DataConfig
+from beam_jobs.contract.dataset_config import DataConfig, LinesData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import ShardInfo, dump_json
 from beam_jobs.contract.progress import ProgressLine
@@ -59,7 +59,7 @@ class PartResult(Section):
 
 
 def score_files(
-    data_for: Callable[[Sequence[str]], DataConfig],
+    data_for: Callable[[Sequence[str]], DataConfig | LinesData],
     *,
     model: str,
     output: str,
@@ -131,7 +131,9 @@ def score_files(
             PartResult.model_validate_json(path.read_text())
             for path in sorted(work_dir.glob("part-*.json"))
         ]
-        summary = _summary(results, data, loaded, num_parts=len(parts), signature=signature)
+        _check_accounted(results, num_parts=len(parts))
+        _check_usable(results, data, staged)
+        summary = _summary(results, loaded, signature=signature)
         shutil.rmtree(work_dir)
         (staged / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
         publish(staged, directory)
@@ -158,47 +160,70 @@ def _check_output(directory: Path, *, overwrite: bool) -> None:
         )
 
 
-def _summary(
-    results: Sequence[PartResult],
-    data: DataConfig,
-    model: SavedModel,
-    *,
-    num_parts: int,
-    signature: str,
-) -> dict[str, Any]:
-    """What the output holds.
-
-    Raises:
-      UserError: a file cannot be read to its end, or too much is rejected.
-      RuntimeError: documents are not accounted for.
-    """
-    rejected = collections.Counter()
+def _totals(results: Sequence[PartResult]) -> tuple[int, int, collections.Counter[str]]:
+    """Documents read, those scored, and the others by the reason of their reject."""
+    rejected: collections.Counter[str] = collections.Counter()
     for result in results:
         rejected.update(result.rejected)
-    read, written = (
-        sum(result.read for result in results),
-        sum(result.predictions.examples for result in results),
-    )
+    read = sum(result.read for result in results)
+    return read, sum(result.predictions.examples for result in results), rejected
+
+
+def _check_accounted(results: Sequence[PartResult], *, num_parts: int) -> None:
+    """Raises RuntimeError unless every part is done, and every document scored or rejected."""
+    read, written, rejected = _totals(results)
     if len(results) != num_parts or read != written + rejected.total():
         raise RuntimeError(
             f"the runner lost or repeated data, so nothing is published: {len(results)} of "
             f"{num_parts} parts are done, and of {read:,} documents {written:,} are scored and "
             f"{rejected.total():,} rejected"
         )
+
+
+def _check_usable(
+    results: Sequence[PartResult], data: DataConfig | LinesData, staged: Path
+) -> None:
+    """Raises UserError if a file cannot be read to its end, too much is rejected, or all is."""
+    read, written, rejected = _totals(results)
     if not read:
         raise UserError("--input: the files hold no documents; expected at least one")
     if rejected[UNREADABLE]:
         raise UserError(
-            f"--input: {rejected[UNREADABLE]:,} files cannot be read to their end; nothing is "
-            "published"
+            f"--input: {rejected[UNREADABLE]:,} files cannot be read to their end, such as "
+            f"{_examples(results, staged)[UNREADABLE]}; nothing is published"
         )
-    if rejected.total() > data.max_reject_fraction * read:
-        reasons = "".join(f"\n  {count:,} x {reason}" for reason, count in rejected.most_common())
-        limit = f"data.max_reject_fraction = {data.max_reject_fraction:g}"
+    is_too_much = rejected.total() > data.max_reject_fraction * read
+    if is_too_much or not written:
+        examples = _examples(results, staged)
+        reasons = "".join(
+            f"\n  {count:,} x {reason}, such as {examples[reason]}"
+            for reason, count in rejected.most_common()
+        )
+        limit = (
+            f"more than --max-reject-fraction {data.max_reject_fraction:g} allows, so nothing is "
+            "published; raise it only for documents that you can do without"
+        )
         raise UserError(
-            f"{rejected.total():,} of {read:,} documents are rejected, more than {limit} "
-            f"allows:{reasons}"
+            f"{rejected.total():,} of {read:,} documents are rejected, "
+            f"{limit if is_too_much and written else 'so there is nothing to publish'}:{reasons}"
         )
+
+
+def _examples(results: Sequence[PartResult], staged: Path) -> dict[str, str]:
+    """By the reason of rejects, the first of them."""
+    examples: dict[str, str] = {}
+    for info in (result.rejects for result in results if result.rejects):
+        with open(staged / info.file, encoding="utf-8") as stream:
+            for reject in map(json.loads, stream):
+                examples.setdefault(
+                    reject["reason"], f"{reject['source']}, row {reject['row']}: {reject['detail']}"
+                )
+    return examples
+
+
+def _summary(results: Sequence[PartResult], model: SavedModel, *, signature: str) -> dict[str, Any]:
+    """What the output holds."""
+    read, written, rejected = _totals(results)
     origin = model.origin()
     return {
         "model": model.path,

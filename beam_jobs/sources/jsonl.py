@@ -1,5 +1,7 @@
 """JSON Lines."""
 
+import codecs
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -23,6 +25,8 @@ class JsonlReader:
 
     def files(self) -> list[InputFile]:
         files = streams.ranges_where_plain(match_files(self.data.inputs, unit="line"))
+        for file in files:
+            self._check_no_array(file)
         self._check_fields(files)
         return files
 
@@ -47,6 +51,22 @@ class JsonlReader:
         except streams.DAMAGE as error:
             yield streams.unreadable(file, row + 1, error)
 
+    def _check_no_array(self, file: InputFile) -> None:
+        """Raises UserError if the file is one JSON array, so that no line of it is an object."""
+        with contextlib.suppress(*streams.DAMAGE), streams.open_stream(file.path) as stream:
+            rows = streams.numbered_lines(stream, file, self.data.max_row_bytes)
+            lines = (line.removeprefix(codecs.BOM_UTF8).strip() for _, line, _ in rows)
+            first = next(filter(None, lines), b"")
+            if not first.startswith(b"["):
+                return
+            # A row that is an array among others that are objects is a reject.
+            if _is_json(first) and next(filter(None, lines), b"").startswith(b"{"):
+                return
+            raise UserError(
+                f"{file.name}: received a JSON array, expected JSON Lines, an object a line; "
+                f"`jq -c '.[]' {file.name} > rows.jsonl` makes them"
+            )
+
     def _check_fields(self, files: list[InputFile]) -> None:
         for file in files:
             found: dict[str, None] = {}
@@ -67,6 +87,14 @@ class JsonlReader:
                 except UserError as error:
                     raise UserError(f"{error} in its first {_PEEKED_ROWS} rows") from None
                 return
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parse(line: bytes, row: int) -> dict:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from beam_jobs.contract.dataset_config import CustomData, DataConfig
+from beam_jobs.contract.dataset_config import CustomData, DataConfig, LinesData
 from beam_jobs.sources import custom
 from beam_jobs.sources.delimited import CsvReader
 from beam_jobs.sources.directories import DirectoriesReader
@@ -11,6 +11,7 @@ from beam_jobs.sources.docstrings import DocstringsReader
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.input_files import InputFile, input_hash, parts
 from beam_jobs.sources.jsonl import JsonlReader
+from beam_jobs.sources.lines import LinesReader
 from beam_jobs.sources.parquet import ParquetReader
 from beam_jobs.sources.stack_exchange import StackExchangeReader
 
@@ -19,6 +20,7 @@ __all__ = ["Reader", "input_hash", "make_reader", "parts"]
 _READERS = {
     "jsonl": JsonlReader,
     "csv": CsvReader,
+    "lines": LinesReader,
     "parquet": ParquetReader,
     "directories": DirectoriesReader,
     "stack_exchange": StackExchangeReader,
@@ -40,6 +42,6 @@ class Reader(Protocol):
         """Everything in one file, or in its range, in its order. Nothing is dropped silently."""
 
 
-def make_reader(data: DataConfig) -> Reader | custom.TransformSource:
+def make_reader(data: DataConfig | LinesData) -> Reader | custom.TransformSource:
     """The source of a config's `data` section."""
     return custom.make(data) if isinstance(data, CustomData) else _READERS[data.source](data)

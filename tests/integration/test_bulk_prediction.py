@@ -131,10 +131,43 @@ def test_odd_texts_are_scored_and_none_is_lost(place, tmp_path, monkeypatch):
         "".join(json.dumps({"id": f"{i}", "text": text}) + "\n" for i, text in enumerate(odd))
     )
     (place / "odd.jsonl").open("ab").write(b'{"id": "x", "text": "\xff"}\n{"id": "y"}\n')
-    files = run(monkeypatch, place, tmp_path / "out", "--input", "odd.jsonl", "--id-field", "id")
+    files = run(
+        monkeypatch,
+        place,
+        tmp_path / "out",
+        *("--input", "odd.jsonl", "--id-field", "id", "--max-reject-fraction", "0.25"),
+    )
     assert [row["id"] for row in predictions(files)] == [f"{i}" for i in range(len(odd))]
     rejects = [json.loads(line) for line in files["rejects-00000-of-00001.jsonl"].splitlines()]
     assert [(row["row"], row["reason"]) for row in rejects] == [(7, "not UTF-8"), (8, "no text")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            [],
+            "1 of 50 documents are rejected, more than --max-reject-fraction 0.01 allows, so "
+            "nothing is published; .*:\n  1 x no text, such as some.jsonl, row 50: field 'text' is",
+        ),
+        (
+            ["--max-reject-fraction", "1", "--text-field", "note"],
+            "50 of 50 documents are rejected, so there is nothing to publish:\n  50 x no text, ",
+        ),
+    ],
+)
+def test_too_many_rejects_publish_nothing(place, tmp_path, monkeypatch, arguments, message):
+    rows = [{"text": "some words"}] * 49 + [{"note": None}]
+    (place / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=message):
+        run(monkeypatch, place, tmp_path / "out", "--input", "some.jsonl", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blank_lines_of_a_text_file_are_documents(place, tmp_path, monkeypatch):
+    (place / "blank.txt").write_text("text\n\nsome words\n   \nothers\n\n")
+    files = run(monkeypatch, place, tmp_path / "out", "--input", "blank.txt")
+    assert [row["id"] for row in predictions(files)] == [f"blank.txt:{i}" for i in range(1, 7)]
 
 
 def test_what_fails_publishes_nothing(place, tmp_path, monkeypatch):
@@ -181,6 +214,7 @@ def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(
             ["--input", "documents.dat"],
             "--input: 'documents.dat' does not say what it holds; expected one of .jsonl",
         ),
+        (["--input", "array.json"], "array.json: received a JSON array, expected JSON Lines"),
         ([], "--input: received none, expected files to score, or a --config"),
         (
             ["--input", "documents.jsonl", "--text-field", "body"],
@@ -203,6 +237,7 @@ def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(
 )
 def test_wrong_arguments_are_told(place, trained, tmp_path, monkeypatch, arguments, message):
     shutil.copy(trained.root / trained.config, place)
+    (place / "array.json").write_text('[{"text": "a"}]')
     with pytest.raises(UserError, match=message):
         run(monkeypatch, place, tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()
@@ -212,7 +247,8 @@ def test_a_damaged_file_stops_the_job(place, tmp_path, monkeypatch):
     content = (place / "documents.jsonl.gz").read_bytes()
     (place / "cut.jsonl.gz").write_bytes(content[: len(content) // 2])
     with pytest.raises(
-        UserError, match="1 files cannot be read to their end; nothing is published"
+        UserError,
+        match="1 files cannot be read to their end, such as cut.jsonl.gz, row .*nothing is publi",
     ):
         run(monkeypatch, place, tmp_path / "out", "--input", "cut.jsonl.gz")
     assert list(tmp_path.iterdir()) == []

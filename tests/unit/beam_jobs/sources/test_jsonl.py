@@ -338,3 +338,23 @@ def test_ranges_of_a_file_hold_together_what_the_whole_file_holds_with_the_same_
         and max(piece.bytes for piece in pieces) <= 2 * range_bytes
     )
     assert [row for piece in pieces for row in reader.read(piece)] == list(reader.read(file))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'[{"text": "a", "labels": []}]',
+        b'\n[\n{"text": "a", "labels": []},\n{"text": "b", "labels": []}\n]\n',
+        b'\xef\xbb\xbf[\n  {\n    "text": "a"\n  }\n]\n',
+        b'[{"text": "a"},\n{"text": "b"}]',
+        b"[",
+    ],
+)
+def test_an_array_instead_of_lines_is_refused_before_any_work(tmp_path, content):
+    (tmp_path / "a.jsonl").write_bytes(GOOD)
+    (tmp_path / "b.jsonl").write_bytes(content)
+    data = JsonlData(source="jsonl", inputs=(str(tmp_path / "*.jsonl"),))
+    with pytest.raises(UserError, match="b.jsonl: received a JSON array, expected JSON Lines"):
+        JsonlReader(data).files()
+    (tmp_path / "b.jsonl").write_bytes(b'["a"]\n' + GOOD)
+    assert len(JsonlReader(data).files()) == 2
