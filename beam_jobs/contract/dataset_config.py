@@ -152,6 +152,10 @@ class JsonlData(RowData):
     """One JSON object per line."""
 
     source: Literal["jsonl"] = Field(description="the kind of source")
+    missing_labels: Literal["reject", "none"] = Field(
+        "reject",
+        description="a row without labels_field is a reject, or a document without labels",
+    )
 
 
 class CsvData(RowData):

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -16,7 +17,14 @@ _UNIONS = (Union, type(int | str))
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Path_ = Annotated[str, Field(min_length=1)]
-LabelName = Annotated[str, Field(min_length=1)]
+
+
+def canonical_label(name: str) -> str:
+    """A label's name as it is compared and kept: NFC, so that no two labels look alike."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
+LabelName = Annotated[str, Field(min_length=1), pydantic.AfterValidator(canonical_label)]
 
 
 class Section(pydantic.BaseModel):

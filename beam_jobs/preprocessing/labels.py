@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import LabelChanges
-from beam_jobs.contract.validation import LabelName, Section
+from beam_jobs.contract.validation import LabelName, Section, canonical_label
 
 _FIRST_UNUSED = 5
 _CHANGES = tuple(LabelChanges.model_fields)
@@ -102,7 +102,7 @@ class LabelRules:
         }
 
     def _fold(self, name: str) -> str:
-        return name.casefold() if self.config.fold_case else name
+        return canonical_label(name.casefold()) if self.config.fold_case else name
 
     @functools.cached_property
     def _names(self) -> Mapping[tuple[str, str], int]:

@@ -13,7 +13,7 @@ from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.fields import Fields, InvalidRow, check_columns, columns_read, too_long
+from beam_jobs.sources.fields import Fields, InvalidRow, check_columns, check_columns_once, too_long
 from beam_jobs.sources.input_files import InputFile, match_files
 
 _DAMAGE = (
@@ -94,12 +94,7 @@ class CsvReader:
                     f"{error.reason}: {error.detail}"
                 ) from None
             check_columns(self.data, columns, file.name)
-            twice = [name for name in columns_read(self.data) if columns.count(name) > 1]
-            if twice:
-                raise UserError(
-                    f"{file.name}: received several columns {twice[0]!r}, expected one; rename "
-                    "the others"
-                )
+            check_columns_once(self.data, columns, file.name)
             return columns
         return []
 

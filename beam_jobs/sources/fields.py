@@ -3,18 +3,24 @@
 import contextlib
 import dataclasses
 import datetime
+import decimal
+import functools
+import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
 from beam_jobs.contract.errors import UserError, shown
+from beam_jobs.contract.validation import canonical_label
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
 
 MAX_WEIGHT = float(np.finfo(np.float32).max)
 MAX_LABEL_CHARACTERS = 1000
+_NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
 TOO_LONG = "row too long"
 
 Rows = JsonlData | CsvData | ParquetData
@@ -48,15 +54,33 @@ def decode(content: bytes) -> str:
 
 
 def check_columns(data: Rows, found: Iterable[str], source: str) -> None:
-    """Raises UserError unless every field that the config names is among those found."""
+    """Raises UserError unless every field that the config names is among those found, and columns
+    of labels have names that a label may have.
+    """
     found = list(found)
+    if wrong := [name for name in data.label_columns if not is_line(canonical_label(name))]:
+        raise UserError(
+            f"data.label_columns: received {shown(wrong[0])}, expected names of labels, without "
+            "control characters or line breaks; rename the column"
+        )
     for key, names in _named(data):
+        if key == "labels_field" and getattr(data, "missing_labels", "reject") == "none":
+            continue
         if missing := [name for name in names if name not in found]:
             those = ", ".join(map(repr, missing))
             raise UserError(
                 f"data.{key}: {source} has no column {those}; the columns found are "
                 f"{', '.join(map(repr, found)) or 'none'}"
             )
+
+
+def check_columns_once(data: Rows, found: Sequence[str], source: str) -> None:
+    """Raises UserError if a field that the config names is there several times."""
+    twice = [name for name in columns_read(data) if found.count(name) > 1]
+    if twice:
+        raise UserError(
+            f"{source}: received several columns {twice[0]!r}, expected one; rename the others"
+        )
 
 
 def columns_read(data: Rows) -> list[str]:
@@ -103,7 +127,7 @@ class Fields:
             row=row,
             split=self._word(values, self.data.split_field),
             time=self._word(values, self.data.time_field),
-            metadata=tuple(self._word(values, field) or "" for field in self.data.metadata_fields),
+            metadata=tuple(_as_text(values.get(field)) for field in self.data.metadata_fields),
         )
 
     def _id(self, values: Mapping[str, Any], source: str, row: int) -> str:
@@ -142,8 +166,12 @@ class Fields:
         what = f"{field}: received {shown(received)}"
         if received is None:
             if field not in values:
+                if getattr(self.data, "missing_labels", "reject") == "none":
+                    return ()
                 raise InvalidRow(
-                    "no labels", f"field {field!r} is missing; expected a list, which may be empty"
+                    "no labels",
+                    f"field {field!r} is missing; expected a list, which may be empty, or "
+                    "data.missing_labels: none, where a missing field means no labels",
                 )
             return ()
         if delimiter is not None:
@@ -177,8 +205,12 @@ class Fields:
                     f"{field}: received {shown(value)}, expected 0, 1 or a number between",
                 )
             if number >= self.data.label_threshold:
-                present.append(field)
+                present.append(self._label_of_column[field])
         return tuple(present)
+
+    @functools.cached_property
+    def _label_of_column(self) -> dict[str, str]:
+        return {field: canonical_label(field) for field in self.data.label_columns}
 
     def _weight(self, values: Mapping[str, Any]) -> float:
         if self.data.weight_field is None:
@@ -195,16 +227,14 @@ class Fields:
         return number
 
     def _word(self, values: Mapping[str, Any], field: str | None) -> str | None:
-        value = values.get(field)
-        if isinstance(value, datetime.date):  # or its subclass datetime: a time in Parquet
-            return value.isoformat()
-        return str(value) if isinstance(value, str | int) else None
+        value = None if field is None else values.get(field)
+        return None if value is None else _as_text(value)
 
     def _number(self, value: Any) -> float | None:
         """The value as a finite number; None where it is none."""
         if self.all_strings:
             value = {"": 0.0, "false": 0.0, "true": 1.0}.get(value.strip().lower(), value)
-        elif not isinstance(value, int | float):
+        elif not isinstance(value, int | float | decimal.Decimal):
             return None
         with contextlib.suppress(ValueError, OverflowError):
             number = float(value)
@@ -212,13 +242,42 @@ class Fields:
         return None
 
 
+def _as_text(value: Any) -> str:
+    """Any value of JSON or Parquet as a string: null is empty, lists and objects are JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime.date | datetime.time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return decode(value)
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=_as_text)
+    return str(value)
+
+
+def is_line(text: str) -> bool:
+    """Whether a text has no control characters, line breaks or half surrogate pairs; spaces,
+    joiners and marks of direction are parts of names.
+    """
+    return not any(unicodedata.category(character) in _NOT_IN_A_LINE for character in text)
+
+
 def checked_labels(labels: Iterable[str], what: str) -> tuple[str, ...]:
-    """Labels without surrounding white space; InvalidRow if one cannot be a line of a file."""
-    stripped = tuple(label.strip() for label in labels)
-    if not all(map(str.isprintable, stripped)):
+    """Labels without surrounding white space, in NFC.
+
+    Raises:
+      InvalidRow: one cannot be a line of a file.
+    """
+    stripped = tuple(map(canonical_label, labels))
+    if not all(label.isprintable() or is_line(label) for label in stripped):
         raise InvalidRow(
             "label is not printable",
-            f"{what}, expected labels without control characters or line breaks",
+            f"{what}, expected labels without control characters, line breaks or half surrogate "
+            "pairs",
         )
     if any(len(label) > MAX_LABEL_CHARACTERS for label in stripped):
         raise InvalidRow(

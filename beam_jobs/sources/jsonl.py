@@ -6,9 +6,10 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from beam_jobs.contract.dataset_config import JsonlData
-from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
 from beam_jobs.sources.fields import Fields, InvalidRow, check_columns, decode, too_long
@@ -89,6 +90,16 @@ class JsonlReader:
                 return
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises InvalidRow if a key is there twice: which of its values counts is unknown."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRow("key is there twice", f"received {shown(twice)} twice, expected one")
+    return values
+
+
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
@@ -100,7 +111,9 @@ def _is_json(line: bytes) -> bool:
 def _parse(line: bytes, row: int) -> dict:
     text = decode(line)
     try:
-        values = json.loads(text.removeprefix("\ufeff") if row == 1 else text)
+        values = json.loads(
+            text.removeprefix("\ufeff") if row == 1 else text, object_pairs_hook=_object
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidRow("not JSON", str(error)) from None
     if not isinstance(values, dict):

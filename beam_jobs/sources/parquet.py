@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,15 @@ from beam_jobs.contract.dataset_config import ParquetData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.fields import Fields, InvalidRow, check_columns, columns_read, too_long
+from beam_jobs.sources.fields import (
+    Fields,
+    InvalidRow,
+    check_columns,
+    check_columns_once,
+    columns_read,
+    decode,
+    too_long,
+)
 from beam_jobs.sources.input_files import InputFile, match_files
 
 BATCH_ROWS = 256
@@ -41,6 +49,7 @@ class ParquetReader:
                     f"{error}"
                 ) from None
             check_columns(self.data, schema.names, file.name)
+            check_columns_once(self.data, schema.names, file.name)
             self._check_types(schema, file)
             files.append(dataclasses.replace(file, expansion=plain_bytes / file.bytes))
         return files
@@ -137,25 +146,89 @@ def _first_byte(group: pq.RowGroupMetaData) -> int:
 
 
 def _is_string(kind: pa.DataType) -> bool:
+    """Also for bytes, which some writers give the type binary although they are UTF-8."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or _is_binary(kind)
+    )
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
     )
 
 
 def _is_list_of_strings(kind: pa.DataType) -> bool:
-    is_list = (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-    return is_list and (_is_string(kind.value_type) or pa.types.is_null(kind.value_type))
+    return _is_list(kind) and (_is_string(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
 def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | InvalidRow]:
+    batch = _with_microseconds(batch)
+    binary = [field.name for field in batch.schema if _holds_binary(field.type)]
     try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:  # raised before the first row is there; one row spoils the batch
-        for i in range(batch.num_rows):
+        rows: Iterable[dict[str, Any] | InvalidRow] = batch.to_pylist()
+    except (ValueError, OverflowError):  # before the first row is there; one row spoils the batch
+        rows = (_row(batch.slice(i, 1)) for i in range(batch.num_rows))
+    for row in rows:
+        if binary and isinstance(row, dict):
             try:
-                yield batch.slice(i, 1).to_pylist()[0]
-            except UnicodeDecodeError as error:
-                yield InvalidRow("not UTF-8", str(error))
+                row |= {name: _decoded(row[name]) for name in binary}
+            except InvalidRow as error:
+                row = error
+        yield row
+
+
+def _row(batch: pa.RecordBatch) -> dict[str, Any] | InvalidRow:
+    """The only row of a batch."""
+    try:
+        return batch.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return InvalidRow("not UTF-8", str(error))
+    except (ValueError, OverflowError) as error:  # such as a time in the year 14645
+        return InvalidRow(
+            "value out of range", f"received a value that Python cannot hold: {error}"
+        )
+
+
+def _with_microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose times in nanoseconds, which Python has no type for, lose their last digits."""
+    columns = []
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        kind = field.type
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":
+            column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+        elif pa.types.is_time64(kind) and kind.unit == "ns":
+            column = column.cast(pa.time64("us"), safe=False)
+        elif pa.types.is_duration(kind) and kind.unit == "ns":
+            column = column.cast(pa.duration("us"), safe=False)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _holds_binary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind) or _is_list(kind):
+        return _holds_binary(kind.value_type)
+    return _is_binary(kind)
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    return decode(value) if isinstance(value, bytes) else value

@@ -12,6 +12,7 @@ from beam_jobs.contract.training_config import (
     LossConfig,
     WeightedBceConfig,
 )
+from beam_jobs.contract.validation import canonical_label
 
 # A label without positives, or without negatives, counts as if it had half a document of them.
 MIN_COUNT = 0.5
@@ -107,6 +108,7 @@ def _weights_from_file(path: str, label_names: Sequence[str]) -> np.ndarray:
         raise UserError(f"loss.pos_weight_file: cannot read {path}: {error}; {expected}") from None
     if not isinstance(weights, dict):
         raise UserError(f"loss.pos_weight_file: {path} holds {type(weights).__name__}; {expected}")
+    weights = {canonical_label(name): weight for name, weight in weights.items()}
     missing = [name for name in label_names if name not in weights]
     unknown = sorted(weights.keys() - set(label_names))
 

@@ -44,6 +44,7 @@ FULL = {
         "label_delimiter": "; ",
         "label_columns": ["x", "y"],
         "label_threshold": 0.25,
+        "missing_labels": "none",
         "weight_field": "w",
         "split_field": "part",
         "time_field": "created",
@@ -265,8 +266,9 @@ DOCSTRINGS = {
 }
 # The other kinds of sources; no value is the default of its key either.
 _FILES = {"inputs": ["a"], "max_row_bytes": 1000, "max_reject_fraction": 1.0}
+_ROWS = {key: value for key, value in FULL["data"].items() if key != "missing_labels"}
 OTHER_SOURCES = [
-    FULL["data"]
+    _ROWS
     | {
         "source": "csv",
         "columns": ["a", "b"],
@@ -276,7 +278,7 @@ OTHER_SOURCES = [
         "escape_character": "\\",
     }
     | {"encoding": "latin-1"},
-    FULL["data"] | {"source": "parquet"},
+    _ROWS | {"source": "parquet"},
     {"source": "directories", "encoding": "cp1252", "remove": ["headers", "quotes"], **_FILES},
     {
         "source": "stack_exchange",

@@ -212,6 +212,12 @@ def test_names_of_the_config_that_never_occur_are_counted(lists, config):
     assert all(value.count == len(value.first) for value in unused.values())
 
 
+def test_names_of_the_config_are_composed_as_labels_are():
+    config = LabelsConfig(aliases={"cafe\u0301": "kaffe"}, deny=(" tea\u0301 ",))
+    labels = pa.chunked_array([pa.array([["caf\u00e9", "te\u00e1"]], KIND)])
+    assert LabelRules(config).clean(labels)[0].to_pylist() == [["kaffe"]]
+
+
 def test_names_and_metadata_that_match_nothing_are_told(tmp_path, capsys):
     lines = [
         json.dumps(

@@ -246,6 +246,11 @@ def test_ids_and_weights_are_read_from_their_columns(tmp_path):
             {"columns": ("text", "labels"), "quote_character": "'"},
             "in.csv: its first row equals data.columns, so it is a header",
         ),
+        (
+            'text,"Late\ndelivery"\na,1\n',
+            {"label_columns": ("Late\ndelivery",)},
+            "data.label_columns: received 'Late.*expected names of labels",
+        ),
         ("text,text,labels\n", {}, "in.csv: received several columns 'text', expected one"),
         (
             'text,"labels\n',
@@ -294,3 +299,9 @@ def test_a_compressed_file_that_is_cut_off_ends_in_a_reject_after_what_could_be_
 def test_half_a_character_at_the_end_is_a_reject(tmp_path):
     rows = read("text,labels\na,x\nb,x\n".encode("utf-16")[:-1], tmp_path, encoding="utf-16")
     assert isinstance(rows[-1], Reject)
+
+
+def test_labels_of_columns_are_composed(tmp_path):
+    column = "cafe\u0301"
+    (row,) = read(f"text,{column}\na,1\n", tmp_path, label_columns=(column,))
+    assert row.labels == ("caf\u00e9",)

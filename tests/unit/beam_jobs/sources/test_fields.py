@@ -92,7 +92,7 @@ def test_jsonl_csv_and_parquet_of_the_same_rows_give_the_same_documents_and_reje
 
 
 @pytest.mark.parametrize(
-    ("value", "word"), [("dev", "dev"), (2024, "2024"), (None, None), (1.5, None), ([], None)]
+    ("value", "word"), [("dev", "dev"), (2024, "2024"), (None, None), (1.5, "1.5"), ([], "[]")]
 )
 def test_split_and_time_are_handed_on_as_strings(tmp_path, value, word):
     (tmp_path / "in.jsonl").write_text(

@@ -44,7 +44,10 @@ def read(content: bytes, folder, **data) -> list[Document | Reject]:
         (b'{"labels": []}', "no text", "'text' is missing or null; the row has 'labels'"),
         (b'{"text": null, "labels": []}', "no text", "missing or null"),
         (b'{"text": 3, "labels": []}', "text is not a string", "text: received 3"),
-        (b'{"text": "a"}', "no labels", "'labels' is missing"),
+        (b'{"text": "a"}', "no labels", "or data.missing_labels: none, where a missing"),
+        (b'{"text": "a", "text": "b", "labels": []}', "key is there twice", "received 'text'"),
+        (b'{"text": "a", "labels": [], "x": {"y": 1, "y": 1}}', "key is there twice", "'y' twice"),
+        (b'{"text": "a", "labels": ["x\\u2028y"]}', "label is not printable", "line breaks"),
         (b'{"text": "a", "labels": "x"}', "labels are not a list", "label_delimiter"),
         (b'{"text": "a", "labels": {"x": 1}}', "labels are not a list", "received {'x': 1}"),
         (b'{"text": "a", "labels": ["x", 1]}', "label is not a string", "['x', 1]"),
@@ -358,3 +361,38 @@ def test_an_array_instead_of_lines_is_refused_before_any_work(tmp_path, content)
         JsonlReader(data).files()
     (tmp_path / "b.jsonl").write_bytes(b'["a"]\n' + GOOD)
     assert len(JsonlReader(data).files()) == 2
+
+
+def test_a_missing_label_field_means_no_labels_on_request(tmp_path):
+    content = b'{"text": "a"}\n{"text": "b", "labels": ["x"]}\n{"text": "c", "labels": null}'
+    rows = read(content, tmp_path, missing_labels="none")
+    assert [row.labels for row in rows] == [(), ("x",), ()]
+    reader = JsonlReader(
+        JsonlData(
+            source="jsonl",
+            inputs=(str(tmp_path / "in.jsonl"),),
+            missing_labels="none",
+            labels_field="tags",  # which none of the first rows has
+        )
+    )
+    assert len(reader.files()) == 1
+
+
+def test_metadata_of_any_type_is_text(tmp_path):
+    values = {"a": 4.5, "b": True, "c": None, "d": {"x": ["é", 1]}, "e": 3, "f": "s", "g": [1.0]}
+    content = json.dumps({"text": "t", "labels": []} | values).encode()
+    (row,) = read(content, tmp_path, metadata_fields=(*values, "absent"))
+    assert row.metadata == ("4.5", "true", "", '{"x": ["é", 1]}', "3", "s", "[1.0]", "")
+
+
+def test_labels_keep_joiners_and_spaces_and_are_composed(tmp_path):
+    labels = [
+        "New\u00a0York",
+        "کتاب\u200cخانه",
+        "👨\u200d👩\u200d👧",
+        "東京\u3000大阪",
+        "cafe\u0301",
+    ]
+    content = json.dumps({"text": "t", "labels": labels}).encode()
+    (row,) = read(content, tmp_path)
+    assert row.labels == (*labels[:-1], "caf\u00e9")

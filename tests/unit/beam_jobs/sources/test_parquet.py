@@ -1,5 +1,8 @@
 """Parquet: typed columns, row groups as ranges, and damage."""
 
+import datetime
+import decimal
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -228,3 +231,76 @@ def test_a_file_counts_as_what_is_read_of_it(tmp_path, compression):
     ).files()
     assert file.bytes == (tmp_path / "a.parquet").stat().st_size
     assert file.plain_bytes == pytest.approx(sum(map(len, texts)), rel=0.02)
+
+
+def rows_of(table: pa.Table, folder, **data) -> list[Document | Reject]:
+    pq.write_table(table, folder / "odd.parquet")
+    reader = ParquetReader(
+        ParquetData(source="parquet", inputs=(str(folder / "odd.parquet"),), **data)
+    )
+    return [row for file in reader.files() for row in reader.read(file)]
+
+
+TEXTS = ["a", "b", "c"]
+LABELS = pa.array([["x"], ["y"], []], pa.list_(pa.string()))
+
+
+def test_times_in_nanoseconds_are_read_to_the_microsecond(tmp_path):
+    times = pa.array([1_577_836_800_000_000_123, 1_001, None], pa.timestamp("ns"))
+    table = pa.table({"text": TEXTS, "labels": LABELS, "time": times})
+    rows = rows_of(table, tmp_path, time_field="time", metadata_fields=("time",))
+    assert [row.time for row in rows] == [
+        "2020-01-01T00:00:00",
+        "1970-01-01T00:00:00.000001",
+        None,
+    ]
+    assert rows[2].metadata == ("",)
+
+
+def test_a_year_that_python_cannot_hold_is_a_reject_of_its_row(tmp_path):
+    times = pa.array([0, 400_000_000_000, 1], pa.timestamp("s"))
+    table = pa.table({"text": TEXTS, "labels": LABELS, "time": times})
+    first, wrong, last = rows_of(table, tmp_path, time_field="time")
+    assert (first.time, last.time) == ("1970-01-01T00:00:00", "1970-01-01T00:00:01")
+    assert (wrong.row, wrong.reason) == (2, "value out of range")
+
+
+def test_several_columns_of_one_name_are_the_users_error(tmp_path):
+    table = pa.Table.from_arrays(
+        [pa.array(TEXTS), pa.array(TEXTS), LABELS], ["text", "text", "labels"]
+    )
+    with pytest.raises(UserError, match="received several columns 'text', expected one"):
+        rows_of(table, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_strings_that_are_binary_are_utf_8(tmp_path, kind):
+    table = pa.table(
+        {
+            "text": pa.array([b"a", "é".encode(), b"\xff"], kind),
+            "labels": pa.array([[b"x"], [b"y", b"z"], []], pa.list_(kind)),
+        }
+    )
+    first, second, wrong = rows_of(table, tmp_path)
+    assert (first.labels, second.texts, second.labels) == (("x",), ("é",), ("y", "z"))
+    assert (wrong.row, wrong.reason) == (3, "not UTF-8")
+
+
+def test_metadata_and_weights_of_any_type(tmp_path):
+    table = pa.table(
+        {
+            "text": pa.array(TEXTS).dictionary_encode(),
+            "labels": pa.array([["x"], ["y"], []], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+            "weight": [decimal.Decimal("1.50"), decimal.Decimal("0.25"), decimal.Decimal("2.00")],
+            "stars": [4.5, 3.0, None],
+            "day": [datetime.date(2020, 1, 1)] * 3,
+            "of": [{"a": datetime.date(2020, 1, 1)}] * 3,
+        }
+    )
+    rows = rows_of(
+        table, tmp_path, weight_field="weight", metadata_fields=("stars", "day", "weight", "of")
+    )
+    assert [row.weight for row in rows] == [1.5, 0.25, 2.0]
+    assert [row.labels for row in rows] == [("x",), ("y",), ()]
+    assert rows[0].metadata == ("4.5", "2020-01-01", "1.50", '{"a": "2020-01-01"}')
+    assert rows[2].metadata[0] == ""
