@@ -29,7 +29,7 @@ class CsvReader:
     data: CsvData
 
     def files(self) -> list[InputFile]:
-        files = match_files(self.data.inputs)
+        files = streams.ranges_where_plain(match_files(self.data.inputs))
         if self.data.columns is not None:
             check_columns(self.data, self.data.columns, "data.columns")
             for file in files:
@@ -63,12 +63,12 @@ class CsvReader:
 
     @contextlib.contextmanager
     def _rows(self, file: InputFile) -> Iterator[Iterator["_Row"]]:
-        encoding = (
-            "utf-8-sig" if codecs.lookup(self.data.encoding).name == "utf-8" else self.data.encoding
-        )
+        is_utf8 = codecs.lookup(self.data.encoding).name == "utf-8"
+        encoding = "utf-8-sig" if is_utf8 else self.data.encoding
+        open_text = streams.open_utf8 if is_utf8 else streams.open_stream
         # A byte that is wrong in the encoding becomes a lone surrogate, which spoils only its row.
         with (
-            streams.open_stream(file.path) as stream,
+            open_text(file.path) as stream,
             io.TextIOWrapper(stream, encoding, "surrogateescape", newline="") as text,
         ):
             yield _rows(text, self.data)

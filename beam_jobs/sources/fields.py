@@ -50,7 +50,13 @@ def decode(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidRow("not UTF-8", str(error)) from None
+        raise InvalidRow("not UTF-8", f"{error}{encoding_hint(content)}") from None
+
+
+def encoding_hint(content: bytes) -> str:
+    """What to say of the encoding of a wrong row, if anything."""
+    is_wide = b"\0" in content
+    return "; is the file UTF-16 without a byte order mark? Expected UTF-8" if is_wide else ""
 
 
 def check_columns(data: Rows, found: Iterable[str], source: str) -> None:

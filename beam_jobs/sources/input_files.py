@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.errors import UserError
@@ -81,7 +81,11 @@ def match_files(
         # Beam finds nothing for a bare `*.jsonl`, and a worker's working directory may differ.
         absolute = pattern if is_remote else os.path.abspath(pattern)
         try:
-            matches = FileSystems.match([absolute])[0].metadata_list
+            # A file's own name may hold the characters of a pattern: train[1].jsonl.
+            if not is_remote and os.path.isfile(absolute):
+                matches = [FileMetadata(absolute, os.path.getsize(absolute))]
+            else:
+                matches = FileSystems.match([absolute])[0].metadata_list
         except (ValueError, BeamIOError) as error:
             raise UserError(f"data.inputs: cannot look for {pattern!r}: {error}") from None
         if not matches:

@@ -12,7 +12,14 @@ from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
-from beam_jobs.sources.fields import Fields, InvalidRow, check_columns, decode, too_long
+from beam_jobs.sources.fields import (
+    Fields,
+    InvalidRow,
+    check_columns,
+    decode,
+    encoding_hint,
+    too_long,
+)
 from beam_jobs.sources.input_files import InputFile, match_files
 
 _PEEKED_ROWS = 100  # a field that none of the first rows has is a mistake in the config
@@ -35,7 +42,7 @@ class JsonlReader:
         fields, max_bytes = Fields(self.data), self.data.max_row_bytes
         row = 0
         try:
-            with streams.open_stream(file.path) as stream:
+            with streams.open_utf8(file.path) as stream:
                 for row, line, is_whole in streams.numbered_lines(stream, file, max_bytes):
                     if is_whole and line.isspace():
                         continue
@@ -54,7 +61,7 @@ class JsonlReader:
 
     def _check_no_array(self, file: InputFile) -> None:
         """Raises UserError if the file is one JSON array, so that no line of it is an object."""
-        with contextlib.suppress(*streams.DAMAGE), streams.open_stream(file.path) as stream:
+        with contextlib.suppress(*streams.DAMAGE), streams.open_utf8(file.path) as stream:
             rows = streams.numbered_lines(stream, file, self.data.max_row_bytes)
             lines = (line.removeprefix(codecs.BOM_UTF8).strip() for _, line, _ in rows)
             first = next(filter(None, lines), b"")
@@ -72,7 +79,7 @@ class JsonlReader:
         for file in files:
             found: dict[str, None] = {}
             try:
-                with streams.open_stream(file.path) as stream:
+                with streams.open_utf8(file.path) as stream:
                     for row, line, _ in itertools.islice(
                         streams.numbered_lines(stream, file, self.data.max_row_bytes), _PEEKED_ROWS
                     ):
@@ -115,7 +122,7 @@ def _parse(line: bytes, row: int) -> dict:
             text.removeprefix("\ufeff") if row == 1 else text, object_pairs_hook=_object
         )
     except (ValueError, RecursionError) as error:
-        raise InvalidRow("not JSON", str(error)) from None
+        raise InvalidRow("not JSON", f"{error}{encoding_hint(line)}") from None
     if not isinstance(values, dict):
         raise InvalidRow(
             "not an object", f"received a JSON {type(values).__name__}, expected an object"

@@ -1,43 +1,85 @@
-"""Opening files of any file system, decompressed by extension, and reading lines up to a length."""
+"""Opening files of any file system, decompressed, and reading lines up to a length.
+
+How a file is compressed and encoded is recognised by its first bytes, whatever its name.
+"""
 
 import bz2
+import codecs
 import contextlib
 import dataclasses
 import gzip
 import io
 import lzma
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 import zstandard
 from apache_beam.io.filesystems import FileSystems
 
+from beam_jobs.contract.errors import UserError
 from beam_jobs.sources.documents import UNREADABLE, Reject
-from beam_jobs.sources.input_files import COMPRESSED, InputFile, extension
+from beam_jobs.sources.input_files import InputFile, extension
 
 # What reading raises where a file has gone, is cut off or is damaged.
-DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+DAMAGE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zstandard.ZstdError,
+    zipfile.BadZipFile,
+)
 _BLOCK_BYTES = 1 << 20  # 1 MiB
+_FIRST_BYTES = 16  # by which a file's compression and encoding are recognised
+_EXPANSION = 3.0  # text is about so many times as large as it is compressed
+_THREADS = 8  # remote files answer slowly, so several are asked at once
+
+
+class _NotOneFile(OSError):
+    """An archive that does not hold exactly one file that can be read."""
 
 
 def ranges_where_plain(files: Iterable[InputFile]) -> list[InputFile]:
-    """The files, of which those that are compressed can only be read as a whole."""
-    return [
-        dataclasses.replace(file, unit=None) if extension(file.path) in COMPRESSED else file
-        for file in files
-    ]
+    """The files, of which those that are compressed, or not UTF-8, can only be read as a whole.
+
+    Raises:
+      UserError: a file is an archive of several.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(_whole_unless_plain, files))
+
+
+def _whole_unless_plain(file: InputFile) -> InputFile:
+    first = b""
+    try:
+        with FileSystems.open(file.path, compression_type="uncompressed") as raw:
+            first = _first_bytes(raw)
+            if first.startswith(_ZIP):
+                with _zip_member(raw):
+                    pass
+    except _NotOneFile as error:
+        raise UserError(f"data.inputs: {file.name}: {error}") from None
+    except DAMAGE:
+        pass  # reported with its row when the file is read
+    if _opener(file.path, first) is not None:
+        expansion = max(file.expansion, _EXPANSION)
+        return dataclasses.replace(file, unit=None, expansion=expansion)
+    return dataclasses.replace(file, unit=None) if _encoding(first) else file
 
 
 @contextlib.contextmanager
 def open_stream(path: str) -> Iterator[BinaryIO]:
-    """A buffered stream of a file's bytes; `.gz`, `.bz2`, `.xz` and `.zst` files are decompressed.
+    """A buffered stream of a file's bytes, decompressed: gzip, bzip2, xz, Zstandard and zip, where
+    the archive holds one file.
 
     Raises, here or while the stream is read, one of DAMAGE.
     """
     # Beam's own decompression takes a file that is cut off for a whole one.
     with FileSystems.open(path, compression_type="uncompressed") as raw:
-        opener = _OPENERS.get(extension(path))
+        opener = _opener(path, _first_bytes(raw))
         if opener is None:
             yield raw
         else:
@@ -46,6 +88,37 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
                 io.BufferedReader(_SingleReads(stream), _BLOCK_BYTES) as buffered,
             ):
                 yield buffered
+
+
+@contextlib.contextmanager
+def open_utf8(path: str) -> Iterator[BinaryIO]:
+    """As `open_stream`, of text: UTF-16 and UTF-32 with a byte order mark become UTF-8."""
+    with open_stream(path) as stream:
+        encoding = _encoding(_first_bytes(stream))
+        if encoding is None:
+            yield stream
+        else:
+            with io.BufferedReader(
+                _SingleReads(_Transcoded(stream, encoding)), _BLOCK_BYTES
+            ) as text:
+                yield text
+
+
+def _first_bytes(stream: BinaryIO) -> bytes:
+    """Those of a stream at its start, which stays there."""
+    if isinstance(stream, io.BufferedReader):
+        return stream.peek(_FIRST_BYTES)[:_FIRST_BYTES]
+    first = stream.read(_FIRST_BYTES)
+    stream.seek(0)
+    return first
+
+
+def _encoding(first: bytes) -> str | None:
+    """The encoding that a file's byte order mark names, other than UTF-8."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if first.startswith(mark):
+            return encoding
+    return None
 
 
 def unreadable(file: InputFile, row: int, error: Exception) -> Reject:
@@ -100,6 +173,50 @@ class _SingleReads(io.RawIOBase):
         return len(piece)
 
 
+class _Transcoded:
+    """Text in another encoding, as UTF-8."""
+
+    def __init__(self, stream: BinaryIO, encoding: str):
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+        self._plain = memoryview(b"")
+
+    def read1(self, size: int) -> bytes:
+        while not self._plain:
+            block = self._stream.read(_BLOCK_BYTES >> 3)
+            try:
+                text = self._decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                raise EOFError(f"damaged or cut text: {error}") from None
+            self._plain = memoryview(text.encode("utf-8", "surrogatepass"))
+            if not block:
+                break
+        piece, self._plain = self._plain[:size], self._plain[size:]
+        return piece
+
+
+@contextlib.contextmanager
+def _zip_member(raw: BinaryIO) -> Iterator[BinaryIO]:
+    """The only file of a zip archive."""
+    with zipfile.ZipFile(raw) as archive:
+        members = [
+            info
+            for info in archive.infolist()
+            if not info.is_dir() and not info.filename.startswith("__MACOSX/")
+        ]
+        if len(members) != 1:
+            raise _NotOneFile(
+                f"received a zip archive of {len(members):,} files, expected one; unpack it (or, "
+                "if it is a spreadsheet, save it as CSV)"
+            )
+        try:
+            member = archive.open(members[0])
+        except (RuntimeError, NotImplementedError) as error:  # a password, an odd compression
+            raise _NotOneFile(f"received a zip archive that cannot be read: {error}") from None
+        with member:
+            yield member
+
+
 class _ZstdStream:
     """Decompresses Zstandard frames; zstandard's reader takes a truncated file for whole."""
 
@@ -130,5 +247,28 @@ class _ZstdStream:
         return piece
 
 
+def _opener(path: str, first: bytes) -> Callable | None:
+    """What decompresses a file of this name that begins so; None: nothing need to."""
+    for magic, opener in _MAGIC.items():
+        if first.startswith(magic):
+            return opener
+    return _OPENERS.get(extension(path))
+
+
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _ZstdStream}
 _OPENERS |= {".tgz": gzip.open, ".tbz2": bz2.open, ".txz": lzma.open}
+_ZIP = b"PK\x03\x04"
+_MAGIC = {
+    b"\x1f\x8b\x08": gzip.open,
+    b"BZh91AY&SY": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x28\xb5\x2f\xfd": _ZstdStream,
+    _ZIP: _zip_member,
+}
+# The longer marks come first, as one of UTF-32 begins as one of UTF-16.
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}

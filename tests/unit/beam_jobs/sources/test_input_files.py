@@ -143,3 +143,18 @@ def test_only_large_files_are_cut_into_ranges_and_these_cover_them(
         assert sum(piece.bytes for piece in own) == file.bytes
         assert (len(own) > 1) == (file.unit is not None and file.bytes > 1.5 * RANGE_BYTES)
         assert len(own) == 1 or max(piece.bytes for piece in own) <= 1.5 * RANGE_BYTES
+
+
+def test_a_name_with_brackets_is_the_file_of_that_name_first(tmp_path):
+    for name in ("train[1].jsonl", "train1.jsonl", "train*.txt", "trainee.txt"):
+        (tmp_path / name).write_text(name)
+
+    def names(pattern):
+        files = input_files.match_files([str(tmp_path / pattern)])
+        return [os.path.basename(file.path) for file in files]
+
+    assert names("train[1].jsonl") == ["train[1].jsonl"]
+    assert names("train*.txt") == ["train*.txt"]
+    assert names("train*.jsonl") == ["train1.jsonl", "train[1].jsonl"]
+    (tmp_path / "train[1].jsonl").unlink()
+    assert names("train[1].jsonl") == ["train1.jsonl"]
