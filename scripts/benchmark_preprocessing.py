@@ -287,32 +287,34 @@ class AnalyzeOne(beam.DoFn):
         yield self._analyzer([document.texts[0].encode()])[0], document
 
 
+def merge_equal(element, config: Config):
+    """(text, its documents) -> (split, id, text, label names)."""
+    text, documents = element[0], list(element[1])
+    digest = hashlib.blake2b(text, digest_size=16).digest()
+    key = split_keys(pa.chunked_array([[digest]], pa.binary()))
+    (split,) = assign(key, pa.nulls(1, pa.int8()), config.splits).to_pylist()
+    return (
+        split,
+        min(document.id for document in documents),
+        text,
+        sorted({label for document in documents for label in document.labels}),
+    )
+
+
+def encode_one(document, label_ids: dict[str, int]) -> bytes:
+    _, name, text, labels = document
+    return RecordSpec().encode(
+        {
+            "id": name.encode(),
+            "text": text,
+            "labels": [label_ids[label] for label in labels if label in label_ids],
+        }
+    )
+
+
 def run_naive() -> None:
     config = load_config("synthetic.yaml")
-    reader, spec = registry.make_reader(config.data), RecordSpec()
-
-    def merge(element):
-        text, documents = element[0], list(element[1])
-        digest = hashlib.blake2b(text, digest_size=16).digest()
-        key = split_keys(pa.chunked_array([[digest]], pa.binary()))
-        (split,) = assign(key, pa.nulls(1, pa.int8()), config.splits).to_pylist()
-        return (
-            split,
-            min(document.id for document in documents),
-            text,
-            sorted({label for document in documents for label in document.labels}),
-        )
-
-    def encode(document, label_names):
-        _, name, text, labels = document
-        return spec.encode(
-            {
-                "id": name.encode(),
-                "text": text,
-                "labels": [label_names[label] for label in labels if label in label_names],
-            }
-        )
-
+    reader = registry.make_reader(config.data)
     with beam.Pipeline(runner="FnApiRunner") as job:
         documents = (
             job
@@ -320,9 +322,9 @@ def run_naive() -> None:
             | beam.FlatMap(reader.read)
             | "Analyze" >> beam.ParDo(AnalyzeOne(config))
             | beam.GroupByKey()
-            | "Merge" >> beam.Map(merge)
+            | "Merge" >> beam.Map(merge_equal, config)
         )
-        label_names = (
+        label_ids = (
             documents
             | "Labels" >> beam.FlatMap(lambda document: document[3])
             | "CountLabels" >> beam.combiners.Count.PerElement()
@@ -349,7 +351,7 @@ def run_naive() -> None:
             _ = (
                 documents
                 | f"Only {split}" >> beam.Filter(lambda document, i=i: document[0] == i)
-                | f"Encode {split}" >> beam.Map(encode, AsSingleton(label_names))
+                | f"Encode {split}" >> beam.Map(encode_one, AsSingleton(label_ids))
                 | f"Write {split}" >> WriteToTFRecord(f"naive/{split}", num_shards=FILES)
             )
 
@@ -457,7 +459,7 @@ def _shards(job: Path, naive: Path, split: str) -> tuple[list[Path], list[Path]]
     return list(job.glob(f"*-{split}.tfrecord-*")), list(naive.glob(f"{split}-*"))
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -485,12 +487,18 @@ def main() -> None:
     parser.add_argument(
         "--run", choices=["plain", "naive"], help=argparse.SUPPRESS
     )  # what the benchmark starts itself with
-    arguments = parser.parse_args()
-    if arguments.run == "plain":
-        return run_plain(arguments.workers)
-    if arguments.run == "naive":
-        return run_naive()
+    return parser.parse_args()
 
+
+def show(what: str, documents: int, seconds: float, peak: float) -> None:
+    print(
+        f"{what:8} {documents:>10,} {seconds:>8.1f} {documents / seconds:>12,.0f} {peak:>8,.0f}",
+        flush=True,
+    )
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Runs every program and prints the table and the ratios."""
     sizes = [arguments.documents // 4, arguments.documents // 2, arguments.documents]
     samples = [arguments.naive_documents // 4, arguments.naive_documents]
     with tempfile.TemporaryDirectory() as temporary:
@@ -498,13 +506,6 @@ def main() -> None:
             f"{'program':8} {'documents':>10} {'seconds':>8} {'documents/s':>12} {'peak MB':>8}",
             flush=True,
         )
-
-        def show(what: str, documents: int, seconds: float, peak: float) -> None:
-            print(
-                f"{what:8} {documents:>10,} {seconds:>8.1f} {documents / seconds:>12,.0f} "
-                f"{peak:>8,.0f}",
-                flush=True,
-            )
 
         for size in sizes:
             folder = Path(temporary, str(size))
@@ -542,6 +543,16 @@ def main() -> None:
         f"{1 / per_document:,.0f} documents/s without its start; "
         f"{same_records:,} records the same on its sample"
     )
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.run == "plain":
+        run_plain(arguments.workers)
+    elif arguments.run == "naive":
+        run_naive()
+    else:
+        compare(arguments)
 
 
 if __name__ == "__main__":

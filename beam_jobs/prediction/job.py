@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.atomic import publish, recover, staging, write_atomically
@@ -97,12 +98,7 @@ def score_files(
     model_dir = model if FileSystems.get_scheme(model) else os.path.abspath(model)
     loaded = process_model(model_dir)
     data = data_for(loaded.text_fields)
-    if len(data.record_spec.text_fields) != len(loaded.text_fields):
-        raise UserError(
-            f"--input: its documents have {len(data.record_spec.text_fields)} texts, and the "
-            f"model takes {len(loaded.text_fields)}: {', '.join(loaded.text_fields)}; name the "
-            "fields with --text-field"
-        )
+    _check_texts(data, loaded)
     reader = registry.make_reader(data)
     files = reader.files()
     parts = registry.parts(files)
@@ -115,36 +111,58 @@ def score_files(
     with staging(directory, what="--output") as staged:
         work_dir = staged / "work"
         work_dir.mkdir()
-        pipeline = beam.Pipeline(options=options)
         score = ScorePart(
             reader, model_dir, signature, output_format, str(staged), str(work_dir), len(parts)
         )
-        _ = (
-            pipeline
-            | "Parts" >> beam.Create(list(enumerate(parts)))
-            | "SpreadParts" >> beam.Reshuffle()
-            | "ScoreParts" >> beam.ParDo(score)
-        )
-        with _progress(work_dir, len(parts)):
-            runners.run(pipeline)
-        results = [
-            PartResult.model_validate_json(path.read_text())
-            for path in sorted(work_dir.glob("part-*.json"))
-        ]
+        results = _score_parts(parts, score, options)
         _check_accounted(results, num_parts=len(parts))
         _check_usable(results, data, staged)
         summary = _summary(results, loaded, signature=signature)
         shutil.rmtree(work_dir)
         (staged / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
         publish(staged, directory)
-    seconds = time.monotonic() - started
+    _print_summary(summary)
+    print(f"wrote {output} in {time.monotonic() - started:.1f} s")
+
+
+def _check_texts(data: DataConfig, model: SavedModel) -> None:
+    """Raises UserError unless the documents have as many texts as the model takes."""
+    num_texts = len(data.record_spec.text_fields)
+    if num_texts != len(model.text_fields):
+        raise UserError(
+            f"--input: its documents have {num_texts} texts, and the model takes "
+            f"{len(model.text_fields)}: {', '.join(model.text_fields)}; name the fields with "
+            "--text-field"
+        )
+
+
+def _score_parts(
+    parts: Sequence[Sequence[InputFile]], score: "ScorePart", options: PipelineOptions
+) -> list[PartResult]:
+    """Runs the job; the results of its parts, in their order."""
+    work_dir = Path(score.work_dir)
+    pipeline = beam.Pipeline(options=options)
+    _ = (
+        pipeline
+        | "Parts" >> beam.Create(list(enumerate(parts)))
+        | "SpreadParts" >> beam.Reshuffle()
+        | "ScoreParts" >> beam.ParDo(score)
+    )
+    with _progress(work_dir, len(parts)):
+        runners.run(pipeline)
+    return [
+        PartResult.model_validate_json(path.read_text())
+        for path in sorted(work_dir.glob("part-*.json"))
+    ]
+
+
+def _print_summary(summary: Mapping[str, Any]) -> None:
     print(
         f"read {summary['read']:,} documents: {summary['written']:,} scored, "
         f"{sum(summary['rejected'].values()):,} rejected"
     )
     for reason, count in summary["rejected"].items():
         print(f"  rejected {count:,} x {reason}")
-    print(f"wrote {output} in {seconds:.1f} s")
 
 
 def _check_output(directory: Path, *, overwrite: bool) -> None:

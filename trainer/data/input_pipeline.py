@@ -197,42 +197,25 @@ def _distribute(
     workers, worker = num_workers(strategy), worker_index(strategy)
     worker_replicas = strategy.num_replicas_in_sync // workers
     replica_batch_size = global_batch_size // strategy.num_replicas_in_sync
-    empty = {
-        "id": b"",
-        "labels": [],
-        "weight": 0.0,
-        **dict.fromkeys((*record_spec.text_names, *record_spec.metadata_names), b""),
-    }
-    padding = record_spec.encode(empty)
+    padding = _padding_record(record_spec)
 
-    def to_batch(record: tf.Tensor) -> Batch:
-        missing = tf.repeat(padding, replica_batch_size - tf.size(record))
-        record = tf.ensure_shape(tf.concat([record, missing], axis=0), [replica_batch_size])
-        # No document has the record of the padding, because each has a token.
-        mask = tf.cast(record != padding, tf.float32)
-        parsed = record_spec.parse_batch(
-            record, None if annotate else [*record_spec.text_names, "labels", "weight"]
-        )
-        tokens = token_ids(vectorizer, [parsed[name] for name in record_spec.text_names])
-        batch = {
-            "tokens": tokens,
-            "labels": parsed["labels"],
-            "weights": parsed["weight"],
-            "mask": mask,
-        }
-        return batch | (annotate(parsed) if annotate else {})
+    def to_batch(records: tf.Tensor) -> Batch:
+        missing = tf.repeat(padding, replica_batch_size - tf.size(records))
+        records = tf.ensure_shape(tf.concat([records, missing], axis=0), [replica_batch_size])
+        batch = _parse_batch(records, record_spec, vectorizer, annotate)
+        return batch | {"mask": tf.cast(records != padding, tf.float32)}
 
     step_size = global_batch_size // workers if plan.by_file else global_batch_size
     records = serialized.skip(first_step // length_bucket_steps * length_bucket_steps * step_size)
     if length_bucket_steps > 1:
-        padded = records.concatenate(tf.data.Dataset.from_tensors(padding).repeat())
-        sizes = {
-            "batch_size": step_size,
-            "batches": plan.steps,
-            "first_batch": first_step,
-            "bucket_steps": length_bucket_steps,
-        }
-        records = group_by_length(padded, seed=seed, **sizes)
+        records = group_by_length(
+            records.concatenate(tf.data.Dataset.from_tensors(padding).repeat()),
+            batch_size=step_size,
+            batches=plan.steps,
+            first_batch=first_step,
+            bucket_steps=length_bucket_steps,
+            seed=seed,
+        )
     # Records are padded batch by batch: one by one would cost a twentieth of the whole.
     batches = records.batch(replica_batch_size).concatenate(
         tf.data.Dataset.from_tensors(tf.constant([], tf.string)).repeat()
@@ -246,12 +229,36 @@ def _distribute(
     if last_step is not None:
         batches = batches.take((last_step - first_step) * worker_replicas)
     else:
-        # Of a data set that may end, several workers would tell each other at every step whether it
-        # has.
+        # Several workers would ask each other at every step whether a dataset that may end has.
         batches = batches.apply(
             tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
         )
     return strategy.distribute_datasets_from_function(lambda _: batches.prefetch(tf.data.AUTOTUNE))
+
+
+def _parse_batch(
+    records: tf.Tensor,
+    record_spec: RecordSpec,
+    vectorizer: keras.layers.TextVectorization,
+    annotate: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None,
+) -> Batch:
+    """Serialized records [batch] -> their tokens, labels, weights and annotations."""
+    features = None if annotate else [*record_spec.text_names, "labels", "weight"]
+    parsed = record_spec.parse_batch(records, features)
+    batch = {
+        "tokens": token_ids(vectorizer, [parsed[name] for name in record_spec.text_names]),
+        "labels": parsed["labels"],
+        "weights": parsed["weight"],
+    }
+    return batch | (annotate(parsed) if annotate else {})
+
+
+def _padding_record(record_spec: RecordSpec) -> bytes:
+    """A record that no document has, because each document has a token."""
+    strings = (*record_spec.text_names, *record_spec.metadata_names)
+    return record_spec.encode(
+        {"id": b"", "labels": [], "weight": 0.0, **dict.fromkeys(strings, b"")}
+    )
 
 
 class BatchIterator:

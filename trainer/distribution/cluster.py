@@ -8,7 +8,8 @@ import json
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from beam_jobs.contract.errors import UserError
 
@@ -89,15 +90,7 @@ def _from_tf_config(name: str, text: str, *, pools: Mapping[str, str] | None) ->
             f"only {' and '.join(_TASK_TYPES)}: there are neither parameter servers nor evaluators",
         )
     for task_type, addresses in cluster.items():
-        if not isinstance(addresses, list) or not all(isinstance(a, str) for a in addresses):
-            raise wrong(f"{addresses!r} as the addresses of {task_type!r}", "a list of `host:port`")
-        for address in addresses:
-            port = re.fullmatch(r"[^\s/]+:(\d+)", address)
-            if not port or not 0 < int(port[1]) < 65536:
-                raise wrong(
-                    f"the address {address!r} of {task_type!r}",
-                    "`host:port`, with a port from 1 to 65535",
-                )
+        _check_addresses(addresses, task_type, wrong)
     if len(cluster.get("chief", [])) > 1:
         raise wrong(f"{len(cluster['chief'])} chiefs", "one")
     task_type, index = task.get("type"), task.get("index")
@@ -120,6 +113,21 @@ def _from_tf_config(name: str, text: str, *, pools: Mapping[str, str] | None) ->
     return Cluster(
         addresses, index + (len(cluster.get("chief", [])) if task_type == "worker" else 0), name
     )
+
+
+def _check_addresses(
+    addresses: Any, task_type: str, wrong: Callable[[str, str], UserError]
+) -> None:
+    """Raises what `wrong` makes of (received, expected) unless they are a list of `host:port`."""
+    if not isinstance(addresses, list) or not all(isinstance(a, str) for a in addresses):
+        raise wrong(f"{addresses!r} as the addresses of {task_type!r}", "a list of `host:port`")
+    for address in addresses:
+        port = re.fullmatch(r"[^\s/]+:(\d+)", address)
+        if not port or not 0 < int(port[1]) < 65536:
+            raise wrong(
+                f"the address {address!r} of {task_type!r}",
+                "`host:port`, with a port from 1 to 65535",
+            )
 
 
 def _from_slurm(environment: Mapping[str, str]) -> Cluster:

@@ -68,23 +68,7 @@ def make_train_steps(
         if accumulate_steps == 1:
             loss_sum, gradients = gradients_of(batch)
         else:
-            loss_sum, gradients = tf.constant(0.0), [None] * len(model.trainable_variables)
-            for start in range(0, accumulate_steps * pass_size, pass_size):
-                # In sequence, or the activations of all passes would be in memory at once.
-                with tf.control_dependencies(
-                    tf.nest.flatten(
-                        [loss_sum, *(g for g in gradients if g is not None)], expand_composites=True
-                    )
-                ):
-                    part = tf.nest.map_structure(
-                        lambda values, start=start: values[start : start + pass_size], batch
-                    )
-                    part_loss, part_gradients = gradients_of(part)
-                loss_sum += part_loss
-                gradients = [
-                    optimizers.add_gradients(total, own)
-                    for total, own in zip(gradients, part_gradients, strict=True)
-                ]
+            loss_sum, gradients = _accumulate(gradients_of, batch, accumulate_steps, pass_size)
         optimizer.apply(gradients, model.trainable_variables)  # sums the gradients of all replicas
         return tf.stack([loss_sum, tf.reduce_sum(batch["mask"])])
 
@@ -105,6 +89,33 @@ def make_train_steps(
     # within one call of a function ("Shape mismatch in the collective instance", 2.21).
     one_step = tf.function(step, reduce_retracing=True)
     return lambda iterator, steps: tf.stack([one_step(iterator) for _ in range(int(steps))])
+
+
+def _accumulate(
+    gradients_of: Callable[[Batch], tuple[tf.Tensor, list[Any]]],
+    batch: Batch,
+    passes: int,
+    pass_size: int,
+) -> tuple[tf.Tensor, list[Any]]:
+    """The sums of loss and gradients over the passes of a batch, each of `pass_size` documents."""
+    loss_sum, gradients = None, None
+    for start in range(0, passes * pass_size, pass_size):
+        sums = [] if gradients is None else [loss_sum, *(g for g in gradients if g is not None)]
+        # In sequence, or the activations of all passes would be in memory at once.
+        with tf.control_dependencies(tf.nest.flatten(sums, expand_composites=True)):
+            part = tf.nest.map_structure(
+                lambda values, start=start: values[start : start + pass_size], batch
+            )
+            part_loss, part_gradients = gradients_of(part)
+        if gradients is None:
+            loss_sum, gradients = part_loss, part_gradients
+        else:
+            loss_sum += part_loss
+            gradients = [
+                optimizers.add_gradients(total, added)
+                for total, added in zip(gradients, part_gradients, strict=True)
+            ]
+    return loss_sum, gradients
 
 
 def make_label_sampler(experiment: Experiment) -> LabelSampler | None:
