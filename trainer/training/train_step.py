@@ -68,7 +68,8 @@ def make_train_steps(
         if accumulate_steps == 1:
             loss_sum, gradients = gradients_of(batch)
         else:
-            loss_sum, gradients = _accumulate(gradients_of, batch, accumulate_steps, pass_size)
+            gradients = [None] * len(model.trainable_variables)
+            loss_sum, gradients = _accumulate(gradients, gradients_of, batch, pass_size)
         optimizer.apply(gradients, model.trainable_variables)  # sums the gradients of all replicas
         return tf.stack([loss_sum, tf.reduce_sum(batch["mask"])])
 
@@ -92,29 +93,26 @@ def make_train_steps(
 
 
 def _accumulate(
+    gradients: list[Any],
     gradients_of: Callable[[Batch], tuple[tf.Tensor, list[Any]]],
     batch: Batch,
-    passes: int,
     pass_size: int,
 ) -> tuple[tf.Tensor, list[Any]]:
     """The sums of loss and gradients over the passes of a batch, each of `pass_size` documents."""
-    loss_sum, gradients = None, None
-    for start in range(0, passes * pass_size, pass_size):
-        sums = [] if gradients is None else [loss_sum, *(g for g in gradients if g is not None)]
+    loss_sum = tf.constant(0.0)
+    for start in range(0, batch["mask"].shape[0], pass_size):
+        sums = [loss_sum, *(gradient for gradient in gradients if gradient is not None)]
         # In sequence, or the activations of all passes would be in memory at once.
         with tf.control_dependencies(tf.nest.flatten(sums, expand_composites=True)):
             part = tf.nest.map_structure(
                 lambda values, start=start: values[start : start + pass_size], batch
             )
             part_loss, part_gradients = gradients_of(part)
-        if gradients is None:
-            loss_sum, gradients = part_loss, part_gradients
-        else:
-            loss_sum += part_loss
-            gradients = [
-                optimizers.add_gradients(total, added)
-                for total, added in zip(gradients, part_gradients, strict=True)
-            ]
+        loss_sum += part_loss
+        gradients = [
+            optimizers.add_gradients(total, added)
+            for total, added in zip(gradients, part_gradients, strict=True)
+        ]
     return loss_sum, gradients
 
 
