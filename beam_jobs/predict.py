@@ -88,13 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="what `multihot-export` has written; every worker must reach it",
     )
-    parser.add_argument(
-        "--input",
-        metavar="PATTERN",
-        nargs="+",
-        default=[],
-        help="files or glob patterns; default: those of the config",
-    )
+    _add_input_arguments(parser)
     parser.add_argument(
         "--output", metavar="DIR", required=True, help="a new directory for the predictions"
     )
@@ -109,6 +103,22 @@ def _parser() -> argparse.ArgumentParser:
         choices=tuple(_SIGNATURES),
         default="assigned",
         help="those that reach their thresholds, or the best few (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace predictions that are there"
+    )
+    add_config_arguments(parser, required=False)
+    return parser
+
+
+def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags that say which documents are scored and how they are read."""
+    parser.add_argument(
+        "--input",
+        metavar="PATTERN",
+        nargs="+",
+        default=[],
+        help="files or glob patterns; default: those of the config",
     )
     parser.add_argument(
         "--source",
@@ -133,11 +143,6 @@ def _parser() -> argparse.ArgumentParser:
         help="publish nothing if more than this fraction of the documents cannot be scored "
         "(default: 0.01, or data.max_reject_fraction of the config)",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace predictions that are there"
-    )
-    add_config_arguments(parser, required=False)
-    return parser
 
 
 def run() -> None:

@@ -123,9 +123,9 @@ def _run_all(arguments, names: list[str], configs: dict[str, Config], work: Path
             system = results["systems"][name]
             if system["skipped"]:
                 continue
+            print(f"{name}, run {repeat + 1} of {arguments.repeat}", file=sys.stderr, flush=True)
             directory = work / f"{name}-{repeat}"
             directory.mkdir()
-            print(f"{name}, run {repeat + 1} of {arguments.repeat}", file=sys.stderr, flush=True)
             try:
                 costs = _run(arguments, name, configs.get(name), directory, seed=repeat)
             except Unavailable as error:
@@ -140,14 +140,19 @@ def _run_all(arguments, names: list[str], configs: dict[str, Config], work: Path
             system["runs"].append({"seed": repeat} | quality | costs)
             micro, seconds = quality["one_threshold"]["micro_f1"], tables.total_seconds(costs)
             print(f"  micro-F1 {micro:.3f}, {seconds:,.1f} s", file=sys.stderr, flush=True)
-            if arguments.keep:
-                kept = arguments.output / directory.name
-                shutil.rmtree(kept, ignore_errors=True)
-                directory.rename(kept)
-            else:
-                shutil.rmtree(directory)
+            _put_away(directory, arguments)
             tables.write(arguments.output, results)  # what is known if it is stopped
     return results
+
+
+def _put_away(directory: Path, arguments: argparse.Namespace) -> None:
+    """Deletes the files of a run, or keeps them in the output with --keep."""
+    if arguments.keep:
+        kept = arguments.output / directory.name
+        shutil.rmtree(kept, ignore_errors=True)
+        directory.rename(kept)
+    else:
+        shutil.rmtree(directory)
 
 
 def _read(dataset, split: str) -> exchange.Split:
@@ -255,6 +260,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="runs of each system, interleaved, with seeds 0 to N-1; medians are printed",
     )
+    _add_peer_arguments(parser)
+    parser.add_argument(
+        "--keep", action="store_true", help="keep models, scores and runs in --output"
+    )
+    return parser
+
+
+def _add_peer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--autotune-seconds",
         type=_positive,
@@ -276,10 +289,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the Python that it is made with, 3.10 or 3.11 (default: this one)",
     )
-    parser.add_argument(
-        "--keep", action="store_true", help="keep models, scores and runs in --output"
-    )
-    return parser
 
 
 if __name__ == "__main__":
