@@ -568,6 +568,14 @@ class ExportConfig(Section):
     threshold: Literal["global", "per_label"] = Field(
         "per_label", description="the tuned thresholds that `decide` applies"
     )
+    thresholds_from: Path_ | None = Field(
+        None,
+        description=(
+            "run_dir of an evaluated run with the same labels, whose thresholds and calibration "
+            "are exported instead of this run's own, as for a model that was trained on all "
+            "documents"
+        ),
+    )
     weights: Literal["float32", "float16", "bfloat16"] = Field(
         "float32",
         description=(

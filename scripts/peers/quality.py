@@ -47,6 +47,7 @@ class Meter:
     ):
         self._split, self._labels, self._config = split, labels, config
         self._num_labels = dataset.num_labels
+        self._is_trained = dataset.is_trained
         self._num_bins = classification.histogram_bins(dataset.num_labels)
         self._propensities = ranking.propensities(
             dataset.label_counts("train"),
@@ -71,8 +72,10 @@ class Meter:
         histogram = np.zeros((2, self._num_labels, self._num_bins + 1), np.int64)
         for labels, scores, _ in self._batches(directory, "validation"):
             histogram += self._histogram(labels, scores).numpy()
-        thresholds = tune(histogram, min_positives=self._config.min_positives)
-        bins = np.full(self._num_labels, thresholds.global_bin), np.array(thresholds.per_label_bins)
+        thresholds = tune(
+            histogram, min_positives=self._config.min_positives, is_trained=self._is_trained
+        )
+        bins = thresholds.common_bins, thresholds.per_label_bins
         bins = tuple(tf.constant(of, tf.int32) for of in bins)
         total: dict[str, dict[str, np.ndarray]] = {}
         for batch in self._batches(directory, self._split):

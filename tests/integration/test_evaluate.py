@@ -20,9 +20,8 @@ from beam_jobs.contract.config import load_config
 from tests.command_lines import fail_cleanly, succeed
 from trainer.data.input_pipeline import evaluation_batches
 from trainer.data.records import read_records
-from trainer.evaluation.evaluate import load_thresholds
+from trainer.evaluation.tuned import load_tuned
 from trainer.experiment import assemble, restore_best
-from trainer.metrics.calibration import Calibration
 from trainer.metrics.classification import decide
 from trainer.runs.evaluation_record import (
     LABEL_THRESHOLDS,
@@ -32,7 +31,7 @@ from trainer.runs.evaluation_record import (
     TOP_K,
     read_evaluation,
 )
-from trainer.runs.layout import CALIBRATION, evaluation_path
+from trainer.runs.layout import evaluation_path
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,8 @@ def scored(root):
 def test_every_number_of_the_model_is_that_of_scikit_learn_on_its_scores(root, scored, monkeypatch):
     monkeypatch.chdir(root)
     y, log_odds, experiment = scored
-    evaluation, thresholds = evaluation_of(root), load_thresholds(experiment)
+    evaluation = evaluation_of(root)
+    thresholds = load_tuned(experiment.run_dir, num_labels=y.shape[1]).thresholds
     scores = tf.sigmoid(log_odds).numpy()
     order = np.argsort(-scores, axis=1, kind="stable")
     best = np.zeros_like(y)
@@ -166,13 +166,9 @@ def calibrated(root, tmp_path_factory):
 def test_thresholds_are_those_of_calibrated_scores(root, calibrated, scored, monkeypatch):
     monkeypatch.chdir(calibrated)
     y, log_odds, experiment = scored
-    calibration = Calibration.load(
-        calibrated / "out/small/run" / CALIBRATION, num_labels=y.shape[1]
-    )
+    thresholds, calibration = load_tuned(calibrated / "out/small/run", num_labels=y.shape[1])
     assert calibration.method == "platt" and (calibration.scale != 1).all()
-    decided = decide(
-        tf.sigmoid(calibration.log_odds(log_odds)), load_thresholds(experiment).per_label_bins
-    ).numpy()
+    decided = decide(tf.sigmoid(calibration.log_odds(log_odds)), thresholds.per_label_bins).numpy()
     evaluation = evaluation_of(calibrated)
     assert evaluation.method(LABEL_THRESHOLDS).metrics.micro_f1 == pytest.approx(
         f1_score(y, decided, average="micro")

@@ -23,7 +23,7 @@ from beam_jobs.contract.errors import UserError
 from tests.command_lines import succeed
 from trainer.data.dataset import open_dataset
 from trainer.data.input_pipeline import token_ids
-from trainer.evaluation.evaluate import load_calibration
+from trainer.evaluation.tuned import load_tuned
 from trainer.experiment import assemble, restore_best
 from trainer.serving import ensemble, export, half_precision, model_version
 
@@ -384,7 +384,9 @@ evaluate: {{calibration: platt}}
         )
     }
     model = saved_model.load("out/papers/model")
-    calibration = load_calibration(experiment)
+    calibration = load_tuned(
+        experiment.run_dir, num_labels=experiment.dataset.num_labels
+    ).calibration
     assert calibration.method == "platt"
 
     @tf.function

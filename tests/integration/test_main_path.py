@@ -13,8 +13,8 @@ from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
 from tests.served import answers_of
 from trainer.data.input_pipeline import evaluation_batches
-from trainer.evaluation.evaluate import load_calibration, load_thresholds
 from trainer.evaluation.evaluator import Evaluator
+from trainer.evaluation.tuned import load_tuned
 from trainer.experiment import assemble, restore_best
 
 
@@ -118,7 +118,7 @@ def test_thresholds_and_metrics_come_out_the_same_from_the_saved_scores(
 ):
     experiment = assemble(in_root(trained, monkeypatch))
     restore_best(experiment)
-    tuned = load_thresholds(experiment), load_calibration(experiment)
+    tuned = load_tuned(experiment.run_dir, num_labels=experiment.dataset.num_labels)
     measured = Evaluator(experiment).measure(
         "test", *tuned, confusion_labels=np.arange(experiment.dataset.num_labels)
     )

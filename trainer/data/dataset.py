@@ -58,6 +58,11 @@ class Dataset:
         """int64 [labels]: documents of the split with each label."""
         return np.array([label["positives"][split] for label in self.labels], np.int64)
 
+    @property
+    def is_trained(self) -> np.ndarray:
+        """bool [labels]: whether the train split has a document with the label."""
+        return self.label_counts("train") > 0
+
     @functools.cached_property
     def vocabulary(self) -> list[str]:
         """Tokens, most frequent first."""

@@ -56,7 +56,11 @@ def linear_baseline(
       `trainer.metrics.classification.decision_counts` and `trainer.metrics.ranking.ranking_counts`.
     """
     classifier = _LinearClassifier(dataset)
-    thresholds = tune(classifier.histogram("validation"), min_positives=config.min_positives)
+    thresholds = tune(
+        classifier.histogram("validation"),
+        min_positives=config.min_positives,
+        is_trained=dataset.is_trained,
+    )
     propensities = ranking.propensities(
         dataset.label_counts("train"),
         dataset.num_examples("train"),
@@ -70,7 +74,7 @@ def linear_baseline(
                 labels, scores, mask, at_k=config.at_k, label_propensities=propensities
             )
             for key, threshold_bins in (
-                (LINEAR_ONE_THRESHOLD, thresholds.global_bin),
+                (LINEAR_ONE_THRESHOLD, thresholds.common_bins),
                 (LINEAR_LABEL_THRESHOLDS, thresholds.per_label_bins),
             ):
                 decided = classification.decide(scores, threshold_bins)

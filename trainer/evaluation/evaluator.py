@@ -59,10 +59,15 @@ class Evaluator:
           histogram: `Histograms.of_scores` of calibrated scores; hits: int64 [MAX_TOP_K].
         """
         at_k, equal = tuple(range(1, MAX_TOP_K + 1)), np.ones(self._num_labels)
+        is_trained = self._experiment.dataset.is_trained
 
         def count(scored: ScoredBatch) -> Counts:
             ranked = ranking.ranking_counts(
-                scored.labels, scored.scores, scored.mask, at_k=at_k, label_propensities=equal
+                scored.labels,
+                tf.where(is_trained, scored.scores, -1.0),  # the others are never assigned
+                scored.mask,
+                at_k=at_k,
+                label_propensities=equal,
             )
             return {"histogram": self._histograms.of_scores(scored), "hits": ranked["hits"]}
 

@@ -201,13 +201,8 @@ class SplitCounts:
 
     def _decisions(self, scored: ScoredBatch) -> dict[str, tf.Tensor]:
         """By key of the method, bool [batch, labels]."""
-        scores, thresholds = scored.scores, self._thresholds
-        shape = tf.shape(scores)
-        return {
-            ONE_THRESHOLD: classification.decide(scores, thresholds.global_bin),
-            LABEL_THRESHOLDS: classification.decide(scores, thresholds.per_label_bins),
-            TOP_K: ranking.top_k_decisions(scores, thresholds.top_k),
-            EXPECTED_F1: expected_f1_decisions(scores),
+        shape = tf.shape(scored.scores)
+        return model_decisions(scored.scores, self._thresholds) | {
             NO_LABELS: tf.zeros(shape, tf.bool),
             FREQUENT_LABELS: tf.broadcast_to(self._is_frequent, shape),
         }
@@ -239,6 +234,21 @@ class SplitCounts:
             "prior_corrected": of_all_labels(scored.prior_corrected),
             "logits": of_all_labels(scored.logits),
         }
+
+
+def model_decisions(scores: tf.Tensor, thresholds: Thresholds) -> dict[str, tf.Tensor]:
+    """The labels that each of the model's rules assigns: by key, bool [batch, labels].
+
+    No rule assigns labels that are withheld or never assigned.
+    """
+    is_assignable = thresholds.is_assignable
+    best = ranking.top_k_decisions(tf.where(is_assignable, scores, -1.0), thresholds.top_k)
+    return {
+        ONE_THRESHOLD: classification.decide(scores, thresholds.common_bins),
+        LABEL_THRESHOLDS: classification.decide(scores, thresholds.per_label_bins),
+        TOP_K: best & is_assignable,
+        EXPECTED_F1: expected_f1_decisions(tf.where(is_assignable, scores, 0.0)),
+    }
 
 
 def _most_frequent(positives: np.ndarray, documents: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from trainer.runs.evaluation_record import (
 
 _MAX_NAME_WIDTH = 40  # terminal columns
 _LABELS_SHOWN = 10
+_NAMES_SHOWN = 5  # of the labels without a threshold of their own
 # Wider than any table, so that the text does not depend on the terminal.
 _CONSOLE_WIDTH = 10_000
 _LABEL_COLUMNS = {
@@ -158,19 +159,51 @@ def _ranking_line(evaluation: Evaluation) -> list[str]:
 
 def _thresholds(evaluation: Evaluation) -> str:
     tuned = evaluation.thresholds
+    threshold = _number(tuned.global_threshold)
     if not tuned.documents:
-        return (
-            f"Thresholds: {_number(tuned.global_threshold)} for all labels, untuned: "
-            f"the {tuned.tuned_on} split is empty."
+        text = (
+            f"Thresholds: {threshold} for all labels, untuned: the {tuned.tuned_on} split is empty."
         )
-    different = sum(t != tuned.global_threshold for t in evaluation.per_label.threshold)
-    return (
-        f"Thresholds, tuned on {tuned.documents:,} documents of the {tuned.tuned_on} split: "
-        f"{_number(tuned.global_threshold)} global; "
-        f"{different:,} of {evaluation.labels:,} labels differ from it\n"
-        f"(a label with fewer than {tuned.min_positives:,} positives there keeps the global one); "
-        f"k best labels: {tuned.top_k}."
-    )
+    elif tuned.global_source != "tuned":
+        _, reason = tuned.global_source.split(": ")
+        text = (
+            f"Thresholds: {threshold} for all labels, untuned: {reason} "
+            f"({tuned.documents:,} documents of the {tuned.tuned_on} split)."
+        )
+    else:
+        different = evaluation.own_thresholds
+        text = (
+            f"Thresholds, tuned on {tuned.documents:,} documents of the {tuned.tuned_on} split: "
+            f"{threshold} global; {different:,} of {evaluation.labels:,} labels differ from it\n"
+            f"(a label with fewer than {tuned.min_positives:,} positives there keeps the global "
+            f"one); k best labels: {tuned.top_k}."
+        )
+    columns = evaluation.per_label
+    groups = labels_without_own_threshold(columns.threshold_source, columns.name)
+    return "\n".join([text, *groups])
+
+
+def labels_without_own_threshold(sources: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A line for each reason why labels have no threshold of their own: count and a few names.
+
+    Args:
+      sources: where each label's threshold comes from, see
+        `trainer.metrics.thresholds.LabelSource`.
+      names: names of the labels.
+    """
+    by_source: dict[str, list[str]] = {}
+    for source, name in zip(sources, names, strict=True):
+        if source != "own":
+            by_source.setdefault(source, []).append(_printable(name))
+    lines = []
+    for source in sorted(by_source):
+        labels = by_source[source]
+        shown = ", ".join(_shortened(name) for name in labels[:_NAMES_SHOWN])
+        more = len(labels) - _NAMES_SHOWN
+        rest = f" and {more:,} more" if more > 0 else ""
+        noun = "label" if len(labels) == 1 else "labels"
+        lines.append(f"{len(labels):,} {noun}: {source} ({shown}{rest})")
+    return lines
 
 
 def _groups(evaluation: Evaluation) -> list[str]:
@@ -248,6 +281,10 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     stream = io.StringIO()
     Console(file=stream, width=_CONSOLE_WIDTH, color_system=None, force_jupyter=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MAX_NAME_WIDTH else name[: _MAX_NAME_WIDTH - 1] + "\u2026"
 
 
 def _printable(name: str) -> str:

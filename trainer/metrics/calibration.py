@@ -14,7 +14,7 @@ from sklearn.isotonic import isotonic_regression
 
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
-from trainer.metrics.score_histograms import LOG_ODDS_LIMIT, bin_centers
+from trainer.metrics.score_histograms import LOG_ODDS_LIMIT, bin_centers, ranks_above_chance
 
 METHODS = ("none", "temperature", "platt", "isotonic")
 KNOTS = 65  # of an isotonic map, 0.5 apart in log-odds; 260 bytes per label
@@ -111,7 +111,13 @@ class Calibration:
         return calibration
 
 
-def fit(method: str, histogram: np.ndarray, *, min_positives: int) -> Calibration:
+def fit(
+    method: str,
+    histogram: np.ndarray,
+    *,
+    min_positives: int,
+    is_trained: np.ndarray | None = None,
+) -> Calibration:
     """The calibration that is best on the validation split.
 
     `temperature`: one scale for all labels (Guo et al. 2017, section 4.2). `platt`: one scale and
@@ -122,24 +128,35 @@ def fit(method: str, histogram: np.ndarray, *, min_positives: int) -> Calibratio
     keeps log-odds finite.
 
     A label with fewer than `min_positives` positives or negatives takes the fit to all labels
-    together. So does a label for which a rising score means fewer positives; if that holds for all
-    labels together, their log-odds are left alone. Log-odds count as the centers of their bins.
+    together. So does one whose scores do not rank above chance
+    (`trainer.metrics.score_histograms.ranks_above_chance`), or for which a rising score means fewer
+    positives. If that holds for all labels together, log-odds are left alone, and those of labels
+    without train positives always are. Log-odds count as the centers of their bins.
 
     Args:
       method: one of METHODS.
       histogram: [2, labels, bins], summed `trainer.metrics.score_histograms.log_odds_histogram` of
         the validation split.
       min_positives: positives, and negatives, that a label needs for a fit of its own.
+      is_trained: bool [labels], whether the train split has the label; None: all of them.
     """
     num_labels = histogram.shape[1]
-    pooled = histogram.sum(axis=1, keepdims=True)
-    if method == "none" or pooled.sum(axis=-1).min() == 0:
+    if is_trained is None:
+        is_trained = np.ones(num_labels, bool)
+    trained = histogram if is_trained.all() else histogram[:, is_trained]
+    pooled = trained.sum(axis=1, keepdims=True)
+    if method == "none" or pooled.sum(axis=-1).min() == 0 or not ranks_above_chance(pooled)[0]:
         return Calibration.none(num_labels)
-    has_own_fit = histogram.sum(axis=-1).min(axis=0) >= min_positives
+    has_own_fit = (
+        is_trained
+        & (histogram.sum(axis=-1).min(axis=0) >= min_positives)
+        & ranks_above_chance(histogram)
+    )
     if method == "isotonic":
         table = np.repeat(_fit_isotonic(pooled[:, 0])[np.newaxis], num_labels, axis=0)
         for label in np.flatnonzero(has_own_fit):
             table[label] = _fit_isotonic(histogram[:, label])
+        table[~is_trained] = np.linspace(-LOG_ODDS_LIMIT, LOG_ODDS_LIMIT, KNOTS)
         return Calibration(
             method, np.ones(num_labels, np.float32), np.zeros(num_labels, np.float32), table
         )
@@ -154,6 +171,7 @@ def fit(method: str, histogram: np.ndarray, *, min_positives: int) -> Calibratio
             is_used = has_own_fit[part] & (own_scale > 0)
             scale[part] = np.where(is_used, own_scale, scale[part])
             bias[part] = np.where(is_used, own_bias, bias[part])
+    scale[~is_trained], bias[~is_trained] = 1, 0
     return Calibration(method, scale.astype(np.float32), bias.astype(np.float32))
 
 

@@ -3,6 +3,7 @@
 Here are the page's values; its structure and wording are in `templates/report.html`.
 """
 
+import collections
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,7 @@ _LABEL_COLUMNS = (
     ("roc_auc", "ROC AUC", 3),
     ("ece", "ECE", 4),
     ("threshold", "threshold", 3),
+    ("threshold_source", "threshold from", None),
     ("loss_weight", "loss weight", 2),
 )
 
@@ -118,9 +120,9 @@ def page(run: Run, others: Sequence[Run], plots: Mapping[str, str]) -> str:
             method_rows=_method_rows(evaluation),
             ranking_rows=_ranking_rows(run),
             comparison=_Comparison.of(run, others) if others else None,
-            labels_with_own_threshold=sum(
-                threshold != evaluation.thresholds.global_threshold
-                for threshold in evaluation.per_label.threshold
+            labels_with_own_threshold=evaluation.own_thresholds,
+            labels_by_source=sorted(
+                collections.Counter(evaluation.per_label.threshold_source).items()
             ),
             label_columns=_LABEL_COLUMNS,
             label_data=_label_data(evaluation),

@@ -80,6 +80,9 @@ class TunedThresholds(Part):
         description="positives there that a label needs for a threshold of its own"
     )
     global_threshold: float
+    global_source: str = pydantic.Field(
+        description="`tuned`, or why it is 0.5, see `trainer.metrics.thresholds.GlobalSource`"
+    )
     top_k: int = pydantic.Field(description="the number of labels that `top_k` assigns")
 
 
@@ -284,6 +287,11 @@ class PerLabel(Part):
     train_positives: tuple[int, ...]
     loss_weight: tuple[float, ...] = pydantic.Field(description="of the label's positives")
     threshold: tuple[float, ...]
+    threshold_source: tuple[str, ...] = pydantic.Field(
+        description=(
+            "`own`, or why the label has none, see `trainer.metrics.thresholds.LabelSource`"
+        )
+    )
     roc_auc: tuple[float | None, ...]
     average_precision: tuple[float | None, ...]
     ece: tuple[float, ...]
@@ -342,6 +350,13 @@ class Evaluation(Part):
             if method.key == key:
                 return method
         raise KeyError(key)
+
+    @property
+    def own_thresholds(self) -> int:
+        """The number of labels whose own threshold differs from the global one."""
+        columns, common = self.per_label, self.thresholds.global_threshold
+        pairs = zip(columns.threshold, columns.threshold_source, strict=True)
+        return sum(source == "own" and threshold != common for threshold, source in pairs)
 
     @property
     def ks(self) -> list[int]:

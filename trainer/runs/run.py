@@ -43,20 +43,25 @@ class Run:
         evaluated = [
             split for split in EVALUATED_SPLITS if evaluation_path(directory, split).is_file()
         ]
+        manifest_path = directory / DATASET_MANIFEST
+        manifest = manifests.parse(_read_json(manifest_path), what=str(manifest_path))
+        if not evaluated and not any(manifest.splits[split].examples for split in EVALUATED_SPLITS):
+            raise UserError(
+                f"--run: {directory} was trained on a dataset without validation and test "
+                "documents, so there is no evaluation to report; expected a run on a dataset with "
+                "one of them (`splits`)"
+            )
         if not evaluated:
             raise UserError(
                 f"--run: {directory} holds no evaluation; expected that of a validation or test "
                 "split: run `python -m trainer.task evaluate` first"
             )
-        manifest_path = directory / DATASET_MANIFEST
         self.directory = directory
         self.config: Config = load_saved_config(
             directory / CONFIG, remedy="train and evaluate again"
         )
         self.history: list[dict[str, Any]] = _read_json(directory / HISTORY)
-        self.manifest: Manifest = manifests.parse(
-            _read_json(manifest_path), what=str(manifest_path)
-        )
+        self.manifest: Manifest = manifest
         self.evaluation: Evaluation = read_evaluation(evaluation_path(directory, evaluated[-1]))
 
     @property

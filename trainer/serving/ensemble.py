@@ -3,7 +3,9 @@
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract import saved_model
@@ -11,9 +13,11 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.saved_model import SavedModel
 from trainer.data.dataset import Dataset, open_dataset
+from trainer.evaluation.tuned import load_tuned_of
 from trainer.metrics import classification
-from trainer.metrics.thresholds import tune
+from trainer.metrics.thresholds import Thresholds, tune
 from trainer.runs.directories import with_directories
+from trainer.serving.export import describe_tuning
 from trainer.serving.model_version import (
     print_summary,
     serving_module,
@@ -26,7 +30,9 @@ from trainer.serving.validation import count_over_validation, validation_f1
 def export_average(config: Config, models: Sequence[str], weights: Sequence[float] | None) -> None:
     """Writes the weighted mean of exported models' scores as the next version of one SavedModel.
 
-    Its thresholds are tuned on the validation split of the config's dataset.
+    Its thresholds are tuned on the validation split of the config's dataset. Without one they are
+    0.5, or those of `export.thresholds_from`. A label that no member was trained on is never
+    assigned.
 
     Args:
       config: names the dataset, and where the ensemble is written.
@@ -50,29 +56,73 @@ def export_average(config: Config, models: Sequence[str], weights: Sequence[floa
         )
     shares = _shares(weights, len(models))
     dataset = open_dataset(config)
-    if not dataset.num_examples("validation"):
-        raise UserError(
-            f"--average: the dataset {dataset.directory} has no validation split, on which the "
-            "ensemble's thresholds are tuned"
-        )
     members = [saved_model.load(model, what="--average") for model in models]
     for member in members:
         _check_member(member, dataset)
 
     scorer = AverageScorer(members, shares)
-    histogram = count_over_validation(dataset, scorer, classification.score_histogram)
-    thresholds = tune(histogram, min_positives=config.evaluate.min_positives)
+    thresholds, thresholds_origin = _thresholds(config, dataset, scorer, members)
     module = serving_module(config, dataset, thresholds, scorer)
     origin = {
         "members": [
             {"path": member.path, "share": share} | member.origin()
             for member, share in zip(members, shares, strict=True)
         ],
-        "validation": {"mean of all": validation_f1(dataset, module)},
     }
-    path = write_version(config, dataset, module, origin, evaluation=None, thresholds=thresholds)
+    if dataset.num_examples("validation"):
+        origin["validation"] = {"mean of all": validation_f1(dataset, module)}
+    path = write_version(
+        config,
+        dataset,
+        module,
+        origin,
+        evaluation=None,
+        thresholds=thresholds,
+        thresholds_origin=thresholds_origin,
+    )
     print(f"exported the mean of {len(members)} models as {path}")
-    print_summary(path, dataset, origin)
+    print_summary(path, dataset, origin, thresholds, thresholds_origin)
+
+
+def _thresholds(
+    config: Config, dataset: Dataset, scorer: "AverageScorer", members: Sequence[SavedModel]
+) -> tuple[Thresholds, str]:
+    """The ensemble's thresholds, and how they came about, for people."""
+    is_trained = _is_trained(dataset, members)
+    other = config.export.thresholds_from
+    if other is not None:
+        thresholds, calibration = load_tuned_of(Path(other), label_names=dataset.label_names)
+        if calibration.method != "none":
+            raise UserError(
+                f"export.thresholds_from: the thresholds of {other} are those of scores calibrated "
+                f"by {calibration.method}, and the members of --average have calibrations of their "
+                "own; expected a run that was evaluated with evaluate.calibration=none"
+            )
+        origin = f"those of the run {other}, whose model has other weights"
+        return thresholds.of_other_model(is_trained), origin
+    if not dataset.num_examples("validation"):
+        thresholds = Thresholds.untuned(is_trained)
+    else:
+        histogram = count_over_validation(dataset, scorer, classification.score_histogram)
+        thresholds = tune(
+            histogram, min_positives=config.evaluate.min_positives, is_trained=is_trained
+        )
+    return thresholds, describe_tuning(dataset, thresholds)
+
+
+def _is_trained(dataset: Dataset, members: Sequence[SavedModel]) -> np.ndarray:
+    """bool [labels]: the labels that any member was trained on.
+
+    A member says so itself, because it may have been trained on a fold. One of an earlier version
+    does not: it is taken to have been trained on the dataset's train split.
+    """
+    untrained = [
+        name for name, n in zip(dataset.label_names, dataset.is_trained, strict=True) if not n
+    ]
+    in_no_member = set.intersection(
+        *(set(member.origin().get("labels_never_trained", untrained)) for member in members)
+    )
+    return np.array([name not in in_no_member for name in dataset.label_names], bool)
 
 
 class AverageScorer(tf.Module):

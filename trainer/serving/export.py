@@ -4,9 +4,12 @@ import contextlib
 from pathlib import Path
 
 from beam_jobs.contract.config import Config
+from trainer.data.dataset import Dataset
 from trainer.distribution.strategy import is_chief
-from trainer.evaluation.evaluate import load_calibration, load_thresholds
-from trainer.experiment import assemble, restore_best
+from trainer.evaluation.tuned import Tuned, has_tuned, load_tuned, load_tuned_of
+from trainer.experiment import Experiment, assemble, restore_best
+from trainer.metrics.calibration import Calibration
+from trainer.metrics.thresholds import NO_DOCUMENTS, TUNED, Thresholds
 from trainer.runs.layout import EVALUATED_SPLITS, evaluation_text_path
 from trainer.serving.half_precision import check_range
 from trainer.serving.model_scorer import ModelScorer
@@ -28,7 +31,7 @@ def export(config: Config) -> None:
     # This config has the directories that the platform sets.
     config, dataset = experiment.config, experiment.dataset
     state = restore_best(experiment)
-    thresholds, calibration = load_thresholds(experiment), load_calibration(experiment)
+    (thresholds, calibration), thresholds_origin = tuned_for_export(experiment)
     weights = config.export.weights
     check_range(experiment.model, weights)
 
@@ -51,10 +54,57 @@ def export(config: Config) -> None:
         }
     evaluation = _evaluation_text(experiment.run_dir)
     path = write_version(
-        config, dataset, module, origin, evaluation=evaluation, thresholds=thresholds
+        config,
+        dataset,
+        module,
+        origin,
+        evaluation=evaluation,
+        thresholds=thresholds,
+        thresholds_origin=thresholds_origin,
     )
     print(f"exported epoch {state.epoch} as {path}")
-    print_summary(path, dataset, origin)
+    print_summary(path, dataset, origin, thresholds, thresholds_origin)
+
+
+def tuned_for_export(experiment: Experiment) -> tuple[Tuned, str]:
+    """The thresholds and the calibration to export, and how they came about, for people.
+
+    They are those of `export.thresholds_from`, if it is set; else those that `evaluate` has written
+    for this run. A run on a dataset without validation documents needs none of them: then every
+    label that was trained is assigned from 0.5 on, and scores are not calibrated.
+
+    Raises:
+      UserError: nothing is tuned although there are validation documents, or it belongs to others.
+    """
+    dataset, other = experiment.dataset, experiment.config.export.thresholds_from
+    is_trained = dataset.is_trained
+    if other is not None:
+        thresholds, calibration = load_tuned_of(Path(other), label_names=dataset.label_names)
+        tuned = Tuned(thresholds.of_other_model(is_trained), calibration)
+        origin = f"those of the run {other}, whose model has other weights"
+    elif dataset.num_examples("validation") or has_tuned(experiment.run_dir):
+        tuned = load_tuned(experiment.run_dir, num_labels=dataset.num_labels)
+        origin = describe_tuning(dataset, tuned.thresholds)
+    else:
+        tuned = Tuned(Thresholds.untuned(is_trained), Calibration.none(dataset.num_labels))
+        origin = describe_tuning(dataset, tuned.thresholds)
+        method = experiment.config.evaluate.calibration
+        if method != "none":
+            origin += f", and the calibration {method} was not fitted"
+    return tuned, origin
+
+
+def describe_tuning(dataset: Dataset, thresholds: Thresholds) -> str:
+    """How a run's own thresholds came about, as a clause after "the thresholds are"."""
+    if thresholds.global_source == TUNED:
+        return f"tuned on {dataset.num_examples('validation'):,} documents of the validation split"
+    if thresholds.global_source == NO_DOCUMENTS:
+        return (
+            "0.5 for all labels, untuned, because there were no validation documents "
+            "(export.thresholds_from takes those of an evaluated run with the same labels)"
+        )
+    _, reason = thresholds.global_source.split(": ")
+    return f"0.5 for all labels, untuned: {reason}"
 
 
 def _evaluation_text(run_dir: Path) -> str | None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from beam_jobs.contract.config import Config
 from trainer.data.dataset import Dataset
-from trainer.metrics.thresholds import Thresholds
+from trainer.evaluation.text_report import labels_without_own_threshold
+from trainer.metrics.thresholds import TUNED, Thresholds
 from trainer.serving.templates import render
 
 _RARE_LABEL_DOCUMENTS = 50  # labels with fewer in the train split are counted as rare
@@ -29,12 +30,14 @@ def model_card(
       config: the experiment.
       dataset: what the model was trained on.
       origin: what `origin.json` beside the card holds.
-      thresholds: tuned on the validation split.
+      thresholds: those that the model applies, and more.
       evaluation: the report that `evaluate` has written; None: there is none.
     """
     manifest = dataset.manifest
     counts = manifest.counts
-    low, median, high = np.quantile(thresholds.per_label_thresholds, [0.05, 0.5, 0.95])
+    # The threshold of a label that is never assigned is no score.
+    assignable = np.array(thresholds.per_label_thresholds)[thresholds.is_assignable]
+    low, median, high = np.quantile(assignable if len(assignable) else [0.5], [0.05, 0.5, 0.95])
     splits = [
         {
             "name": name,
@@ -49,6 +52,8 @@ def model_card(
         dataset=dataset,
         origin={"members": [], "validation": {}} | dict(origin),
         thresholds=thresholds,
+        are_tuned=thresholds.global_source == TUNED,
+        without_own_threshold=labels_without_own_threshold(thresholds.sources, dataset.label_names),
         evaluation=evaluation,
         text_fields=manifest.text_fields,
         model_name=config.model.build if config.model.name == "custom" else config.model.name,

@@ -15,7 +15,8 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.saved_model import EXTRA, ORIGIN, versions
 from trainer.data.dataset import Dataset
-from trainer.metrics.thresholds import Thresholds
+from trainer.evaluation.text_report import labels_without_own_threshold
+from trainer.metrics.thresholds import NEVER_TRAINED, Thresholds
 from trainer.serving import benchmark, model_card, warmup
 from trainer.serving.serving_module import ServingModule
 from trainer.serving.synthetic_texts import columns_of, synthetic_texts
@@ -27,7 +28,7 @@ def serving_module(
     """The graph to export: `score` with the dataset's analyzer and labels, and the thresholds."""
     bins = list(thresholds.per_label_bins)
     if config.export.threshold == "global":
-        bins = [thresholds.global_bin] * len(bins)
+        bins = list(thresholds.common_bins)
     return ServingModule(
         text_fields=dataset.manifest.text_fields,
         analyzer=Analyzer(dataset.manifest.analyzer),
@@ -46,6 +47,7 @@ def write_version(
     *,
     evaluation: str | None,
     thresholds: Thresholds,
+    thresholds_origin: str,
 ) -> Path:
     """Writes `export.model_dir/N` whole or not at all; N is one more than the newest version.
 
@@ -56,7 +58,8 @@ def write_version(
       origin: where the model comes from; `origin.json` holds it, with the dataset's hashes and text
         definition.
       evaluation: the report that `evaluate` has written; None: there is none.
-      thresholds: tuned on the validation split.
+      thresholds: those that the module applies, and more.
+      thresholds_origin: for people, how they came about, as a clause after "the thresholds are".
 
     Returns:
       The version's directory.
@@ -71,7 +74,15 @@ def write_version(
             _mark_classification(str(staged))
             fingerprint = tf.saved_model.experimental.read_fingerprint(str(staged)).singleprint()
             identity = _identity(config, dataset) | {"saved_model_fingerprint": fingerprint}
-            origin = identity | dict(origin) | text_definition(dataset)
+            origin = (
+                identity
+                | {
+                    "thresholds": thresholds_origin,
+                    "labels_never_trained": _never_trained(dataset, thresholds),
+                }
+                | dict(origin)
+                | text_definition(dataset)
+            )
             card = model_card.model_card(config, dataset, origin, thresholds, evaluation)
 
             extra = staged / EXTRA
@@ -92,8 +103,22 @@ def write_version(
     return version
 
 
-def print_summary(path: Path, dataset: Dataset, origin: Mapping[str, Any]) -> None:
-    """Prints an export's F1 on the validation split, if it was measured, its size and speed."""
+def _never_trained(dataset: Dataset, thresholds: Thresholds) -> list[str]:
+    names = zip(dataset.label_names, thresholds.sources, strict=True)
+    return [name for name, source in names if source == NEVER_TRAINED]
+
+
+def print_summary(
+    path: Path,
+    dataset: Dataset,
+    origin: Mapping[str, Any],
+    thresholds: Thresholds,
+    thresholds_origin: str,
+) -> None:
+    """Prints what an export's thresholds rest on, its F1 if it was measured, its size and speed."""
+    print(f"  thresholds: {thresholds_origin}")
+    for line in labels_without_own_threshold(thresholds.sources, dataset.label_names):
+        print(f"  {line}")
     for name, f1 in origin.get("validation", {}).items():
         print(
             f"  {name} on the validation split: "

@@ -287,7 +287,11 @@ class TrainingRun:
         micro_f1 = threshold = None
         histogram = self._evaluator.histogram("validation")
         if histogram.any():
-            tuned = thresholds.tune(histogram, min_positives=config.evaluate.min_positives)
+            tuned = thresholds.tune(
+                histogram,
+                min_positives=config.evaluate.min_positives,
+                is_trained=self._experiment.dataset.is_trained,
+            )
             micro_f1, threshold = thresholds.micro_f1(histogram, tuned), tuned.global_threshold
         return {
             "epoch": state.epoch + 1,

@@ -52,13 +52,16 @@ def method(key, *, ranking=None, intervals=None, **changes) -> records.Method:
     )
 
 
-def label(name, *, train=100, positives=10, f1=0.5, threshold=0.37) -> records.LabelRow:
+def label(
+    name, *, train=100, positives=10, f1=0.5, threshold=0.37, source="own"
+) -> records.LabelRow:
     return records.LabelRow(
         name=name,
         group="head",
         train_positives=train,
         loss_weight=1.0,
         threshold=threshold,
+        threshold_source=source,
         roc_auc=None,
         average_precision=0.5,
         ece=0.01,
@@ -87,6 +90,7 @@ def evaluation(**changes) -> records.Evaluation:
             documents=6000,
             min_positives=10,
             global_threshold=0.37,
+            global_source="tuned",
             top_k=3,
         ),
         "methods": (

@@ -60,12 +60,34 @@ def test_labels_absent_from_the_split_are_told_beside_macro_f1():
 
 def test_untuned_thresholds_are_told():
     tuned = TunedThresholds(
-        tuned_on="validation", documents=0, min_positives=10, global_threshold=0.5, top_k=1
+        tuned_on="validation",
+        documents=0,
+        min_positives=10,
+        global_threshold=0.5,
+        global_source="0.5: no validation documents",
+        top_k=1,
     )
     assert (
         "Thresholds: 0.500 for all labels, untuned: the validation split is empty."
         in text_report.format_evaluation(evaluation(thresholds=tuned))
     )
+    tuned = tuned.model_copy(
+        update={"documents": 6000, "global_source": "0.5: scores at chance on validation"}
+    )
+    assert (
+        "Thresholds: 0.500 for all labels, untuned: scores at chance on validation "
+        "(6,000 documents of the validation split)."
+        in text_report.format_evaluation(evaluation(thresholds=tuned))
+    )
+
+
+def test_labels_without_a_threshold_of_their_own_are_listed_by_reason_with_a_few_names():
+    sources = ["common: too few positives"] * 7 + ["own", "never assigned: no train positives"]
+    names = [*"abcdefgh", "long " * 20]
+    assert text_report.labels_without_own_threshold(sources, names) == [
+        "7 labels: common: too few positives (a, b, c, d, e and 2 more)",
+        f"1 label: never assigned: no train positives ({('long ' * 20)[:39]}\u2026)",
+    ]
 
 
 def test_many_labels_give_the_most_frequent_the_best_and_the_worst_of_those_present():
