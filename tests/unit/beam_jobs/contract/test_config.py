@@ -153,6 +153,7 @@ FULL = {
         "model_dir": "elsewhere/model",
         "top_k": 9,
         "threshold": "global",
+        "thresholds_from": "chosen/run",
         "weights": "float16",
     },
 }
