@@ -29,10 +29,11 @@ def main(argv: list[str]) -> None:
     arguments = _parser().parse_args(own)
     if not arguments.config and arguments.overrides:
         raise UserError("--set: received without --config, whose keys it overrides")
-    if arguments.config and (arguments.source or arguments.text_field or arguments.id_field):
+    of_files = arguments.source, arguments.text_field, arguments.id_field
+    if arguments.config and (any(of_files) or arguments.quote_character is not None):
         raise UserError(
-            "--source, --text-field, --id-field: received with --config, whose section `data` "
-            "says all of it; expected one or the other"
+            "--source, --text-field, --id-field, --quote-character: received with --config, whose "
+            "section `data` says all of it; expected one or the other"
         )
     config = config_from(arguments) if arguments.config else None
 
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> None:
             id_field=arguments.id_field,
             join=len(text_fields) == 1,
             max_reject_fraction=arguments.max_reject_fraction,
+            quote_character=arguments.quote_character,
         )
 
     job.score_files(
@@ -135,6 +137,12 @@ def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "--id-field",
         metavar="NAME",
         help="the field with the document's id; default: the file's name and the row",
+    )
+    parser.add_argument(
+        "--quote-character",
+        metavar="CHARACTER",
+        help="around fields of CSV or TSV that hold delimiters or line breaks; '' for none "
+        '(default: " for CSV, none for TSV)',
     )
     parser.add_argument(
         "--max-reject-fraction",

@@ -171,10 +171,13 @@ class CsvData(RowData):
         ",", min_length=1, max_length=1, description='between the fields of a row; a tab is "\\t"'
     )
     quote_character: str | None = Field(
-        '"',
+        default_factory=lambda data: None if data.get("delimiter") == "\t" else '"',
         min_length=1,
         max_length=1,
-        description="around fields that hold delimiters or line breaks; null: no quoting",
+        description=(
+            "around fields that hold delimiters or line breaks; null: no quoting, which is the "
+            "default where the delimiter is a tab"
+        ),
     )
     double_quote: bool = Field(
         True,

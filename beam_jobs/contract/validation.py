@@ -141,6 +141,8 @@ def _explain_all(
     for problem in problems:
         if problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]:
             continue  # it is too short only without its wrong items, which have errors of their own
+        if problem["type"] == "default_factory_not_called":
+            continue  # the key that the default follows from is wrong, and has an error of its own
         line = _explain(problem, model)
         start, separator, rest = line.partition("; expected ")
         if separator and lines and lines[-1].startswith(start + separator):
@@ -246,7 +248,11 @@ def _with_type(value: Any) -> str:
 
 
 def _describe_field(name: str, field: pydantic.fields.FieldInfo) -> KeyDescription:
-    default = "required" if field.is_required() else json.dumps(field.default)
+    default = "required"
+    if not field.is_required():
+        # A default that follows from other keys is shown as it is where those have theirs.
+        value = field.get_default(call_default_factory=True, validated_data={})
+        default = json.dumps(value)
     return KeyDescription(name, _type_name(field.annotation), default, field.description or "")
 
 

@@ -62,8 +62,18 @@ def data_of_flags(
     id_field: str | None,
     join: bool,
     max_reject_fraction: float | None = None,
+    quote_character: str | None = None,
 ) -> DataConfig | LinesData:
     """A source without labels, by the kind of its files.
+
+    Args:
+      inputs: files or glob patterns.
+      source: what they are; None: as their names say.
+      text_fields: the fields with text.
+      id_field: the field with the id; None: the file's name and the row.
+      join: whether several text fields are one text.
+      max_reject_fraction: None: the default.
+      quote_character: of CSV and TSV; empty: none; None: the default.
 
     Raises:
       UserError: the kind of the files does not follow from their names.
@@ -73,6 +83,8 @@ def data_of_flags(
             "--input: received none, expected files to score, or a --config that names them"
         )
     kind = source or _kind(inputs[0])
+    if quote_character is not None and kind not in ("csv", "tsv"):
+        raise UserError(f"--quote-character: received for {kind}, expected for csv or tsv only")
     fields = {"inputs": inputs, "text_fields": text_fields, "join_text_fields": join}
     if max_reject_fraction is not None:
         fields["max_reject_fraction"] = max_reject_fraction
@@ -90,6 +102,8 @@ def data_of_flags(
         return validate(ParquetData, fields | {"source": "parquet"}, what="--input")
     if kind == "tsv":
         fields["delimiter"] = "\t"
+    if quote_character is not None:
+        fields["quote_character"] = quote_character or None
     return validate(CsvData, fields | {"source": "csv"}, what="--input")
 
 

@@ -170,6 +170,17 @@ def test_blank_lines_of_a_text_file_are_documents(place, tmp_path, monkeypatch):
     assert [row["id"] for row in predictions(files)] == [f"blank.txt:{i}" for i in range(1, 7)]
 
 
+def test_quotes_of_tsv_are_text_and_every_row_is_scored(place, tmp_path, monkeypatch):
+    rows = ["id\ttext", '1\t"one', '2\ttwo"', '3\t"three" words', "4\tfour"]
+    (place / "quotes.tsv").write_text("\n".join(rows))
+    given = "--input", "quotes.tsv", "--id-field", "id"
+    files = run(monkeypatch, place, tmp_path / "out", *given)
+    assert [row["id"] for row in predictions(files)] == ["1", "2", "3", "4"]
+    (place / "asked.tsv").write_text("id\ttext\n1\t'one\ttwo'\n")
+    given = "--input", "asked.tsv", "--id-field", "id", "--quote-character", "'"
+    assert len(predictions(run(monkeypatch, place, tmp_path / "asked", *given))) == 1
+
+
 def test_what_fails_publishes_nothing(place, tmp_path, monkeypatch):
     written = []
 

@@ -56,6 +56,7 @@ def write_csv(folder: Path) -> dict:
         "inputs": ["rows.tsv"],
         "columns": ["key", "text", "label"],
         "delimiter": "\t",
+        "quote_character": '"',
         "encoding": "latin-1",
     }
     return data | {"id_field": "key", "labels_field": "label"}

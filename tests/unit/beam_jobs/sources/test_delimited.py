@@ -80,7 +80,11 @@ def test_what_pythons_writer_writes_is_read_back_with_the_line_that_each_row_beg
     content = stream.getvalue().encode(dialect.get("encoding", "utf-8"))
     named = {} if has_header else {"columns": columns}
     received = read(
-        content, tmp_path_factory.getbasetemp(), text_fields=("text", "extra"), **named, **dialect
+        content,
+        tmp_path_factory.getbasetemp(),
+        text_fields=("text", "extra"),
+        **named,
+        **({"quote_character": '"'} | dialect),
     )
     expected = [
         (line, "\n\n".join(row), ("x",))
@@ -178,6 +182,18 @@ def test_without_quoting_quotes_are_text(tmp_path):
     content = '"a\tx\n"b"\ty\n'
     rows = read(content, tmp_path, columns=("text", "labels"), delimiter="\t", quote_character=None)
     assert outline(rows) == [(1, '"a', ("x",)), (2, '"b"', ("y",))]
+
+
+def test_quotes_in_tab_delimited_files_are_text_unless_they_are_asked_for(tmp_path):
+    content = 'text\tlabels\n"bread\tfood\nmeow"\tcats\nfive " inches\tfood\n'
+    rows = read(content, tmp_path, delimiter="\t")
+    assert outline(rows) == [
+        (2, '"bread', ("food",)),
+        (3, 'meow"', ("cats",)),
+        (4, 'five " inches', ("food",)),
+    ]
+    asked = read('text\tlabels\n"a\tb"\tx\n', tmp_path, delimiter="\t", quote_character='"')
+    assert outline(asked) == [(2, "a\tb", ("x",))]
 
 
 def test_labels_are_one_or_delimited_and_may_hold_commas(tmp_path):
