@@ -38,6 +38,13 @@ SPECS = {
         "keep_characters": None,
         "max_tokens_per_document": 30,
     },
+    "symbols": {
+        "normalize": "lower",
+        "case": "turkic",
+        "keep_symbols": ("C++", "<", "word"),
+        "keep_emoji": True,
+    },
+    "accents": {"strip_accents": True},
     "matches": {"token_pattern": r"\p{L}(\p{L}|\d)*|\W", "keep_characters": None},
     "pieces": {
         "normalize": "lower",

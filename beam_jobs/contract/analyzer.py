@@ -12,35 +12,30 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from beam_jobs.contract import english
+from beam_jobs.contract import english, html_syntax
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_SUBWORD, AnalyzerSpec
 
-# Only tags that close are removed: in "a <b and c" nothing is known to be a tag.
-_HTML_TAG = r"</?[A-Za-z][^<>]*>|<![A-Za-z\[][^<>]*>|<\?[^<>]*\?>"
-_HTML_BLOCKS = (
-    r"(?s)<!--.*?-->",
-    r"(?is)<script\b[^<>]*>.*?</script\s*>",
-    r"(?is)<style\b[^<>]*>.*?</style\s*>",
-)
-# `&amp;` is last, so that "&amp;lt;" becomes "&lt;" and not "<".
-_HTML_ENTITIES = (
-    (r"&(?:nbsp|#160|#[xX][aA]0);", " "),
-    (r"&(?:lt|#0*60|#[xX]0*3[cC]);", "<"),
-    (r"&(?:gt|#0*62|#[xX]0*3[eE]);", ">"),
-    (r"&(?:quot|#0*34|#[xX]0*22);", '"'),
-    (r"&(?:apos|rsquo|lsquo|#0*39|#[xX]0*27|#0*821[67]|#[xX]201[89]);", "'"),
-    (r"&(?:ldquo|rdquo|#0*822[01]|#[xX]201[cCdD]);", '"'),
-    (r"&(?:mdash|ndash|#0*821[12]|#[xX]201[34]);", "-"),
-    (r"&(?:hellip|#0*8230|#[xX]2026);", "..."),
-    (r"&(?:amp|#0*38|#[xX]0*26);", "&"),
-)
 _URL = r"(?i)\b(?:(?:https?|ftp)://|www\.)[^\s<>\"]+"
-# C0 and C1 control characters, and all that Unicode calls a separator (\p{Z}), since RE2's \s and
-# tf.strings.split know ASCII white space only. Not U+0020, which most matches would be; NFKC adds
-# no other separator. \x01 and \x02 are then free to mark matches of token_pattern.
+# C0 and C1 control characters, all that Unicode calls a separator (\p{Z}), since RE2's \s and
+# tf.strings.split know ASCII white space only, and U+200B, which parts words in scripts without
+# spaces. Not U+0020, which most matches would be; NFKC adds no other separator. \x01 and \x02 are
+# then free to mark matches.
 _CONTROL_OR_SPACE = (
-    r"[\x00-\x1f\x7f\x{80}-\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+    r"[\x00-\x1f\x7f\x{80}-\x{a0}\x{1680}\x{2000}-\x{200b}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+)
+# Soft hyphen, word joiner and byte order mark say where a line may break: within a word, no matter.
+_WITHIN_WORDS = r"[\x{ad}\x{2060}\x{feff}]"
+# Folding its case would leave a dot that combines with the i.
+_DOTTED_CAPITAL_I = r"\x{130}|I\x{307}"
+_FOLDING = ("lower", "nfkc_casefold")
+# Emoji are pictographs, or two letters for a flag. Digits in circles are numbers.
+_EMOJI = (
+    r"[\x{1f1e6}-\x{1f1ff}]{2}"
+    r"|[\x{231a}\x{231b}\x{2328}\x{23cf}\x{23e9}-\x{23f3}\x{23f8}-\x{23fa}\x{25b6}\x{25c0}"
+    r"\x{25fb}-\x{25fe}\x{2600}-\x{2775}\x{2794}-\x{27bf}\x{2b05}-\x{2b07}\x{2b1b}\x{2b1c}\x{2b50}"
+    r"\x{2b55}\x{1f000}-\x{1f02f}\x{1f0a0}-\x{1f0ff}\x{1f170}\x{1f171}\x{1f17e}\x{1f17f}\x{1f18e}"
+    r"\x{1f191}-\x{1f19a}\x{1f300}-\x{1faff}]"
 )
 _MATCH_START, _MATCH_END = "\x01", "\x02"
 # A longer word is unknown: BERT's tokenizer takes 200 characters, of three bytes in most scripts.
@@ -51,7 +46,9 @@ class Analyzer(tf.Module):
     """The compiled analyzer of one specification.
 
     Calling it maps a string tensor [batch] to a string tensor [batch] of analyzed strings. Invalid
-    UTF-8 becomes U+FFFD and control characters become spaces, whatever the specification.
+    UTF-8 becomes U+FFFD, control characters and U+200B become spaces, and soft hyphens, U+2060 and
+    U+FEFF are removed, whatever the specification. The joiners U+200C and U+200D stay, unless
+    `nfkc_casefold` removes them, as Unicode's NFKC_Casefold does, or `keep_characters`.
 
     Attributes:
       spec: the specification.
@@ -88,6 +85,9 @@ class Analyzer(tf.Module):
                 tf.lookup.KeyValueTensorInitializer(words, tf.ones_like(words, tf.int64)),
                 default_value=0,
             )
+        if self.spec.strip_html:
+            self._references = References()
+        self._kept = _kept_tokens(self.spec)
         self._to_subwords = None if self.spec.subwords is None else SubwordTokenizer(self.spec)
         self._function = tf.function(
             self._analyze, input_signature=[tf.TensorSpec([None], tf.string)]
@@ -98,27 +98,44 @@ class Analyzer(tf.Module):
 
     def _analyze(self, raw: tf.Tensor) -> tf.Tensor:
         text = self.spec
-        strings = _change_where(
-            ~tf.strings.regex_full_match(raw, r"[\x00-\x7f]*"), raw, _valid_utf8
-        )
+        strings = _change_where(_is_not_ascii(raw), raw, self._clean_characters)
         strings = tf.strings.regex_replace(strings, _CONTROL_OR_SPACE, " ")
         if text.strip_html:
-            strings = _change_where(_has(strings, "[<&]"), strings, _strip_html)
+            strings = _change_where(_has(strings, "[<&]"), strings, self._strip_html)
         if text.strip_urls:
             strings = tf.strings.regex_replace(strings, _URL, " ")
-        strings = _normalize(strings, text.normalize)
+        strings = _normalize(strings, text)
         if text.expand_contractions:
             strings = _change_where(
                 _has(strings, english.APOSTROPHE), strings, _expand_contractions
             )
-        if text.keep_characters is not None:
+        if self._kept is not None:
+            strings = _part_tokens(strings, self._kept, text.keep_characters)
+        elif text.keep_characters is not None:
             strings = tf.strings.regex_replace(strings, _all_but(text.keep_characters), " ")
         if text.token_pattern is not None:
-            strings = _keep_matches(strings, text.token_pattern)
+            alternatives = [self._kept, f"(?:{text.token_pattern})"]
+            strings = _keep_matches(strings, "|".join(filter(None, alternatives)))
         tokens = _first(
             self._drop(_tokenize(strings, text.tokenizer)), text.max_tokens_per_document
         )
         return _join(tokens) if self._to_subwords is None else self._to_subwords(tokens)
+
+    def _clean_characters(self, strings: tf.Tensor) -> tf.Tensor:
+        """What is done to characters beyond ASCII only."""
+        strings = tf.strings.regex_replace(_valid_utf8(strings), _WITHIN_WORDS, "")
+        if self.spec.normalize in _FOLDING:
+            strings = tf.strings.regex_replace(strings, _DOTTED_CAPITAL_I, "i")
+        return strings
+
+    def _strip_html(self, strings: tf.Tensor) -> tf.Tensor:
+        for pattern in (*html_syntax.BLOCKS, html_syntax.TAG):
+            strings = tf.strings.regex_replace(strings, pattern, " ")
+        return _change_where(_has(strings, "&"), strings, self._decode_references)
+
+    def _decode_references(self, strings: tf.Tensor) -> tf.Tensor:
+        strings = self._clean_characters(self._references(strings))
+        return tf.strings.regex_replace(strings, _CONTROL_OR_SPACE, " ")
 
     def _drop(self, tokens: tf.RaggedTensor) -> tf.RaggedTensor:
         keep = []
@@ -133,6 +150,59 @@ class Analyzer(tf.Module):
         return tf.ragged.boolean_mask(
             tokens, tokens.with_flat_values(tf.reduce_all(tf.stack(keep), axis=0))
         )
+
+
+class References(tf.Module):
+    """Decodes HTML's character references, each once: `&amp;eacute;` becomes `&eacute;`.
+
+    Maps a string tensor [batch] without \\x01 to one. A number that is no character becomes U+FFFD.
+    """
+
+    def __init__(self):
+        super().__init__(name="references")
+        references = html_syntax.NAMED_REFERENCES
+        self._characters = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(
+                tf.constant(list(references)), tf.constant(list(references.values()))
+            ),
+            default_value="",
+        )
+
+    def __call__(self, strings: tf.Tensor) -> tf.Tensor:
+        parted = tf.strings.regex_replace(
+            strings, html_syntax.REFERENCE, rf"{_MATCH_START}\0{_MATCH_START}"
+        )
+        # Text between references holds none, so each part may be looked up.
+        parts = tf.strings.split(parted, _MATCH_START)
+        characters = self._characters.lookup(parts.flat_values)
+        decoded = tf.where(characters == "", parts.flat_values, characters)
+        numbers = tf.where(tf.strings.regex_full_match(decoded, html_syntax.NUMERIC_REFERENCE))
+        decoded = tf.tensor_scatter_nd_update(
+            decoded, numbers, _decode_numbers(tf.gather_nd(decoded, numbers))
+        )
+        return tf.strings.reduce_join(parts.with_flat_values(decoded), axis=-1)
+
+
+def _decode_numbers(references: tf.Tensor) -> tf.Tensor:
+    """Numeric references [count] -> their characters, by the HTML standard's rules."""
+    is_hex = tf.strings.regex_full_match(references, "&#[xX].*")
+    base = tf.where(is_hex, tf.constant(16, tf.int64), tf.constant(10, tf.int64))
+    digits = tf.strings.regex_replace(references, "^&#[xX]?0*|;$", "")
+    # U+10FFFF has 7 decimal digits.
+    codes = tf.cast(tf.io.decode_raw(digits, tf.uint8, fixed_length=7), tf.int64)
+    values = tf.where(codes >= ord("A"), (codes & 7) + 9, codes - ord("0"))
+    number = tf.zeros_like(base)
+    for i in range(7):
+        number = tf.where(codes[:, i] > 0, number * base + values[:, i], number)
+    is_surrogate = (number >= 0xD800) & (number <= 0xDFFF)
+    is_wrong = (tf.strings.length(digits) > 7) | (number > 0x10FFFF) | (number == 0) | is_surrogate
+    number = tf.where(is_wrong, tf.constant(html_syntax.REPLACEMENT_CHARACTER, tf.int64), number)
+    windows = tf.constant(html_syntax.WINDOWS_1252, tf.int64)
+    is_windows = (number >= 0x80) & (number < 0xA0)
+    number = tf.where(
+        is_windows, tf.gather(windows, tf.where(is_windows, number - 0x80, 0)), number
+    )
+    return tf.strings.unicode_encode(tf.cast(number, tf.int32)[:, tf.newaxis], "UTF-8")
 
 
 class SubwordTokenizer(tf.Module):
@@ -181,6 +251,10 @@ def _has(strings: tf.Tensor, pattern: str) -> tf.Tensor:
     return tf.strings.regex_full_match(strings, rf"(?s).*{pattern}.*")
 
 
+def _is_not_ascii(strings: tf.Tensor) -> tf.Tensor:
+    return ~tf.strings.regex_full_match(strings, r"[\x00-\x7f]*")
+
+
 def _change_where(
     is_wanted: tf.Tensor, strings: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.Tensor:
@@ -199,16 +273,10 @@ def _expand_contractions(strings: tf.Tensor) -> tf.Tensor:
     return strings
 
 
-def _strip_html(strings: tf.Tensor) -> tf.Tensor:
-    for block in _HTML_BLOCKS:
-        strings = tf.strings.regex_replace(strings, block, " ")
-    strings = tf.strings.regex_replace(strings, _HTML_TAG, " ")
-    for pattern, replacement in _HTML_ENTITIES:
-        strings = tf.strings.regex_replace(strings, pattern, replacement)
-    return strings
-
-
-def _normalize(strings: tf.Tensor, how: str) -> tf.Tensor:
+def _normalize(strings: tf.Tensor, text: AnalyzerSpec) -> tf.Tensor:
+    how = text.normalize
+    if text.case == "turkic":
+        strings = tf.strings.regex_replace(strings, "I", "\u0131")
     if how == "lower":
         strings = tf.strings.lower(strings, encoding="utf-8")
     elif how.startswith("nfkc"):
@@ -218,7 +286,42 @@ def _normalize(strings: tf.Tensor, how: str) -> tf.Tensor:
         if how == "nfkc_casefold":
             # Case folding can undo NFKC (U+0345 for one), so it is normalised again.
             strings = tf_text.normalize_utf8(tf_text.case_fold_utf8(strings), "NFKC")
+    if text.strip_accents:
+        strings = _change_where(_is_not_ascii(strings), strings, _strip_accents)
     return strings
+
+
+def _strip_accents(strings: tf.Tensor) -> tf.Tensor:
+    import tensorflow_text as tf_text
+
+    return tf.strings.regex_replace(tf_text.normalize_utf8(strings, "NFD"), r"\p{Mn}", "")
+
+
+def _kept_tokens(text: AnalyzerSpec) -> str | None:
+    """The RE2 pattern of tokens that are kept whole, without groups; None if there are none."""
+    patterns = []
+    if text.keep_symbols:
+        # Text is compared after its case is folded, so the terms' is too.
+        terms = _normalize(tf.constant(text.keep_symbols), text).numpy().tolist()
+        for given, term in zip(text.keep_symbols, terms, strict=True):
+            if term.decode().split() != [term.decode()]:
+                raise UserError(
+                    f"text.keep_symbols: received {given!r}, which text.normalize makes "
+                    f"{term.decode()!r}; expected a term without white space after it, not empty"
+                )
+        # The longest first: the first alternative that matches is taken.
+        for term in sorted({term.decode() for term in terms}, key=lambda term: (-len(term), term)):
+            start, end = (r"\b" if re.match(r"(?a)\w", end) else "" for end in (term[0], term[-1]))
+            patterns.append(f"{start}{re.escape(term)}{end}")
+    if text.keep_emoji:
+        patterns.append(_EMOJI)
+    return "|".join(patterns) or None
+
+
+def _part_tokens(strings: tf.Tensor, kept: str, keep_characters: str | None) -> tf.Tensor:
+    """Puts spaces around what is kept whole, and in place of what is not kept at all."""
+    others = "" if keep_characters is None else f"|{_all_but(keep_characters)}"
+    return tf.strings.regex_replace(strings, f"({kept}){others}", r" \1 ")
 
 
 def _keep_matches(strings: tf.Tensor, pattern: str) -> tf.Tensor:

@@ -332,7 +332,11 @@ class TextConfig(Section):
     """How raw text becomes tokens: the steps of the analyzer, in this order."""
 
     strip_html: bool = Field(
-        True, description="remove comments, scripts, styles and tags, and decode common entities"
+        True,
+        description=(
+            "remove comments, scripts, styles and HTML's own tags, and decode its character "
+            "references, such as `&eacute;`"
+        ),
     )
     strip_urls: bool = Field(
         True, description="remove http://, https://, ftp:// and www. addresses"
@@ -343,6 +347,19 @@ class TextConfig(Section):
             "Unicode normalisation; `none` and `lower` need no TensorFlow Text when serving"
         ),
     )
+    case: Literal["default", "turkic"] = Field(
+        "default",
+        description=(
+            "how normalize lowers İ and I: to i both, or, for Turkish and Azeri, to i and ı"
+        ),
+    )
+    strip_accents: bool = Field(
+        False,
+        description=(
+            "decompose characters and remove what combines with them (NFD without Mn): é -> e, as "
+            "pretrained uncased subwords have it; needs TensorFlow Text when serving"
+        ),
+    )
     expand_contractions: bool = Field(True, description="English contractions: don't -> do not")
     keep_characters: str | None = Field(
         r"\p{L}\p{M}\p{N}",
@@ -351,6 +368,16 @@ class TextConfig(Section):
             "the inside of an RE2 character class; all other characters become spaces; null: keep "
             "all"
         ),
+    )
+    keep_symbols: tuple[Annotated[str, Field(pattern=r"^\S+$")], ...] = Field(
+        (),
+        description=(
+            "terms that are tokens as they are, whatever keep_characters and token_pattern say, "
+            "such as `[C++, C#, .NET]`; compared after normalize"
+        ),
+    )
+    keep_emoji: bool = Field(
+        False, description="each emoji is a token, whatever keep_characters and token_pattern say"
     )
     token_pattern: str | None = Field(
         None,
@@ -385,12 +412,31 @@ class TextConfig(Section):
         ),
     )
 
+    @pydantic.model_validator(mode="after")
+    def _settings_fit(self):
+        if self.case == "turkic" and self.normalize not in ("lower", "nfkc_casefold"):
+            raise ValueError(
+                "case: turkic says how case is lowered: expected normalize lower or "
+                f"nfkc_casefold with it, not {self.normalize}"
+            )
+        if (self.keep_symbols or self.keep_emoji) and self.tokenizer != "whitespace":
+            raise ValueError(
+                "keep_symbols and keep_emoji keep tokens whole: expected tokenizer whitespace with "
+                f"them, not {self.tokenizer}, which would split them"
+            )
+        return self
+
     @property
     def has_own_patterns(self) -> bool:
         """Whether a pattern is the user's own, and so may be wrong."""
-        return self.token_pattern is not None or self.keep_characters not in (
-            None,
-            TextConfig.model_fields["keep_characters"].default,
+        return (
+            bool(self.keep_symbols)
+            or self.token_pattern is not None
+            or self.keep_characters
+            not in (
+                None,
+                TextConfig.model_fields["keep_characters"].default,
+            )
         )
 
 

@@ -18,7 +18,9 @@ from beam_jobs.contract.records import TEXT_FIELDS, RecordSpec
 from beam_jobs.contract.validation import Section, validate
 from beam_jobs.contract.word_lists import AnalyzerSpec
 
-FORMAT_VERSION = 2  # 1: the config's keys had other names
+# 1: the config's keys had other names. 2: the analyzer took more for HTML's tags, and less for its
+# character references.
+FORMAT_VERSION = 3
 
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
@@ -79,6 +81,9 @@ class Counts(Section):
     read: int
     rejected: dict[str, int] = pydantic.Field(description="by reason")
     duplicates: int
+    duplicates_with_other_labels: int = pydantic.Field(
+        0, description="of the duplicates, those merged where not all had the same labels"
+    )
     near_duplicates: int = 0
     dropped_without_labels: int
     written: int

@@ -31,6 +31,41 @@ TOKEN_COUNTS_TAG = "token_counts"
 NGRAM_COUNTS_TAG = "ngram_counts"
 POSITIVES_TAG = "positives"
 
+
+@dataclasses.dataclass(frozen=True)
+class UnspacedScript:
+    """Scripts whose text has no spaces between words, unless someone has put them there.
+
+    Attributes:
+      names: of their languages.
+      pattern: RE2 pattern that matches within their tokens.
+      max_mean_length: characters of a mean token where words are parted.
+      settings: what parts them.
+    """
+
+    names: str
+    pattern: str
+    max_mean_length: float
+    settings: str
+
+
+# Most words have 1 to 3 characters in the former and 3 to 8 in the latter.
+UNSPACED = (
+    UnspacedScript(
+        "Chinese or Japanese",
+        r"^[\p{Han}\p{Hiragana}\p{Katakana}]",
+        4,
+        "text.tokenizer: character, with vocabulary.ngrams: 2",
+    ),
+    UnspacedScript(
+        "Thai, Lao, Khmer or Burmese",
+        r"^[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]",
+        12,
+        "text.tokenizer: character, with vocabulary.ngrams: 3, or words that are parted by spaces "
+        "or U+200B",
+    ),
+)
+
 # Documents with a label in a split. Only counts above 0 have rows: a bucket may hold few of many
 # labels.
 POSITIVES = pa.schema([("label", pa.int64()), ("split", pa.int64()), ("count", pa.int64())])
@@ -53,6 +88,8 @@ class BucketStats:
       has_metadata: bool [metadata fields]: whether any document has a value that is not empty.
       train_tokens: sum over the train split's documents of their distinct tokens.
       train_ngrams: sum over the train split's documents of their distinct n-grams.
+      unspaced: [len(UNSPACED), 2] the train split's tokens, and their characters, that are of
+        scripts without spaces between words.
     """
 
     bucket: Bucket
@@ -67,6 +104,7 @@ class BucketStats:
     has_metadata: np.ndarray
     train_tokens: int
     train_ngrams: int = 0
+    unspaced: np.ndarray | int = 0
 
 
 @dataclasses.dataclass
@@ -160,9 +198,25 @@ class CountBucket(beam.DoFn):
             has_metadata=_has_metadata(table["metadata"]),
             train_tokens=pc.sum(token_counts["count"], min_count=0).as_py(),
             train_ngrams=pc.sum(ngram_counts["count"], min_count=0).as_py(),
+            unspaced=count_unspaced(token_counts),
         )
         yield beam.pvalue.TaggedOutput(TOKEN_COUNTS_TAG, token_counts)
         yield beam.pvalue.TaggedOutput(POSITIVES_TAG, count_positives(labels, label_splits))
+
+
+def count_unspaced(token_counts: pa.Table) -> np.ndarray:
+    """COUNTS -> int64 [len(UNSPACED), 2]: tokens in each kind of script, and their characters."""
+    lengths = pc.utf8_length(token_counts["name"])
+    beyond_ascii = token_counts.append_column("length", lengths).filter(
+        pc.greater(pc.binary_length(token_counts["name"]), lengths)
+    )
+    counted = np.zeros((len(UNSPACED), 2), np.int64)
+    for i, script in enumerate(UNSPACED):
+        is_of_it = pc.match_substring_regex(beyond_ascii["name"], script.pattern)
+        of_it = beyond_ascii.filter(is_of_it)
+        occurrences, lengths = of_it["occurrences"].to_numpy(), of_it["length"].to_numpy()
+        counted[i] = occurrences.sum(), (occurrences * lengths).sum()
+    return counted
 
 
 def count_positives(labels: np.ndarray, splits: np.ndarray) -> pa.Table:

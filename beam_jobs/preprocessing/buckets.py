@@ -95,6 +95,7 @@ class Bucket:
       path: an Arrow IPC stream of MERGED or ENCODED.
       documents: documents in the file.
       duplicates: documents that were merged into others.
+      duplicates_with_other_labels: of them, those of texts that not always had the same labels.
       label_changes: what cleaning did to the labels.
       near_duplicates: documents that were dropped because they are nearly equal to others.
       label_occurrences: sum over documents of their labels, before rare labels are dropped.
@@ -106,6 +107,7 @@ class Bucket:
     path: str
     documents: int
     duplicates: int
+    duplicates_with_other_labels: int = 0
     label_changes: LabelChanges = LabelChanges()
     near_duplicates: int = 0
     label_occurrences: int = 0

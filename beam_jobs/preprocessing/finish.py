@@ -28,7 +28,7 @@ from beam_jobs.contract.manifest import (
     dump_json,
 )
 from beam_jobs.contract.validation import Section
-from beam_jobs.preprocessing.bucket_stats import POSITIVES, BucketStats, top_labels_of
+from beam_jobs.preprocessing.bucket_stats import POSITIVES, UNSPACED, BucketStats, top_labels_of
 from beam_jobs.preprocessing.dataset_statistics import describe, quantiles
 from beam_jobs.preprocessing.encode_labels import sorted_names
 from beam_jobs.preprocessing.frequencies import Frequencies
@@ -47,6 +47,8 @@ class Results(Section):
       subwords: those that texts are split into; None: texts are of words.
       unused_label_names: by key of `labels`, the names that no document has.
       empty_metadata_fields: those that are empty in every document.
+      unspaced: [len(UNSPACED), 2] the train split's tokens, and their characters, that are of
+        scripts without spaces between words.
     """
 
     parts: tuple[int, ...]
@@ -60,6 +62,7 @@ class Results(Section):
     subwords: tuple[str, ...] | None
     unused_label_names: dict[str, UnusedNames] = {}
     empty_metadata_fields: tuple[str, ...] = ()
+    unspaced: tuple[tuple[int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +176,7 @@ def finish(
         subwords=outputs.subwords,
         unused_label_names=unused_names,
         empty_metadata_fields=empty_fields,
+        unspaced=tuple(map(tuple, _unspaced(outputs).tolist())),
     )
     _write(f"{work_dir}/{RESULTS}", json.dumps(results.model_dump(mode="json")).encode())
 
@@ -228,11 +232,17 @@ def _document_counts(outputs: Outputs, splits: dict[str, SplitInfo]) -> Counts:
         read=sum(rows for _, rows in outputs.read),
         rejected=next(iter(outputs.reject_counts), {}),
         duplicates=sum(bucket.duplicates for bucket in buckets),
+        duplicates_with_other_labels=sum(bucket.duplicates_with_other_labels for bucket in buckets),
         near_duplicates=sum(bucket.near_duplicates for bucket in buckets),
         dropped_without_labels=sum(bucket.dropped_without_labels for bucket in buckets),
         written=sum(split.examples for split in splits.values()),
         written_without_labels=int(sum(one.without_labels.sum() for one in stats)),
     )
+
+
+def _unspaced(outputs: Outputs) -> np.ndarray:
+    none = np.zeros((len(UNSPACED), 2), np.int64)
+    return sum((one.unspaced for one in outputs.stats), none)
 
 
 def _label_counts(outputs: Outputs) -> LabelCounts:

@@ -27,6 +27,7 @@ from beam_jobs.contract.named_files import DATASET_KEYS, describe_changes, hash_
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import finish, labels, pipeline, progress, splits, tfds_metadata
+from beam_jobs.preprocessing.bucket_stats import UNSPACED
 from beam_jobs.runtime import local_progress, runners, step_times
 from beam_jobs.sources import registry
 from beam_jobs.sources.custom import TransformSource
@@ -306,6 +307,14 @@ def _check_usable(results: finish.Results, config: Config, *, rejects: Path) -> 
             f"none of {counts.read - rejected:,} documents has a label that is kept; "
             "check labels.min_count and the label field of `data`"
         )
+    if results.splits["train"].examples and not results.vocabulary_size:
+        raise UserError(
+            "the vocabulary is empty: none of the tokens is in "
+            f"{config.vocabulary.min_document_count} of the "
+            f"{results.splits['train'].examples:,} train documents; expected tokens to learn from. "
+            "Set vocabulary.min_document_count lower or, where the text has no spaces between "
+            "words, text.tokenizer: character, with vocabulary.ngrams: 2"
+        )
     if not results.splits["train"].examples:
         raise UserError(
             f"the train split is empty: {counts.written:,} documents are too few for `splits`, or "
@@ -369,7 +378,7 @@ def _manifest(
 
 
 def warnings(config: Config, results: finish.Results) -> Iterator[str]:
-    """What the config names and the data does not have: a line each."""
+    """What the config names and the data does not have, and text that is not parted: a line each."""
     for key, unused in results.unused_label_names.items():
         more = ", ..." * (unused.count > len(unused.first))
         are = "name occurs" if unused.count == 1 else "names occur"
@@ -383,6 +392,13 @@ def warnings(config: Config, results: finish.Results) -> Iterator[str]:
         for split in ("validation", "test"):
             if getattr(config.splits, split) and not results.splits[split].examples:
                 yield f"splits.{split}: its files hold no document that is kept"
+    for script, (tokens, characters) in zip(UNSPACED, results.unspaced, strict=True):
+        if tokens and characters / tokens > script.max_mean_length:
+            yield (
+                f"the tokens of text in {script.names} have {characters / tokens:.1f} characters "
+                f"on average, expected at most {script.max_mean_length:g} if they are words: the "
+                f"text has no spaces between words. Set {script.settings}"
+            )
 
 
 def summary(manifest: Manifest) -> str:
@@ -395,6 +411,11 @@ def summary(manifest: Manifest) -> str:
         f"{sum(counts.rejected.values()):,} rejected, "
         f"{counts.dropped_without_labels:,} dropped without labels"
     ]
+    if counts.duplicates_with_other_labels:
+        lines.append(
+            f"  duplicates of texts whose documents have different labels: "
+            f"{counts.duplicates_with_other_labels:,}"
+        )
     lines += [f"  rejected {count:,} x {reason}" for reason, count in counts.rejected.items()]
     left_out = {
         "renamed by alias": labels.aliased,

@@ -77,7 +77,8 @@ class MergeDuplicates(beam.DoFn):
         index, segments = element
         received = read_segments(segments, DOCUMENTS)
         labels, label_changes, names_used = self.labels.clean(received["labels"])
-        table = merge(replace_column(received, "labels", labels))
+        received = replace_column(received, "labels", labels)
+        table = merge(received)
         split = assign(split_keys(table["digest"]), table["source_split"], self.splits)
         path = bucket_path(self.directory, MERGED_BUCKETS, index)
         write_table(path, table.append_column("split", split).select(MERGED.names))
@@ -85,8 +86,9 @@ class MergeDuplicates(beam.DoFn):
             index,
             path,
             table.num_rows,
-            received.num_rows - table.num_rows,
-            label_changes,
+            duplicates=received.num_rows - table.num_rows,
+            duplicates_with_other_labels=count_with_other_labels(received, table),
+            label_changes=label_changes,
             label_names_used=names_used,
         )
 
@@ -111,6 +113,29 @@ def merge(table: pa.Table) -> pa.Table:
     for name in maximal:
         merged = replace_column(merged, name, maxima[f"{name}_max"])
     return replace_column(merged, "labels", _merge_labels(table["labels"], group, merged.num_rows))
+
+
+def count_with_other_labels(received: pa.Table, merged: pa.Table) -> int:
+    """Of the documents that were merged, those of texts whose labels were not always the same.
+
+    Args:
+      received: DOCUMENTS.
+      merged: what `merge` makes of them.
+    """
+    if merged.num_rows == received.num_rows:
+        return 0
+    digests = merged["digest"].combine_chunks()
+    group = pc.index_in(received["digest"], value_set=digests).to_numpy()
+    documents = np.bincount(group, minlength=merged.num_rows)
+    is_merged = documents[group] > 1
+    group = group[is_merged]
+    labels = received["labels"].filter(pa.array(is_merged))
+    own_labels = _merge_labels(labels, np.arange(len(group)), len(group))
+    num_own = pc.list_value_length(own_labels).to_numpy()
+    num_all = pc.list_value_length(merged["labels"]).to_numpy()
+    # A document has the labels of all of its text's documents if it has as many.
+    differs = np.unique(group[num_own < num_all[group]])
+    return int((documents[differs] - 1).sum())
 
 
 def _merge_labels(labels: pa.ChunkedArray, group: np.ndarray, num_groups: int) -> pa.Array:

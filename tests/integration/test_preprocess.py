@@ -121,6 +121,11 @@ def reference(home: Path) -> dict:
             "read": read,
             "rejected": dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
             "duplicates": sum(map(len, equal.values())) - len(merged),
+            "duplicates_with_other_labels": sum(
+                len(rows) - 1
+                for rows in equal.values()
+                if len({frozenset(row["labels"]) for row in rows}) > 1
+            ),
             "near_duplicates": 0,
             "dropped_without_labels": len(merged) - len(kept),
             "written": len(kept),
@@ -393,6 +398,17 @@ FAILURES = {
         ["--set", "splits={train: 0.0001, validation: 0.9, test: 0.0999}"],
         "the train split is empty",
     ),
+    "no token in enough documents": (
+        [line.replace("some words number ", "\u6211\u559c\u6b22\u8bfb\u4e66") for line in GOOD],
+        [],
+        "the vocabulary is empty: none of the tokens is in 3 of the [0-9]+ train documents; .*Set "
+        "vocabulary.min_document_count lower or, .* text.tokenizer: character",
+    ),
+    "a symbol of which nothing is left": (
+        GOOD,
+        ["--set", "text.keep_symbols=['\u200d']"],
+        "text.keep_symbols: received '.u200d', which text.normalize makes ''",
+    ),
     "a wrong pattern": (
         GOOD,
         ["--set", "text.token_pattern='('"],
@@ -423,6 +439,31 @@ def test_what_the_user_can_mend_is_told_and_leaves_nothing_behind(tmp_path, monk
         preprocess.main(["--config", "config.yaml", *arguments])
     assert set(contents(home)) == {"config.yaml", "corpus/all.jsonl"}
     assert not any(fnmatch.fnmatch(path.name, ".*") for path in home.rglob("*"))
+
+
+def test_text_without_spaces_and_texts_with_different_labels_are_told(
+    tmp_path, monkeypatch, capsys
+):
+    texts = [
+        f"\u6211\u559c\u6b22\u8bfb\u4e66\u548c\u5403\u996d \u7b2c{i // 2} ok" for i in range(60)
+    ]
+    lines = [
+        json.dumps({"id": f"{i}", "text": text, "labels": ["xyz"[i % 2]], "weight": 1})
+        for i, text in enumerate(texts)
+    ]
+    config = CONFIG.replace("min_count: 50", "min_count: 2")
+    home = make_home(tmp_path / "home", {"all.jsonl": lines}, config)
+    monkeypatch.chdir(home)
+    preprocess.main(["--config", "config.yaml"])
+    told = capsys.readouterr()
+    assert "  duplicates of texts whose documents have different labels: 30\n" in told.out
+    assert "warning: the tokens of text in Chinese or Japanese have" in told.out
+    assert "Set text.tokenizer: character, with vocabulary.ngrams: 2" in told.out
+    assert manifests.load(home / DATASET).counts.duplicates_with_other_labels == 30
+    mended = ["--set", "text.tokenizer=character", "--set", "vocabulary.ngrams=2", "--overwrite"]
+    preprocess.main(["--config", "config.yaml", *mended])
+    assert "warning" not in capsys.readouterr().out
+    assert "\u8bfb\n" in (home / DATASET / "vocabulary.txt").read_text(encoding="utf-8")
 
 
 def test_an_input_file_that_is_cut_off_stops_the_job(tmp_path, monkeypatch):

@@ -45,6 +45,10 @@ NASTY = [
     "'d\u00e9j\u00e0' x2 \u00b2 \u0663".encode(),
     b"<div><p>never <b>closed <!-- nor this <script> if (a < b) <style <",
     b"&amp;amp;lt;b&amp;gt; &amp;lt;!-- &lt;script&gt; x &lt;/script&gt; --&gt; &#38;#38;",
+    "caf&eacute; &#233; t&#xe9; &copy &#128; &#0; &#x110000; &amp;eacute; C++ \U0001f600 "
+    "\u0130 I\u0307 &#1; a\u200bb\u00adc <stdio.h> a<b and c>d".encode(),
+    b"&" * 50_000,
+    b"&#1" * 50_000,
     b"http://a.b/c?d=e&f www.x.y/z) https:// ftp://x",
     b"word The " * 50_000,
     b"x" * 1_000_000,
@@ -92,6 +96,7 @@ def needs_tensorflow_text(text: TextConfig) -> bool:
         text.normalize.startswith("nfkc")
         or text.tokenizer == "unicode_script"
         or text.subwords is not None
+        or text.strip_accents
     )
 
 

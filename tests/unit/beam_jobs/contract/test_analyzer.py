@@ -1,6 +1,9 @@
 """The analyzer: golden outputs of each step, and invariants of its output."""
 
 import functools
+import html
+import html.entities
+import re
 import sys
 import unicodedata
 
@@ -28,6 +31,10 @@ EFFECTS = {  # key: (value, text that it changes)
     "strip_html": (False, "<b>bold</b>"),
     "strip_urls": (False, "see http://x.org now"),
     "normalize": ("none", "Word"),
+    "case": ("turkic", "I"),
+    "strip_accents": (True, "\u00e9"),
+    "keep_symbols": (["C++"], "c++"),
+    "keep_emoji": (True, "\U0001f600 a"),
     "expand_contractions": (False, "don't"),
     "keep_characters": (None, "a,b"),
     "token_pattern": ("[a-z]+", "ab12cd"),
@@ -91,23 +98,69 @@ HTML, URLS, CONTRACTIONS = (
         # invalid UTF-8 and control characters
         (OFF, "a\x00b\x07c\x1fd\x7fe\x85f\x9fg\th", "a b c d e f g h"),
         (OFF, "a\u00a0b\u2028c\u2029d\u3000e\u1680f\u202fg", "a b c d e f g"),
-        (OFF, "\ufeffa\u200db\u00ad", "\ufeffa\u200db\u00ad"),
+        # zero width: what parts words, what does not, and what joins characters
+        (OFF, "a\u200bb", "a b"),
+        ({}, "a\u200bb", "a b"),
+        (OFF, "\ufeffa\u2060b\u00adc", "abc"),
+        (OFF | {"normalize": "lower", "keep_characters": "a-z"}, "co\u00adop", "coop"),
+        (OFF, "\u0645\u06cc\u200c\u062e a\u200db", "\u0645\u06cc\u200c\u062e a\u200db"),
+        ({}, "\u0645\u06cc\u200c\u062e a\u200db", "\u0645\u06cc\u062e ab"),
         # HTML
         (HTML, "a<br/>b<p class='x'>c</p>d</p >e", "a b c d e"),
         (HTML, "a<!-- b <i> -- > c -->d<!--\n-->e<!---->f", "a d e f"),
         (HTML, "a<script type='x'>if (a<b) {}\n</script >b<STYLE>p{}</Style>c", "a b c"),
-        (HTML, "a<scripture>b</scripture>c", "a b c"),
+        (HTML, "a<scripture>b</scripture>c", "a<scripture>b</scripture>c"),
         (HTML, "<!DOCTYPE html><?xml version='1'?><![CDATA[x]]>a", "a"),
+        (HTML, "<!doctype html>a<![if !IE]>b", "a b"),
+        (HTML, "#include <stdio.h> printf", "#include <stdio.h> printf"),
+        (HTML, "vector<int> v; map<string, list<T>> m", "vector<int> v; map<string, list<T>> m"),
+        (HTML, "if a<b and c>d then", "if a<b and c>d then"),
+        (HTML, "1<b && a>2, a<!b and c>d", "1<b && a>2, a<!b and c>d"),
+        (
+            HTML,
+            "Jane <jane@example.org> <a@b.c> <http://x.y>",
+            "Jane <jane@example.org> <a@b.c> <http://x.y>",
+        ),
+        (HTML, "a<my-tag>b</my-tag>c</int>d", "a<my-tag>b</my-tag>c</int>d"),
+        (HTML, "a<IMG alt='x > y' src=z/>b<input disabled>c<a\nhref = q download>d", "a b c d"),
+        (HTML, 'a<font color="red"size=2>b<td nowrap width=10%>c<a href="x"">d', "a b c d"),
+        (HTML, 'a<a href=http://x/?a=1&b=2>b<p data-x aria-label="y" / >c<b/>d', "a b c d"),
+        (
+            HTML,
+            "a<center>b<blink>c</marquee>d<svg viewBox='0 0 1 1'>e<h1 class>f",
+            "a b c d e<h1 class>f",
+        ),
         (HTML, "1 < 2 and 3 > 2, a <b and c, x <- y <3", "1 < 2 and 3 > 2, a <b and c, x <- y <3"),
         (HTML, "a<!-- never closed b", "a<!-- never closed b"),
         (HTML, "a<script>never closed", "a never closed"),
         (
             HTML,
             "&lt;b&gt; &quot;x&quot; &apos;y&#39; a&nbsp;b &#xA0;&#x3c;&#62; &hellip;&mdash;",
-            "<b> \"x\" 'y' a b <> ...-",
+            "<b> \"x\" 'y' a b <> \u2026\u2014",
         ),
         (HTML, "&amp;lt; &amp;amp; &#38;gt; &amp;#39;", "&lt; &amp; &gt; &#39;"),
-        (HTML, "&lt &unknown; AT&T", "&lt &unknown; AT&T"),
+        (HTML, "&amp;eacute; &amp;#233;", "&eacute; &#233;"),
+        (HTML, "&unknown; AT&T R&D & &; &#; &#x; &#xg;", "&unknown; AT&T R&D & &; &#; &#x; &#xg;"),
+        (
+            HTML,
+            "caf&eacute; &Eacute; &euro; &fjlig; &NotEqualTilde;",
+            "caf\u00e9 \u00c9 \u20ac fj \u2242\u0338",
+        ),
+        # without a semicolon
+        (
+            HTML,
+            "&lt &copy, &eacute &euro x?a=1&copy=2&lt3 &notit; &#233 &#xe9s",
+            "< \u00a9, \u00e9 &euro x?a=1&copy=2&lt3 &notit; \u00e9 \u00e9s",
+        ),
+        # numbers: of windows-1252, of no character, large, with zeros, of what parts words
+        (
+            HTML,
+            "&#128;&#x93;&#150; &#0; &#xD800; &#x110000; &#99999999999999999999;",
+            "\u20ac\u201c\u2013 \ufffd \ufffd \ufffd \ufffd",
+        ),
+        (HTML, "&#000000000065;&#x0000000041;&#X1F600;&#1114111;", "AA\U0001f600\U0010ffff"),
+        (HTML, "a&#1;b&#129;c&#8203;d&ZeroWidthSpace;e&Tab;f&shy;g&#x2060;h", "a b c d e fgh"),
+        ({}, "&Idot;&#304;x I&#775;y", "iix iy"),
         # URLs
         (URLS, "see https://a.b/c?d=e#f, or (ftp://x.y) www.z.org/q now", "see or ( now"),
         (URLS, "HTTP://A.B WWW.C.D x", "x"),
@@ -136,6 +189,36 @@ HTML, URLS, CONTRACTIONS = (
             "strasse ss \u03b1\u03c3\u03c3 fi k",
         ),
         (OFF | {"normalize": "nfkc_casefold"}, "\u0345 \u1fb3", "\u03b9 \u03b1\u03b9"),
+        ({}, "\u0130STANBUL I\u0307X ISPARTA", "istanbul ix isparta"),
+        (OFF | {"normalize": "lower"}, "\u0130 I", "i i"),
+        (OFF | {"normalize": "nfkc"}, "\u0130 I", "\u0130 I"),
+        (
+            {"case": "turkic"},
+            "\u0130STANBUL I\u0307X ISPARTA <I>\u0131</I>",
+            "istanbul ix \u0131sparta \u0131",
+        ),
+        (OFF | {"case": "turkic", "normalize": "lower"}, "\u0130I", "i\u0131"),
+        (
+            {"strip_accents": True},
+            "\u00c9lan na\u00efve e\u0301 \u0130 \u00f8",
+            "elan naive e i \u00f8",
+        ),
+        (OFF | {"strip_accents": True}, "\u00c9\uac00", "E\u1100\u1161"),
+        # what is kept whole
+        (
+            {"keep_symbols": ("C++", "C#", ".NET", "AT&T", "C")},
+            "I use C++11, (c#) and ASP.NET; .network ABC++ AT&amp;T c",
+            "i use c++ 11 c# and asp .net network abc at&t c",
+        ),
+        (OFF | {"keep_symbols": ("C++",)}, "a,C++,b c++", "a, C++ ,b c++"),
+        ({"keep_symbols": ("C++",), "token_pattern": "[a-z]{2,}"}, "a bc c++ d", "bc c++"),
+        ({"keep_symbols": ("\u0130I",), "case": "turkic"}, "\u0130I", "i\u0131"),
+        (
+            {"keep_emoji": True},
+            "ok\U0001f600\U0001f621! \u2764\ufe0f \U0001f1e9\U0001f1ea \U0001f468\u200d\U0001f469 "
+            "\u2192",
+            "ok \U0001f600 \U0001f621 \u2764 \U0001f1e9\U0001f1ea \U0001f468 \U0001f469",
+        ),
         # contractions
         (
             CONTRACTIONS,
@@ -226,6 +309,65 @@ HTML, URLS, CONTRACTIONS = (
 )
 def test_output_is_golden(text, raw, expected):
     assert analyze(raw, **text) == expected
+
+
+names = st.sampled_from(sorted(html.entities.html5)).map(lambda name: f"&{name}")
+numbers = st.one_of(
+    st.integers(0, 0x11FFFF).map(lambda number: f"&#{number};"),
+    st.integers(0, 0x11FFFF).map(lambda number: f"&#x{number:X};"),
+    st.integers(0, 1 << 90).map(lambda number: f"&#X{number:08x}"),
+)
+
+
+def _unescape(raw: str) -> list[str]:
+    """By html.unescape, but numbers that it removes are the characters that the standard says."""
+    decoded = re.sub(
+        "&#(?:[xX]([0-9a-fA-F]+)|([0-9]+));?",
+        lambda match: (
+            match[0]
+            if html.unescape(match[0])
+            else chr(int(match[1], 16) if match[1] else int(match[2]))
+        ),
+        raw,
+    )
+    parting = ("Cc", "Zs", "Zl", "Zp")
+    characters = (
+        " " if c == "\u200b" or unicodedata.category(c) in parting else c
+        for c in html.unescape(decoded)
+        if c not in "\u00ad\u2060\ufeff"
+    )
+    return "".join(characters).split()
+
+
+@given(
+    parts=st.lists(st.one_of(names, numbers, st.sampled_from(["a", "b7_", "&", ";"])), max_size=8)
+)
+def test_character_references_are_those_of_html(parts):
+    raw = " ".join(parts)  # so that those without a semicolon end
+    assert analyze(raw, **HTML).split() == _unescape(raw)
+
+
+def test_every_name_of_html_is_decoded():
+    raw = " x ".join(f"&{name}" for name in html.entities.html5)
+    assert analyze(raw, **HTML).split() == _unescape(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ({"case": "turkic", "normalize": "nfkc"}, "expected normalize lower or nfkc_casefold"),
+        ({"keep_emoji": True, "tokenizer": "character"}, "expected tokenizer whitespace"),
+        ({"keep_symbols": ("a b",)}, "keep_symbols"),
+    ],
+)
+def test_settings_that_do_not_fit_are_an_error(text, message):
+    with pytest.raises(ValueError, match=message):
+        TextConfig(**text)
+
+
+def test_a_symbol_that_normalisation_leaves_nothing_of_is_an_error():
+    with pytest.raises(UserError, match="text.keep_symbols: received '.u200d', which"):
+        Analyzer(resolve(TextConfig(keep_symbols=("\u200d",))))
 
 
 @pytest.mark.parametrize(
@@ -515,11 +657,12 @@ def test_steps_that_pass_over_texts_that_do_not_need_them_give_the_bytes_of_step
     assert analyze_bytes(batch) == expected
 
 
-def test_what_becomes_a_space_is_every_control_character_and_separator_but_the_space_itself():
+def test_what_becomes_a_space_is_u200b_and_controls_and_separators_but_the_space_itself():
     code_points = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
     matched = tf.strings.regex_full_match(code_points, analyzer_module._CONTROL_OR_SPACE).numpy()
     expected = [
-        (c != " ") and unicodedata.category(c) in ("Cc", "Zs", "Zl", "Zp") for c in code_points
+        c == "\u200b" or (c != " " and unicodedata.category(c) in ("Cc", "Zs", "Zl", "Zp"))
+        for c in code_points
     ]
     assert matched.tolist() == expected
 

@@ -58,9 +58,13 @@ FULL = {
         "strip_urls": False,
         "normalize": "lower",
         "expand_contractions": False,
+        "case": "turkic",
+        "strip_accents": True,
+        "keep_symbols": ["C++", "no"],
+        "keep_emoji": True,
         "keep_characters": "a-z'\\-: #\"\u00e9",
         "token_pattern": "[a-z]{2,}",
-        "tokenizer": "character",
+        "tokenizer": "whitespace",
         "drop_tokens_with_digits": True,
         "stop_words": ["no", "null", "1e-4", "~"],
         "subwords": ["[UNK]", "no", "##s", "~"],
@@ -348,12 +352,9 @@ def test_full_example_sets_every_key_to_something_else_than_its_default():
         for section, key in LEAVES
         if getattr(getattr(default, section), key) == getattr(getattr(full, section), key)
     }
-    assert same <= {
-        "data.source",
-        "model.name",
-        "loss.name",
-        "splits.method",
-    }  # these name the section's kind
+    # These name the section's kind, and only the default tokenizer keeps symbols.
+    kinds = {"data.source", "model.name", "loss.name", "splits.method"}
+    assert same <= kinds | {"text.tokenizer"}
 
 
 @pytest.mark.parametrize(
@@ -688,9 +689,9 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         (
             {"text": {"normalise": "lower"}},
             "text.normalise: unknown key; did you mean 'normalize'? valid keys here: "
-            "drop_tokens_with_digits, ",
+            "case, drop_tokens_with_digits, ",
         ),
-        ({"text": {"zzz": 1}}, "text.zzz: unknown key; valid keys here: drop_tokens_with_digits, "),
+        ({"text": {"zzz": 1}}, "text.zzz: unknown key; valid keys here: case, drop_tokens_with"),
         (
             {"data": MINIMAL["data"] | {"weights": "w"}},
             "data.weights: unknown key; did you mean 'weight_field'? valid keys here: id_field, ",
@@ -1059,7 +1060,9 @@ def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key
         else {},
     }.get(section, {})
     changed = copy.deepcopy(default)
-    changed[section] |= companions | {key: FULL[section][key]}
+    # The full example needs the default tokenizer, which keeps symbols.
+    value = "character" if key == "tokenizer" else FULL[section][key]
+    changed[section] |= companions | {key: value}
     before, after = (
         config_hash(config_from_dict(raw, what="").dataset_config()) for raw in (default, changed)
     )

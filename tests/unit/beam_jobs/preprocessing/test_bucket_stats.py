@@ -13,9 +13,11 @@ from beam_jobs.preprocessing.bucket_stats import (
     POSITIVES_TAG,
     TOKEN_COUNTS_TAG,
     CountBucket,
+    count_unspaced,
     sum_positives,
 )
 from beam_jobs.preprocessing.buckets import ENCODED, Bucket, write_table
+from beam_jobs.preprocessing.frequencies import COUNTS
 
 NUM_LABELS = 150  # more than the partitions of the labels
 words = st.lists(st.sampled_from(["x", "y", "été", "\u3042"]), max_size=4)
@@ -50,6 +52,24 @@ def rows_of(positives: pa.Table) -> dict[tuple[int, int], int]:
             columns["label"], columns["split"], columns["count"], strict=True
         )
     }
+
+
+def test_tokens_of_scripts_without_spaces_are_counted_with_their_characters():
+    counts = pa.table(
+        {
+            "name": [
+                "the",
+                "\u6771\u4eac",
+                "\u30bf\u30ef\u30fc",
+                "\u0e01\u0e32\u0e23",
+                "\u00e9t\u00e9",
+            ],
+            "count": [1, 1, 1, 1, 1],
+            "occurrences": [9, 2, 1, 4, 1],
+        }
+    ).cast(COUNTS)
+    assert count_unspaced(counts).tolist() == [[3, 7], [4, 12]]
+    assert count_unspaced(counts[:1]).tolist() == [[0, 0], [0, 0]]
 
 
 @given(rows=rows)

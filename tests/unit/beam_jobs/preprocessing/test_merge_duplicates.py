@@ -60,6 +60,13 @@ def reference(rows: list[dict]) -> list[dict]:
     return merged
 
 
+def with_other_labels(rows: list[dict]) -> int:
+    labels = {row["digest"]: [] for row in rows}
+    for row in rows:
+        labels[row["digest"]].append(frozenset(row["labels"]))
+    return sum(len(of_one) - 1 for of_one in labels.values() if len(set(of_one)) > 1)
+
+
 @given(rows=st.lists(documents, max_size=25), cuts=st.lists(st.integers(0, 25), max_size=3))
 def test_merge_equals_the_reference_however_the_table_is_cut(rows, cuts):
     table = merge(table_of(rows, cuts))
@@ -101,6 +108,7 @@ def test_a_bucket_holds_the_merged_documents_with_their_split_and_counts_the_dup
         len(expected_rows),
         len(rows) - len(expected_rows),
     )
+    assert bucket.duplicates_with_other_labels == with_other_labels(rows)
     uniform = {digest: int.from_bytes(digest[8:], "big") / 2**64 for digest in DIGESTS}
     expected = [
         0 if uniform[digest] < 0.5 else 1 if uniform[digest] < 0.75 else 2
