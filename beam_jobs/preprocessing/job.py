@@ -378,7 +378,7 @@ def _manifest(
 
 
 def warnings(config: Config, results: finish.Results) -> Iterator[str]:
-    """What the config names and the data does not have, and text that is not parted: a line each."""
+    """What the config names and the data does not have, and unparted text: a line each."""
     for key, unused in results.unused_label_names.items():
         more = ", ..." * (unused.count > len(unused.first))
         are = "name occurs" if unused.count == 1 else "names occur"
