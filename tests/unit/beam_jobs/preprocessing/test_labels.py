@@ -266,6 +266,7 @@ def test_files_of_a_split_that_match_nothing_stop_before_the_job(tmp_path):
             "name": "tiny",
             "data": {"source": "jsonl", "inputs": [str(tmp_path / "*.jsonl")]},
             "splits": {"method": "files", "validation": ["dev.jsonl"], "test": ["tset.jsonl"]},
+            "vocabulary": {"min_document_count": 1},
             "output": {"dataset_dir": str(tmp_path / "dataset")},
         },
         what="",
