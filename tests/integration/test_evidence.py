@@ -173,3 +173,13 @@ def test_thresholds_and_calibration_of_different_evaluations_are_not_exported(un
     assert "an evaluation was interrupted; run `python -m trainer.task evaluate` again" in message
     trainer("evaluate", cwd=root)
     trainer("export", cwd=root)
+
+
+def test_thresholds_of_earlier_weights_are_not_exported(unseen, tmp_path):
+    root = Path(shutil.copytree(unseen[0], tmp_path / "root"))
+    path = root / "out/small/run/thresholds.json"
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps(raw | {"step": raw["step"] - 1}))  # as if training had gone on
+    assert "the best weights of the run are now those of step" in trainer(
+        "export", cwd=root, run=fail_cleanly
+    )

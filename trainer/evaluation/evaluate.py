@@ -39,7 +39,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
         the baseline.
     """
     experiment = assemble(config)
-    restore_best(experiment)
+    state = restore_best(experiment)
     dataset = experiment.dataset
     splits = [split for split in EVALUATED_SPLITS if dataset.num_examples(split)]
     if not splits:
@@ -68,7 +68,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
     baseline_counts = {}
     if baseline:
         baseline_counts = linear_baseline(dataset, splits, config=experiment.config.evaluate)
-    save_tuned(experiment.run_dir, Tuned(thresholds, calibration))
+    save_tuned(experiment.run_dir, Tuned(thresholds, calibration), step=state.step)
     for split in splits:
         evaluation = describe_evaluation(
             experiment,

@@ -14,6 +14,7 @@ from trainer.runs.evaluation_record import Evaluation, read_evaluation
 from trainer.runs.layout import CALIBRATION, EVALUATED_SPLITS, THRESHOLDS, evaluation_path
 
 _CALIBRATION_HASH = "calibration_sha256"
+_STEP = "step"
 
 
 class Tuned(NamedTuple):
@@ -23,11 +24,17 @@ class Tuned(NamedTuple):
     calibration: Calibration
 
 
-def save_tuned(run_dir: Path, tuned: Tuned) -> None:
-    """Writes both files. The thresholds, which are written last, name the other by its hash."""
+def save_tuned(run_dir: Path, tuned: Tuned, *, step: int) -> None:
+    """Writes both files. The thresholds, which are written last, name the other by its hash.
+
+    Args:
+      run_dir: the run directory.
+      tuned: what is written.
+      step: of the weights whose scores they were tuned on.
+    """
     calibration = run_dir / CALIBRATION
     tuned.calibration.save(calibration)
-    raw = tuned.thresholds.to_json() | {_CALIBRATION_HASH: _sha256(calibration)}
+    raw = tuned.thresholds.to_json() | {_CALIBRATION_HASH: _sha256(calibration), _STEP: step}
     write_atomically(run_dir / THRESHOLDS, dump_json(raw))
 
 
@@ -36,14 +43,19 @@ def has_tuned(run_dir: Path) -> bool:
     return (run_dir / THRESHOLDS).exists()
 
 
-def load_tuned(run_dir: Path, *, num_labels: int) -> Tuned:
+def load_tuned(run_dir: Path, *, num_labels: int, step: int | None = None) -> Tuned:
     """Reads what `save_tuned` wrote.
 
     Scores are sigmoid(calibration.log_odds(experiment.log_odds(logits))).
 
+    Args:
+      run_dir: the run directory.
+      num_labels: of the run's dataset.
+      step: of the weights that are used with them; None: any.
+
     Raises:
-      UserError: there is nothing, or it belongs to another dataset, or the two files were written
-        by different evaluations.
+      UserError: there is nothing, or it belongs to another dataset or to other weights, or the two
+        files were written by different evaluations.
     """
     path, calibration = run_dir / THRESHOLDS, run_dir / CALIBRATION
     advice = "run `python -m trainer.task evaluate` again"
@@ -54,7 +66,9 @@ def load_tuned(run_dir: Path, *, num_labels: int) -> Tuned:
             f"cannot read {path}: {error}; expected the thresholds that "
             "`python -m trainer.task evaluate` writes: run it first"
         ) from None
-    expected = raw.pop(_CALIBRATION_HASH, None) if isinstance(raw, dict) else None
+    expected = tuned_step = None
+    if isinstance(raw, dict):
+        expected, tuned_step = raw.pop(_CALIBRATION_HASH, None), raw.pop(_STEP, None)
     tuned = Tuned(
         Thresholds.from_json(raw, num_labels=num_labels, what=str(path)),
         Calibration.load(calibration, num_labels=num_labels),
@@ -63,6 +77,11 @@ def load_tuned(run_dir: Path, *, num_labels: int) -> Tuned:
         raise UserError(
             f"{path} holds thresholds of scores that another calibration than {calibration} "
             f"calibrated: an evaluation was interrupted; {advice}"
+        )
+    if step is not None and tuned_step != step:
+        raise UserError(
+            f"{path} holds thresholds of the weights of step {tuned_step}, and the best weights of "
+            f"the run are now those of step {step}; {advice}"
         )
     return tuned
 

@@ -31,7 +31,7 @@ def export(config: Config) -> None:
     # This config has the directories that the platform sets.
     config, dataset = experiment.config, experiment.dataset
     state = restore_best(experiment)
-    (thresholds, calibration), thresholds_origin = tuned_for_export(experiment)
+    (thresholds, calibration), thresholds_origin = tuned_for_export(experiment, state.step)
     weights = config.export.weights
     check_range(experiment.model, weights)
 
@@ -66,12 +66,16 @@ def export(config: Config) -> None:
     print_summary(path, dataset, origin, thresholds, thresholds_origin)
 
 
-def tuned_for_export(experiment: Experiment) -> tuple[Tuned, str]:
+def tuned_for_export(experiment: Experiment, step: int) -> tuple[Tuned, str]:
     """The thresholds and the calibration to export, and how they came about, for people.
 
     They are those of `export.thresholds_from`, if it is set; else those that `evaluate` has written
     for this run. A run on a dataset without validation documents needs none of them: then every
     label that was trained is assigned from 0.5 on, and scores are not calibrated.
+
+    Args:
+      experiment: the experiment.
+      step: of the weights that are exported.
 
     Raises:
       UserError: nothing is tuned although there are validation documents, or it belongs to others.
@@ -83,7 +87,7 @@ def tuned_for_export(experiment: Experiment) -> tuple[Tuned, str]:
         tuned = Tuned(thresholds.of_other_model(is_trained), calibration)
         origin = f"those of the run {other}, whose model has other weights"
     elif dataset.num_examples("validation") or has_tuned(experiment.run_dir):
-        tuned = load_tuned(experiment.run_dir, num_labels=dataset.num_labels)
+        tuned = load_tuned(experiment.run_dir, num_labels=dataset.num_labels, step=step)
         origin = describe_tuning(dataset, tuned.thresholds)
     else:
         tuned = Tuned(Thresholds.untuned(is_trained), Calibration.none(dataset.num_labels))

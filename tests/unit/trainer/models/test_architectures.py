@@ -462,7 +462,7 @@ def test_custom_model_is_built_with_its_options(tmp_path, monkeypatch):
         (
             "nothing",
             "received 'own_model_for_tests:nothing': .*has no attribute 'nothing'; expected "
-            "package.module:function",
+            "package.module:name",
         ),
         ("no_model", "own_model_for_tests:no_model returned int, expected a keras.Model"),
         (
