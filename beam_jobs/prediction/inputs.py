@@ -26,7 +26,7 @@ _EXTENSIONS = {
     ".txt": "text",
 }
 
-_COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
+_COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst", ".zip"}
 
 Source = Literal["jsonl", "csv", "tsv", "parquet", "text"]
 

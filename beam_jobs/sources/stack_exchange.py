@@ -7,6 +7,7 @@ one XML document would allow none of that.
 
 import dataclasses
 import re
+import sys
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
@@ -19,6 +20,8 @@ from beam_jobs.sources.input_files import InputFile, match_files
 _QUESTION = "1"
 _ATTRIBUTES = {"title": "Title", "body": "Body"}
 _TAG = re.compile(r"[^<>|]+")  # both `<a><b>`, as dumps had it until 2023, and `|a|b|`
+_REFERENCE = re.compile(r"&#(x[0-9A-Fa-f]{1,8}|[0-9]{1,8});")
+_FORBIDDEN = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 _FIRST_LINES = ("<?xml", "<posts>")
 _LAST_LINE = b"</posts>"
 
@@ -64,7 +67,7 @@ class StackExchangeReader:
         if not line or line.startswith(_FIRST_LINES) or line == _LAST_LINE.decode():
             return None
         try:
-            post = ElementTree.fromstring(line)
+            post = _parse(line)
         except (ElementTree.ParseError, ValueError) as error:
             raise InvalidRow("not XML", f"{error}; expected one `<row ... />` per line") from None
         if post.tag != "row" or "PostTypeId" not in post.attrib:
@@ -99,3 +102,22 @@ class StackExchangeReader:
             time=post.get("CreationDate"),
             metadata=tuple(post.get(field, "") for field in self.data.metadata_fields),
         )
+
+
+def _parse(line: str) -> ElementTree.Element:
+    """A row's element, without references to characters that XML forbids, which dumps have."""
+    try:
+        return ElementTree.fromstring(line)
+    except ElementTree.ParseError:
+        allowed = _REFERENCE.sub(_if_allowed, line)
+        if allowed == line:
+            raise
+        return ElementTree.fromstring(allowed)
+
+
+def _if_allowed(reference: re.Match[str]) -> str:
+    """A numeric reference, or nothing where XML has no such character."""
+    digits = reference[1].lower()
+    number = int(digits[1:], 16) if digits.startswith("x") else int(digits)
+    is_allowed = number <= sys.maxunicode and not _FORBIDDEN.match(chr(number))
+    return reference[0] if is_allowed else ""

@@ -170,3 +170,14 @@ def test_ranges_hold_together_what_the_whole_file_holds(tmp_path_factory, types,
     ]
     assert [r for piece in pieces for r in reader.read(piece)] == list(reader.read(file))
     assert sum(kind == "1" for kind in types) == len(list(reader.read(file)))
+
+
+@pytest.mark.parametrize(
+    "reference", ["&#x0E;", "&#1;", "&#0;", "&#xFFFF;", "&#xd800;", "&#x110000;", "&#99999999;"]
+)
+def test_references_to_forbidden_characters_are_dropped_and_the_question_is_read(
+    tmp_path, reference
+):
+    line = f'  <row Id="2" PostTypeId="1" Body="a{reference} &amp;#1; &#233;" Tags="&lt;t&gt;" />\n'
+    (document,) = read(HEAD + line + TAIL, tmp_path, text_fields=("body",))
+    assert (document.texts, document.labels) == (("a &#1; é",), ("t",))
