@@ -21,7 +21,8 @@ Path_ = Annotated[str, Field(min_length=1)]
 
 def canonical_label(name: str) -> str:
     """A label's name as it is compared and kept: NFC, so that no two labels look alike."""
-    return unicodedata.normalize("NFC", name.strip())
+    name = name.strip()
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 LabelName = Annotated[str, Field(min_length=1), pydantic.AfterValidator(canonical_label)]

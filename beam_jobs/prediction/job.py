@@ -38,7 +38,7 @@ from beam_jobs.prediction.output_files import (
     open_writer,
 )
 from beam_jobs.runtime import local_progress, runners
-from beam_jobs.sources import registry
+from beam_jobs.sources import delimited, registry
 from beam_jobs.sources.batches import batches
 from beam_jobs.sources.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources.input_files import InputFile
@@ -52,6 +52,7 @@ class PartResult(Section):
 
     read: int
     rejected: dict[str, int]
+    may_be_rows: int = 0
     predictions: ShardInfo
     rejects: ShardInfo | None
 
@@ -163,6 +164,9 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     )
     for reason, count in summary["rejected"].items():
         print(f"  rejected {count:,} x {reason}")
+    if "may_be_rows" in summary:
+        setting = "--quote-character ''"
+        print(f"warning: {delimited.explain_may_be_rows(summary['may_be_rows'], setting)}")
 
 
 def _check_output(directory: Path, *, overwrite: bool) -> None:
@@ -243,6 +247,7 @@ def _summary(results: Sequence[PartResult], model: SavedModel, *, signature: str
     """What the output holds."""
     read, written, rejected = _totals(results)
     origin = model.origin()
+    may_be_rows = sum(result.may_be_rows for result in results)
     return {
         "model": model.path,
         "saved_model_fingerprint": origin["saved_model_fingerprint"],
@@ -256,7 +261,7 @@ def _summary(results: Sequence[PartResult], model: SavedModel, *, signature: str
             for info in (result.predictions, result.rejects)
             if info
         ],
-    }
+    } | ({"may_be_rows": may_be_rows} if may_be_rows else {})
 
 
 def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManager[None]:
@@ -328,12 +333,13 @@ class ScorePart(beam.DoFn):
     def process(self, part: tuple[int, Sequence[InputFile]]) -> None:
         number, files = part
         rejected: collections.Counter[str] = collections.Counter()
+        marked: list[str] = []
         with (
             self._file("predictions", number, self.output_format) as predictions,
             self._file("rejects", number, "jsonl") as rejects,
         ):
             with open_writer(predictions, self.output_format) as write_table:
-                rows = itertools.chain.from_iterable(map(self.reader.read, files))
+                rows = _marking(itertools.chain.from_iterable(map(self.reader.read, files)), marked)
                 for table, some_rejects in _pipelined(self._scored, batches(rows)):
                     write_table(table)
                     predictions.examples += table.num_rows
@@ -344,6 +350,7 @@ class ScorePart(beam.DoFn):
         result = PartResult(
             read=predictions.examples + rejects.examples,
             rejected=rejected,
+            may_be_rows=len(marked),
             predictions=predictions.publish(),
             rejects=rejects.publish() if rejects.examples else rejects.delete(),
         )
@@ -389,6 +396,14 @@ class ScorePart(beam.DoFn):
             schema=PREDICTIONS,
         )
         return table, rejects
+
+
+def _marking(rows: Iterable[Document | Reject], marked: list[str]) -> Iterator[Document | Reject]:
+    """The rows; the ids of those that `may_be_rows` are added to `marked`."""
+    for row in rows:
+        if isinstance(row, Document) and row.may_be_rows:
+            marked.append(row.id)
+        yield row
 
 
 def _pipelined(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:

@@ -28,8 +28,8 @@ from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import finish, labels, pipeline, progress, splits, tfds_metadata
 from beam_jobs.preprocessing.bucket_stats import UNSPACED
-from beam_jobs.runtime import local_progress, runners, step_times
-from beam_jobs.sources import registry
+from beam_jobs.runtime import document_counters, local_progress, runners, step_times
+from beam_jobs.sources import delimited, registry
 from beam_jobs.sources.custom import TransformSource
 from beam_jobs.sources.directories import is_archive
 from beam_jobs.sources.documents import UNREADABLE
@@ -110,7 +110,7 @@ def preprocess(
     if step_report := step_times.format_report(result):
         print(step_report)
     print(summary(manifest))
-    for line in warnings(config, results):
+    for line in warnings(config, results, result):
         print(f"warning: {line}")
     print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
 
@@ -377,8 +377,12 @@ def _manifest(
     )
 
 
-def warnings(config: Config, results: finish.Results) -> Iterator[str]:
-    """What the config names and the data does not have, and unparted text: a line each."""
+def warnings(config: Config, results: finish.Results, result: PipelineResult) -> Iterator[str]:
+    """What the config names and the data does not have, and what looks wrong: a line each."""
+    with contextlib.suppress(NotImplementedError):  # the runner keeps no counters
+        may_be_rows = document_counters.values(result).get("may_be_rows", 0)
+        if may_be_rows:
+            yield delimited.explain_may_be_rows(may_be_rows, "data.quote_character: null")
     for key, unused in results.unused_label_names.items():
         more = ", ..." * (unused.count > len(unused.first))
         are = "name occurs" if unused.count == 1 else "names occur"

@@ -72,12 +72,15 @@ class ReadPart(beam.DoFn):
 
     def process(self, part: tuple[int, Sequence[InputFile]]) -> Iterator[list[Document]]:
         number, files = part
-        read = rejected = 0
+        read = rejected = may_be_rows = 0
         for batch in batches(itertools.chain.from_iterable(map(self.reader.read, files))):
             read += len(batch)
             rejected += sum(isinstance(row, Reject) for row in batch)
+            may_be_rows += sum(isinstance(row, Document) and row.may_be_rows for row in batch)
             yield from _documents_and_rejects(batch)
         yield _read(number, read)
+        if may_be_rows:
+            document_counters.increment(may_be_rows=may_be_rows)
         if self.progress_dir:
             path = Path(self.progress_dir, f"part-{number:06d}{_FINISHED}")
             write_atomically(path, json.dumps({"read": read, "rejected": rejected}))

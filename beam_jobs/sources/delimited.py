@@ -22,6 +22,14 @@ _DAMAGE = (
 )  # UnicodeError: such as half a character of UTF-16 at the end
 
 
+def explain_may_be_rows(number: int, setting: str) -> str:
+    """What to say of documents that `may_be_rows`; the setting makes quotes text."""
+    return (
+        f"{number:,} rows in quotes span lines of which each has as many fields as there are "
+        f"columns; if quotes are text there, rows were taken into a field: set {setting}"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class CsvReader:
     """One document per row. A row may span lines in quotes; its number is its first line's."""
@@ -53,13 +61,22 @@ class CsvReader:
                     next_line = row.number + len(row.lines)
                     try:
                         if received := row.fields():  # a blank line has none
-                            yield fields.document(
+                            document = fields.document(
                                 _by_column(columns, received), file.name, row.number
                             )
+                            if len(row.lines) > 1 and self._may_be_rows(row, len(columns)):
+                                document = dataclasses.replace(document, may_be_rows=True)
+                            yield document
                     except InvalidRow as error:
                         yield error.reject(file.name, row.number, row.content())
         except _DAMAGE as error:
             yield streams.unreadable(file, next_line, error)
+
+    def _may_be_rows(self, row: "_Row", num_columns: int) -> bool:
+        """Whether each line would be a row if quotes were text: one that is not closed, as in
+        `"bread soup`, takes the rows up to the next quote into its field.
+        """
+        return all(line.count(self.data.delimiter) == num_columns - 1 for line in row.lines)
 
     @contextlib.contextmanager
     def _rows(self, file: InputFile) -> Iterator[Iterator["_Row"]]:

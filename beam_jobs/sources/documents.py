@@ -21,6 +21,7 @@ class Document:
       split: its split, by the source's own name; None: the source does not say.
       time: when it was written, in ISO 8601; None: the source does not say.
       metadata: the value of each metadata field.
+      may_be_rows: it spans lines of which each would be a row if its quotes were text.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Document:
     split: str | None = None
     time: str | None = None
     metadata: tuple[str, ...] = ()
+    may_be_rows: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -181,6 +181,14 @@ def test_quotes_of_tsv_are_text_and_every_row_is_scored(place, tmp_path, monkeyp
     assert len(predictions(run(monkeypatch, place, tmp_path / "asked", *given))) == 1
 
 
+def test_rows_that_a_stray_quote_may_have_taken_are_told(place, tmp_path, monkeypatch, capsys):
+    (place / "stray.csv").write_text('id,text\n1,"one\n2,two"\n3,three\n')
+    run(monkeypatch, place, tmp_path / "out", "--input", "stray.csv", "--id-field", "id")
+    printed = capsys.readouterr().out
+    assert "2 scored, 0 rejected\nwarning: 1 rows in quotes span lines of which each" in printed
+    assert "set --quote-character ''\n" in printed
+
+
 def test_what_fails_publishes_nothing(place, tmp_path, monkeypatch):
     written = []
 

@@ -286,3 +286,21 @@ def test_files_of_a_split_that_match_nothing_stop_before_the_job(tmp_path):
         "validation": 1,
         "test": 1,
     }
+
+
+def test_rows_that_a_stray_quote_may_have_taken_are_told(tmp_path, capsys):
+    rows = ["text,labels", '"bread soup,food', 'salt pepper",food', "soup salt pepper,cats"]
+    (tmp_path / "in.csv").write_text("\n".join(rows))
+    config = config_from_dict(
+        {
+            "name": "tiny",
+            "data": {"source": "csv", "inputs": [str(tmp_path / "in.csv")]},
+            "splits": {"train": 1, "validation": 0, "test": 0},
+            "output": {"dataset_dir": str(tmp_path / "dataset")},
+        },
+        what="",
+    )
+    preprocess(config, beam_arguments=[], overwrite=False, force=False)
+    printed = capsys.readouterr().out
+    assert "warning: 1 rows in quotes span lines" in printed
+    assert "set data.quote_character: null\n" in printed

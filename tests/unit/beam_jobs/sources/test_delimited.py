@@ -196,6 +196,11 @@ def test_quotes_in_tab_delimited_files_are_text_unless_they_are_asked_for(tmp_pa
     assert outline(asked) == [(2, "a\tb", ("x",))]
 
 
+def test_rows_whose_lines_would_be_rows_without_quotes_are_marked(tmp_path):
+    rows = read('text,labels\n"bread,food\nsalt",food\n"soup\nmeow",cats\n', tmp_path)
+    assert [(row.row, row.may_be_rows) for row in rows] == [(2, True), (4, False)]
+
+
 def test_labels_are_one_or_delimited_and_may_hold_commas(tmp_path):
     content = 'text,labels\na,"x, y"\nb, \nc,x\n'
     assert [row.labels for row in read(content, tmp_path)] == [("x, y",), (), ("x",)]
