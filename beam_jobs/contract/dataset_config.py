@@ -350,13 +350,14 @@ class TextConfig(Section):
     case: Literal["default", "turkic"] = Field(
         "default",
         description=(
-            "how normalize lowers İ and I: to i both, or, for Turkish and Azeri, to i and ı"
+            "how normalize lowers I: to i, or, for Turkish and Azeri, to the dotless U+0131; the "
+            "dotted U+0130 becomes i in either"
         ),
     )
     strip_accents: bool = Field(
         False,
         description=(
-            "decompose characters and remove what combines with them (NFD without Mn): é -> e, as "
+            "decompose characters and remove what combines with them (NFD without Mn), as "
             "pretrained uncased subwords have it; needs TensorFlow Text when serving"
         ),
     )
