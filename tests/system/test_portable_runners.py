@@ -16,7 +16,7 @@ from tests.command_lines import ROOT, skip_without, succeed
 pytestmark = pytest.mark.slow
 CONFIG = """
 name: tiny
-data: {source: custom, reader: 'made_source:Made', max_reject_fraction: 0.1}
+data: {source: custom, reader: 'engine_source:Made', max_reject_fraction: 0.1}
 labels: {min_count: 2, keep_unlabeled: false}
 splits: {method: stratified, train: 0.6, validation: 0.2, test: 0.2}
 output: {shards: 3}
@@ -79,7 +79,7 @@ def make_home(folder: Path) -> Path:
     folder.mkdir()
     for name, content in {
         "config.yaml": CONFIG,
-        "made_source.py": SOURCE,
+        "engine_source.py": SOURCE,
         "counting_job.py": COUNTING_JOB,
     }.items():
         (folder / name).write_text(content)

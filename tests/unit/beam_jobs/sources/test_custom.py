@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 
 import apache_beam as beam
 import pytest
@@ -39,6 +40,8 @@ class NoReader:
 def module(tmp_path, monkeypatch):
     (tmp_path / "made_source.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("made_source", None)
 
 
 def make(reader: str, **options):
