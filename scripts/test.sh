@@ -14,6 +14,6 @@ lint-imports
 say "documentation"
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
-mkdocs build --strict --quiet --site-dir "$site"
+mkdocs build --strict --site-dir "$site"
 say "tests"
 python -m pytest -n 2 --dist loadfile "$@"

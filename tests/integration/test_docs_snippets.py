@@ -30,6 +30,7 @@ def workplace(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     for path in SNIPPETS.glob("*.py"):
+        sys.modules.pop(path.stem, None)  # another test may have a module of this name
         shutil.copy(path, tmp_path)
     yield
     for path in SNIPPETS.glob("*.py"):

@@ -1,5 +1,6 @@
 """Commands in processes of their own, and waiting for them."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -96,7 +97,8 @@ def start(
 
 def kill(process: "subprocess.Popen | TrainerProcess") -> str:
     """Ends a process and its children as a crash of the machine would; what it had printed."""
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
     return process.communicate()[0]
 
 

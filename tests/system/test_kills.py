@@ -47,11 +47,11 @@ def test_killed_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_not(p
         try:
             # Right at a checkpoint or at some later moment, in a step, a save or a validation.
             wait_for(lambda before=before: newest_step(place / "killed") > before, process)
-            time.sleep(rng.random() * 0.5)
+            time.sleep(rng.random() * 0.1)
         except AssertionError:
             break  # it has come to its end
         kill(process)
-        kills += 1
+        kills += process.returncode == -signal.SIGKILL
     train(place, "train.run_dir=killed", *SETTINGS)
     assert kills >= 3
     assert newest_step(place / "killed") == last
@@ -141,7 +141,8 @@ def test_killed_while_saving_at_every_step_a_run_can_always_be_resumed(place):
         wait_for(lambda step=step: newest_step(place / "saving") > step, process)
         time.sleep(rng.random())
         output = kill(process)
-        assert "damaged" not in output and "error" not in output
+        assert "damaged" not in output
+        assert not [line for line in output.splitlines() if line.startswith("error: ")], output
         assert newest_step(place / "saving") > step
         step = newest_step(place / "saving")
         variables(place / "saving")  # it can be read, whole

@@ -91,6 +91,14 @@ def test_a_place_that_may_not_be_written_is_told_before_any_work(mounted):
     )
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A home in which the job has run. Read it only."""
+    home = make_home(tmp_path_factory.mktemp("base") / "home", {"all.jsonl": corpus_lines()})
+    succeed("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
+    return home
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [[], MULTI_PROCESSING])
 def test_a_killed_run_publishes_nothing_and_the_next_one_gives_the_same_bytes(base, tmp_path, mode):

@@ -51,7 +51,9 @@ def ranking_counts(
     are taken.
 
     Args:
-      labels, scores, mask: see `trainer.metrics.classification`.
+      labels: multi-hot [batch, labels].
+      scores: [batch, labels].
+      mask: [batch], 0 for padding.
       at_k: the k, each 1 or more.
       label_propensities: float [labels], see `propensities`.
 
