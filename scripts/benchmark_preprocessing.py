@@ -233,7 +233,13 @@ class Plain:
             vocabulary=most_frequent(token_counts, vocabulary.min_document_count, vocabulary.size),
             shards=shards,
         )
-        finish.finish(outputs, self.dataset_dir, self.work_dir)
+        finish.finish(
+            outputs,
+            self.dataset_dir,
+            self.work_dir,
+            labels=LabelRules(labels),
+            metadata_fields=self.config.data.record_spec.metadata_fields,
+        )
         results = finish.Results.model_validate_json(
             Path(self.work_dir, finish.RESULTS).read_text(encoding="utf-8")
         )
