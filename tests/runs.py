@@ -6,6 +6,15 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+# Of a run that is resumed. Dropout, so that the state of its random numbers counts.
+SETTINGS = (
+    "train.epochs=3",
+    "train.patience=null",
+    "train.checkpoint_steps=3",
+    "train.steps_per_call=2",
+    "model.dropout=0.3",
+)
+
 TIMING = ("documents_per_second", "seconds")
 
 

@@ -9,18 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from tests.runs import assert_same_bits, history, newest_step, variables
+from tests.runs import SETTINGS, assert_same_bits, history, newest_step, variables
 from tests.small_experiment import make_dataset
 from tests.system.processes import finish, kill, start, train, wait_for
-
-# Dropout, so that the state of its random numbers counts.
-SETTINGS = (
-    "train.epochs=3",
-    "train.patience=null",
-    "train.checkpoint_steps=3",
-    "train.steps_per_call=2",
-    "model.dropout=0.3",
-)
 
 
 @pytest.fixture(scope="module")
