@@ -170,6 +170,7 @@ class CountBucket(beam.DoFn):
     def process(self, bucket: Bucket, top_labels: np.ndarray) -> Iterator[BucketStats]:
         document_counters.increment(
             duplicates=bucket.duplicates,
+            duplicates_with_other_labels=bucket.duplicates_with_other_labels,
             near_duplicates=bucket.near_duplicates,
             dropped_without_labels=bucket.dropped_without_labels,
         )

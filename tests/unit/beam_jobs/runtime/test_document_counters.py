@@ -13,6 +13,7 @@ def test_metrics_count_what_the_manifest_counts(tmp_path, monkeypatch):
     rows = [
         {"text": texts[i % 90], "labels": [f"l{i % 3}"] if i % 10 else []} for i in range(200)
     ]  # every tenth text has no label
+    rows += [{"text": texts[0], "labels": ["l2"]}]  # a duplicate with other labels
     rows += [{"text": f"{text} once", "labels": ["l1"]} for text in texts[1:9]] + [
         {"text": "..."},
         {"labels": ["l1"]},
