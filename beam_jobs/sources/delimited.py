@@ -35,6 +35,7 @@ class CsvReader:
     """One document per row. A row may span lines in quotes; its number is its first line's."""
 
     data: CsvData
+    fields: type[Fields] = Fields  # what makes documents of its rows
 
     def files(self) -> list[InputFile]:
         files = streams.ranges_where_plain(match_files(self.data.inputs))
@@ -52,7 +53,7 @@ class CsvReader:
         return files
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
-        fields = Fields(self.data, all_strings=True)
+        fields = self.fields(self.data, all_strings=True)
         next_line = 1
         try:
             with self._rows(file) as rows:

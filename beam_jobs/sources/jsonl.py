@@ -30,6 +30,7 @@ class JsonlReader:
     """One JSON object per line; blank lines are skipped."""
 
     data: JsonlData
+    fields: type[Fields] = Fields  # what makes documents of its rows
 
     def files(self) -> list[InputFile]:
         files = streams.ranges_where_plain(match_files(self.data.inputs, unit="line"))
@@ -39,7 +40,7 @@ class JsonlReader:
         return files
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
-        fields, max_bytes = Fields(self.data), self.data.max_row_bytes
+        fields, max_bytes = self.fields(self.data), self.data.max_row_bytes
         row = 0
         try:
             with streams.open_utf8(file.path) as stream:

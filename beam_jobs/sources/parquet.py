@@ -33,6 +33,7 @@ class ParquetReader:
     """One document per row; its number is its index in the file, from 1."""
 
     data: ParquetData
+    fields: type[Fields] = Fields  # what makes documents of its rows
 
     def files(self) -> list[InputFile]:
         files = []
@@ -55,7 +56,7 @@ class ParquetReader:
         return files
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
-        fields, row = Fields(self.data), 0
+        fields, row = self.fields(self.data), 0
         try:
             with _open(file) as parquet:
                 for row, values in self._rows(parquet, file):

@@ -12,7 +12,7 @@ from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import LabelChanges
-from beam_jobs.inspect import describe
+from beam_jobs.inspection.dataset import describe
 from beam_jobs.preprocessing.job import preprocess, summary
 from beam_jobs.preprocessing.labels import LabelRules
 

@@ -1,0 +1,1 @@
+"""Looking at what is there: a dataset, or files that are to become one."""
