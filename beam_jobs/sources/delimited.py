@@ -40,8 +40,8 @@ class CsvReader:
     def files(self) -> list[InputFile]:
         files = streams.ranges_where_plain(match_files(self.data.inputs))
         if self.data.columns is not None:
-            check_columns(self.data, self.data.columns, "data.columns")
             for file in files:
+                self._check_columns(self.data.columns, "data.columns", file)
                 self._check_no_header(file)
         else:
             for file in files:
@@ -53,7 +53,7 @@ class CsvReader:
         return files
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
-        fields = self.fields(self.data, all_strings=True)
+        fields = self.fields(self.data, all_strings=True, partition=dict(file.partition))
         next_line = 1
         try:
             with self._rows(file) as rows:
@@ -101,6 +101,9 @@ class CsvReader:
                     "document; leave data.columns out, or the row"
                 )
 
+    def _check_columns(self, columns: Sequence[str], source: str, file: InputFile) -> None:
+        check_columns(self.data, [*columns, *dict(file.partition)], source)
+
     def _header(self, rows: Iterator["_Row"], file: InputFile) -> list[str]:
         """The names in a file's first row; an empty file has none."""
         for row in rows:
@@ -111,7 +114,7 @@ class CsvReader:
                     f"{file.name}: its first row, which should name the columns, is wrong: "
                     f"{error.reason}: {error.detail}"
                 ) from None
-            check_columns(self.data, columns, file.name)
+            self._check_columns(columns, file.name, file)
             check_columns_once(self.data, columns, file.name)
             return columns
         return []

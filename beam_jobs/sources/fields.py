@@ -16,6 +16,7 @@ import numpy as np
 from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
 from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.contract.validation import canonical_label
+from beam_jobs.sources import paths
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
 
 MAX_WEIGHT = float(np.finfo(np.float32).max)
@@ -59,11 +60,20 @@ def encoding_hint(content: bytes) -> str:
     return "; is the file UTF-16 without a byte order mark? Expected UTF-8" if is_wide else ""
 
 
-def check_columns(data: Rows, found: Iterable[str], source: str) -> None:
+def check_columns(
+    data: Rows, found: Iterable[str], source: str, *, nested: Iterable[str] = ()
+) -> None:
     """Raises UserError unless every field that the config names is among those found, and columns
     of labels have names that a label may have.
+
+    Args:
+      data: names the fields.
+      found: the fields of a row.
+      source: where they are.
+      nested: the paths of fields within them.
     """
-    found = list(found)
+    found, nested = list(found), list(nested)
+    known = {*found, *nested}
     if wrong := [name for name in data.label_columns if not is_line(canonical_label(name))]:
         raise UserError(
             f"data.label_columns: received {shown(wrong[0])}, expected names of labels, without "
@@ -72,11 +82,13 @@ def check_columns(data: Rows, found: Iterable[str], source: str) -> None:
     for key, names in _named(data):
         if key == "labels_field" and getattr(data, "missing_labels", "reject") == "none":
             continue
-        if missing := [name for name in names if name not in found]:
+        if missing := [name for name in names if name not in known]:
             those = ", ".join(map(repr, missing))
+            tops = {paths.top_name(found, name) for name in missing if "." in name}
+            shown_names = found + [name for name in nested if paths.top_name(found, name) in tops]
             raise UserError(
                 f"data.{key}: {source} has no column {those}; the columns found are "
-                f"{', '.join(map(repr, found)) or 'none'}"
+                f"{', '.join(map(repr, shown_names)) or 'none'}"
             )
 
 
@@ -115,13 +127,23 @@ class Fields:
       data: which fields hold what.
       all_strings: every value is a string, as in CSV: a label field may then hold one label, and
         numbers are parsed.
+      partition: what the file's path says of all its rows; a row's own fields come first.
     """
 
     data: Rows
     all_strings: bool = False
+    partition: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def _paths(self) -> list[str]:
+        return [name for name in columns_read(self.data) if "." in name]
 
     def document(self, values: Mapping[str, Any], source: str, row: int) -> Document:
         """Raises InvalidRow where a field is missing or of a wrong type."""
+        if self.partition:
+            values = {**self.partition, **values}
+        if self._paths:
+            values = paths.with_paths(values, self._paths)
         return Document(
             id=self._id(values, source, row),
             texts=self.data.texts(self._texts(values)),

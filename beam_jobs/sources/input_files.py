@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
+from urllib.parse import unquote
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
 from apache_beam.io.filesystems import FileSystems
@@ -18,6 +19,7 @@ RANGE_BYTES = (
 )  # 16 MiB: larger files are read in ranges of about this size, if their format allows it
 _BLOCK_BYTES = 1 << 20  # 1 MiB is searched for line ends, or hashed, at a time
 _THREADS = 8  # remote files answer slowly, so several are asked at once
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 # By the extension of compressed files: text is about so many times as large.
 COMPRESSED = {
     ".gz": 3.0,
@@ -44,6 +46,7 @@ class InputFile:
       start: the range's first byte.
       end: the byte after the range; None: the range ends with the file.
       line_ends_before: line ends before `start`, where the unit is a line.
+      partition: (column, value) of the directories in its path, as `year=2020/` says; null is None.
     """
 
     name: str
@@ -54,6 +57,7 @@ class InputFile:
     start: int = 0
     end: int | None = None
     line_ends_before: int = 0
+    partition: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def plain_bytes(self) -> int:
@@ -64,6 +68,18 @@ class InputFile:
 def extension(path: str) -> str:
     """The extension of a path in lower case, such as `.gz`."""
     return os.path.splitext(path)[1].lower()
+
+
+def partition_of(path: str) -> tuple[tuple[str, str | None], ...]:
+    """(column, value) of each directory in a path that is named so, as Hive and Spark write them:
+    `year=2020/lang=en%2FUS/part.parquet` has the year `2020` and the lang `en/US`.
+    """
+    found: dict[str, str | None] = {}
+    for name in path.replace(os.sep, "/").split("/")[:-1]:
+        column, is_partition, value = name.partition("=")
+        if column and is_partition:
+            found[unquote(column)] = None if value == _NULL_PARTITION else unquote(value)
+    return tuple(found.items())
 
 
 def match_files(
@@ -112,6 +128,7 @@ def match_files(
                     bytes=match.size_in_bytes,
                     expansion=expansion,
                     unit=unit,
+                    partition=partition_of(match.path),
                 ),
             )
     return [found[path] for path in sorted(found)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError, shown
-from beam_jobs.sources import streams
+from beam_jobs.sources import paths, streams
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
 from beam_jobs.sources.fields import (
     Fields,
@@ -40,7 +40,8 @@ class JsonlReader:
         return files
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
-        fields, max_bytes = self.fields(self.data), self.data.max_row_bytes
+        fields = self.fields(self.data, partition=dict(file.partition))
+        max_bytes = self.data.max_row_bytes
         row = 0
         try:
             with streams.open_utf8(file.path) as stream:
@@ -79,20 +80,24 @@ class JsonlReader:
     def _check_fields(self, files: list[InputFile]) -> None:
         for file in files:
             found: dict[str, None] = {}
+            nested: dict[str, None] = {}
             try:
                 with streams.open_utf8(file.path) as stream:
                     for row, line, _ in itertools.islice(
                         streams.numbered_lines(stream, file, self.data.max_row_bytes), _PEEKED_ROWS
                     ):
                         try:
-                            found.update(dict.fromkeys(_parse(line, row)))
+                            values = _parse(line, row)
+                            found.update(dict.fromkeys(values))
+                            nested.update(dict.fromkeys(paths.nested_names(values)))
                         except InvalidRow:
                             continue
             except streams.DAMAGE:
                 pass  # reported with file and row when the file is read
             if found:
+                found.update(dict.fromkeys(name for name, _ in file.partition))
                 try:
-                    check_columns(self.data, found, file.name)
+                    check_columns(self.data, found, file.name, nested=nested)
                 except UserError as error:
                     raise UserError(f"{error} in its first {_PEEKED_ROWS} rows") from None
                 return

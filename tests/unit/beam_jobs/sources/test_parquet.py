@@ -304,3 +304,41 @@ def test_metadata_and_weights_of_any_type(tmp_path):
     assert [row.labels for row in rows] == [("x",), ("y",), ()]
     assert rows[0].metadata == ("4.5", "2020-01-01", "1.50", '{"a": "2020-01-01"}')
     assert rows[2].metadata[0] == ""
+
+
+def test_times_in_nanoseconds_are_read_within_lists_and_objects_too(tmp_path):
+    nanoseconds, at = pa.timestamp("ns"), 1_577_836_800_000_000_123
+    table = pa.table(
+        {
+            "text": ["a"],
+            "labels": pa.array([["x"]], pa.list_(pa.string())),
+            "of": pa.array([{"at": at}], pa.struct([("at", nanoseconds)])),
+            "all": pa.array([[at, None]], pa.list_(nanoseconds)),
+        }
+    )
+    (row,) = rows_of(table, tmp_path, time_field="of.at", metadata_fields=("all",))
+    assert row.time == "2020-01-01T00:00:00"
+    assert row.metadata == ('["2020-01-01T00:00:00", null]',)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([0, 4_000_000, 1], pa.date32()),
+        pa.array([{"at": 0}, {"at": 1 << 40}, None], pa.struct([("at", pa.timestamp("s"))])),
+        pa.array([[0], [1 << 60], []], pa.list_(pa.timestamp("us", "UTC"))),
+    ],
+)
+def test_a_day_or_a_nested_time_out_of_range_is_a_reject_of_its_row(tmp_path, column):
+    table = pa.table({"text": TEXTS, "labels": LABELS, "when": column})
+    first, wrong, last = rows_of(table, tmp_path, metadata_fields=("when",))
+    assert isinstance(first, Document) and isinstance(last, Document)
+    assert (wrong.row, wrong.reason) == (2, "value out of range")
+
+
+def test_columns_of_one_name_that_are_not_read_do_no_harm(tmp_path):
+    table = pa.Table.from_arrays(
+        [pa.array(TEXTS), LABELS, pa.array([1, 2, 3]), pa.array(TEXTS)],
+        ["text", "labels", "other", "other"],
+    )
+    assert [row.texts for row in rows_of(table, tmp_path)] == [("a",), ("b",), ("c",)]
