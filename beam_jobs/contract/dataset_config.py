@@ -146,10 +146,17 @@ class RowData(_Files, _Fields):
         None,
         description="the field with the document's time, for splits.method time and time_fractions",
     )
+    time_format: Literal["iso", "seconds", "milliseconds", "microseconds"] = Field(
+        "iso",
+        description=(
+            "how time_field says it: in ISO 8601, such as 2024-01-31T12:00:00Z, or as a number of "
+            "seconds, milliseconds or microseconds since 1970"
+        ),
+    )
 
 
 class JsonlData(RowData):
-    """One JSON object per line."""
+    """One JSON object per line, or one array of objects."""
 
     source: Literal["jsonl"] = Field(description="the kind of source")
     missing_labels: Literal["reject", "none"] = Field(
@@ -642,6 +649,20 @@ class OutputConfig(Section):
     compression: Literal["none", "gzip"] = Field(
         "none", description="compression of the shards; TensorFlow Datasets reads only `none`"
     )
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone(timedelta(0)))
+
+
+def iso_of_epoch(text: str, unit: str) -> str | None:
+    """A number of `seconds`, `milliseconds` or `microseconds` since 1970 in ISO 8601; None: it is
+    no number, or outside of the years 1 to 9999.
+    """
+    try:
+        number = float(text) if re.search("[.eE]", text) else int(text)
+        return (_EPOCH + timedelta(**{unit: number})).isoformat()
+    except (ValueError, OverflowError):
+        return None
 
 
 def parse_time(text: str) -> datetime:

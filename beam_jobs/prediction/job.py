@@ -40,7 +40,7 @@ from beam_jobs.prediction.output_files import (
 from beam_jobs.runtime import local_progress, runners
 from beam_jobs.sources import delimited, registry
 from beam_jobs.sources.batches import batches
-from beam_jobs.sources.documents import UNREADABLE, Document, Reject
+from beam_jobs.sources.documents import BLANK_LINE, UNREADABLE, Document, Reject
 from beam_jobs.sources.input_files import InputFile
 from beam_jobs.sources.registry import Reader
 
@@ -214,7 +214,8 @@ def _check_usable(
             f"--input: {rejected[UNREADABLE]:,} files cannot be read to their end, such as "
             f"{_examples(results, staged)[UNREADABLE]}; nothing is published"
         )
-    is_too_much = rejected.total() > data.max_reject_fraction * read
+    blank = rejected[BLANK_LINE]
+    is_too_much = rejected.total() - blank > data.max_reject_fraction * (read - blank)
     if is_too_much or not written:
         examples = _examples(results, staged)
         reasons = "".join(

@@ -32,7 +32,7 @@ from beam_jobs.runtime import document_counters, local_progress, runners, step_t
 from beam_jobs.sources import delimited, registry
 from beam_jobs.sources.custom import TransformSource
 from beam_jobs.sources.directories import is_archive
-from beam_jobs.sources.documents import UNREADABLE
+from beam_jobs.sources.documents import BLANK_LINE, UNREADABLE
 from beam_jobs.sources.input_files import InputFile
 from beam_jobs.sources.registry import Reader
 
@@ -292,7 +292,8 @@ def _check_usable(results: finish.Results, config: Config, *, rejects: Path) -> 
             f"{counts.rejected[UNREADABLE]:,} input files cannot be read to their end, "
             f"such as {_example(rejects, UNREADABLE)}"
         )
-    if rejected > config.data.max_reject_fraction * counts.read:
+    blank = counts.rejected.get(BLANK_LINE, 0)
+    if rejected - blank > config.data.max_reject_fraction * (counts.read - blank):
         reasons = [
             f"  {count:,} x {reason}, such as {_example(rejects, reason)}"
             for reason, count in counts.rejected.items()

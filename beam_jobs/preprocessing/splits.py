@@ -16,6 +16,7 @@ from beam_jobs.contract.dataset_config import (
     StratifiedSplits,
     TimeFractionSplits,
     TimeSplits,
+    iso_of_epoch,
     parse_time,
 )
 from beam_jobs.contract.errors import UserError
@@ -24,6 +25,7 @@ from beam_jobs.sources.documents import Document
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 _SHOWN_FILES = 10  # of the input files, in an error
+_USUAL_YEARS = ("1975", "2100")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone(timedelta(0)))
 
 
@@ -97,8 +99,18 @@ def _time(document: Document) -> datetime:
     except (AttributeError, TypeError, ValueError):
         raise NoSplit(
             f"received the time {document.time!r}, expected ISO 8601, such as 2024-01-31 or "
-            "2024-01-31T12:00:00Z"
+            "2024-01-31T12:00:00Z, or a number and data.time_format"
+            f"{_guess(document.time)}"
         ) from None
+
+
+def _guess(text: str | None) -> str:
+    """The unit of data.time_format in which a number is a time of about our days."""
+    for unit in ("seconds", "milliseconds", "microseconds"):
+        time = iso_of_epoch(text or "", unit)
+        if time and _USUAL_YEARS[0] <= time <= _USUAL_YEARS[1]:
+            return f"; as {unit} since 1970 it would be {time[:10]}"
+    return ""
 
 
 def assign(

@@ -12,8 +12,15 @@ from typing import TextIO
 from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import streams
-from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.fields import Fields, InvalidRow, check_columns, check_columns_once, too_long
+from beam_jobs.sources.documents import BLANK_LINE, Document, Reject
+from beam_jobs.sources.fields import (
+    A_ROW,
+    Fields,
+    InvalidRow,
+    check_columns,
+    check_columns_once,
+    too_long,
+)
 from beam_jobs.sources.input_files import InputFile, match_files
 
 _DAMAGE = (
@@ -57,7 +64,11 @@ class CsvReader:
         next_line = 1
         try:
             with self._rows(file) as rows:
-                columns = self.data.columns or self._header(rows, file)
+                columns, header_row = self.data.columns, 0
+                if columns is None:
+                    columns, header_row = self._header(rows, file)
+                for row in range(1, header_row):
+                    yield Reject(file.name, row, BLANK_LINE, A_ROW, "")
                 for row in rows:
                     next_line = row.number + len(row.lines)
                     try:
@@ -68,6 +79,8 @@ class CsvReader:
                             if len(row.lines) > 1 and self._may_be_rows(row, len(columns)):
                                 document = dataclasses.replace(document, may_be_rows=True)
                             yield document
+                        else:
+                            yield Reject(file.name, row.number, BLANK_LINE, A_ROW, "")
                     except InvalidRow as error:
                         yield error.reject(file.name, row.number, row.content())
         except _DAMAGE as error:
@@ -104,9 +117,11 @@ class CsvReader:
     def _check_columns(self, columns: Sequence[str], source: str, file: InputFile) -> None:
         check_columns(self.data, [*columns, *dict(file.partition)], source)
 
-    def _header(self, rows: Iterator["_Row"], file: InputFile) -> list[str]:
-        """The names in a file's first row; an empty file has none."""
+    def _header(self, rows: Iterator["_Row"], file: InputFile) -> tuple[list[str], int]:
+        """The names in a file's first row, and its number: a file of blank lines has none."""
+        number = 0
         for row in rows:
+            number = row.number
             try:
                 columns = row.fields()
             except InvalidRow as error:
@@ -114,10 +129,12 @@ class CsvReader:
                     f"{file.name}: its first row, which should name the columns, is wrong: "
                     f"{error.reason}: {error.detail}"
                 ) from None
+            if not columns:
+                continue
             self._check_columns(columns, file.name, file)
             check_columns_once(self.data, columns, file.name)
-            return columns
-        return []
+            return columns, number
+        return [], number + 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ import dataclasses
 MAX_REJECT_CONTENT = 64 << 10  # 64 KiB of a reject's raw content are kept
 # The reason of a reject for the rest of a file: how much is lost is unknown, so the job stops.
 UNREADABLE = "unreadable file"
+BLANK_LINE = "blank line"  # of a file of rows; counted, but no reason to stop the job
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
+from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData, iso_of_epoch
 from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.contract.validation import canonical_label
 from beam_jobs.sources import paths
@@ -23,6 +23,7 @@ MAX_WEIGHT = float(np.finfo(np.float32).max)
 MAX_LABEL_CHARACTERS = 1000
 _NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
 TOO_LONG = "row too long"
+A_ROW = "expected a row"  # of a blank line
 
 Rows = JsonlData | CsvData | ParquetData
 
@@ -154,7 +155,7 @@ class Fields:
             source=source,
             row=row,
             split=self._word(values, self.data.split_field),
-            time=self._word(values, self.data.time_field),
+            time=self._time(values),
             metadata=tuple(_as_text(values.get(field)) for field in self.data.metadata_fields),
         )
 
@@ -257,6 +258,13 @@ class Fields:
     def _word(self, values: Mapping[str, Any], field: str | None) -> str | None:
         value = None if field is None else values.get(field)
         return None if value is None else _as_text(value)
+
+    def _time(self, values: Mapping[str, Any]) -> str | None:
+        """The time in ISO 8601, or, if it is none, what is there: only some splits need a time."""
+        text = self._word(values, self.data.time_field)
+        if text is None or self.data.time_format == "iso":
+            return text
+        return iso_of_epoch(text, self.data.time_format) or text
 
     def _number(self, value: Any) -> float | None:
         """The value as a finite number; None where it is none."""

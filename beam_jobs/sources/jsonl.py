@@ -1,4 +1,4 @@
-"""JSON Lines."""
+"""JSON: an object a line, or one array of objects."""
 
 import codecs
 import contextlib
@@ -6,13 +6,14 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError, shown
-from beam_jobs.sources import paths, streams
-from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
+from beam_jobs.sources import json_array, paths, streams
+from beam_jobs.sources.documents import BLANK_LINE, MAX_REJECT_CONTENT, Document, Reject
 from beam_jobs.sources.fields import (
+    A_ROW,
     Fields,
     InvalidRow,
     check_columns,
@@ -22,20 +23,22 @@ from beam_jobs.sources.fields import (
 )
 from beam_jobs.sources.input_files import InputFile, match_files
 
+_FIRST_BYTES = 4096
 _PEEKED_ROWS = 100  # a field that none of the first rows has is a mistake in the config
 
 
 @dataclasses.dataclass(frozen=True)
 class JsonlReader:
-    """One JSON object per line; blank lines are skipped."""
+    """One document per JSON object: of a line, or of the file's only array."""
 
     data: JsonlData
     fields: type[Fields] = Fields  # what makes documents of its rows
 
     def files(self) -> list[InputFile]:
         files = streams.ranges_where_plain(match_files(self.data.inputs, unit="line"))
-        for file in files:
-            self._check_no_array(file)
+        files = [
+            dataclasses.replace(file, unit=None) if self._is_array(file) else file for file in files
+        ]
         self._check_fields(files)
         return files
 
@@ -45,8 +48,9 @@ class JsonlReader:
         row = 0
         try:
             with streams.open_utf8(file.path) as stream:
-                for row, line, is_whole in streams.numbered_lines(stream, file, max_bytes):
+                for row, line, is_whole in self._rows(stream, file):
                     if is_whole and line.isspace():
+                        yield Reject(file.name, row, BLANK_LINE, A_ROW, "")
                         continue
                     try:
                         if not is_whole:
@@ -61,31 +65,36 @@ class JsonlReader:
         except streams.DAMAGE as error:
             yield streams.unreadable(file, row + 1, error)
 
-    def _check_no_array(self, file: InputFile) -> None:
-        """Raises UserError if the file is one JSON array, so that no line of it is an object."""
+    def _is_array(self, file: InputFile) -> bool:
+        """Whether a file is one JSON array, unlike one of lines, of which the first is an array."""
+        if file.start:  # arrays are read as a whole
+            return False
+        with contextlib.suppress(*streams.DAMAGE), streams.open_utf8(file.path) as stream:
+            start = stream.read(_FIRST_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+            if start and not start.startswith(b"["):
+                return False
         with contextlib.suppress(*streams.DAMAGE), streams.open_utf8(file.path) as stream:
             rows = streams.numbered_lines(stream, file, self.data.max_row_bytes)
             lines = (line.removeprefix(codecs.BOM_UTF8).strip() for _, line, _ in rows)
             first = next(filter(None, lines), b"")
-            if not first.startswith(b"["):
-                return
-            # A row that is an array among others that are objects is a reject.
-            if _is_json(first) and next(filter(None, lines), b"").startswith(b"{"):
-                return
-            raise UserError(
-                f"{file.name}: received a JSON array, expected JSON Lines, an object a line; "
-                f"`jq -c '.[]' {file.name} > rows.jsonl` makes them"
-            )
+            return first.startswith(b"[") and not (any(lines) and _is_json(first))
+        return False
+
+    def _rows(self, stream: BinaryIO, file: InputFile) -> Iterator[tuple[int, bytes, bool]]:
+        """(row, its JSON, whether it is whole) of a file's lines, or of its array's elements."""
+        if self._is_array(file):
+            return json_array.elements(stream, self.data.max_row_bytes)
+        return streams.numbered_lines(stream, file, self.data.max_row_bytes)
 
     def _check_fields(self, files: list[InputFile]) -> None:
         for file in files:
             found: dict[str, None] = {}
             nested: dict[str, None] = {}
+            first = b""
             try:
                 with streams.open_utf8(file.path) as stream:
-                    for row, line, _ in itertools.islice(
-                        streams.numbered_lines(stream, file, self.data.max_row_bytes), _PEEKED_ROWS
-                    ):
+                    for row, line, _ in itertools.islice(self._rows(stream, file), _PEEKED_ROWS):
+                        first = first or line.removeprefix(codecs.BOM_UTF8).strip()
                         try:
                             values = _parse(line, row)
                             found.update(dict.fromkeys(values))
@@ -94,6 +103,12 @@ class JsonlReader:
                             continue
             except streams.DAMAGE:
                 pass  # reported with file and row when the file is read
+            if not found and first == b"{":
+                raise UserError(
+                    f"{file.name}: received a JSON object over several lines, expected an object a "
+                    f"line or one array of objects; `jq -c . {file.name} > rows.jsonl` puts each "
+                    "on a line, and `jq -c '.rows[]'` those that are within `rows`"
+                )
             if found:
                 found.update(dict.fromkeys(name for name, _ in file.partition))
                 try:

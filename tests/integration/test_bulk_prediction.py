@@ -164,6 +164,28 @@ def test_too_many_rejects_publish_nothing(place, tmp_path, monkeypatch, argument
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["blank.jsonl", "blank.csv"])
+def test_every_line_of_rows_is_a_prediction_or_a_counted_reject(
+    place, tmp_path, monkeypatch, capsys, name
+):
+    row = '{"text": "some words"}' if name == "blank.jsonl" else "some words"
+    header = "" if name == "blank.jsonl" else "text\n"
+    (place / name).write_text(f"{header}\n{row}\n\n\n{row}\n\n")
+    files = run(monkeypatch, place, tmp_path / "out", "--input", name)
+    first = 1 + bool(header)
+    assert [row["id"] for row in predictions(files)] == [
+        f"{name}:{first + 1}",
+        f"{name}:{first + 4}",
+    ]
+    rejects = files["rejects-00000-of-00001.jsonl"].splitlines()
+    assert [(row["row"], row["reason"]) for row in map(json.loads, rejects)] == [
+        (first + i, "blank line") for i in (0, 2, 3, 5)
+    ]
+    assert "read 6 documents: 2 scored, 4 rejected\n  rejected 4 x blank line" in (
+        capsys.readouterr().out
+    )
+
+
 def test_blank_lines_of_a_text_file_are_documents(place, tmp_path, monkeypatch):
     (place / "blank.txt").write_text("text\n\nsome words\n   \nothers\n\n")
     files = run(monkeypatch, place, tmp_path / "out", "--input", "blank.txt")
@@ -233,7 +255,6 @@ def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(
             ["--input", "documents.dat"],
             "--input: 'documents.dat' does not say what it holds; expected one of .jsonl",
         ),
-        (["--input", "array.json"], "array.json: received a JSON array, expected JSON Lines"),
         ([], "--input: received none, expected files to score, or a --config"),
         (
             ["--input", "documents.jsonl", "--text-field", "body"],
@@ -256,7 +277,6 @@ def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(
 )
 def test_wrong_arguments_are_told(place, trained, tmp_path, monkeypatch, arguments, message):
     shutil.copy(trained.root / trained.config, place)
-    (place / "array.json").write_text('[{"text": "a"}]')
     with pytest.raises(UserError, match=message):
         run(monkeypatch, place, tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()

@@ -48,6 +48,7 @@ FULL = {
         "weight_field": "w",
         "split_field": "part",
         "time_field": "created",
+        "time_format": "seconds",
         "join_text_fields": False,
         "metadata_fields": ["section"],
         "max_row_bytes": 1000,

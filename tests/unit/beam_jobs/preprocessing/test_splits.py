@@ -232,6 +232,21 @@ def test_the_sources_split_is_assigned_where_it_decides():
             TimeFractionSplits(method="time_fractions"),
             "received the time 'soon', expected ISO 8601",
         ),
+        (
+            {"time": "1700000000"},
+            TimeFractionSplits(method="time_fractions"),
+            "or a number and data.time_format; as seconds since 1970 it would be 2023-11-14",
+        ),
+        (
+            {"time": "1700000000000.0"},
+            TimeFractionSplits(method="time_fractions"),
+            "; as milliseconds since 1970 it would be 2023-11-14",
+        ),
+        (
+            {"time": "1.7e15"},
+            TimeFractionSplits(method="time_fractions"),
+            "; as microseconds since 1970 it would be 2023-11-14",
+        ),
     ],
 )
 def test_a_document_without_a_split_is_an_error(values, splits, message):

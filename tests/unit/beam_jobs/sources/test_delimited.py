@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources.delimited import CsvReader
-from beam_jobs.sources.documents import UNREADABLE, Document, Reject
+from beam_jobs.sources.documents import BLANK_LINE, UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import TOO_LONG
 
 
@@ -158,10 +158,24 @@ def test_a_very_long_row_is_one_reject(tmp_path):
     ]
 
 
-def test_blank_lines_are_no_rows_and_still_count(tmp_path):
-    assert outline(read("text,labels\n\na,x\r\n\r\n\nb,y", tmp_path)) == [
-        (3, "a", ("x",)),
-        (6, "b", ("y",)),
+def test_each_blank_line_is_a_counted_reject(tmp_path):
+    assert outline(read("\n\r\ntext,labels\n\na,x\r\n\r\nb,y\n\n", tmp_path)) == [
+        (1, BLANK_LINE),
+        (2, BLANK_LINE),
+        (4, BLANK_LINE),
+        (5, "a", ("x",)),
+        (6, BLANK_LINE),
+        (7, "b", ("y",)),
+        (8, BLANK_LINE),
+    ]
+    assert outline(read("\n\n", tmp_path)) == [(1, BLANK_LINE), (2, BLANK_LINE)]
+    assert outline(read("\na,x\n", tmp_path, columns=("text", "labels"))) == [
+        (1, BLANK_LINE),
+        (2, "a", ("x",)),
+    ]
+    assert outline(read('text\n""\n\n', tmp_path, labels_field=None)) == [
+        (2, "", ()),
+        (3, BLANK_LINE),
     ]
 
 
@@ -301,9 +315,9 @@ def test_every_files_header_is_looked_at_and_columns_may_stand_in_another_order(
         reader.files()
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"text,labels\n", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("content", [b"", b"text,labels\n", b"\xef\xbb\xbf"])
 def test_an_empty_file_holds_no_documents(tmp_path, content):
-    columns = {"columns": ("text", "labels")} if content in (b"\n", b"\xef\xbb\xbf") else {}
+    columns = {"columns": ("text", "labels")} if content == b"\xef\xbb\xbf" else {}
     assert read(content, tmp_path, **columns) == []
 
 

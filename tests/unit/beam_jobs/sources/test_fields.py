@@ -113,6 +113,28 @@ def test_split_and_time_are_handed_on_as_strings(tmp_path, value, word):
     assert (row.split, row.time) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("unit", "value", "expected"),
+    [
+        ("seconds", 1_700_000_000, "2023-11-14T22:13:20+00:00"),
+        ("seconds", 1_700_000_000.25, "2023-11-14T22:13:20.250000+00:00"),
+        ("seconds", "1700000000", "2023-11-14T22:13:20+00:00"),
+        ("milliseconds", 1_700_000_000_123, "2023-11-14T22:13:20.123000+00:00"),
+        ("microseconds", -1, "1969-12-31T23:59:59.999999+00:00"),
+        ("seconds", 10**30, "1" + "0" * 30),
+        ("seconds", "soon", "soon"),
+        ("seconds", None, None),
+        ("iso", 1_700_000_000, "1700000000"),
+    ],
+)
+def test_a_time_may_be_a_number_of_a_stated_unit(tmp_path, unit, value, expected):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "a", "labels": [], "at": value}))
+    data = {"inputs": (f"{tmp_path}/in.jsonl",), "time_field": "at", "time_format": unit}
+    reader = registry.make_reader(JsonlData(source="jsonl", **data))
+    (row,) = [row for file in reader.files() for row in reader.read(file)]
+    assert row.time == expected
+
+
 def test_times_of_parquet_are_handed_on_in_iso_8601(tmp_path):
     time = datetime.datetime(2024, 1, 31, 12, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
     table = pa.table({"text": ["a"], "labels": [["x"]], "day": [time.date()], "time": [time]})
