@@ -111,14 +111,37 @@ class RowData(_Files, _Fields):
     labels_field: str | None = Field(
         "labels",
         description=(
-            "the field with the labels: a list of strings, or a string if label_delimiter is set; "
-            "null: the documents have none"
+            "the field with the labels, or its path, such as `meta.tags`, or `labels.name` for a "
+            "list of objects; null: the documents have none"
+        ),
+    )
+    label_format: None | Literal["names", "written_list", "ids", "multi_hot", "scores"] = Field(
+        None,
+        description=(
+            "what labels_field holds: names: a list of strings, joined ones where label_delimiter "
+            "is set, in CSV one; written_list: a string with a list, as JSON or as Python prints "
+            "it; ids: integers from 0; multi_hot: 0 or 1 by position; scores: an object of labels "
+            "and scores; null: names, of which none may look like a written list"
         ),
     )
     label_delimiter: str | None = Field(
         None,
         min_length=1,
         description="the string between the labels where labels_field holds one string",
+    )
+    label_names: None | Annotated[tuple[LabelName, ...], Field(min_length=1)] | Path_ = Field(
+        None,
+        description=(
+            "the names of ids and of positions, from 0: a list, or a file with one per line; null: "
+            "those that the schema of Parquet has for Hugging Face's ClassLabel, else ids are names"
+        ),
+    )
+    missing_labels: Literal["reject_absent", "reject", "none"] = Field(
+        "reject_absent",
+        description=(
+            "reject_absent: a row without labels_field is a reject, and null, or nothing in CSV, "
+            "means no labels; reject: these are rejects too; none: all of them mean no labels"
+        ),
     )
     label_columns: tuple[str, ...] = Field(
         (),
@@ -130,7 +153,10 @@ class RowData(_Files, _Fields):
     label_threshold: float = Field(
         0.5,
         gt=0,
-        description="a document has a label of label_columns if the field is at least this",
+        description=(
+            "a document has a label of label_columns, multi_hot or scores if its value is at least "
+            "this"
+        ),
     )
     weight_field: str | None = Field(
         None,
@@ -159,14 +185,10 @@ class JsonlData(RowData):
     """One JSON object per line, or one array of objects."""
 
     source: Literal["jsonl"] = Field(description="the kind of source")
-    missing_labels: Literal["reject", "none"] = Field(
-        "reject",
-        description="a row without labels_field is a reject, or a document without labels",
-    )
 
 
 class CsvData(RowData):
-    """CSV, TSV and the like; without label_delimiter, labels_field holds one label."""
+    """CSV, TSV and the like; without label_format and label_delimiter, a field holds one label."""
 
     source: Literal["csv"] = Field(description="the kind of source")
     columns: tuple[str, ...] | None = Field(

@@ -11,7 +11,7 @@ from pathlib import Path
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 
-DATASET_KEYS = ("text.stop_words", "text.subwords", "labels.allow")
+DATASET_KEYS = ("text.stop_words", "text.subwords", "labels.allow", "data.label_names")
 RUN_KEYS = ("loss.pos_weight_file",)
 # Values of these keys that are not paths.
 _NO_FILES = {"text.stop_words": "english", "text.subwords": "train"}

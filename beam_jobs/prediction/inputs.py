@@ -48,6 +48,8 @@ def data_of_config(
             "labels_field": None,
             "label_columns": (),
             "label_delimiter": None,
+            "label_format": None,
+            "label_names": None,
             "metadata_fields": (),
         }
         changes |= {"weight_field": None, "split_field": None, "time_field": None}

@@ -12,8 +12,9 @@ from beam_jobs.contract import user_code
 from beam_jobs.contract.dataset_config import CustomData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.fields import MAX_WEIGHT, InvalidRow, checked_labels
+from beam_jobs.sources.fields import MAX_WEIGHT
 from beam_jobs.sources.input_files import InputFile
+from beam_jobs.sources.invalid_row import InvalidRow, checked_labels
 
 _METHODS = ("files", "read")
 NO_DOCUMENT = "no document"
@@ -95,7 +96,7 @@ class TransformSource:
             )
         return dataclasses.replace(
             document,
-            labels=checked_labels(document.labels, f"labels: received {document.labels!r:.80}"),
+            labels=checked_labels(document.labels, "labels", document.labels),
         )
 
 

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TextIO
@@ -16,17 +17,20 @@ from beam_jobs.sources.documents import BLANK_LINE, Document, Reject
 from beam_jobs.sources.fields import (
     A_ROW,
     Fields,
-    InvalidRow,
+    FirstLabels,
     check_columns,
     check_columns_once,
     too_long,
 )
 from beam_jobs.sources.input_files import InputFile, match_files
+from beam_jobs.sources.invalid_row import InvalidRow
 
 _DAMAGE = (
     *streams.DAMAGE,
     UnicodeError,
 )  # UnicodeError: such as half a character of UTF-16 at the end
+
+_PEEKED_ROWS = 100  # where none has labels in the format that the config says, that is a mistake
 
 
 def explain_may_be_rows(number: int, setting: str) -> str:
@@ -57,6 +61,7 @@ class CsvReader:
                     self._rows(file) as rows,
                 ):  # damage is reported with its row when the file is read
                     self._header(rows, file)
+        self._check_first_labels(files)
         return files
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
@@ -85,6 +90,19 @@ class CsvReader:
                         yield error.reject(file.name, row.number, row.content())
         except _DAMAGE as error:
             yield streams.unreadable(file, next_line, error)
+
+    def _check_first_labels(self, files: Sequence[InputFile]) -> None:
+        """Raises UserError if the labels of the first file's first rows are in another format."""
+        for file in files[:1]:
+            fields = Fields(self.data, all_strings=True, partition=dict(file.partition))
+            labels = FirstLabels(fields)
+            with contextlib.suppress(*_DAMAGE), self._rows(file) as rows:
+                columns = self.data.columns or self._header(rows, file)[0]
+                for row in itertools.islice(rows, _PEEKED_ROWS):
+                    with contextlib.suppress(InvalidRow):
+                        if received := row.fields():
+                            labels.see(_by_column(columns, received))
+            labels.check(file.name)
 
     def _may_be_rows(self, row: "_Row", num_columns: int) -> bool:
         """Whether each line would be a row if quotes were text: one that is not closed, as in

@@ -14,8 +14,9 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs.contract.dataset_config import DirectoriesData
 from beam_jobs.sources import posts, streams
 from beam_jobs.sources.documents import Document, Reject
-from beam_jobs.sources.fields import InvalidRow, checked_labels, too_long
+from beam_jobs.sources.fields import too_long
 from beam_jobs.sources.input_files import InputFile, match_files
+from beam_jobs.sources.invalid_row import InvalidRow, checked_labels
 
 _USUAL_ENCODING = "cp1252"  # what browsers take for the encoding of old pages that declare none
 _TAR_END_BYTES = 1024  # two blocks of zeros end an archive
@@ -80,7 +81,7 @@ class DirectoriesReader:
                     "no labels",
                     f"{name} is not in a directory of its own; expected a directory per label",
                 )
-            labels = checked_labels([label], name)
+            labels = checked_labels([label], "directory", name)
             text = posts.without(self._decoded(content), self.data.remove)
         except InvalidRow as error:
             return error.reject(source, 1, content.decode("utf-8", "replace"))

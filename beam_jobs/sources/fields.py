@@ -7,7 +7,6 @@ import decimal
 import functools
 import json
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,29 +16,15 @@ from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData, i
 from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.contract.validation import canonical_label
 from beam_jobs.sources import paths
-from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
+from beam_jobs.sources.documents import Document
+from beam_jobs.sources.invalid_row import InvalidRow, is_line
+from beam_jobs.sources.label_values import WRONG_FORMAT, LabelValues
 
 MAX_WEIGHT = float(np.finfo(np.float32).max)
-MAX_LABEL_CHARACTERS = 1000
-_NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
 TOO_LONG = "row too long"
 A_ROW = "expected a row"  # of a blank line
 
 Rows = JsonlData | CsvData | ParquetData
-
-
-class InvalidRow(Exception):
-    """A row that is not a document.
-
-    The reason is a fixed phrase, the detail says what was received and what was expected.
-    """
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
-
-    def reject(self, source: str, row: int, content: str) -> Reject:
-        return Reject(source, row, self.reason, self.detail, content[:MAX_REJECT_CONTENT])
 
 
 def too_long(max_bytes: int) -> InvalidRow:
@@ -81,7 +66,7 @@ def check_columns(
             "control characters or line breaks; rename the column"
         )
     for key, names in _named(data):
-        if key == "labels_field" and getattr(data, "missing_labels", "reject") == "none":
+        if key == "labels_field" and data.missing_labels == "none" and isinstance(data, JsonlData):
             continue
         if missing := [name for name in names if name not in known]:
             those = ", ".join(map(repr, missing))
@@ -129,11 +114,13 @@ class Fields:
       all_strings: every value is a string, as in CSV: a label field may then hold one label, and
         numbers are parsed.
       partition: what the file's path says of all its rows; a row's own fields come first.
+      label_names: those of the file's own labels by their ids; the config's come first.
     """
 
     data: Rows
     all_strings: bool = False
     partition: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    label_names: tuple[str, ...] | None = None
 
     @functools.cached_property
     def _paths(self) -> list[str]:
@@ -141,16 +128,11 @@ class Fields:
 
     def document(self, values: Mapping[str, Any], source: str, row: int) -> Document:
         """Raises InvalidRow where a field is missing or of a wrong type."""
-        if self.partition:
-            values = {**self.partition, **values}
-        if self._paths:
-            values = paths.with_paths(values, self._paths)
+        values = self._completed(values)
         return Document(
             id=self._id(values, source, row),
             texts=self.data.texts(self._texts(values)),
-            labels=self._labels_of_columns(values)
-            if self.data.label_columns
-            else self._labels(values),
+            labels=self._labels(values),
             weight=self._weight(values),
             source=source,
             row=row,
@@ -187,40 +169,43 @@ class Fields:
             texts.append(value)
         return texts
 
+    def labels(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Raises InvalidRow where they are missing or in another format than the config says."""
+        return self._labels(self._completed(values))
+
+    def _completed(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row with what the file's path says, and with what the config's paths lead to."""
+        if self.partition:
+            values = {**self.partition, **values}
+        return paths.with_paths(values, self._paths) if self._paths else values
+
     def _labels(self, values: Mapping[str, Any]) -> tuple[str, ...]:
-        field, delimiter = self.data.labels_field, self.data.label_delimiter
+        if self.data.label_columns:
+            return self._labels_of_columns(values)
+        field, missing = self.data.labels_field, self.data.missing_labels
         if field is None:
             return ()
         received = values.get(field)
-        what = f"{field}: received {shown(received)}"
-        if received is None:
-            if field not in values:
-                if getattr(self.data, "missing_labels", "reject") == "none":
-                    return ()
+        if received is None or (self.all_strings and not received.strip()):
+            if missing == "reject_absent" and field not in values:
                 raise InvalidRow(
                     "no labels",
-                    f"field {field!r} is missing; expected a list, which may be empty, or "
+                    f"field {field!r} is missing; expected it in each row, or "
                     "data.missing_labels: none, where a missing field means no labels",
                 )
-            return ()
-        if delimiter is not None:
-            if not isinstance(received, str):
+            if missing == "reject":
                 raise InvalidRow(
-                    "labels are not a string", f"{what}, expected labels joined by {delimiter!r}"
+                    "no labels",
+                    f"field {field!r} is missing, null or empty; expected labels, as "
+                    "data.missing_labels: reject says; none: they mean no labels",
                 )
-            received = [label for label in received.split(delimiter) if label.strip()]
-        elif self.all_strings:
-            received = [received] if received.strip() else []
-        elif not isinstance(received, list):
-            raise InvalidRow(
-                "labels are not a list",
-                f"{what}, expected a list of strings; for joined labels set data.label_delimiter",
-            )
-        elif not all(isinstance(label, str) and label.strip() for label in received):
-            raise InvalidRow(
-                "label is not a string", f"{what}, expected a list of strings that are not empty"
-            )
-        return checked_labels(received, what)
+            return ()
+        return self._label_values.labels(received)
+
+    @functools.cached_property
+    def _label_values(self) -> LabelValues:
+        names = self.label_names if self.data.label_names is None else self.data.label_names
+        return LabelValues(self.data, all_strings=self.all_strings, names=names)
 
     def _labels_of_columns(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Null and blank mean 0, as sparse tables have it."""
@@ -278,6 +263,33 @@ class Fields:
         return None
 
 
+class FirstLabels:
+    """The labels of a file's first rows: one with labels in the format that the config says is
+    enough.
+    """
+
+    def __init__(self, fields: Fields):
+        self._fields = fields
+        self._wrong: InvalidRow | None = None
+        self._is_right = False
+
+    def see(self, values: Mapping[str, Any]) -> None:
+        """A row."""
+        try:
+            self._is_right = self._is_right or bool(self._fields.labels(values))
+        except InvalidRow as error:
+            if error.reason in WRONG_FORMAT:
+                self._wrong = self._wrong or error
+
+    def check(self, source: str) -> None:
+        """Raises UserError, with the setting that may be right, if none is in the format."""
+        if self._wrong and not self._is_right:
+            raise UserError(
+                f"{source}: none of its first rows has labels in the format that the config says: "
+                f"{self._wrong.detail}"
+            )
+
+
 def _as_text(value: Any) -> str:
     """Any value of JSON or Parquet as a string: null is empty, lists and objects are JSON."""
     if value is None:
@@ -293,31 +305,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=_as_text)
     return str(value)
-
-
-def is_line(text: str) -> bool:
-    """Whether a text has no control characters, line breaks or half surrogate pairs; spaces,
-    joiners and marks of direction are parts of names.
-    """
-    return not any(unicodedata.category(character) in _NOT_IN_A_LINE for character in text)
-
-
-def checked_labels(labels: Iterable[str], what: str) -> tuple[str, ...]:
-    """Labels without surrounding white space, in NFC.
-
-    Raises:
-      InvalidRow: one cannot be a line of a file.
-    """
-    stripped = tuple(map(canonical_label, labels))
-    if not all(label.isprintable() or is_line(label) for label in stripped):
-        raise InvalidRow(
-            "label is not printable",
-            f"{what}, expected labels without control characters, line breaks or half surrogate "
-            "pairs",
-        )
-    if any(len(label) > MAX_LABEL_CHARACTERS for label in stripped):
-        raise InvalidRow(
-            "label is too long",
-            f"{what}, expected labels of at most {MAX_LABEL_CHARACTERS:,} characters",
-        )
-    return stripped

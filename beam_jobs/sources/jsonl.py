@@ -15,13 +15,14 @@ from beam_jobs.sources.documents import BLANK_LINE, MAX_REJECT_CONTENT, Document
 from beam_jobs.sources.fields import (
     A_ROW,
     Fields,
-    InvalidRow,
+    FirstLabels,
     check_columns,
     decode,
     encoding_hint,
     too_long,
 )
 from beam_jobs.sources.input_files import InputFile, match_files
+from beam_jobs.sources.invalid_row import InvalidRow
 
 _FIRST_BYTES = 4096
 _PEEKED_ROWS = 100  # a field that none of the first rows has is a mistake in the config
@@ -91,6 +92,7 @@ class JsonlReader:
             found: dict[str, None] = {}
             nested: dict[str, None] = {}
             first = b""
+            labels = FirstLabels(Fields(self.data, partition=dict(file.partition)))
             try:
                 with streams.open_utf8(file.path) as stream:
                     for row, line, _ in itertools.islice(self._rows(stream, file), _PEEKED_ROWS):
@@ -99,6 +101,7 @@ class JsonlReader:
                             values = _parse(line, row)
                             found.update(dict.fromkeys(values))
                             nested.update(dict.fromkeys(paths.nested_names(values)))
+                            labels.see(values)
                         except InvalidRow:
                             continue
             except streams.DAMAGE:
@@ -115,6 +118,7 @@ class JsonlReader:
                     check_columns(self.data, found, file.name, nested=nested)
                 except UserError as error:
                     raise UserError(f"{error} in its first {_PEEKED_ROWS} rows") from None
+                labels.check(file.name)
                 return
 
 

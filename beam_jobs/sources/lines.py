@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from beam_jobs.contract.dataset_config import LinesData
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, Document, Reject
-from beam_jobs.sources.fields import InvalidRow, decode, too_long
+from beam_jobs.sources.fields import decode, too_long
 from beam_jobs.sources.input_files import InputFile, match_files
+from beam_jobs.sources.invalid_row import InvalidRow
 
 
 @dataclasses.dataclass(frozen=True)

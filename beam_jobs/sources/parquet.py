@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,11 +12,11 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.dataset_config import ParquetData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.sources import paths, streams
+from beam_jobs.sources import label_names, paths, streams
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import (
     Fields,
-    InvalidRow,
+    FirstLabels,
     check_columns,
     check_columns_once,
     columns_read,
@@ -23,6 +24,8 @@ from beam_jobs.sources.fields import (
     too_long,
 )
 from beam_jobs.sources.input_files import InputFile, match_files
+from beam_jobs.sources.invalid_row import InvalidRow
+from beam_jobs.sources.label_values import advice
 
 BATCH_ROWS = 256
 _DAMAGE = (*streams.DAMAGE, pa.ArrowException)
@@ -58,12 +61,19 @@ class ParquetReader:
             check_columns_once(self.data, schema.names, file.name)
             self._check_types(schema, file)
             files.append(dataclasses.replace(file, expansion=plain_bytes / file.bytes))
+        self._check_names_of_all(files)
+        self._check_first_labels(files)
         return files
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
-        fields, row = self.fields(self.data, partition=dict(file.partition)), 0
+        row = 0
         try:
             with _open(file) as parquet:
+                fields = self.fields(
+                    self.data,
+                    partition=dict(file.partition),
+                    label_names=self._label_names(parquet.schema_arrow),
+                )
                 for row, values in self._rows(parquet, file):
                     try:
                         if isinstance(values, InvalidRow):
@@ -113,30 +123,61 @@ class ParquetReader:
     def _check_types(self, schema: pa.Schema, file: InputFile) -> None:
         """Raises UserError for types of which no row could be a document, before any work."""
         wanted = [(name, _is_string, "a string") for name in self.data.text_fields]
-        if self.data.label_columns:
-            pass  # numbers, booleans and strings all may do
-        elif self.data.labels_field is None:
-            pass
-        elif self.data.label_delimiter is not None:
-            wanted.append(
-                (self.data.labels_field, _is_string, "a string, as data.label_delimiter is set")
-            )
-        else:
-            wanted.append(
-                (
-                    self.data.labels_field,
-                    _is_list_of_strings,
-                    "a list of strings; for joined labels set data.label_delimiter",
-                )
-            )
+        if self.data.labels_field is not None and not self.data.label_columns:
+            wanted.append((self.data.labels_field, *_type_of_labels(self.data)))
         for name, is_wanted, what in wanted:
             kind = paths.type_of(schema, name)
             if kind is None:  # what the path says
                 continue
             if not is_wanted(kind) and not pa.types.is_null(kind):
+                found = self._first_value(file, name)
+                hint = advice(found, name) if name == self.data.labels_field else ""
                 raise UserError(
-                    f"{file.name}: column {name!r} has the type {kind}, expected {what}"
+                    f"{file.name}: column {name!r} has the type {kind}, expected {what}{hint}"
                 )
+
+    def _first_value(self, file: InputFile, name: str) -> Any:
+        """The first value of a field that is not null in the first rows."""
+        values = (paths.find(row, name) for row in self._first_rows(file))
+        return next((value for value in values if value is not None), None)
+
+    def _check_first_labels(self, files: Sequence[InputFile]) -> None:
+        """Raises UserError if the labels of the first file's first rows are in another format."""
+        for file in files[:1]:
+            labels = FirstLabels(
+                Fields(self.data, partition=dict(file.partition), label_names=self._names_of(file))
+            )
+            for values in self._first_rows(file):
+                labels.see(values)
+            labels.check(file.name)
+
+    def _label_names(self, schema: pa.Schema) -> tuple[str, ...] | None:
+        """Those that the schema has for ids, unless the config names them."""
+        if self.data.label_format != "ids" or self.data.label_names is not None:
+            return None
+        return label_names.of_schema(schema.metadata, self.data.labels_field or "")
+
+    def _names_of(self, file: InputFile) -> tuple[str, ...] | None:
+        with contextlib.suppress(*_DAMAGE), _open(file) as parquet:
+            return self._label_names(parquet.schema_arrow)
+        return None
+
+    def _check_names_of_all(self, files: Sequence[InputFile]) -> None:
+        """Raises UserError if ids are names in some files and have names in others."""
+        if self.data.label_format != "ids" or self.data.label_names is not None:
+            return
+        without = [file.name for file in files if self._names_of(file) is None]
+        if without and len(without) < len(files):
+            raise UserError(
+                f"{without[0]}: its schema has no names for the ids of {self.data.labels_field!r}, "
+                "and those of other files have; set data.label_names"
+            )
+
+    def _first_rows(self, file: InputFile) -> Iterator[dict[str, Any]]:
+        with contextlib.suppress(*_DAMAGE), _open(file) as parquet:
+            for _, values in itertools.islice(self._rows(parquet, file), BATCH_ROWS):
+                if isinstance(values, dict):
+                    yield values
 
 
 @contextlib.contextmanager
@@ -146,6 +187,19 @@ def _open(file: InputFile) -> Iterator[pq.ParquetFile]:
         pq.ParquetFile(stream) as parquet,
     ):
         yield parquet
+
+
+def _type_of_labels(data: ParquetData) -> tuple[Callable[[pa.DataType], bool], str]:
+    """Whether a type may hold labels in the config's format, and what would, in words."""
+    if data.label_format == "written_list":
+        return _is_string, "a string with a list in it"
+    if data.label_format == "scores":
+        return _is_object_or_string, "a struct or map of scores, or a string with one in it"
+    if data.label_format in ("ids", "multi_hot"):
+        return _is_numbers_or_string, "a list of numbers, or a string with one in it"
+    if data.label_delimiter is not None:
+        return _is_string, "a string, as data.label_delimiter is set"
+    return _is_list_of_strings, "a list of strings"
 
 
 def _plain_bytes(metadata: pq.FileMetaData, columns: Collection[str]) -> int:
@@ -193,9 +247,28 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_list_of_strings(kind: pa.DataType) -> bool:
-    return paths.is_list(kind) and (
-        _is_string(kind.value_type) or pa.types.is_null(kind.value_type)
+    """Also for lists of them, to which a path through several lists leads."""
+    if not paths.is_list(kind):
+        return False
+    inner = kind.value_type
+    return _is_string(inner) or pa.types.is_null(inner) or _is_list_of_strings(inner)
+
+
+def _is_numbers_or_string(kind: pa.DataType) -> bool:
+    while paths.is_list(kind):
+        kind = kind.value_type
+    return (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_null(kind)
+        or _is_string(kind)
     )
+
+
+def _is_object_or_string(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) or pa.types.is_map(kind) or _is_string(kind)
 
 
 def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | InvalidRow]:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from beam_jobs.contract.dataset_config import CustomData, DataConfig, LinesData
-from beam_jobs.sources import custom
+from beam_jobs.contract.dataset_config import CustomData, DataConfig, LinesData, RowData
+from beam_jobs.sources import custom, label_names
 from beam_jobs.sources.delimited import CsvReader
 from beam_jobs.sources.directories import DirectoriesReader
 from beam_jobs.sources.docstrings import DocstringsReader
@@ -43,5 +43,11 @@ class Reader(Protocol):
 
 
 def make_reader(data: DataConfig | LinesData) -> Reader | custom.TransformSource:
-    """The source of a config's `data` section."""
+    """The source of a config's `data` section; it depends on no other file than its inputs.
+
+    Raises:
+      UserError: a file that the section names cannot be read, or the section makes no source.
+    """
+    if isinstance(data, RowData):
+        data = label_names.resolve(data)
     return custom.make(data) if isinstance(data, CustomData) else _READERS[data.source](data)

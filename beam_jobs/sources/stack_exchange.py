@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 from beam_jobs.contract.dataset_config import StackExchangeData
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
-from beam_jobs.sources.fields import InvalidRow, checked_labels, decode, too_long
+from beam_jobs.sources.fields import decode, too_long
 from beam_jobs.sources.input_files import InputFile, match_files
+from beam_jobs.sources.invalid_row import InvalidRow, checked_labels
 
 _QUESTION = "1"
 _ATTRIBUTES = {"title": "Title", "body": "Body"}
@@ -95,7 +96,7 @@ class StackExchangeReader:
             texts=self.data.texts(
                 [post.attrib[_ATTRIBUTES[part]] for part in self.data.text_fields]
             ),
-            labels=checked_labels(_TAG.findall(tags), f"Tags: received {tags[:80]!r}"),
+            labels=checked_labels(_TAG.findall(tags), "Tags", tags),
             weight=1.0,
             source=source,
             row=row,

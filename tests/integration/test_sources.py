@@ -74,6 +74,21 @@ def write_parquet(folder: Path) -> dict:
     }
 
 
+def write_lists_in_strings(folder: Path) -> dict:
+    with open(folder / "rows.csv", "w", newline="", encoding="utf-8") as stream:
+        rows = ([row["text"], str([row["label"]])] for row in ROWS)
+        csv.writer(stream).writerows([("text", "labels"), *rows])
+    return {"source": "csv", "inputs": ["rows.csv"], "label_format": "written_list"}
+
+
+def write_ids(folder: Path) -> dict:
+    (folder / "names.txt").write_text("".join(f"{topic}\n" for topic in TOPICS))
+    rows = [{"text": row["text"], "labels": [TOPICS.index(row["label"])]} for row in ROWS]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"source": "jsonl", "inputs": ["rows.jsonl"]}
+    return data | {"label_format": "ids", "label_names": "names.txt"}
+
+
 def write_directories(folder: Path) -> dict:
     with tarfile.open(folder / "all.tar.gz", "w:gz") as archive:
         for row in ROWS:
@@ -134,7 +149,8 @@ def home(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize(
     "write",
-    [write_jsonl, write_csv, write_parquet, write_directories, write_custom, write_transform],
+    [write_jsonl, write_csv, write_parquet, write_directories, write_custom, write_transform]
+    + [write_lists_in_strings, write_ids],
 )
 def test_the_same_documents_from_any_source_give_the_same_dataset(home, write):
     in_memory = ["--", "--direct_running_mode=in_memory"]
@@ -187,6 +203,15 @@ def test_a_missing_column_is_told_with_the_columns_found_before_any_work(home, c
         "data.text_fields: rows.parquet has no column 'body'; the columns found are "
         "'key', 'text', 'sport', 'music', 'food, drink'"
     )
+    with pytest.raises(UserError, match=message):
+        preprocess.main(["--config", "config.yaml"])
+    assert capsys.readouterr().out == "" and not (home / "out").exists()
+
+
+def test_labels_in_another_format_end_with_the_setting_before_any_work(home, capsys):
+    data = write_lists_in_strings(home) | {"label_format": None}
+    (home / "config.yaml").write_text(json.dumps({"name": "wrong", "data": data}))
+    message = "rows.csv: none of its first rows .* set data.label_format: written_list"
     with pytest.raises(UserError, match=message):
         preprocess.main(["--config", "config.yaml"])
     assert capsys.readouterr().out == "" and not (home / "out").exists()

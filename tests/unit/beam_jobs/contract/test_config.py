@@ -44,6 +44,8 @@ FULL = {
         "label_delimiter": "; ",
         "label_columns": ["x", "y"],
         "label_threshold": 0.25,
+        "label_format": "ids",
+        "label_names": ["cats", "food"],
         "missing_labels": "none",
         "weight_field": "w",
         "split_field": "part",
@@ -272,7 +274,7 @@ DOCSTRINGS = {
 }
 # The other kinds of sources; no value is the default of its key either.
 _FILES = {"inputs": ["a"], "max_row_bytes": 1000, "max_reject_fraction": 1.0}
-_ROWS = {key: value for key, value in FULL["data"].items() if key != "missing_labels"}
+_ROWS = FULL["data"]
 OTHER_SOURCES = [
     _ROWS
     | {

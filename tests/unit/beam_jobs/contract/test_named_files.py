@@ -8,10 +8,11 @@ from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.named_files import DATASET_KEYS, RUN_KEYS, describe_changes, hash_files
 
+DATA = {"source": "jsonl", "inputs": ["in.jsonl"]}
+
 
 def config(**sections):
-    data = {"source": "jsonl", "inputs": ["in.jsonl"]}
-    return config_from_dict({"name": "tiny", "data": data} | sections, what="")
+    return config_from_dict({"name": "tiny", "data": DATA} | sections, what="")
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def file(tmp_path):
 
 def naming(key: str, file):
     section, _, name = key.partition(".")
-    more = {"pos_weight": "file"} if section == "loss" else {}
+    more = {"loss": {"pos_weight": "file"}, "data": DATA}.get(section, {})
     return config(**{section: {name: str(file)} | more})
 
 
@@ -47,6 +48,7 @@ def test_a_named_file_is_hashed_and_a_change_of_it_is_described(file, key):
         {},
         {"text": {"stop_words": "english", "subwords": "train"}},
         {"text": {"stop_words": ["a"], "subwords": ["[UNK]"]}, "labels": {"allow": ["a"]}},
+        {"data": DATA | {"label_names": ["a"]}},
         {"loss": {"name": "focal"}},
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
 from beam_jobs.sources import registry
-from beam_jobs.sources.fields import MAX_LABEL_CHARACTERS
+from beam_jobs.sources.invalid_row import MAX_LABEL_CHARACTERS
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10)
 LABEL = st.sampled_from(

@@ -157,7 +157,7 @@ def test_a_string_that_is_no_utf8_costs_its_row_alone(tmp_path):
             {"text": ["a"], "labels": ["x"]},
             {},
             "column 'labels' has the type string, expected a list of strings; for joined labels "
-            "set data.label_delimiter",
+            "in a string set data.label_delimiter",
         ),
         (
             {"text": ["a"], "labels": [[1]]},
