@@ -217,6 +217,20 @@ class WeightedBceConfig(_Loss):
         return self
 
 
+class SquaredHingeConfig(_Loss):
+    """Squared hinge, the loss of linear support vector machines (Fan et al. 2008, equation 3)."""
+
+    name: Literal["squared_hinge"] = Field(description="the loss")
+    margin: float = Field(
+        4.0,
+        gt=0,
+        description=(
+            "positives with a logit above this, and negatives with one below minus this, have no "
+            "loss"
+        ),
+    )
+
+
 class FocalConfig(_Loss):
     """Focal loss (Lin et al. 2017): labels that are predicted well weigh less."""
 
@@ -287,6 +301,7 @@ class DistributionBalancedConfig(_Loss):
 
 LossConfig = Annotated[
     WeightedBceConfig
+    | SquaredHingeConfig
     | FocalConfig
     | AsymmetricConfig
     | ClassBalancedConfig

@@ -14,6 +14,7 @@ from beam_jobs.contract.training_config import (
     AsymmetricConfig,
     DistributionBalancedConfig,
     LossConfig,
+    SquaredHingeConfig,
     WeightedBceConfig,
 )
 from trainer.losses.label_weights import MIN_COUNT, label_weights
@@ -77,6 +78,12 @@ def build_loss(
         # AutoGraph (2.21) cannot read `match`.
         if isinstance(config, WeightedBceConfig):
             positive, negative = tf.math.softplus(-logits), tf.math.softplus(logits)
+        elif isinstance(config, SquaredHingeConfig):
+            margins = logits / config.margin
+            positive, negative = (
+                tf.square(tf.nn.relu(1 - margins)),
+                tf.square(tf.nn.relu(1 + margins)),
+            )
         elif isinstance(config, AsymmetricConfig):
             positive, negative = _focused(
                 logits, config.gamma_positive, config.gamma_negative, config.probability_shift

@@ -11,10 +11,13 @@ from beam_jobs.contract.training_config import (
     DistributionBalancedConfig,
     FocalConfig,
     LossConfig,
+    SquaredHingeConfig,
 )
 from trainer.losses.label_weights import label_weights, output_bias
 
 _LOG_TINY = -80.0  # exp of it is still a normal float32
+# The squared hinge tells the probability of a logit within the margin, up to this part of it.
+_MARGIN_PART = 0.96
 
 
 def prior_correction(
@@ -66,6 +69,8 @@ def undo_loss_weighting(
             )
             + correction
         )
+    elif isinstance(config, SquaredHingeConfig):
+        logits = _undo_squared_hinge(logits, config.margin)
     elif isinstance(config, FocalConfig | ClassBalancedConfig):
         logits = _log_slope_ratio(logits, config.gamma, config.gamma) + correction
     elif isinstance(config, DistributionBalancedConfig):
@@ -78,6 +83,15 @@ def undo_loss_weighting(
         positive = tf.math.log(tf.maximum(tf.sigmoid(logits) - half, np.exp(_LOG_TINY)))
         logits = positive - tf.math.log(tf.maximum(tf.sigmoid(-logits) - half, np.exp(_LOG_TINY)))
     return logits
+
+
+def _undo_squared_hinge(logits: tf.Tensor, margin: float) -> tf.Tensor:
+    """log((1 + m) / (1 - m)) with m = logit / margin; beyond the margin it rises as the logit does.
+
+    There the loss says no more about the probability than that it is near 0 or 1.
+    """
+    within = tf.clip_by_value(logits / margin, -_MARGIN_PART, _MARGIN_PART)
+    return 2 * tf.math.atanh(within) + (logits - margin * within)
 
 
 def _log_slope_ratio(

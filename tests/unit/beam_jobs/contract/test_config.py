@@ -221,6 +221,7 @@ OTHER_KINDS = [
         },
     ),
     ("splits", {"method": "time_fractions", "train": 0.5, "validation": 0.25, "test": 0.25}),
+    ("loss", {"name": "squared_hinge", "margin": 2.0, "label_smoothing": 0.1} | _SAMPLED),
     ("loss", {"name": "focal", "gamma": 1.0, "alpha": None, "label_smoothing": 0.1} | _SAMPLED),
     (
         "loss",
@@ -802,7 +803,7 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ),
         (
             {"loss": {"name": "hinge"}},
-            "loss.name: received 'hinge', expected one of 'weighted_bce', 'focal', ",
+            "loss.name: received 'hinge', expected one of 'weighted_bce', 'squared_hinge', ",
         ),
         (
             {"loss": {"pos_weight": "file"}},

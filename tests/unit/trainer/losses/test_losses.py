@@ -21,6 +21,8 @@ COUNTS = {"positives": POSITIVES, "num_documents": 100}
 CONFIGS = [
     {"name": "weighted_bce", "pos_weight": "none"},
     {"name": "weighted_bce", "pos_weight": "balanced", "label_smoothing": 0.1},
+    {"name": "squared_hinge"},
+    {"name": "squared_hinge", "margin": 1.5, "label_smoothing": 0.1},
     {"name": "focal"},
     {"name": "focal", "gamma": 0.5, "alpha": None, "label_smoothing": 0.2},
     {"name": "asymmetric"},
@@ -65,6 +67,9 @@ def _reference(config, labels, logits, document_weights):
         case "weighted_bce":
             weight = {"none": np.ones(5), "balanced": np.array([20, 4, 1, 1, 20])}[c.pos_weight]
             positive, negative = -weight * log_s, -log_not_s
+        case "squared_hinge":  # Fan et al. 2008, equation 3, in units of the margin
+            positive = np.maximum(0, 1 - logits / c.margin) ** 2
+            negative = np.maximum(0, 1 + logits / c.margin) ** 2
         case "focal":  # Lin et al. 2017, equation 5
             alpha = (1, 1) if c.alpha is None else (c.alpha, 1 - c.alpha)
             positive, negative = (
@@ -232,6 +237,7 @@ def test_every_key_of_every_loss_changes_it():
     batch = _random_batch(3, 2.0)
     changes = {
         "weighted_bce": {"pos_weight": "balanced", "max_pos_weight": 2.0, "label_smoothing": 0.1},
+        "squared_hinge": {"margin": 2.0, "label_smoothing": 0.1},
         "focal": {"gamma": 1.0, "alpha": 0.5, "label_smoothing": 0.1},
         "asymmetric": {
             "gamma_positive": 1.0,
@@ -423,8 +429,13 @@ def test_prior_correction_of_weighted_cross_entropy_is_minus_the_log_of_the_weig
 
 @pytest.mark.parametrize(
     "values",
-    [{"pos_weight": "balanced"}, {"name": "focal"}, {"name": "asymmetric"}],
-    ids=["weighted_bce", "focal", "asymmetric"],
+    [
+        {"pos_weight": "balanced"},
+        {"name": "squared_hinge"},
+        {"name": "focal"},
+        {"name": "asymmetric"},
+    ],
+    ids=["weighted_bce", "squared_hinge", "focal", "asymmetric"],
 )
 def test_calibration_brings_down_the_calibration_error_of_a_trained_model(values):
     generator = np.random.default_rng(0)
