@@ -16,6 +16,10 @@ _FIRST_MULTIPLIER, _SECOND_MULTIPLIER = 2_654_435_761, 2_246_822_519
 # tf.unique uses one core, so a batch is divided into this many chunks of documents, whose distinct
 # terms are found in parallel.
 _NUM_CHUNKS = 4
+# The code of no term, and the row that it gets: no token has the id 0.
+_NO_TERM = 0
+# Bits of a batch's document in the keys of distinct terms.
+_DOCUMENT_BITS = 20
 _TINY = 1e-12  # keeps the division by the norm of a document without terms finite
 
 
@@ -46,13 +50,11 @@ class _Occurrences(NamedTuple):
 
     Attributes:
       size: how many tokens such a term spans.
-      rows: int64 [tokens], the term's row in the embedding table.
-      idf: float32 [tokens], the term's IDF; 0 where no term ends.
+      codes: int64 [tokens], see `TermBags`; _NO_TERM where none ends.
     """
 
     size: int
-    rows: tf.Tensor
-    idf: tf.Tensor
+    codes: tf.Tensor
 
 
 class _DistinctTerms(NamedTuple):
@@ -60,13 +62,13 @@ class _DistinctTerms(NamedTuple):
 
     Attributes:
       documents: int64 [pairs], the document's index in the batch, in rising order.
-      rows: int64 [pairs], the term's row in the embedding table.
+      codes: int64 [pairs], the term's code.
       counts: int64 [pairs], how often the term occurs in the document.
       pair_of_occurrence: int64 [occurrences], the pair that each occurrence belongs to.
     """
 
     documents: tf.Tensor
-    rows: tf.Tensor
+    codes: tf.Tensor
     counts: tf.Tensor
     pair_of_occurrence: tf.Tensor
 
@@ -78,8 +80,12 @@ class TermBags(keras.layers.Layer):
     `bigram_buckets`, a distinct hashed pair of neighbouring tokens. Its weight is (1 + ln(count in
     the document)) * IDF, and each document's weights have L2 norm 1 (Manning et al. 2008,
     Introduction to Information Retrieval, section 6.4.1 and table 6.1). A bigram's IDF is the mean
-    of its two tokens'. Tokens out of the vocabulary have weight 0, and so have bigrams that contain
-    one.
+    of its two tokens', and bigrams that share a row are terms of their own. Tokens out of the
+    vocabulary have weight 0, and so have bigrams that contain one.
+
+    In the graph a term is an int64 code: a token's is its id, a bigram's the ids of both side by
+    side, and those of n-grams come after them. So occurrences are counted before rows and IDF are
+    looked up, once for each distinct term.
 
     Args:
       idf: float32 [vocabulary], the tokens' IDF; all 1 for no weighting.
@@ -101,11 +107,20 @@ class TermBags(keras.layers.Layer):
         self._num_bigram_rows = bigram_buckets
         token_idf = np.concatenate([np.zeros(NUM_SPECIAL_IDS, np.float32), idf])
         self._token_idf = self._constant("token_idf", token_idf, "float32")
+        self._id_bits = max(1, (self._num_token_rows - 1).bit_length())
         self._max_ngram_size, self._num_ngrams = max(map(len, ngrams), default=1), len(ngrams)
         if self._num_token_rows**self._max_ngram_size > np.iinfo(np.int64).max:
             raise ValueError(
                 f"received n-grams of {self._max_ngram_size} tokens over {len(idf):,} tokens, "
                 "expected fewer: their codes do not fit int64"
+            )
+        self._first_ngram_code = 1 << 2 * self._id_bits
+        has_pairs = bigram_buckets or ngrams
+        self._code_bits = 2 * self._id_bits + 1 if has_pairs else self._id_bits
+        if self._code_bits + _DOCUMENT_BITS > 63:
+            raise ValueError(
+                f"received a vocabulary of {len(idf):,} tokens, expected fewer: the codes of its "
+                "bigrams do not fit int64"
             )
         if ngrams:
             ids = ([NUM_SPECIAL_IDS + index for index in ngram] for ngram in ngrams)
@@ -145,51 +160,46 @@ class TermBags(keras.layers.Layer):
 
         Returns:
           (int64 [n], the distinct rows; float32 [batch, n], sparse, their weights in each
-          document).
+          document). A row that terms of one document share has several cells there.
         """
-        documents, term_rows, weights = self._weighted_terms(tokens)
+        terms, term_rows, weights = self._weighted_terms(tokens, self._occurrences(tokens))
         # Each row that the batch uses is gathered once, so its gradient is one row of an
         # IndexedSlices, and no tensor of terms x embedding_dim is ever made.
         rows, positions = tf.unique(term_rows, out_idx=tf.int64)
-        cells = tf.stack([documents, positions], axis=1)
+        cells = tf.stack([terms.documents, positions], axis=1)
         return rows, tf.SparseTensor(cells, weights, [tokens.nrows(), tf.size(rows, tf.int64)])
 
-    def _weighted_terms(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _weighted_terms(
+        self, tokens: tf.RaggedTensor, kinds: list[_Occurrences]
+    ) -> tuple[_DistinctTerms, tf.Tensor, tf.Tensor]:
         """The distinct terms of each document.
 
+        Terms of weight 0 stay: to remove them costs more.
+
         Returns:
-          (documents, rising; rows of the embedding table; normalised weights), all [terms].
+          (the terms; their rows in the embedding table, int64 [terms]; normalised weights, float32
+          [terms]).
         """
-        kinds, documents = self._occurrences(tokens), tokens.value_rowids()
+        documents = tokens.value_rowids()
         if len(kinds) == 1:
-            # Tokens out of the vocabulary stay, with weight 0: to remove them costs more.
-            terms = self._distinct(documents, tokens.flat_values, tokens.nrows())
-            idf = tf.gather(self._token_idf.value, terms.rows)
+            codes = kinds[0].codes
         else:
-            rows = tf.reshape(tf.stack([kind.rows for kind in kinds], axis=1), [-1])
-            idf = tf.reshape(tf.stack([kind.idf for kind in kinds], axis=1), [-1])
+            codes = tf.reshape(tf.stack([kind.codes for kind in kinds], axis=1), [-1])
             documents = tf.repeat(documents, len(kinds))
-            known = tf.where(idf > 0)[:, 0]
-            rows, documents, idf = (
-                tf.gather(rows, known),
-                tf.gather(documents, known),
-                tf.gather(idf, known),
-            )
-            terms = self._distinct(documents, rows, tokens.nrows())
-            # Bigrams that share a bucket differ in IDF: the rarest counts.
-            idf = tf.math.unsorted_segment_max(idf, terms.pair_of_occurrence, tf.size(terms.rows))
+        terms = self._distinct(documents, codes, tokens.nrows())
+        rows, idf = self._look_up(terms.codes)
         weights = (1 + tf.math.log(tf.cast(terms.counts, tf.float32))) * idf
         norms = tf.sqrt(
             tf.math.unsorted_segment_sum(tf.square(weights), terms.documents, tokens.nrows())
         )
         weights = weights / tf.maximum(tf.gather(norms, terms.documents), _TINY)
-        return terms.documents, terms.rows, weights
+        return terms, rows, weights
 
     def _distinct(
-        self, documents: tf.Tensor, rows: tf.Tensor, num_documents: tf.Tensor
+        self, documents: tf.Tensor, codes: tf.Tensor, num_documents: tf.Tensor
     ) -> _DistinctTerms:
-        """The distinct pairs of occurrences [n], given by document, in rising order, and by row."""
-        keys = documents * self.num_rows + rows
+        """The distinct pairs among occurrences [n] of a document, in rising order, and a code."""
+        keys = tf.bitwise.left_shift(documents, _int64(self._code_bits)) + codes
         first_documents = num_documents * tf.range(_NUM_CHUNKS + 1, dtype=tf.int64) // _NUM_CHUNKS
         ends = tf.searchsorted(documents, first_documents, out_type=tf.int64)
         chunks = [
@@ -200,17 +210,48 @@ class TermBags(keras.layers.Layer):
         counts = tf.concat([chunk.count for chunk in chunks], axis=0)
         first_pairs = tf.cumsum([tf.size(chunk.y, tf.int64) for chunk in chunks], exclusive=True)
         pairs = tf.concat([chunk.idx + first_pairs[i] for i, chunk in enumerate(chunks)], axis=0)
-        return _DistinctTerms(keys // self.num_rows, keys % self.num_rows, counts, pairs)
+        return _DistinctTerms(
+            tf.bitwise.right_shift(keys, _int64(self._code_bits)),
+            _lowest_bits(keys, self._code_bits),
+            counts,
+            pairs,
+        )
+
+    def _look_up(self, codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows int64 [terms] and the IDF float32 [terms] of codes int64 [terms]."""
+        if self._code_bits == self._id_bits:
+            return codes, tf.gather(self._token_idf.value, codes)
+        first = _lowest_bits(tf.bitwise.right_shift(codes, _int64(self._id_bits)), self._id_bits)
+        second = _lowest_bits(codes, self._id_bits)
+        # An id 0 has IDF 0, so that a token's code is that of a bigram whose first id is 0.
+        is_token = codes < 1 << self._id_bits
+        rows, idf = second, tf.gather(self._token_idf.value, second)
+        if self._num_bigram_rows:
+            rows = tf.where(is_token, rows, self._bigram_rows(first, second))
+            sums = idf + tf.gather(self._token_idf.value, first)
+            idf = tf.where(is_token, idf, sums / 2)
+        if self._num_ngrams:
+            indices = tf.maximum(codes - self._first_ngram_code, 0)
+            is_ngram = codes >= self._first_ngram_code
+            first_row = self._num_token_rows + self._num_bigram_rows
+            rows = tf.where(is_ngram, first_row + indices, rows)
+            idf = tf.where(is_ngram, tf.gather(self._ngram_idf.value, indices), idf)
+        return rows, idf
+
+    def _bigram_rows(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+        """The rows of hashed bigrams; several may share one."""
+        mixed = first * _FIRST_MULTIPLIER + second * _SECOND_MULTIPLIER
+        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, _int64(17)))
+        return self._num_token_rows + mixed % self._num_bigram_rows
 
     # --- the kinds of terms ------------------------------------------------------------
 
     def _occurrences(self, tokens: tf.RaggedTensor) -> list[_Occurrences]:
         """The occurrences of each kind of term, the tokens first."""
         documents, ids = tokens.value_rowids(), tokens.flat_values
-        idf = tf.gather(self._token_idf.value, ids)
-        kinds = [_Occurrences(1, ids, idf)]
+        kinds = [_Occurrences(1, ids)]
         if self._num_bigram_rows:
-            kinds.append(self._bigrams(ids, documents, idf))
+            kinds.append(self._bigrams(ids, documents))
         for size in range(2, self._max_ngram_size + 1):
             kinds.append(self._ngrams(ids, documents, size))
         return kinds
@@ -228,19 +269,19 @@ class TermBags(keras.layers.Layer):
             & (documents[:num_runs] == documents[size - 1 :])
             & (ids[:num_runs] >= NUM_SPECIAL_IDS)
         )
-        rows = self._num_token_rows + self._num_bigram_rows + tf.cast(indices, tf.int64)
-        idf = tf.where(is_known, tf.gather(self._ngram_idf.value, indices), 0.0)
-        return _Occurrences(size, _at_last_tokens(rows, ids), _at_last_tokens(idf, ids))
+        ngrams = self._first_ngram_code + tf.cast(indices, tf.int64)
+        return _Occurrences(size, _at_last_tokens(tf.where(is_known, ngrams, _NO_TERM), ids))
 
-    def _bigrams(self, ids: tf.Tensor, documents: tf.Tensor, idf: tf.Tensor) -> _Occurrences:
-        """The hashed bigrams; several may share a row."""
+    def _bigrams(self, ids: tf.Tensor, documents: tf.Tensor) -> _Occurrences:
+        """The pairs of neighbouring tokens of the vocabulary."""
         first, second = ids[:-1], ids[1:]
-        mixed = first * _FIRST_MULTIPLIER + second * _SECOND_MULTIPLIER
-        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, 17))
-        rows = self._num_token_rows + mixed % self._num_bigram_rows
-        is_known = (documents[:-1] == documents[1:]) & (idf[:-1] > 0) & (idf[1:] > 0)
-        mean_idf = tf.where(is_known, (idf[:-1] + idf[1:]) / 2, 0.0)
-        return _Occurrences(2, _at_last_tokens(rows, ids), _at_last_tokens(mean_idf, ids))
+        is_known = (
+            (documents[:-1] == documents[1:])
+            & (first >= NUM_SPECIAL_IDS)
+            & (second >= NUM_SPECIAL_IDS)
+        )
+        codes = tf.bitwise.left_shift(first, _int64(self._id_bits)) + second
+        return _Occurrences(2, _at_last_tokens(tf.where(is_known, codes, _NO_TERM), ids))
 
     # --- attribution -------------------------------------------------------------------
 
@@ -254,28 +295,36 @@ class TermBags(keras.layers.Layer):
           (int64 [n], the rows of the terms; float32 [tokens, n], sparse, in which a cell may occur
           twice). Summed over the tokens, the shares are the weights of `call`.
         """
-        rows, bags = self(tokens)
-        weights, order = tf.sparse.to_dense(bags)[0], tf.argsort(rows)
-        sorted_rows = tf.gather(rows, order)
-        cells, sizes = [], []
-        for kind in self._occurrences(tokens):
-            last_tokens = tf.where(kind.idf > 0)[:, 0]
-            occurring = tf.gather(kind.rows, last_tokens)
-            terms = tf.cast(tf.gather(order, tf.searchsorted(sorted_rows, occurring)), tf.int64)
+        kinds = self._occurrences(tokens)
+        terms, term_rows, weights = self._weighted_terms(tokens, kinds)
+        rows, columns = tf.unique(term_rows, out_idx=tf.int64)
+        weight_per_occurrence = weights / tf.cast(terms.counts, tf.float32)
+        occurring = tf.reshape(terms.pair_of_occurrence, [-1, len(kinds)])
+        cells, shares = [], []
+        for index, kind in enumerate(kinds):
+            last_tokens = tf.where(kind.codes != _NO_TERM)[:, 0]
+            occurring_there = tf.gather(occurring[:, index], last_tokens)
             for offset in range(kind.size):
-                cells.append(tf.stack([last_tokens - offset, terms], axis=1))
-                sizes.append(tf.fill(tf.shape(terms), float(kind.size)))
-        cells, sizes = tf.concat(cells, axis=0), tf.concat(sizes, axis=0)
-        num_occurrences = tf.math.unsorted_segment_sum(1 / sizes, cells[:, 1], tf.size(rows))
-        weight_per_occurrence = weights / tf.maximum(num_occurrences, _TINY)
-        shares = tf.gather(weight_per_occurrence, cells[:, 1]) / sizes
+                cells.append(
+                    tf.stack([last_tokens - offset, tf.gather(columns, occurring_there)], axis=1)
+                )
+                shares.append(tf.gather(weight_per_occurrence, occurring_there) / kind.size)
         shape = [tf.size(tokens.flat_values, tf.int64), tf.size(rows, tf.int64)]
-        return rows, tf.SparseTensor(cells, shares, shape)
+        return rows, tf.SparseTensor(tf.concat(cells, axis=0), tf.concat(shares, axis=0), shape)
 
 
 def _at_last_tokens(values: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
     """Values of all runs of several tokens, in order -> [tokens], each at its run's last token.
 
-    0 where no run ends.
+    _NO_TERM where no run ends.
     """
     return tf.pad(values, [[tf.size(ids) - tf.size(values), 0]])
+
+
+def _lowest_bits(values: tf.Tensor, bits: int) -> tf.Tensor:
+    """int64 values of 0 and above, modulo 2**bits."""
+    return tf.bitwise.bitwise_and(values, _int64((1 << bits) - 1))
+
+
+def _int64(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.int64)

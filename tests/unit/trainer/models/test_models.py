@@ -145,9 +145,21 @@ def test_bigrams_do_not_cross_documents_or_unknown_tokens():
     apart = model(_ragged([[2], [3], [2, 1, 3]]), training=False)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(_ragged([[2], [3], [2, 1, 3]]), training=False))
-    rows = tape.gradient(loss, model.trainable_variables)[0].indices
-    assert sorted(rows.numpy()) == [2, 3]
+    gradient = tape.gradient(loss, model.trainable_variables)[0]
+    rows = gradient.indices.numpy()
+    assert sorted(rows[rows >= 2]) == [2, 3]
+    assert not gradient.values.numpy()[rows < 2].any()
     assert np.isfinite(apart).all()
+
+
+def test_bigrams_that_share_a_row_are_terms_of_their_own():
+    model = _build(bigram_buckets=1)
+    rows, bags = model._terms(_ragged([[2, 3, 4]]))
+    of_bigrams = bags.values.numpy()[
+        rows.numpy()[bags.indices.numpy()[:, 1]] == model._terms.num_rows - 1
+    ]
+    assert len(of_bigrams) == 2 and of_bigrams.all()
+    np.testing.assert_allclose(tf.reduce_sum(tf.square(bags.values)), 1, rtol=1e-6)
 
 
 def test_bigram_rows_are_stable():
@@ -156,6 +168,7 @@ def test_bigram_rows_are_stable():
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(_ragged([[2, 3, 6]]), training=False))
     assert sorted(tape.gradient(loss, model.trainable_variables)[0].indices.numpy()) == [
+        0,  # where no bigram ends
         2,
         3,
         6,
@@ -167,10 +180,8 @@ def test_bigram_rows_are_stable():
 def test_bigram_hash_spreads_over_its_buckets():
     model = _build(bigram_buckets=1024)
     pairs = [[a, b] for a in range(2, 102) for b in range(2, 102)]
-    ids = tf.constant([token for pair in pairs for token in pair], tf.int64)
-    documents = tf.repeat(tf.range(len(pairs), dtype=tf.int64), 2)
-    _, rows, idf = model._terms._bigrams(ids, documents, tf.ones_like(ids, tf.float32))
-    used = tf.boolean_mask(rows, idf > 0).numpy() - model._terms._num_token_rows
+    first, second = tf.unstack(tf.constant(pairs, tf.int64), axis=1)
+    used = model._terms._bigram_rows(first, second).numpy() - model._terms._num_token_rows
     loads = np.bincount(used, minlength=1024)
     # Mean 9.8 a bucket; a random hash stays within this at all but a chance of one in a million.
     assert len(loads) == 1024
