@@ -255,7 +255,9 @@ class ParquetData(RowData):
 
 
 class DirectoriesData(_Files):
-    """One document per file, labelled with the name of its directory; also within tar archives."""
+    """One document per file, labelled with the name of its directory; also within tar and zip
+    archives.
+    """
 
     source: Literal["directories"] = Field(description="the kind of source")
     encoding: str | None = Field(

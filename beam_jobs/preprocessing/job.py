@@ -20,7 +20,7 @@ from apache_beam.runners.runner import PipelineResult
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.atomic import publish, recover, staging
 from beam_jobs.contract.config import Config, config_hash
-from beam_jobs.contract.dataset_config import CustomData, FileSplits
+from beam_jobs.contract.dataset_config import CustomData, DirectoriesData, FileSplits
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.named_files import DATASET_KEYS, describe_changes, hash_files
@@ -35,6 +35,7 @@ from beam_jobs.sources.directories import is_archive
 from beam_jobs.sources.documents import BLANK_LINE, UNREADABLE
 from beam_jobs.sources.input_files import InputFile
 from beam_jobs.sources.registry import Reader
+from beam_jobs.sources.streams import is_zip
 
 BUCKET_BYTES = 8 << 20  # about 8 MiB of input per bucket
 MAX_BUCKET_BITS = 12
@@ -130,7 +131,11 @@ def _check_file_patterns(config: Config, files: Sequence[InputFile]) -> None:
 
     The sources of documents in an archive, or of a reader of the user's own, are not known yet.
     """
-    if isinstance(config.data, CustomData) or any(map(is_archive, (file.path for file in files))):
+    if isinstance(config.data, CustomData):
+        return
+    if isinstance(config.data, DirectoriesData) and any(
+        is_archive(file.path) or is_zip(file.path) for file in files
+    ):
         return
     splits.check_file_patterns(config.splits, [file.name for file in files])
 

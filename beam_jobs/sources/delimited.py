@@ -117,7 +117,7 @@ class CsvReader:
         open_text = streams.open_utf8 if is_utf8 else streams.open_stream
         # A byte that is wrong in the encoding becomes a lone surrogate, which spoils only its row.
         with (
-            open_text(file.path) as stream,
+            open_text(file.path, file.member) as stream,
             io.TextIOWrapper(stream, encoding, "surrogateescape", newline="") as text,
         ):
             yield _rows(text, self.data)

@@ -1,4 +1,4 @@
-"""Directories of text files, one directory per label, also within tar archives."""
+"""Directories of text files, one directory per label, also within tar and zip archives."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ import charset_normalizer
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.dataset_config import DirectoriesData
-from beam_jobs.sources import posts, streams
+from beam_jobs.sources import posts, streams, zip_archives
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import too_long
 from beam_jobs.sources.input_files import InputFile, match_files
@@ -27,7 +27,7 @@ _DAMAGE = (*streams.DAMAGE, tarfile.TarError)
 class DirectoriesReader:
     """One document per file.
 
-    Inputs are files, directories with all below them, and tar archives; hidden files are skipped.
+    Inputs are files, directories with all below them, and archives; hidden files are skipped.
 
     The source of a document in an archive is the archive's name, a slash and its own name there.
     """
@@ -53,6 +53,13 @@ class DirectoriesReader:
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
         members = 0
         try:
+            if streams.is_zip(file.path):
+                with FileSystems.open(file.path, compression_type="uncompressed") as raw:
+                    for name, stream in zip_archives.open_all(raw, file.member):
+                        content = stream.read(self.data.max_row_bytes + 1)
+                        yield self._document(name, content, f"{file.name}/{name}")
+                        members += 1
+                return
             with streams.open_stream(file.path) as stream:
                 if not is_archive(file.path):
                     yield self._document(

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -19,6 +20,7 @@ RANGE_BYTES = (
 )  # 16 MiB: larger files are read in ranges of about this size, if their format allows it
 _BLOCK_BYTES = 1 << 20  # 1 MiB is searched for line ends, or hashed, at a time
 _THREADS = 8  # remote files answer slowly, so several are asked at once
+_ZIP_MEMBER = re.compile(r"(?i)^(.*?\.zip)/(.+)$", re.DOTALL)
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 # By the extension of compressed files: text is about so many times as large.
 COMPRESSED = {
@@ -47,6 +49,8 @@ class InputFile:
       end: the byte after the range; None: the range ends with the file.
       line_ends_before: line ends before `start`, where the unit is a line.
       partition: (column, value) of the directories in its path, as `year=2020/` says; null is None.
+      member: of a zip archive, its file to read; None: it is no archive, or holds one file. Before
+        archives are looked into, a glob pattern.
     """
 
     name: str
@@ -58,6 +62,7 @@ class InputFile:
     end: int | None = None
     line_ends_before: int = 0
     partition: tuple[tuple[str, str | None], ...] = ()
+    member: str | None = None
 
     @property
     def plain_bytes(self) -> int:
@@ -91,7 +96,7 @@ def match_files(
       UserError: a pattern matches nothing or a directory, or its file system is not installed.
     """
     here = os.path.join(os.getcwd(), "")
-    found: dict[str, InputFile] = {}
+    found: dict[tuple[str, str], InputFile] = {}
     for pattern in patterns:
         is_remote = FileSystems.get_scheme(pattern) is not None
         # Beam finds nothing for a bare `*.jsonl`, and a worker's working directory may differ.
@@ -102,6 +107,10 @@ def match_files(
                 matches = [FileMetadata(absolute, os.path.getsize(absolute))]
             else:
                 matches = FileSystems.match([absolute])[0].metadata_list
+            member = None
+            if not matches and _ZIP_MEMBER.search(absolute):
+                archive, member = _ZIP_MEMBER.search(absolute).groups()
+                matches = FileSystems.match([archive])[0].metadata_list
         except (ValueError, BeamIOError) as error:
             raise UserError(f"data.inputs: cannot look for {pattern!r}: {error}") from None
         if not matches:
@@ -121,7 +130,7 @@ def match_files(
             name = os.path.relpath(match.path) if is_relative else match.path
             expansion = COMPRESSED.get(extension(match.path), 1.0)
             found.setdefault(
-                match.path,
+                (match.path, member or ""),
                 InputFile(
                     name=name,
                     path=match.path,
@@ -129,6 +138,7 @@ def match_files(
                     expansion=expansion,
                     unit=unit,
                     partition=partition_of(match.path),
+                    member=member,
                 ),
             )
     return [found[path] for path in sorted(found)]
@@ -143,11 +153,13 @@ def input_hash(files: Sequence[InputFile]) -> str:
     user's own source: only its name and size count.
     """
     digest = hashlib.sha256()
+    paths = {file.path: file for file in files}  # several files may be of one archive
     with ThreadPoolExecutor(_THREADS) as pool:
-        for file, content in zip(files, pool.map(_checksum, files), strict=True):
-            digest.update(
-                f"{file.name}\0{file.bytes}\0{content}\n".encode("utf-8", "surrogateescape")
-            )
+        contents = dict(zip(paths, pool.map(_checksum, paths.values()), strict=True))
+    for file in files:
+        digest.update(
+            f"{file.name}\0{file.bytes}\0{contents[file.path]}\n".encode("utf-8", "surrogateescape")
+        )
     return digest.hexdigest()
 
 

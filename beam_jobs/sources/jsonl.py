@@ -48,7 +48,7 @@ class JsonlReader:
         max_bytes = self.data.max_row_bytes
         row = 0
         try:
-            with streams.open_utf8(file.path) as stream:
+            with streams.open_utf8(file.path, file.member) as stream:
                 for row, line, is_whole in self._rows(stream, file):
                     if is_whole and line.isspace():
                         yield Reject(file.name, row, BLANK_LINE, A_ROW, "")
@@ -70,11 +70,17 @@ class JsonlReader:
         """Whether a file is one JSON array, unlike one of lines, of which the first is an array."""
         if file.start:  # arrays are read as a whole
             return False
-        with contextlib.suppress(*streams.DAMAGE), streams.open_utf8(file.path) as stream:
+        with (
+            contextlib.suppress(*streams.DAMAGE),
+            streams.open_utf8(file.path, file.member) as stream,
+        ):
             start = stream.read(_FIRST_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
             if start and not start.startswith(b"["):
                 return False
-        with contextlib.suppress(*streams.DAMAGE), streams.open_utf8(file.path) as stream:
+        with (
+            contextlib.suppress(*streams.DAMAGE),
+            streams.open_utf8(file.path, file.member) as stream,
+        ):
             rows = streams.numbered_lines(stream, file, self.data.max_row_bytes)
             lines = (line.removeprefix(codecs.BOM_UTF8).strip() for _, line, _ in rows)
             first = next(filter(None, lines), b"")
@@ -94,7 +100,7 @@ class JsonlReader:
             first = b""
             labels = FirstLabels(Fields(self.data, partition=dict(file.partition)))
             try:
-                with streams.open_utf8(file.path) as stream:
+                with streams.open_utf8(file.path, file.member) as stream:
                     for row, line, _ in itertools.islice(self._rows(stream, file), _PEEKED_ROWS):
                         first = first or line.removeprefix(codecs.BOM_UTF8).strip()
                         try:

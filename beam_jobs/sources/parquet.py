@@ -50,7 +50,7 @@ class ParquetReader:
             except _DAMAGE as error:
                 raise UserError(
                     f"data.inputs: {file.name} ({file.bytes:,} bytes) is not a whole Parquet file: "
-                    f"{error}"
+                    f"{error}{streams.packing(file.path)}"
                 ) from None
             check_columns(
                 self.data,

@@ -40,7 +40,7 @@ class StackExchangeReader:
         max_bytes = self.data.max_row_bytes
         row, line = 0, b""
         try:
-            with streams.open_utf8(file.path) as stream:
+            with streams.open_utf8(file.path, file.member) as stream:
                 for row, line, is_whole in streams.numbered_lines(stream, file, max_bytes):
                     try:
                         if not is_whole:

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import gzip
 import io
+import itertools
 import lzma
 import zipfile
 import zlib
@@ -20,8 +21,9 @@ import zstandard
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.errors import UserError
+from beam_jobs.sources import zip_archives
 from beam_jobs.sources.documents import UNREADABLE, Reject
-from beam_jobs.sources.input_files import InputFile, extension
+from beam_jobs.sources.input_files import InputFile, extension, partition_of
 
 # What reading raises where a file has gone, is cut off or is damaged.
 DAMAGE = (
@@ -38,42 +40,63 @@ _EXPANSION = 3.0  # text is about so many times as large as it is compressed
 _THREADS = 8  # remote files answer slowly, so several are asked at once
 
 
-class _NotOneFile(OSError):
-    """An archive that does not hold exactly one file that can be read."""
-
-
 def ranges_where_plain(files: Iterable[InputFile]) -> list[InputFile]:
-    """The files, of which those that are compressed, or not UTF-8, can only be read as a whole.
+    """The files, of which those that are compressed, or not UTF-8, can only be read as a whole; for
+    a zip archive, its members.
 
     Raises:
-      UserError: a file is an archive of several.
+      UserError: an archive holds nothing that can be read.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(_whole_unless_plain, files))
+        return list(itertools.chain.from_iterable(pool.map(_files_in, files)))
 
 
-def _whole_unless_plain(file: InputFile) -> InputFile:
+def _files_in(file: InputFile) -> list[InputFile]:
     first = b""
     try:
         with FileSystems.open(file.path, compression_type="uncompressed") as raw:
             first = _first_bytes(raw)
-            if first.startswith(_ZIP):
-                with _zip_member(raw):
-                    pass
-    except _NotOneFile as error:
+            if first.startswith(zip_archives.MAGIC):
+                return _members(file, raw)
+        if file.member is not None:
+            raise zip_archives.NotReadable(
+                f"received a file that is no zip archive, expected one that holds {file.member!r}"
+            )
+    except zip_archives.NotReadable as error:
         raise UserError(f"data.inputs: {file.name}: {error}") from None
     except DAMAGE:
         pass  # reported with its row when the file is read
     if _opener(file.path, first) is not None:
         expansion = max(file.expansion, _EXPANSION)
-        return dataclasses.replace(file, unit=None, expansion=expansion)
-    return dataclasses.replace(file, unit=None) if _encoding(first) else file
+        return [dataclasses.replace(file, unit=None, expansion=expansion)]
+    return [dataclasses.replace(file, unit=None) if _encoding(first) else file]
+
+
+def _members(file: InputFile, raw: BinaryIO) -> list[InputFile]:
+    """The members of an archive, named `archive.zip/member` where it is not the only one."""
+    with zipfile.ZipFile(raw) as archive:
+        found = zip_archives.members(archive, file.member)
+        if len(found) == 1 and file.member is None:
+            expansion = max(file.expansion, _EXPANSION)
+            return [dataclasses.replace(file, unit=None, expansion=expansion)]
+        return [
+            dataclasses.replace(
+                file,
+                name=f"{file.name}/{info.filename}",
+                bytes=info.compress_size,
+                expansion=max(1.0, info.file_size / max(1, info.compress_size)),
+                unit=None,
+                partition=file.partition + partition_of(info.filename),
+                member=info.filename,
+            )
+            for info in found
+        ]
 
 
 @contextlib.contextmanager
-def open_stream(path: str) -> Iterator[BinaryIO]:
-    """A buffered stream of a file's bytes, decompressed: gzip, bzip2, xz, Zstandard and zip, where
-    the archive holds one file.
+def open_stream(path: str, member: str | None = None) -> Iterator[BinaryIO]:
+    """A buffered stream of a file's bytes, decompressed: gzip, bzip2, xz, Zstandard and zip, of
+    which it is a member, or the only one.
 
     Raises, here or while the stream is read, one of DAMAGE.
     """
@@ -82,26 +105,43 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
         opener = _opener(path, _first_bytes(raw))
         if opener is None:
             yield raw
+        elif opener is zip_archives.open_member:
+            with zip_archives.open_member(raw, member) as stream, _buffered(stream) as packed:
+                opener = _opener(member or "", _first_bytes(packed))
+                if opener is zip_archives.open_member:
+                    raise zip_archives.NotReadable(
+                        "received a zip archive within a zip archive, expected files; unpack it"
+                    )
+                if opener is None:
+                    yield packed
+                else:
+                    with opener(packed) as plain, _buffered(plain) as buffered:
+                        yield buffered
         else:
-            with (
-                opener(raw) as stream,
-                io.BufferedReader(_SingleReads(stream), _BLOCK_BYTES) as buffered,
-            ):
+            with opener(raw) as stream, _buffered(stream) as buffered:
                 yield buffered
 
 
+def _buffered(stream: BinaryIO) -> io.BufferedReader:
+    return io.BufferedReader(_SingleReads(stream), _BLOCK_BYTES)
+
+
 @contextlib.contextmanager
-def open_utf8(path: str) -> Iterator[BinaryIO]:
+def open_utf8(path: str, member: str | None = None) -> Iterator[BinaryIO]:
     """As `open_stream`, of text: UTF-16 and UTF-32 with a byte order mark become UTF-8."""
-    with open_stream(path) as stream:
+    with open_stream(path, member) as stream:
         encoding = _encoding(_first_bytes(stream))
         if encoding is None:
             yield stream
         else:
-            with io.BufferedReader(
-                _SingleReads(_Transcoded(stream, encoding)), _BLOCK_BYTES
-            ) as text:
+            with _buffered(_Transcoded(stream, encoding)) as text:
                 yield text
+
+
+def is_zip(path: str) -> bool:
+    """Whether a file is a zip archive, whatever its name."""
+    with FileSystems.open(path, compression_type="uncompressed") as raw:
+        return _first_bytes(raw).startswith(zip_archives.MAGIC)
 
 
 def _first_bytes(stream: BinaryIO) -> bytes:
@@ -119,6 +159,19 @@ def _encoding(first: bytes) -> str | None:
         if first.startswith(mark):
             return encoding
     return None
+
+
+def packing(path: str) -> str:
+    """What to say of a file that should not be compressed, if its first bytes say that it is."""
+    with (
+        contextlib.suppress(*DAMAGE),
+        FileSystems.open(path, compression_type="uncompressed") as raw,
+    ):
+        first = _first_bytes(raw)
+        for magic, opener in _MAGIC.items():
+            if first.startswith(magic):
+                return f"; its first bytes are those of a {_PACKED[opener]} file, so unpack it"
+    return ""
 
 
 def unreadable(file: InputFile, row: int, error: Exception) -> Reject:
@@ -195,28 +248,6 @@ class _Transcoded:
         return piece
 
 
-@contextlib.contextmanager
-def _zip_member(raw: BinaryIO) -> Iterator[BinaryIO]:
-    """The only file of a zip archive."""
-    with zipfile.ZipFile(raw) as archive:
-        members = [
-            info
-            for info in archive.infolist()
-            if not info.is_dir() and not info.filename.startswith("__MACOSX/")
-        ]
-        if len(members) != 1:
-            raise _NotOneFile(
-                f"received a zip archive of {len(members):,} files, expected one; unpack it (or, "
-                "if it is a spreadsheet, save it as CSV)"
-            )
-        try:
-            member = archive.open(members[0])
-        except (RuntimeError, NotImplementedError) as error:  # a password, an odd compression
-            raise _NotOneFile(f"received a zip archive that cannot be read: {error}") from None
-        with member:
-            yield member
-
-
 class _ZstdStream:
     """Decompresses Zstandard frames; zstandard's reader takes a truncated file for whole."""
 
@@ -257,13 +288,19 @@ def _opener(path: str, first: bytes) -> Callable | None:
 
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _ZstdStream}
 _OPENERS |= {".tgz": gzip.open, ".tbz2": bz2.open, ".txz": lzma.open}
-_ZIP = b"PK\x03\x04"
 _MAGIC = {
     b"\x1f\x8b\x08": gzip.open,
     b"BZh91AY&SY": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
     b"\x28\xb5\x2f\xfd": _ZstdStream,
-    _ZIP: _zip_member,
+    zip_archives.MAGIC: zip_archives.open_member,
+}
+_PACKED = {
+    gzip.open: "gzip",
+    bz2.open: "bzip2",
+    lzma.open: "xz",
+    _ZstdStream: "Zstandard",
+    zip_archives.open_member: "zip",
 }
 # The longer marks come first, as one of UTF-32 begins as one of UTF-16.
 _BYTE_ORDER_MARKS = {

@@ -63,7 +63,7 @@ def test_an_empty_array_holds_no_documents(tmp_path, content):
 
 def test_a_broken_element_is_a_reject_and_the_others_are_read(tmp_path):
     content = (
-        b'[{"text": "a", "labels": []}, {"text" "b"}, 3, [1, 2], , {"text": "a", "text": "b"},\n'
+        b'[{"text": "a", "labels": ["x"]}, {"text" "b"}, 3, [1, 2], , {"text": "a", "text": "b"},\n'
         b'{"text": "\xff", "labels": []}, {"text": "' + b"c" * 300 + b'", "labels": []},\n'
         b'{"text": "d", "labels": "x"}, {"text": "e\\"]", "labels": []},]'
     )

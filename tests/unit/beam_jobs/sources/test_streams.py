@@ -12,7 +12,6 @@ import pytest
 import zstandard
 
 from beam_jobs.contract.dataset_config import CsvData, JsonlData, LinesData
-from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import registry
 from beam_jobs.sources.documents import UNREADABLE
 from beam_jobs.sources.input_files import parts
@@ -80,13 +79,6 @@ def test_compression_and_encoding_are_recognised_whatever_the_name(
 
     rows = read(reader_of(source, content_of, tmp_path / "in.data"))
     assert [row.texts for row in rows] == [(text,) for text in TEXTS]
-
-
-@pytest.mark.parametrize("source", ["jsonl", "csv", "lines"])
-def test_an_archive_of_several_files_is_refused_before_any_work(tmp_path, source):
-    reader = reader_of(source, lambda text: zipped(b"x", ("a", "b")), tmp_path / "in.zip")
-    with pytest.raises(UserError, match="in.zip: received a zip archive of 2 files, expected one"):
-        reader.files()
 
 
 @pytest.mark.parametrize("source", ["jsonl", "csv", "lines"])
