@@ -124,7 +124,7 @@ def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--source",
-        choices=("jsonl", "csv", "tsv", "parquet", "text"),
+        choices=("jsonl", "csv", "tsv", "parquet", "fasttext", "text"),
         help="what the files are; default: by their extension",
     )
     parser.add_argument(

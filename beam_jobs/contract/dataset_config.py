@@ -254,6 +254,15 @@ class ParquetData(RowData):
     source: Literal["parquet"] = Field(description="the kind of source")
 
 
+class FasttextData(_Files):
+    """A document a line, with its labels among its words, as fastText has it: `__label__x text`."""
+
+    source: Literal["fasttext"] = Field(description="the kind of source")
+    label_prefix: str = Field(
+        "__label__", pattern=r"^\S+$", description="what the words begin with that are labels"
+    )
+
+
 class DirectoriesData(_Files):
     """One document per file, labelled with the name of its directory; also within tar and zip
     archives.
@@ -348,6 +357,7 @@ DataConfig = Annotated[
     JsonlData
     | CsvData
     | ParquetData
+    | FasttextData
     | DirectoriesData
     | StackExchangeData
     | PythonDocstringsData

@@ -8,6 +8,7 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.dataset_config import (
     CsvData,
     DataConfig,
+    FasttextData,
     JsonlData,
     LinesData,
     ParquetData,
@@ -28,7 +29,7 @@ _EXTENSIONS = {
 
 _COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst", ".zip"}
 
-Source = Literal["jsonl", "csv", "tsv", "parquet", "text"]
+Source = Literal["jsonl", "csv", "tsv", "parquet", "fasttext", "text"]
 
 
 def data_of_config(
@@ -90,13 +91,16 @@ def data_of_flags(
     fields = {"inputs": inputs, "text_fields": text_fields, "join_text_fields": join}
     if max_reject_fraction is not None:
         fields["max_reject_fraction"] = max_reject_fraction
-    if kind == "text":
+    if kind in ("text", "fasttext"):
         if len(text_fields) > 1 or id_field:
             raise UserError(
-                "--source text: received several text fields or an id field, expected neither: a "
-                "line is a document"
+                f"--source {kind}: received several text fields or an id field, expected neither: "
+                "a line is a document"
             )
-        return validate(LinesData, fields, what="--input")
+        if kind == "text":
+            return validate(LinesData, fields, what="--input")
+        del fields["text_fields"], fields["join_text_fields"]
+        return validate(FasttextData, fields | {"source": "fasttext"}, what="--input")
     fields |= {"labels_field": None, "id_field": id_field}
     if kind == "jsonl":
         return validate(JsonlData, fields | {"source": "jsonl"}, what="--input")

@@ -11,7 +11,7 @@ from beam_jobs.sources.docstrings import DocstringsReader
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.input_files import InputFile, input_hash, parts
 from beam_jobs.sources.jsonl import JsonlReader
-from beam_jobs.sources.lines import LinesReader
+from beam_jobs.sources.lines import FasttextReader, LinesReader
 from beam_jobs.sources.parquet import ParquetReader
 from beam_jobs.sources.stack_exchange import StackExchangeReader
 
@@ -20,6 +20,7 @@ __all__ = ["Reader", "input_hash", "make_reader", "parts"]
 _READERS = {
     "jsonl": JsonlReader,
     "csv": CsvReader,
+    "fasttext": FasttextReader,
     "lines": LinesReader,
     "parquet": ParquetReader,
     "directories": DirectoriesReader,

@@ -100,6 +100,17 @@ def test_a_text_file_holds_a_document_a_line(place, decided, tmp_path, monkeypat
     assert [row["labels"] for row in rows] == [labels for labels, _ in decided.values()]
 
 
+def test_files_of_fasttext_are_scored_without_their_labels(place, decided, tmp_path, monkeypatch):
+    lines = (place / "documents.txt").read_text().splitlines()
+    labelled = [f"__label__x {line} __label__y" for line in lines]
+    (place / "labelled.txt").write_text("".join(f"{line}\n" for line in labelled))
+    arguments = "--input", "labelled.txt", "--source", "fasttext"
+    rows = predictions(run(monkeypatch, place, tmp_path / "out", *arguments))
+    assert [row["labels"] for row in rows] == [labels for labels, _ in decided.values()]
+    with pytest.raises(UserError, match="its lines begin with labels.* --source fasttext"):
+        run(monkeypatch, place, tmp_path / "other", "--input", "labelled.txt")
+
+
 def test_parquet_holds_what_jsonl_holds_and_best_labels_are_those_of_serving_default(
     place, tmp_path, monkeypatch
 ):

@@ -288,6 +288,7 @@ OTHER_SOURCES = [
     }
     | {"encoding": "latin-1"},
     _ROWS | {"source": "parquet"},
+    {"source": "fasttext", "label_prefix": "#", **_FILES},
     {"source": "directories", "encoding": "cp1252", "remove": ["headers", "quotes"], **_FILES},
     {
         "source": "stack_exchange",
@@ -817,8 +818,8 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ({"data": {"source": "jsonl"}}, "data.inputs: missing; expected a value"),
         (
             {"data": {}},
-            "data.source: missing; expected one of 'jsonl', 'csv', 'parquet', 'directories', "
-            "'stack_exchange', 'python_docstrings', ",
+            "data.source: missing; expected one of 'jsonl', 'csv', 'parquet', 'fasttext', "
+            "'directories', 'stack_exchange', 'python_docstrings', ",
         ),
         (
             {"data": {"source": "xls"}},
