@@ -1,5 +1,6 @@
 """Several worker processes train the same model, on even and uneven data, and end together."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,11 +11,11 @@ import time
 
 import pytest
 
-from tests.command_lines import succeed
+from tests.command_lines import ROOT, succeed
 from tests.recording_callback import OWN, expected_calls, recorded, recorder
 from tests.runs import assert_equal_within_tolerance, history, newest_step
 from tests.small_experiment import CONFIG, make_dataset
-from tests.system.processes import LAUNCHER, finish, start, train, wait_for
+from tests.system.processes import finish, start, train, wait_for
 
 
 def make_sharded(root, documents, *, shards, splits=""):
@@ -171,68 +172,43 @@ def test_a_signal_stops_all_workers_after_the_same_step(even, number, to):
     assert "lost another worker" not in output and "Traceback" not in output
 
 
-def test_a_worker_that_never_comes_up_is_a_clean_error(even):
-    with socket.create_server(("127.0.0.1", 0)) as own:
-        port = own.getsockname()[1]
-    cluster = {"worker": [f"127.0.0.1:{port}", "127.0.0.1:9"]}
-    environment = os.environ | {
-        "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}),
-        "PYTHONPATH": str(LAUNCHER.parents[1]),
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "trainer.task",
-        "train",
-        "--config",
-        "small.yaml",
-        "--set",
-        "train.worker_timeout_seconds=2",
-    ]
-    started = time.monotonic()
-    result = subprocess.run(
-        command, cwd=even, env=environment, capture_output=True, text=True, timeout=120, check=False
+def free_addresses(number: int) -> list[str]:
+    """Addresses of this machine where nothing listens yet."""
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
+        ]
+        return [f"127.0.0.1:{own.getsockname()[1]}" for own in sockets]
+
+
+def start_worker(root, addresses, index, setting) -> subprocess.Popen:
+    """Worker `index` of those at the addresses, without the launcher."""
+    cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer.task", "train", "--config", "small.yaml", "--set", setting],
+        cwd=root,
+        env=os.environ | {"TF_CONFIG": json.dumps(cluster), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
-    assert result.returncode == 2, result.stderr
+
+
+def test_a_worker_that_never_comes_up_is_a_clean_error(even):
+    addresses = [*free_addresses(1), "127.0.0.1:9"]
+    started = time.monotonic()
+    process = start_worker(even, addresses, 0, "train.worker_timeout_seconds=2")
     assert (
         "waited 2 s (train.worker_timeout_seconds), "
-        "and there was no answer from worker 1 (127.0.0.1:9)" in result.stderr
+        "and there was no answer from worker 1 (127.0.0.1:9)"
+        in finish(process, status=2, timeout=120)
     )
     assert time.monotonic() - started < 60
 
 
 def test_workers_with_different_configs_are_told(even):
-    ports = []
-    with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
-        ports = [a.getsockname()[1], b.getsockname()[1]]
-    processes = []
-    for index in range(2):
-        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-        environment = os.environ | {
-            "TF_CONFIG": json.dumps(
-                {"cluster": cluster, "task": {"type": "worker", "index": index}}
-            ),
-            "PYTHONPATH": str(LAUNCHER.parents[1]),
-        }
-        command = [
-            sys.executable,
-            "-m",
-            "trainer.task",
-            "train",
-            "--config",
-            "small.yaml",
-            "--set",
-            f"train.seed={index}",
-        ]
-        processes.append(
-            subprocess.Popen(
-                command,
-                cwd=even,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+    addresses = free_addresses(2)
+    processes = [start_worker(even, addresses, i, f"train.seed={i}") for i in range(2)]
     for process in processes:
         assert "the 2 workers differ in their configs" in finish(process, status=2, timeout=120)
