@@ -3,6 +3,7 @@
 A document at a time and without padding.
 """
 
+import functools
 import json
 import sys
 
@@ -14,25 +15,14 @@ from pydantic import TypeAdapter
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import ModelConfig
-from trainer.models import VocabularyStatistics, build_model
+from tests.small_models import SMALL, VOCABULARY
+from trainer.models import build_model
 from trainer.models.transformer import sinusoidal_positions
-from trainer.training.optimizers import LazyAdam
 
-SIZE = 40
-VOCABULARY = VocabularyStatistics(
-    size=SIZE, document_counts=np.arange(SIZE, 0, -1) + 1, num_documents=100
-)
+SIZE = VOCABULARY.size
 BIAS = np.array([-3.0, -1.0, 0.5], np.float32)
 DOCUMENTS = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2, 9, 17], [8, 9]]
-LONG = [2 + i % SIZE for i in range(50)]
-SMALL = {
-    "bow": {"embedding_dim": 8, "bigram_buckets": 8, "wide": True},
-    "mlp": {"embedding_dim": 8, "bigram_buckets": 8, "hidden_units": [6, 5]},
-    "cnn": {"embedding_dim": 8, "filter_widths": [1, 3], "filters": 6},
-    "lstm": {"embedding_dim": 8, "units": 6},
-    "cnn_lwan": {"embedding_dim": 8, "filter_width": 4, "filters": 6},
-    "transformer": {"embedding_dim": 8, "layers": 2, "heads": 2, "feed_forward_dim": 12},
-}
+LONG = [2 + i % SIZE for i in range(20)]
 SEQUENCE_MODELS = ["cnn", "lstm", "cnn_lwan", "transformer"]
 every_architecture = pytest.mark.parametrize("name", SMALL)
 
@@ -78,7 +68,6 @@ def test_padding_never_changes_a_documents_logits(name):
     model = _build(name)
     _weights(model)
     alone = [_logits(model, [document])[0] for document in DOCUMENTS]
-    np.testing.assert_allclose(_logits(model, DOCUMENTS), alone, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(_logits(model, [*DOCUMENTS, LONG])[:-1], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -142,42 +131,6 @@ def test_gradient_of_the_embeddings_is_sparse_with_each_row_once(name):
     assert {row for row in rows if row < SIZE + 2} == tokens
 
 
-@every_architecture
-def test_a_tiny_task_is_learned(name):
-    generator = np.random.default_rng(0)
-    documents = [
-        generator.integers(2, SIZE + 2, generator.integers(1, 12)).tolist() for _ in range(64)
-    ]
-    labels = tf.constant(
-        [
-            [float(2 in d or 5 in d), float(min(d) > 6), float(len(d) > 0 and max(d) > 38)]
-            for d in documents
-        ]
-    )
-    larger = {
-        "mlp": {"hidden_units": [32]},
-        "lstm": {"units": 12},
-        "transformer": {"layers": 1},
-    }.get(name, {})
-    model, tokens = _build(name, dropout=0.0, seed=3, **larger), _ragged(documents)
-    optimizer = LazyAdam(0.03)
-    optimizer.build(model.trainable_variables)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(
-                tf.nn.sigmoid_cross_entropy_with_logits(labels, model(tokens, training=True))
-            )
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        return loss
-
-    first = step().numpy()
-    for _ in range(80):
-        last = step().numpy()
-    assert last < 0.15 * first
-
-
 @pytest.mark.parametrize("name", SEQUENCE_MODELS)
 def test_tokens_behind_max_tokens_do_not_count_and_others_do(name):
     model = _build(name, max_tokens=4)
@@ -233,7 +186,7 @@ CHANGES = {
         "embedding_dim": 6,
         "dropout": 0.5,
         "max_tokens": 2,
-        "layers": 1,
+        "layers": 2,
         "heads": 4,
         "feed_forward_dim": 10,
         "positions": "learned",
@@ -245,12 +198,17 @@ CHANGES = {
     ("name", "key"), [(name, key) for name, keys in CHANGES.items() for key in keys]
 )
 def test_every_config_key_changes_the_model(name, key):
-    still = {"dropout": 0.0} | ({"spatial_dropout": 0.0} if name == "lstm" else {})
-    default = _logits(_build(name, **still), DOCUMENTS, training=True)
-    assert not np.allclose(
-        _logits(_build(name, **(still | {key: CHANGES[name][key]})), DOCUMENTS, training=True),
-        default,
-    )
+    changed = _build(name, **(_still(name) | {key: CHANGES[name][key]}))
+    assert not np.allclose(_logits(changed, DOCUMENTS, training=True), _unchanged_logits(name))
+
+
+def _still(name):
+    return {"dropout": 0.0} | ({"spatial_dropout": 0.0} if name == "lstm" else {})
+
+
+@functools.cache
+def _unchanged_logits(name):
+    return _logits(_build(name, **_still(name)), DOCUMENTS, training=True)
 
 
 # --- each against its paper --------------------------------------------------------------
@@ -357,7 +315,7 @@ def test_cnn_lwan_equals_its_reference():
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
 def test_transformer_equals_its_reference(positions):
-    model = _build("transformer", positions=positions)
+    model = _build("transformer", positions=positions, layers=2)
     w = _weights(model)
 
     def norm(x, layer):
