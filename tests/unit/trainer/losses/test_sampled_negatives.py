@@ -18,16 +18,26 @@ POSITIVES = np.array([3, 40, 7, 1, 0, 25, 9, 2, 60, 4, 5, 11])
 LABEL_IDS = tf.ragged.constant([[1, 8], [], [3], [0, 5, 8]], dtype=tf.int64)
 
 
+def _for_each_step(function, steps):
+    """A function's float32 results for steps 0, 1, ..., in one graph, as float64."""
+    run = tf.function(lambda: tf.map_fn(function, tf.range(steps), fn_output_signature=tf.float32))
+    return run().numpy().astype(np.float64)
+
+
 def test_labels_are_drawn_as_often_as_their_weights_say():
     sampler = LabelSampler(POSITIVES, num_sampled=5, seed=3)
-    counts, weights = np.zeros(NUM_LABELS), np.zeros(NUM_LABELS)
-    for step in range(DRAWS):
-        drawn = sampler.draw(tf.constant(step))
-        assert len(set(drawn.label_ids.numpy())) == len(drawn.label_ids)
-        counts[drawn.label_ids.numpy()] += 1
-        weights[drawn.label_ids.numpy()] = drawn.negative_weights.numpy()
+
+    def draw(step):
+        """How often each label is drawn, and what it weighs then."""
+        drawn = sampler.draw(step)
+        columns = tf.stack([tf.ones_like(drawn.negative_weights), drawn.negative_weights], axis=1)
+        return tf.scatter_nd(drawn.label_ids[:, None], columns, [NUM_LABELS, 2])
+
+    counts, weights = np.moveaxis(_for_each_step(draw, DRAWS), 2, 0)
+    assert counts.max() == 1  # the labels of a draw are distinct
+    weights = weights.max(axis=0)
     np.testing.assert_allclose(
-        counts / DRAWS, 1 / weights, atol=5 * 0.5 / DRAWS**0.5
+        counts.mean(axis=0), 1 / weights, atol=5 * 0.5 / DRAWS**0.5
     )  # five standard errors at most
     assert (
         np.diff(weights[np.argsort(-POSITIVES, kind="stable")]) > 0
@@ -112,7 +122,6 @@ def test_the_mean_of_sampled_losses_and_gradients_is_that_over_all_labels(loss):
         logits = tf.matmul(vectors, tf.gather(table, candidates.label_ids), transpose_b=True)
         return loss(multi_hot, logits, weights, candidates)
 
-    @tf.function
     def losses_and_gradient(step):
         with tf.GradientTape() as tape:
             documents = sampled(step) if step is not None else full()
@@ -122,9 +131,7 @@ def test_the_mean_of_sampled_losses_and_gradients_is_that_over_all_labels(loss):
         )
 
     expected = losses_and_gradient(None).numpy()
-    draws = np.array(
-        [losses_and_gradient(tf.constant(step)).numpy() for step in range(1500)], np.float64
-    )
+    draws = _for_each_step(losses_and_gradient, 1500)
     errors = draws.std(axis=0) / len(draws) ** 0.5
     assert (np.abs(draws.mean(axis=0) - expected) < 5 * errors + 1e-4).all()
     assert errors.max() > 1e-3  # it is a sample indeed

@@ -1,5 +1,6 @@
 """Explanations: exact ones sum to the logit, occlusion is what leaving a word out does."""
 
+import functools
 import json
 import re
 
@@ -61,10 +62,15 @@ class Score(tf.Module):
         )
 
 
+@functools.cache
+def default_analyzer():
+    return Analyzer(AnalyzerSpec())
+
+
 def saved(score, *, fields=("text",), threshold_bins=(512, 512, 512)):
     module = ServingModule(
         text_fields=fields,
-        analyzer=Analyzer(AnalyzerSpec()),
+        analyzer=default_analyzer(),
         score=score,
         label_names=LABELS,
         threshold_bins=threshold_bins,
@@ -87,27 +93,25 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_contributions_and_bias_sum_to_the_logits(name):
+    config, statistics = CONFIGS[name]
+    model = bow(BowConfig(embedding_dim=4, **config), **statistics)
+    vectorizer = make_vectorizer(VOCABULARY)
+    for text in (
         "goal team goal team song",
         "moon rocket bread moon",
         "goal",
         "unknown",
         "",
         "goal unknown team soup soup soup",
-    ],
-)
-def test_contributions_and_bias_sum_to_the_logits(name, text):
-    config, statistics = CONFIGS[name]
-    model = bow(BowConfig(embedding_dim=4, **config), **statistics)
-    tokens = make_vectorizer(VOCABULARY)(tf.constant([text]))
-    contributions, bias = model.contributions(tokens)
-    assert contributions.shape == (len(text.split()), len(LABELS))
-    logits = model(tokens, training=False)[0]
-    np.testing.assert_allclose(tf.reduce_sum(contributions, axis=0) + bias, logits, atol=1e-5)
-    if text:
-        assert not np.any(contributions.numpy()[[word == "unknown" for word in text.split()]])
+    ):
+        tokens = vectorizer(tf.constant([text]))
+        contributions, bias = model.contributions(tokens)
+        assert contributions.shape == (len(text.split()), len(LABELS))
+        logits = model(tokens, training=False)[0]
+        np.testing.assert_allclose(tf.reduce_sum(contributions, axis=0) + bias, logits, atol=1e-5)
+        if text:
+            assert not np.any(contributions.numpy()[[word == "unknown" for word in text.split()]])
 
 
 def test_a_pair_counts_half_for_each_of_its_words_and_occurrences_share_alike():
