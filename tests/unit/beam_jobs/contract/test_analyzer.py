@@ -613,6 +613,7 @@ FRAGMENTS = [
         "\U000e0001",
     ),
 ]
+CODE_POINTS = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
 documents = (
     st.text().map(str.encode)
     | st.binary()
@@ -627,13 +628,13 @@ def test_any_document_becomes_tokens_joined_by_one_space_whatever_its_batch(spec
     outputs = analyze_bytes(batch, **text)
     for output in outputs:
         check_invariants(output, TextConfig(**text).max_tokens_per_document)
-    assert outputs == [analyze_bytes([raw], **text)[0] for raw in batch]
+    assert outputs == analyze_bytes(batch[::-1], **text)[::-1]
+    assert outputs[:1] == analyze_bytes(batch[:1], **text)
 
 
 @pytest.mark.parametrize("spec", ["default", "nfkc", "scripts", "characters"])
 def test_every_code_point_inside_of_a_word_keeps_the_invariants(spec):
-    code_points = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
-    chunks = [code_points[i : i + 1000] for i in range(0, len(code_points), 1000)]
+    chunks = [CODE_POINTS[i : i + 1000] for i in range(0, len(CODE_POINTS), 1000)]
     for output in analyze_bytes(
         [" ".join(f"a{c}b" for c in chunk).encode() for chunk in chunks],
         **SPECS[spec] | {"max_tokens_per_document": None},
@@ -660,11 +661,10 @@ def test_steps_that_pass_over_texts_that_do_not_need_them_give_the_bytes_of_step
 
 
 def test_what_becomes_a_space_is_u200b_and_controls_and_separators_but_the_space_itself():
-    code_points = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
-    matched = tf.strings.regex_full_match(code_points, analyzer_module._CONTROL_OR_SPACE).numpy()
+    matched = tf.strings.regex_full_match(CODE_POINTS, analyzer_module._CONTROL_OR_SPACE).numpy()
     expected = [
         c == "\u200b" or (c != " " and unicodedata.category(c) in ("Cc", "Zs", "Zl", "Zp"))
-        for c in code_points
+        for c in CODE_POINTS
     ]
     assert matched.tolist() == expected
 

@@ -83,9 +83,9 @@ def test_count_ngrams_counts_runs_of_tokens_within_a_field(documents, cut, size)
 
 
 def check_most_frequent(
-    tables: list[dict[str, int]], folder, *, min_count: int, top_k: int | None
+    pipeline, name: str, tables: list[dict[str, int]], folder, *, min_count: int, top_k: int | None
 ) -> int:
-    """Compares with a sorted Counter; returns how many names are kept."""
+    """Compares with a sorted Counter when the pipeline runs; returns how many names are kept."""
     totals = sum((collections.Counter(table) for table in tables), collections.Counter())
     kept = [(name, count) for name, count in totals.items() if count >= min_count]
     expected = sorted(kept, key=lambda pair: (-pair[1], pair[0]))[:top_k]
@@ -99,45 +99,47 @@ def check_most_frequent(
         assert frequencies.total == sum(totals.values())
         assert (frequencies.distinct, frequencies.frequent) == (len(totals), len(kept))
 
-    with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        partial = [
-            pa.table(
-                [list(counts), list(counts.values()), [3 * count for count in counts.values()]],
-                schema=COUNTS,
-            )
-            for counts in tables
-        ]
-        assert_that(
-            pipeline | beam.Create(partial) | MostFrequent(str(folder), min_count, top_k), check
+    partial = [
+        pa.table(
+            [list(counts), list(counts.values()), [3 * count for count in counts.values()]],
+            schema=COUNTS,
         )
+        for counts in tables
+    ]
+    received = (
+        pipeline
+        | f"{name}: tables" >> beam.Create(partial)
+        | name >> MostFrequent(str(folder), min_count, top_k)
+    )
+    assert_that(received, check, label=f"{name}: check")
     return len(expected)
 
 
-@pytest.mark.parametrize(
-    ("min_count", "top_k"), [(1, None), (2, None), (1, 3), (3, 4), (1, 1), (100, 5)]
-)
-def test_most_frequent_equals_a_sorted_counter_with_ties_by_name(tmp_path, min_count, top_k):
+def test_most_frequent_equals_a_sorted_counter_with_ties_by_name(tmp_path):
     tables = [
         {"b": 2, "a": 1, "\uffff": 3, "x": 1},
         {"a": 1, "\U00010000": 3, "é": 1},
         {},
         {"b": 1, "B": 3, "x": 1, "": 2},
     ]
-    check_most_frequent(tables, tmp_path, min_count=min_count, top_k=top_k)
-
-
-@pytest.mark.parametrize("tables", [[], [{}], [{}, {}]])
-def test_most_frequent_of_nothing_is_an_empty_table(tmp_path, tables):
-    assert check_most_frequent(tables, tmp_path, min_count=1, top_k=None) == 0
-
-
-def test_most_frequent_finds_the_top_over_many_more_names_than_partitions(tmp_path):
-    tables = [
+    many = [
         {f"name{i}": 1 + i * 7919 % 101 for i in range(start, start + 400)}
         for start in range(0, 1200, 200)
     ]
-    assert len({name for table in tables for name in table}) > 15 * NUM_PARTITIONS
-    assert check_most_frequent(tables, tmp_path, min_count=2, top_k=150) == 150
+    assert len({name for table in many for name in table}) > 15 * NUM_PARTITIONS
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        for min_count, top_k in ((1, None), (2, None), (1, 3), (3, 4), (1, 1), (100, 5)):
+            name = f"at least {min_count}, top {top_k}"
+            check_most_frequent(pipeline, name, tables, tmp_path, min_count=min_count, top_k=top_k)
+        for nothing in ([], [{}], [{}, {}]):
+            kept = check_most_frequent(
+                pipeline, f"of {nothing}", nothing, tmp_path, min_count=1, top_k=None
+            )
+            assert kept == 0
+        kept = check_most_frequent(
+            pipeline, "many more than partitions", many, tmp_path, min_count=2, top_k=150
+        )
+        assert kept == 150
 
 
 keyed = st.lists(st.lists(st.tuples(st.integers(0, 5), names), max_size=8), max_size=4)

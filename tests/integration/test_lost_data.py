@@ -1,4 +1,4 @@
-"""The guard of the preprocessing job: whatever a runner loses or repeats, nothing is published."""
+"""Whatever a runner of the preprocessing job loses or repeats, nothing is published."""
 
 import functools
 import json
