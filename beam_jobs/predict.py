@@ -12,9 +12,9 @@ from beam_jobs.contract.command_line import (
 from beam_jobs.contract.errors import UserError
 
 DESCRIPTION = """\
-Scores the documents of JSONL, CSV, Parquet or text files with an exported model and writes a file
-of predictions for each part of the input, in its order: id, labels and scores. The output appears
-whole or not at all; the same input gives the same bytes."""
+Scores the documents of JSONL, CSV, Parquet, Arrow or text files with an exported model and writes
+a file of predictions for each part of the input, in its order: id, labels and scores. The output
+appears whole or not at all; the same input gives the same bytes."""
 
 EPILOG = """\
 Everything after `--` goes to Apache Beam, such as
@@ -124,7 +124,7 @@ def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--source",
-        choices=("jsonl", "csv", "tsv", "parquet", "fasttext", "text"),
+        choices=("jsonl", "csv", "tsv", "parquet", "arrow", "fasttext", "text"),
         help="what the files are; default: by their extension",
     )
     parser.add_argument(

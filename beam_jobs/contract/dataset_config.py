@@ -133,7 +133,7 @@ class RowData(_Files, _Fields):
         None,
         description=(
             "the names of ids and of positions, from 0: a list, or a file with one per line; null: "
-            "those that the schema of Parquet has for Hugging Face's ClassLabel, else ids are names"
+            "those of Hugging Face's ClassLabel in Parquet's or Arrow's schema, else ids are names"
         ),
     )
     missing_labels: Literal["reject_absent", "reject", "none"] = Field(
@@ -254,6 +254,12 @@ class ParquetData(RowData):
     source: Literal["parquet"] = Field(description="the kind of source")
 
 
+class ArrowData(RowData):
+    """Hugging Face datasets as `save_to_disk` writes them, and Arrow IPC files and streams."""
+
+    source: Literal["arrow"] = Field(description="the kind of source")
+
+
 class FasttextData(_Files):
     """A document a line, with its labels among its words, as fastText has it: `__label__x text`."""
 
@@ -357,6 +363,7 @@ DataConfig = Annotated[
     JsonlData
     | CsvData
     | ParquetData
+    | ArrowData
     | FasttextData
     | DirectoriesData
     | StackExchangeData

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.dataset_config import (
+    ArrowData,
     CsvData,
     DataConfig,
     FasttextData,
@@ -24,12 +25,13 @@ _EXTENSIONS = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
     ".txt": "text",
 }
 
 _COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst", ".zip"}
 
-Source = Literal["jsonl", "csv", "tsv", "parquet", "fasttext", "text"]
+Source = Literal["jsonl", "csv", "tsv", "parquet", "arrow", "fasttext", "text"]
 
 
 def data_of_config(
@@ -106,6 +108,8 @@ def data_of_flags(
         return validate(JsonlData, fields | {"source": "jsonl"}, what="--input")
     if kind == "parquet":
         return validate(ParquetData, fields | {"source": "parquet"}, what="--input")
+    if kind == "arrow":
+        return validate(ArrowData, fields | {"source": "arrow"}, what="--input")
     if kind == "tsv":
         fields["delimiter"] = "\t"
     if quote_character is not None:
@@ -117,6 +121,8 @@ def _kind(path: str) -> str:
     stem, extension = os.path.splitext(path.lower())
     if extension in _COMPRESSIONS:
         extension = os.path.splitext(stem)[1]
+    if os.path.isdir(path):
+        return "arrow"  # a folder of Hugging Face's datasets
     if extension not in _EXTENSIONS:
         raise UserError(
             f"--input: {path!r} does not say what it holds; expected one of "

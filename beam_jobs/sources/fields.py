@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData, iso_of_epoch
+from beam_jobs.contract.dataset_config import (
+    ArrowData,
+    CsvData,
+    JsonlData,
+    ParquetData,
+    iso_of_epoch,
+)
 from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.contract.validation import canonical_label
 from beam_jobs.sources import paths
@@ -24,7 +30,7 @@ MAX_WEIGHT = float(np.finfo(np.float32).max)
 TOO_LONG = "row too long"
 A_ROW = "expected a row"  # of a blank line
 
-Rows = JsonlData | CsvData | ParquetData
+Rows = JsonlData | CsvData | ParquetData | ArrowData
 
 
 def too_long(max_bytes: int) -> InvalidRow:

@@ -4,13 +4,13 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs.contract.dataset_config import ParquetData
+from beam_jobs.contract.dataset_config import ArrowData, ParquetData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import label_names, paths, streams
 from beam_jobs.sources.documents import Document, Reject
@@ -28,29 +28,27 @@ from beam_jobs.sources.invalid_row import InvalidRow
 from beam_jobs.sources.label_values import advice
 
 BATCH_ROWS = 256
-_DAMAGE = (*streams.DAMAGE, pa.ArrowException)
+DAMAGE = (*streams.DAMAGE, pa.ArrowException)
 
 
 @dataclasses.dataclass(frozen=True)
 class ParquetReader:
     """One document per row; its number is its index in the file, from 1."""
 
-    data: ParquetData
+    data: ParquetData | ArrowData
     fields: type[Fields] = Fields  # what makes documents of its rows
+    kind: ClassVar[str] = "Parquet"
 
     def files(self) -> list[InputFile]:
         files = []
-        for file in match_files(self.data.inputs, unit="row group"):
+        for file in self._matched():
             try:
-                with _open(file) as parquet:
-                    schema, plain_bytes = (
-                        parquet.schema_arrow,
-                        _plain_bytes(parquet.metadata, self._columns(parquet)),
-                    )
-            except _DAMAGE as error:
+                with self._open(file) as opened:
+                    schema, plain_bytes = opened.schema_arrow, self._plain_bytes(opened, file)
+            except DAMAGE as error:
                 raise UserError(
-                    f"data.inputs: {file.name} ({file.bytes:,} bytes) is not a whole Parquet file: "
-                    f"{error}{streams.packing(file.path)}"
+                    f"data.inputs: {file.name} ({file.bytes:,} bytes) is not a whole {self.kind} "
+                    f"file: {error}{streams.packing(file.path)}"
                 ) from None
             check_columns(
                 self.data,
@@ -60,7 +58,7 @@ class ParquetReader:
             )
             check_columns_once(self.data, schema.names, file.name)
             self._check_types(schema, file)
-            files.append(dataclasses.replace(file, expansion=plain_bytes / file.bytes))
+            files.append(dataclasses.replace(file, expansion=plain_bytes / max(1, file.bytes)))
         self._check_names_of_all(files)
         self._check_first_labels(files)
         return files
@@ -68,7 +66,7 @@ class ParquetReader:
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
         row = 0
         try:
-            with _open(file) as parquet:
+            with self._open(file) as parquet:
                 fields = self.fields(
                     self.data,
                     partition=dict(file.partition),
@@ -86,8 +84,23 @@ class ParquetReader:
                         yield error.reject(
                             file.name, row, "" if isinstance(values, InvalidRow) else str(values)
                         )
-        except _DAMAGE as error:
+        except DAMAGE as error:
             yield streams.unreadable(file, row + 1, error)
+
+    def _matched(self) -> list[InputFile]:
+        return match_files(self.data.inputs, unit="row group")
+
+    @contextlib.contextmanager
+    def _open(self, file: InputFile) -> Iterator[pq.ParquetFile]:
+        with (
+            FileSystems.open(file.path, compression_type="uncompressed") as stream,
+            pq.ParquetFile(stream) as parquet,
+        ):
+            yield parquet
+
+    def _plain_bytes(self, parquet: pq.ParquetFile, file: InputFile) -> int:
+        """Bytes of the columns that are read when they are decompressed."""
+        return _plain_bytes(parquet.metadata, self._columns(parquet))
 
     def _rows(
         self, parquet: pq.ParquetFile, file: InputFile
@@ -103,7 +116,7 @@ class ParquetReader:
                     BATCH_ROWS, row_groups=[i], columns=columns, use_threads=False
                 )
                 yield from enumerate(
-                    (values for batch in batches for values in _values(batch)), start=row + 1
+                    (values for batch in batches for values in rows_of(batch)), start=row + 1
                 )
             row += group.num_rows
 
@@ -158,7 +171,7 @@ class ParquetReader:
         return label_names.of_schema(schema.metadata, self.data.labels_field or "")
 
     def _names_of(self, file: InputFile) -> tuple[str, ...] | None:
-        with contextlib.suppress(*_DAMAGE), _open(file) as parquet:
+        with contextlib.suppress(*DAMAGE), self._open(file) as parquet:
             return self._label_names(parquet.schema_arrow)
         return None
 
@@ -174,22 +187,13 @@ class ParquetReader:
             )
 
     def _first_rows(self, file: InputFile) -> Iterator[dict[str, Any]]:
-        with contextlib.suppress(*_DAMAGE), _open(file) as parquet:
+        with contextlib.suppress(*DAMAGE), self._open(file) as parquet:
             for _, values in itertools.islice(self._rows(parquet, file), BATCH_ROWS):
                 if isinstance(values, dict):
                     yield values
 
 
-@contextlib.contextmanager
-def _open(file: InputFile) -> Iterator[pq.ParquetFile]:
-    with (
-        FileSystems.open(file.path, compression_type="uncompressed") as stream,
-        pq.ParquetFile(stream) as parquet,
-    ):
-        yield parquet
-
-
-def _type_of_labels(data: ParquetData) -> tuple[Callable[[pa.DataType], bool], str]:
+def _type_of_labels(data: ParquetData | ArrowData) -> tuple[Callable[[pa.DataType], bool], str]:
     """Whether a type may hold labels in the config's format, and what would, in words."""
     if data.label_format == "written_list":
         return _is_string, "a string with a list in it"
@@ -271,7 +275,7 @@ def _is_object_or_string(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) or pa.types.is_map(kind) or _is_string(kind)
 
 
-def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | InvalidRow]:
+def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | InvalidRow]:
     batch = _with_microseconds(batch)
     binary = [field.name for field in batch.schema if _holds_binary(field.type)]
     try:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from beam_jobs.contract.dataset_config import CustomData, DataConfig, LinesData, RowData
 from beam_jobs.sources import custom, label_names
+from beam_jobs.sources.arrow import ArrowReader
 from beam_jobs.sources.delimited import CsvReader
 from beam_jobs.sources.directories import DirectoriesReader
 from beam_jobs.sources.docstrings import DocstringsReader
@@ -23,6 +24,7 @@ _READERS = {
     "fasttext": FasttextReader,
     "lines": LinesReader,
     "parquet": ParquetReader,
+    "arrow": ArrowReader,
     "directories": DirectoriesReader,
     "stack_exchange": StackExchangeReader,
     "python_docstrings": DocstringsReader,

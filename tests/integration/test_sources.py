@@ -89,6 +89,17 @@ def write_ids(folder: Path) -> dict:
     return data | {"label_format": "ids", "label_names": "names.txt"}
 
 
+def write_arrow(folder: Path) -> dict:
+    (folder / "saved").mkdir()
+    columns = {"key": [row["key"] for row in ROWS], "text": [row["text"] for row in ROWS]}
+    table = pa.table(columns | {"labels": [[row["label"]] for row in ROWS]})
+    with pa.ipc.new_stream(folder / "saved/data-00000-of-00001.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=50)
+    state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": "train"}
+    (folder / "saved/state.json").write_text(json.dumps(state))
+    return {"source": "arrow", "inputs": ["saved"], "id_field": "key"}
+
+
 def write_directories(folder: Path) -> dict:
     with tarfile.open(folder / "all.tar.gz", "w:gz") as archive:
         for row in ROWS:
@@ -150,7 +161,7 @@ def home(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     "write",
     [write_jsonl, write_csv, write_parquet, write_directories, write_custom, write_transform]
-    + [write_lists_in_strings, write_ids],
+    + [write_arrow, write_lists_in_strings, write_ids],
 )
 def test_the_same_documents_from_any_source_give_the_same_dataset(home, write):
     in_memory = ["--", "--direct_running_mode=in_memory"]

@@ -288,6 +288,7 @@ OTHER_SOURCES = [
     }
     | {"encoding": "latin-1"},
     _ROWS | {"source": "parquet"},
+    _ROWS | {"source": "arrow"},
     {"source": "fasttext", "label_prefix": "#", **_FILES},
     {"source": "directories", "encoding": "cp1252", "remove": ["headers", "quotes"], **_FILES},
     {
@@ -818,7 +819,8 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ({"data": {"source": "jsonl"}}, "data.inputs: missing; expected a value"),
         (
             {"data": {}},
-            "data.source: missing; expected one of 'jsonl', 'csv', 'parquet', 'fasttext', "
+            "data.source: missing; expected one of 'jsonl', 'csv', 'parquet', 'arrow', "
+            "'fasttext', "
             "'directories', 'stack_exchange', 'python_docstrings', ",
         ),
         (
