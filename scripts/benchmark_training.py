@@ -231,7 +231,7 @@ class Training:
             experiment.dataset, "train", num_workers=1, global_batch_size=train.batch_size
         )
         with experiment.strategy.scope():
-            optimizer = build_optimizer(config.optimizer)
+            optimizer = build_optimizer(config.optimizer, epoch_steps=self.plan.steps)
             optimizer.build(experiment.model.trainable_variables)
         loss = losses.build_loss(config.loss, **experiment.loss_statistics)
         sizes = {"num_labels": experiment.dataset.num_labels, "global_batch_size": train.batch_size}

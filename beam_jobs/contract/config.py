@@ -142,6 +142,7 @@ RENAMED_KEYS = {
     "text.wordpiece": "text.subwords",
     "train.length_window": "train.length_bucket_steps",
     "evaluate.ranks": "evaluate.at_k",
+    "optimizer.ema_momentum": "optimizer.average_epochs",
     "model.vectors": "model.pretrained_vectors",
     "model.freeze_vectors": "model.freeze_pretrained_vectors",
 }

@@ -364,11 +364,13 @@ class OptimizerConfig(Section):
             "embeddings); null: 0.004 in adamw, else 0"
         ),
     )
-    ema_momentum: float | None = Field(
+    average_epochs: float | None = Field(
         None,
         gt=0,
-        lt=1,
-        description="momentum of the moving average of the weights; null: no average",
+        description=(
+            "epochs that the average of the weights covers, which is validated, kept and exported "
+            "in their place; null: no average"
+        ),
     )
 
 

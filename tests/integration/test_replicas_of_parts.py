@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 from beam_jobs.contract.training_config import ModelConfig, OptimizerConfig
 from tests.small_models import SMALL, VOCABULARY
 from trainer.models import build_model
-from trainer.training.optimizers import LazyAdam, averaged_weights, build_optimizer
+from trainer.training.optimizers import LazyAdam, build_optimizer
+from trainer.training.weight_averages import averaged_weights
 
 DOCUMENTS = [[2, 3, 2, 6], [4], [], [5, 1, 6, 6, 6, 2]]
 
@@ -73,7 +74,7 @@ def _optimize(config, strategy, rows_of_replica):
     with strategy.scope():
         table = keras.Variable(np.ones((4, 2), np.float32), name="embeddings")
         bias = keras.Variable(np.ones(2, np.float32), name="bias")
-        optimizer = build_optimizer(config, total_steps=3)
+        optimizer = build_optimizer(config, total_steps=3, epoch_steps=3)
         optimizer.build([table, bias])
 
     def step(rows):
@@ -100,7 +101,7 @@ def _optimize(config, strategy, rows_of_replica):
     "options",
     [
         {},
-        {"clip_norm": 0.5, "ema_momentum": 0.5, "schedule": "cosine", "warmup_fraction": 0.4},
+        {"clip_norm": 0.5, "average_epochs": 0.5, "schedule": "cosine", "warmup_fraction": 0.4},
     ],
 )
 def test_optimizers_on_two_replicas_equal_one_device_with_the_sum_of_their_gradients(name, options):

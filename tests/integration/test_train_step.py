@@ -57,7 +57,10 @@ class Run:
             )
         with self.strategy.scope():
             self.optimizer = build_optimizer(
-                OptimizerConfig(**optimizer), total_steps=8, scales_loss=precision == "float16"
+                OptimizerConfig(**optimizer),
+                total_steps=8,
+                epoch_steps=4,
+                scales_loss=precision == "float16",
             )
             self.optimizer.build(self.model.trainable_variables)
         loss = losses.build_loss(
@@ -129,7 +132,7 @@ class Run:
         ("bow", {"name": "lazy_adam"}),
         ("bow", {"name": "row_adagrad"}),
         ("bow", {"name": "adam"}),
-        ("cnn", {"clip_norm": 0.1, "ema_momentum": 0.5}),
+        ("cnn", {"clip_norm": 0.1, "average_epochs": 0.5}),
     ],
 )
 def test_passes_that_are_summed_give_the_step_of_the_whole_batch(model, options):
@@ -254,7 +257,7 @@ def test_a_policy_of_precision_ends_with_the_model():
             "model": "bow",
             "name": "row_adagrad",
             "clip_norm": 0.1,
-            "ema_momentum": 0.9,
+            "average_epochs": 0.5,
             "precision": "float16",
         },
         {"model": "transformer", "num_sampled": 2, "accumulate_steps": 2},
@@ -291,7 +294,7 @@ def test_restored_in_the_middle_every_combination_goes_on_with_the_same_bits(tmp
     [
         ("bow", {"accumulate_steps": 2, "name": "adam"}, 1e-3),
         ("cnn", {"accumulate_steps": 3, "clip_norm": 0.1, "schedule": "plateau"}, 1e-3),
-        ("cnn", {"accumulate_steps": 2, "precision": "float16", "ema_momentum": 0.9}, 1e-2),
+        ("cnn", {"accumulate_steps": 2, "precision": "float16", "average_epochs": 0.5}, 1e-2),
         ("bow", {"num_sampled": 2, "name": "row_adagrad"}, 1e-3),
     ],
 )

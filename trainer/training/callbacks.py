@@ -17,7 +17,7 @@ from trainer.distribution.strategy import is_chief, sum_over_workers
 _TURNED_BY_KERAS = "min_delta"
 _REFUSED = {
     "BackupAndRestore": "a run is saved and resumed anyway",
-    "SwapEMAWeights": "with optimizer.ema_momentum, averages are validated and kept anyway",
+    "SwapEMAWeights": "with optimizer.average_epochs, averages are validated and kept anyway",
 }
 
 

@@ -1,7 +1,5 @@
 """Optimizers by name, with clipping, weight decay, loss scaling and averages of the weights."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +7,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.training_config import OptimizerConfig
 from trainer.training.schedules import build_schedule
+from trainer.training.weight_averages import AveragedWeights
 
 # Parts of the names of weights that do not decay. Embeddings do not, because the rows that a batch
 # does not use would decay as well.
@@ -20,7 +19,11 @@ _LOSS_SCALE_GROWTH_STEPS = 2000
 
 
 def build_optimizer(
-    config: OptimizerConfig, *, total_steps: int | None = None, scales_loss: bool = False
+    config: OptimizerConfig,
+    *,
+    total_steps: int | None = None,
+    epoch_steps: int | None = None,
+    scales_loss: bool = False,
 ) -> keras.optimizers.Optimizer:
     """The optimizer that the config section `optimizer` describes.
 
@@ -30,19 +33,23 @@ def build_optimizer(
     Args:
       config: the section.
       total_steps: steps of the whole run; None only if the learning rate is constant.
+      epoch_steps: steps of an epoch; None only if the weights are not averaged.
       scales_loss: whether the gradients are those of `scale_loss(loss)`, for float16.
 
     Raises:
-      ValueError: total_steps is missing.
+      ValueError: total_steps or epoch_steps is missing.
     """
     options: dict[str, Any] = {
         "learning_rate": build_schedule(config, total_steps=total_steps),
         "weight_decay": _weight_decay(config),
     }
-    if config.ema_momentum is not None:
-        options |= {"use_ema": True, "ema_momentum": config.ema_momentum}
     # Each mixin extends the methods of those after it.
     mixins: list[type] = []
+    if config.average_epochs is not None:
+        if epoch_steps is None:
+            raise ValueError("received no epoch_steps, expected a number: weights are averaged")
+        mixins.append(AveragedWeights)
+        options |= {"average_epochs": config.average_epochs, "epoch_steps": epoch_steps}
     if config.clip_norm is not None:
         mixins.append(_ClippingGlobalNorm)
         options["clip_norm"] = config.clip_norm
@@ -63,31 +70,6 @@ def _weight_decay(config: OptimizerConfig) -> float | None:
     if config.name == "adamw":  # which decays by default, and for which Keras refuses None
         return _ADAMW_WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
     return config.weight_decay or None
-
-
-@contextlib.contextmanager
-def averaged_weights(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
-) -> Iterator[None]:
-    """While entered, the variables hold their moving averages; afterwards their own values again.
-
-    It does nothing if the optimizer keeps no averages.
-
-    Args:
-      optimizer: built with the variables; its steps keep the averages (`ema_momentum`).
-      variables: the model's trainable variables.
-    """
-    if not optimizer.use_ema or not optimizer.iterations.numpy():
-        yield
-        return
-    weights = [variable.numpy() for variable in variables]
-    for variable, average in zip(variables, optimizer._model_variables_moving_average, strict=True):
-        variable.assign(average.numpy())
-    try:
-        yield
-    finally:
-        for variable, weight in zip(variables, weights, strict=True):
-            variable.assign(weight)
 
 
 def add_gradients(left: Any, right: Any) -> Any:

@@ -28,9 +28,10 @@ from trainer.metrics import thresholds
 from trainer.runs.checkpoints import Checkpoints, RunState
 from trainer.runs.layout import HISTORY
 from trainer.training.callbacks import Callbacks, epoch_logs
-from trainer.training.optimizers import averaged_weights, build_optimizer
+from trainer.training.optimizers import build_optimizer
 from trainer.training.resume import check_data_order
 from trainer.training.train_step import make_train_steps
+from trainer.training.weight_averages import averaged_weights
 
 # `train.length_bucket_steps: null`, for models that pad to the longest document of a batch.
 _LENGTH_BUCKET_STEPS_OF_PADDING_MODELS = 16
@@ -89,6 +90,7 @@ class TrainingRun:
             self._optimizer = build_optimizer(
                 self._config.optimizer,
                 total_steps=train.epochs * self._plan.steps,
+                epoch_steps=self._plan.steps,
                 scales_loss=train.precision == "float16",
             )
             self._optimizer.build(self._model.trainable_variables)

@@ -121,7 +121,7 @@ FULL = {
         "final_fraction": 0.2,
         "clip_norm": 1.5,
         "weight_decay": 0.01,
-        "ema_momentum": 0.9,
+        "average_epochs": 0.9,
     },
     "train": {
         "run_dir": "elsewhere/run",

@@ -267,41 +267,6 @@ def test_schedule_sets_the_rate_of_each_step():
     np.testing.assert_allclose(moves, [0.5, 1.0, 1.0, 0.75], rtol=1e-5)
 
 
-def test_averaged_weights_are_the_moving_average_and_are_taken_back():
-    optimizer, weights = (
-        build_optimizer(OptimizerConfig(name="sgd", learning_rate=1.0, ema_momentum=0.75)),
-        keras.Variable(np.zeros(1, np.float32)),
-    )
-    optimizer.build([weights])
-    with optimizers.averaged_weights(
-        optimizer, [weights]
-    ):  # before the first step there is no average
-        assert weights.numpy()[0] == 0
-    average = None
-    for gradient in (1.0, -3.0, 2.0):
-        optimizer.apply([tf.fill([1], gradient)], [weights])
-        average = (
-            weights.numpy()[0] if average is None else 0.75 * average + 0.25 * weights.numpy()[0]
-        )
-    last = weights.numpy()[0]
-    with pytest.raises(RuntimeError), optimizers.averaged_weights(optimizer, [weights]):
-        assert weights.numpy()[0] == pytest.approx(average)
-        assert average != last
-        raise RuntimeError
-    assert weights.numpy()[0] == last
-
-
-def test_without_averages_the_weights_stay():
-    optimizer, weights = (
-        build_optimizer(OptimizerConfig(name="sgd")),
-        keras.Variable(np.zeros(1, np.float32)),
-    )
-    optimizer.build([weights])
-    optimizer.apply([tf.ones(1)], [weights])
-    with optimizers.averaged_weights(optimizer, [weights]):
-        assert weights.numpy()[0] == np.float32(-0.01)
-
-
 # --- loss scaling, plateaus ------------------------------------------------------------------
 
 
