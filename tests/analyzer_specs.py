@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 import unicodedata
 
 import tensorflow as tf
@@ -72,11 +73,18 @@ def analyze_bytes(texts: list[bytes], **text) -> list[bytes]:
     )
 
 
+@functools.cache
+def _controls_and_spaces() -> frozenset[str]:
+    """All control and white space characters but the space itself."""
+    characters = map(chr, range(sys.maxunicode + 1))
+    return frozenset(
+        c for c in characters if c != " " and (c.isspace() or unicodedata.category(c) == "Cc")
+    )
+
+
 def check_invariants(output: bytes, max_tokens: int | None) -> None:
     string = output.decode("utf-8")
-    assert not [
-        c for c in set(string) if unicodedata.category(c) == "Cc" or (c.isspace() and c != " ")
-    ]
+    assert _controls_and_spaces().isdisjoint(string)
     tokens = string.split(" ") if string else []
     assert "" not in tokens  # so no double, leading or trailing space
     assert max_tokens is None or len(tokens) <= max_tokens
