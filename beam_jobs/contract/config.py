@@ -173,15 +173,20 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
             f"cannot read the config {path}: {error}. Expected a YAML file, such as "
             "configs/docstrings.yaml"
         ) from None
-    raw = _parse_yaml(text, what=str(path))
+    return config_from_yaml(text, what=str(path), overrides=overrides)
+
+
+def config_from_yaml(text: str, *, what: str, overrides: Sequence[str] = ()) -> Config:
+    """Reads the YAML of an experiment, as `load_config` does; `what` names its origin in errors."""
+    raw = _parse_yaml(text, what=what)
     if not isinstance(raw, dict):
         raise UserError(
-            f"{path}: received {type(raw).__name__} at the top level, expected a mapping of "
+            f"{what}: received {type(raw).__name__} at the top level, expected a mapping of "
             "sections such as `data:`"
         )
     for override in overrides:
         _apply_override(raw, override)
-    return config_from_dict(raw, what=str(path))
+    return config_from_dict(raw, what=what)
 
 
 def load_saved_config(path: str | Path, *, remedy: str) -> Config:

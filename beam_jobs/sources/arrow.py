@@ -56,7 +56,7 @@ class ArrowReader(ParquetReader):
     data: ArrowData
     kind: ClassVar[str] = "Arrow"
 
-    def _matched(self) -> list[InputFile]:
+    def matched(self) -> list[InputFile]:
         found: dict[str, InputFile] = {}
         for pattern in self.data.inputs:
             for file in _files_of(pattern):
@@ -64,7 +64,7 @@ class ArrowReader(ParquetReader):
         return [found[path] for path in sorted(found)]
 
     @contextlib.contextmanager
-    def _open(self, file: InputFile) -> Iterator[ArrowFile]:
+    def open(self, file: InputFile) -> Iterator[ArrowFile]:
         with FileSystems.open(file.path, compression_type="uncompressed") as raw:
             yield ArrowFile(raw)
 
@@ -85,6 +85,11 @@ class ArrowReader(ParquetReader):
             for start in range(0, batch.num_rows, BATCH_ROWS):  # a batch may be the whole file
                 yield from enumerate(rows_of(columns.slice(start, BATCH_ROWS)), start=row + 1)
                 row += min(BATCH_ROWS, batch.num_rows - start)
+
+
+def is_saved(folder: str) -> bool:
+    """Whether a folder is one that `save_to_disk` has written."""
+    return any(FileSystems.exists(FileSystems.join(folder, name)) for name in (_STATE, _SPLITS))
 
 
 def _files_of(pattern: str) -> list[InputFile]:

@@ -104,6 +104,18 @@ class CsvReader:
                             labels.see(_by_column(columns, received))
             labels.check(file.name)
 
+    def first_records(self, file: InputFile, number: int) -> list[list[str]]:
+        """The fields of the first rows of a file, a header's too, without rows that are wrong."""
+        records: list[list[str]] = []
+        with contextlib.suppress(*_DAMAGE), self._rows(file) as rows:
+            for row in rows:
+                with contextlib.suppress(InvalidRow):
+                    if received := row.fields():
+                        records.append(received)
+                if len(records) == number:
+                    break
+        return records
+
     def _may_be_rows(self, row: "_Row", num_columns: int) -> bool:
         """Whether each line would be a row if quotes were text: one that is not closed, as in
         `"bread soup`, takes the rows up to the next quote into its field.

@@ -102,21 +102,29 @@ class DirectoriesReader:
                 raise InvalidRow(
                     "wrong encoding", f"{error}; data.encoding may be left out"
                 ) from None
-        guesses = charset_normalizer.from_bytes(content)
-        best = guesses.best()
-        if best is None:
+        encoding = likely_encoding(content)
+        if encoding is None:
             raise InvalidRow(
                 "wrong encoding",
                 "received bytes of no known encoding; expected text, or data.encoding",
             )
-        # Where several fit equally well, the order of their names would decide: cp1250 for French.
-        usual = (
-            guess
-            for guess in guesses
-            if guess.encoding == _USUAL_ENCODING
-            and (guess.chaos, -guess.coherence) <= (best.chaos, -best.coherence)
-        )
-        return str(next(usual, best))
+        return content.decode(encoding)
+
+
+def likely_encoding(content: bytes) -> str | None:
+    """How text that is not UTF-8 may be encoded, by Python's name; None: it looks like no text."""
+    guesses = charset_normalizer.from_bytes(content)
+    best = guesses.best()
+    if best is None:
+        return None
+    # Where several fit equally well, the order of their names would decide: cp1250 for French.
+    usual = (
+        guess
+        for guess in guesses
+        if guess.encoding == _USUAL_ENCODING
+        and (guess.chaos, -guess.coherence) <= (best.chaos, -best.coherence)
+    )
+    return next(usual, best).encoding
 
 
 class _WatchedStream:

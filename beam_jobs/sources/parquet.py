@@ -41,9 +41,9 @@ class ParquetReader:
 
     def files(self) -> list[InputFile]:
         files = []
-        for file in self._matched():
+        for file in self.matched():
             try:
-                with self._open(file) as opened:
+                with self.open(file) as opened:
                     schema, plain_bytes = opened.schema_arrow, self._plain_bytes(opened, file)
             except DAMAGE as error:
                 raise UserError(
@@ -66,7 +66,7 @@ class ParquetReader:
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
         row = 0
         try:
-            with self._open(file) as parquet:
+            with self.open(file) as parquet:
                 fields = self.fields(
                     self.data,
                     partition=dict(file.partition),
@@ -87,11 +87,13 @@ class ParquetReader:
         except DAMAGE as error:
             yield streams.unreadable(file, row + 1, error)
 
-    def _matched(self) -> list[InputFile]:
+    def matched(self) -> list[InputFile]:
+        """The files, before it is known whether they hold what the config names."""
         return match_files(self.data.inputs, unit="row group")
 
     @contextlib.contextmanager
-    def _open(self, file: InputFile) -> Iterator[pq.ParquetFile]:
+    def open(self, file: InputFile) -> Iterator[pq.ParquetFile]:
+        """The open file; raises one of DAMAGE, here or while it is read."""
         with (
             FileSystems.open(file.path, compression_type="uncompressed") as stream,
             pq.ParquetFile(stream) as parquet,
@@ -171,7 +173,7 @@ class ParquetReader:
         return label_names.of_schema(schema.metadata, self.data.labels_field or "")
 
     def _names_of(self, file: InputFile) -> tuple[str, ...] | None:
-        with contextlib.suppress(*DAMAGE), self._open(file) as parquet:
+        with contextlib.suppress(*DAMAGE), self.open(file) as parquet:
             return self._label_names(parquet.schema_arrow)
         return None
 
@@ -187,7 +189,7 @@ class ParquetReader:
             )
 
     def _first_rows(self, file: InputFile) -> Iterator[dict[str, Any]]:
-        with contextlib.suppress(*DAMAGE), self._open(file) as parquet:
+        with contextlib.suppress(*DAMAGE), self.open(file) as parquet:
             for _, values in itertools.islice(self._rows(parquet, file), BATCH_ROWS):
                 if isinstance(values, dict):
                     yield values

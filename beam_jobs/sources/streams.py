@@ -287,6 +287,7 @@ def _opener(path: str, first: bytes) -> Callable | None:
 
 
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _ZstdStream}
+COMPRESSIONS = (*_OPENERS, ".zip")  # endings of the names of compressed files
 _OPENERS |= {".tgz": gzip.open, ".tbz2": bz2.open, ".txz": lzma.open}
 _MAGIC = {
     b"\x1f\x8b\x08": gzip.open,

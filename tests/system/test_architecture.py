@@ -1,6 +1,7 @@
 """Which code may import which, and what is answered before anything heavy is loaded."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -153,3 +154,32 @@ task.main({arguments!r})
 print(json.dumps([name for name in ("tensorflow", "keras", "apache_beam") if name in sys.modules]))
 """)
     assert loaded == [] and (tmp_path / "index.html").exists()
+
+
+def test_files_are_inspected_without_tensorflow(tmp_path):
+    (tmp_path / "in.csv").write_text("text,tags\nsome words here,a;b\nother words of it,b\n")
+    loaded = run(f"""
+import contextlib, io, json, sys
+from beam_jobs import inspect
+out = io.StringIO()
+with contextlib.redirect_stdout(out):
+    inspect.main([{str(tmp_path / "in.csv")!r}])
+assert "with 2 labels" in out.getvalue(), out.getvalue()
+print(json.dumps([name for name in ("tensorflow", "keras", "sklearn") if name in sys.modules]))
+""")
+    assert loaded == []
+
+
+def test_files_are_inspected_on_a_terminal_that_is_not_utf8(tmp_path):
+    (tmp_path / "in.csv").write_text(
+        "text,tags\ncaf\u00e9 au lait \U0001f600,a;b\nth\u00e9,b\n", "utf-8"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "beam_jobs.inspect", str(tmp_path / "in.csv")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 0 and b"Traceback" not in ended.stderr, ended.stderr
+    assert b"caf\\xe9 au lait \\U0001f600" in ended.stdout
