@@ -17,6 +17,7 @@ import tensorflow as tf
 from beam_jobs.contract import named_files
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import LinearConfig
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.folds import take_fold
 from trainer.data.input_pipeline import make_vectorizer
@@ -24,7 +25,7 @@ from trainer.distribution.strategy import check_agreement, make_strategy
 from trainer.losses import label_weights
 from trainer.losses.prior_correction import prior_correction, undo_loss_weighting
 from trainer.models import VocabularyStatistics, build_model
-from trainer.runs.checkpoints import Checkpoints, RunState
+from trainer.runs.checkpoints import Checkpoints, RunState, saved_sizes
 from trainer.runs.directories import with_directories
 from trainer.runs.layout import NAMED_FILES
 
@@ -63,8 +64,11 @@ class Experiment:
     def log_odds(self, logits: tf.Tensor) -> tf.Tensor:
         """Logits [batch, labels] -> log-odds, float32 [batch, labels].
 
-        The effect of the loss's weights on the logits is undone.
+        The effect of the loss's weights on the logits is undone. A linear model's are calibrated
+        when it is fitted.
         """
+        if isinstance(self.config.model, LinearConfig):
+            return tf.cast(logits, tf.float32)
         return undo_loss_weighting(
             self.config.loss, logits, correction=tf.constant(self._prior_correction)
         )
@@ -102,7 +106,26 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.train.seed)
-    statistics = VocabularyStatistics(
+    bias = label_weights.output_bias(dataset.label_counts("train"), dataset.num_examples("train"))
+    with strategy.scope(), _computing_in(config.train.precision if for_training else "float32"):
+        model = build_model(
+            config.model,
+            vocabulary=vocabulary_statistics(dataset),
+            num_labels=dataset.num_labels,
+            output_bias=bias,
+            seed=config.train.seed,
+            num_texts=len(dataset.record_spec.text_names),
+            with_pretrained=for_training,
+            sizes=saved_sizes(Path(config.train.run_dir))
+            if isinstance(config.model, LinearConfig)
+            else None,
+        )
+    return Experiment(config, dataset, strategy, make_vectorizer(dataset.vocabulary), model)
+
+
+def vocabulary_statistics(dataset: Dataset) -> VocabularyStatistics:
+    """What models depend on in the dataset's vocabulary."""
+    return VocabularyStatistics(
         size=len(dataset.vocabulary),
         document_counts=dataset.document_counts,
         num_documents=dataset.num_examples("train"),
@@ -110,18 +133,6 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
         ngrams=dataset.ngrams,
         ngram_document_counts=dataset.ngram_document_counts,
     )
-    bias = label_weights.output_bias(dataset.label_counts("train"), dataset.num_examples("train"))
-    with strategy.scope(), _computing_in(config.train.precision if for_training else "float32"):
-        model = build_model(
-            config.model,
-            vocabulary=statistics,
-            num_labels=dataset.num_labels,
-            output_bias=bias,
-            seed=config.train.seed,
-            num_texts=len(dataset.record_spec.text_names),
-            with_pretrained=for_training,
-        )
-    return Experiment(config, dataset, strategy, make_vectorizer(dataset.vocabulary), model)
 
 
 @contextlib.contextmanager

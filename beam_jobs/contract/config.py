@@ -34,6 +34,7 @@ from beam_jobs.contract.training_config import (
     BowConfig,
     EvaluateConfig,
     ExportConfig,
+    LinearConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
@@ -74,6 +75,18 @@ class Config(Section):
             raise ValueError(
                 f"expected data.{field}, which `splits.method: {self.splits.method}` reads"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _linear_is_not_trained_by_steps(self):
+        if isinstance(self.model, LinearConfig):
+            for section in ("loss", "optimizer"):
+                if getattr(self, section) != Config.model_fields[section].default:
+                    raise ValueError(
+                        f"expected no section `{section}` with `model.name: linear`: its labels "
+                        "are fitted one by one by liblinear, not by steps; see model.loss and "
+                        "model.C"
+                    )
         return self
 
     def dataset_config(self) -> dict[str, Any]:

@@ -131,6 +131,36 @@ class TransformerConfig(SequenceModel):
         return self
 
 
+LinearFeatureKind = Literal["auto", "words", "words_bigrams", "words_chars", "words_bigrams_chars"]
+
+
+class LinearConfig(Section):
+    """One-vs-rest linear classifiers over TF-IDF, fitted by liblinear (Fan et al. 2008)."""
+
+    name: Literal["linear"] = Field(description="the architecture")
+    features: LinearFeatureKind = Field(
+        "auto",
+        description=(
+            "what has weights: tokens; with `bigrams` pairs of neighbouring tokens in at least two "
+            "train documents; with `chars` 2 to 5 characters of a token; auto: what is best on "
+            "validation"
+        ),
+    )
+    loss: Literal["squared_hinge", "logistic"] = Field(
+        "squared_hinge",
+        description="the loss of each label's classifier, beside an L2 penalty; it takes the place "
+        "of the section `loss`",
+    )
+    C: float | None = Field(
+        None,
+        gt=0,
+        description="weight of the loss against the penalty; null: what is best on validation",
+    )
+    min_weight: float = Field(
+        0.05, ge=0, description="weights nearer to 0 are left out, which makes the model sparse"
+    )
+
+
 class _WithOptions(Section):
     model_config = pydantic.ConfigDict(extra="allow")
 
@@ -157,6 +187,7 @@ ModelConfig = Annotated[
     | LstmConfig
     | CnnLwanConfig
     | TransformerConfig
+    | LinearConfig
     | CustomConfig,
     Field(discriminator="name"),
 ]

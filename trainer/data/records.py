@@ -11,16 +11,27 @@ from trainer.data.shards import explain_corrupt_shards
 _BATCH_RECORDS = 1024
 
 
-def read_records(dataset: Dataset, split: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def read_records(
+    dataset: Dataset, split: str, names: Sequence[str], *, skip_corrupt: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yields batches of a split's records, in order, as values by feature name.
 
-    A value is a NumPy array, or a tf.RaggedTensor if the feature is ragged.
+    A value is a NumPy array, or a tf.RaggedTensor if the feature is ragged. With `skip_corrupt`,
+    what follows a corrupt record in its shard is left out.
 
     Raises:
       UserError: a shard is corrupt.
     """
     shards = dataset.shards(split)
-    records = tf.data.TFRecordDataset(shards, compression_type=compression_of(shards))
+    compression = compression_of(shards)
+
+    def read(shard: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.TFRecordDataset(shard, compression_type=compression).ignore_errors()
+
+    if skip_corrupt:
+        records = tf.data.Dataset.from_tensor_slices(shards).flat_map(read)
+    else:
+        records = tf.data.TFRecordDataset(shards, compression_type=compression)
     batches = records.batch(_BATCH_RECORDS).map(
         lambda serialized: dataset.record_spec.parse_batch(serialized, names)
     )

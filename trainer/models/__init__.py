@@ -8,6 +8,7 @@ called:
 """
 
 import functools
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -15,11 +16,12 @@ import tensorflow as tf
 
 from beam_jobs.contract import user_code
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import CustomConfig, ModelConfig
+from beam_jobs.contract.training_config import CustomConfig, LinearConfig, ModelConfig
 from trainer.models.bow import BagOfEmbeddings
 from trainer.models.cnn import ConvolutionalNetwork
 from trainer.models.cnn_lwan import LabelWiseAttention
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
+from trainer.models.linear import LinearClassifier
 from trainer.models.lstm import LstmNetwork
 from trainer.models.mlp import MultilayerPerceptron
 from trainer.models.pretrained_vectors import PretrainedVectors, coverage_text, load_vectors
@@ -47,6 +49,7 @@ def build_model(
     seed: int,
     num_texts: int = 1,
     with_pretrained: bool = True,
+    sizes: Mapping[str, int] | None = None,
 ) -> keras.Model:
     """Builds the model that `config.name` names, with all its variables.
 
@@ -59,6 +62,7 @@ def build_model(
       num_texts: texts of a document.
       with_pretrained: read `config.pretrained_vectors` and print how much of the vocabulary they
         cover; False where a checkpoint is to be restored, which holds them.
+      sizes: `ModelInputs.sizes`.
 
     Returns:
       The model, see `ModelInputs`.
@@ -82,6 +86,12 @@ def build_model(
     if isinstance(config, CustomConfig):
         return _build_custom(
             config, ModelInputs(vocabulary, num_labels, output_bias, seed, num_texts=num_texts)
+        )
+    if isinstance(config, LinearConfig):
+        return LinearClassifier(
+            ModelInputs(
+                vocabulary, num_labels, output_bias, seed, num_texts=num_texts, sizes=sizes or {}
+            )
         )
     vectors = (
         None if config.pretrained_vectors is None else _vectors(config, vocabulary, with_pretrained)

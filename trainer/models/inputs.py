@@ -1,7 +1,7 @@
 """What every model is built from: statistics of the data, and the run's choices."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class ModelInputs:
       seed: of every initial weight and of dropout.
       vectors: pretrained vectors of the vocabulary's tokens; None: there are none.
       num_texts: texts of a document.
+      sizes: of a model whose fit decides the sizes of its variables (`linear`), as fitted; empty:
+        it is not fitted yet.
     """
 
     vocabulary: VocabularyStatistics
@@ -66,3 +68,4 @@ class ModelInputs:
     seed: int
     vectors: PretrainedVectors | None = None
     num_texts: int = 1
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)

@@ -1,7 +1,6 @@
 """Bags of terms: the tokens, exact n-grams and hashed bigrams of a document, with their weights."""
 
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -37,12 +36,53 @@ def term_bags(
 ) -> "TermBags":
     """The terms of a vocabulary, with IDF if `token_weights` is `tfidf`, else all with IDF 1."""
     idf = smooth_idf(vocabulary.document_counts, vocabulary.num_documents)
-    ngram_idf = smooth_idf(vocabulary.ngram_document_counts, vocabulary.num_documents)
+    ngrams = vocabulary_ngrams(vocabulary)
     if token_weights != "tfidf":
-        idf, ngram_idf = np.ones_like(idf), np.ones_like(ngram_idf)
-    return TermBags(
-        idf, bigram_buckets=bigram_buckets, ngrams=vocabulary.ngrams, ngram_idf=ngram_idf
-    )
+        idf, ngrams = np.ones_like(idf), ngrams._replace(idf=np.ones_like(ngrams.idf))
+    return TermBags(idf, bigram_buckets=bigram_buckets, ngrams=ngrams)
+
+
+class Ngrams(NamedTuple):
+    """Exact n-grams by their codes, see `ngram_code`.
+
+    Attributes:
+      codes: int64 [n-grams], rising.
+      idf: float32 [n-grams], their IDF.
+      max_size: tokens of the longest; 1: there are none.
+    """
+
+    codes: np.ndarray
+    idf: np.ndarray
+    max_size: int
+
+
+def vocabulary_ngrams(vocabulary: VocabularyStatistics) -> Ngrams:
+    """The n-grams of a vocabulary.
+
+    Raises:
+      ValueError: their codes do not fit int64.
+    """
+    num_token_rows = NUM_SPECIAL_IDS + vocabulary.size
+    max_size = max(map(len, vocabulary.ngrams), default=1)
+    if num_token_rows**max_size > np.iinfo(np.int64).max:
+        raise ValueError(
+            f"received n-grams of {max_size} tokens over {vocabulary.size:,} tokens, "
+            "expected fewer: their codes do not fit int64"
+        )
+    code = functools.partial(ngram_code, num_token_rows=num_token_rows)
+    ids = ([NUM_SPECIAL_IDS + index for index in ngram] for ngram in vocabulary.ngrams)
+    codes = np.array([functools.reduce(code, ngram) for ngram in ids], np.int64)
+    order = np.argsort(codes)
+    idf = smooth_idf(vocabulary.ngram_document_counts, vocabulary.num_documents)
+    return Ngrams(codes[order], idf[order], max_size)
+
+
+def ngram_code(ngram, token, *, num_token_rows: int):
+    """The code of an n-gram that is extended by a token id; that of a token is its id.
+
+    Different n-grams of one size have different codes.
+    """
+    return ngram * num_token_rows + token
 
 
 class _Occurrences(NamedTuple):
@@ -90,44 +130,29 @@ class TermBags(keras.layers.Layer):
     Args:
       idf: float32 [vocabulary], the tokens' IDF; all 1 for no weighting.
       bigram_buckets: rows that bigrams share; 0: no bigrams.
-      ngrams: of each n-gram, the indices of its tokens in the vocabulary.
-      ngram_idf: float32 [n-grams], their IDF.
+      ngrams: the exact n-grams, over the same tokens.
     """
 
-    def __init__(
-        self,
-        idf: np.ndarray,
-        *,
-        bigram_buckets: int,
-        ngrams: Sequence[tuple[int, ...]] = (),
-        ngram_idf: np.ndarray | None = None,
-    ):
+    def __init__(self, idf: np.ndarray, *, bigram_buckets: int, ngrams: Ngrams):
         super().__init__(name="terms", dtype="float32")
         self._num_token_rows = NUM_SPECIAL_IDS + len(idf)
         self._num_bigram_rows = bigram_buckets
         token_idf = np.concatenate([np.zeros(NUM_SPECIAL_IDS, np.float32), idf])
         self._token_idf = self._constant("token_idf", token_idf, "float32")
         self._id_bits = max(1, (self._num_token_rows - 1).bit_length())
-        self._max_ngram_size, self._num_ngrams = max(map(len, ngrams), default=1), len(ngrams)
-        if self._num_token_rows**self._max_ngram_size > np.iinfo(np.int64).max:
-            raise ValueError(
-                f"received n-grams of {self._max_ngram_size} tokens over {len(idf):,} tokens, "
-                "expected fewer: their codes do not fit int64"
-            )
+        self._max_ngram_size, self._num_ngrams = ngrams.max_size, len(ngrams.codes)
+        self._ngram_code = functools.partial(ngram_code, num_token_rows=self._num_token_rows)
         self._first_ngram_code = 1 << 2 * self._id_bits
-        has_pairs = bigram_buckets or ngrams
+        has_pairs = bigram_buckets or self._num_ngrams
         self._code_bits = 2 * self._id_bits + 1 if has_pairs else self._id_bits
         if self._code_bits + _DOCUMENT_BITS > 63:
             raise ValueError(
                 f"received a vocabulary of {len(idf):,} tokens, expected fewer: the codes of its "
                 "bigrams do not fit int64"
             )
-        if ngrams:
-            ids = ([NUM_SPECIAL_IDS + index for index in ngram] for ngram in ngrams)
-            codes = np.array([functools.reduce(self._code, ngram) for ngram in ids], np.int64)
-            order = np.argsort(codes)
-            self._ngram_codes = self._constant("ngram_codes", codes[order], "int64")
-            self._ngram_idf = self._constant("ngram_idf", ngram_idf[order], "float32")
+        if self._num_ngrams:
+            self._ngram_codes = self._constant("ngram_codes", ngrams.codes, "int64")
+            self._ngram_idf = self._constant("ngram_idf", ngrams.idf, "float32")
         self.built = True
 
     def _constant(self, name: str, values: np.ndarray, dtype: str) -> keras.Variable:
@@ -139,13 +164,6 @@ class TermBags(keras.layers.Layer):
             trainable=False,
             initializer=lambda shape, dtype: tf.constant(values, dtype),
         )
-
-    def _code(self, ngram, token):
-        """The code of an n-gram that is extended by a token.
-
-        Different n-grams of one size have different codes.
-        """
-        return ngram * self._num_token_rows + token
 
     @property
     def num_rows(self) -> int:
@@ -168,6 +186,16 @@ class TermBags(keras.layers.Layer):
         rows, positions = tf.unique(term_rows, out_idx=tf.int64)
         cells = tf.stack([terms.documents, positions], axis=1)
         return rows, tf.SparseTensor(cells, weights, [tokens.nrows(), tf.size(rows, tf.int64)])
+
+    def weighted_terms(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The distinct terms of each document.
+
+        Returns:
+          (int64, documents, rising; int64, rows of the embedding table; float32, normalised
+          weights), all [terms]. Terms of weight 0 are among them.
+        """
+        terms, rows, weights = self._weighted_terms(tokens, self._occurrences(tokens))
+        return terms.documents, rows, weights
 
     def _weighted_terms(
         self, tokens: tf.RaggedTensor, kinds: list[_Occurrences]
@@ -260,7 +288,7 @@ class TermBags(keras.layers.Layer):
         """The n-grams of the vocabulary that have `size` tokens."""
         num_runs = tf.maximum(tf.size(ids) - size + 1, 0)
         runs = [ids[start : start + num_runs] for start in range(size)]
-        codes = functools.reduce(self._code, runs)
+        codes = functools.reduce(self._ngram_code, runs)
         indices = tf.searchsorted(self._ngram_codes.value, codes)
         indices = tf.minimum(indices, self._num_ngrams - 1)
         # A code that begins with an id below NUM_SPECIAL_IDS may be that of a shorter n-gram.

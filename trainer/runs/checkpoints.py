@@ -1,5 +1,6 @@
 """Checkpoints: the variables of model and optimizer and the run's progress, saved atomically."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -38,6 +39,7 @@ class RunState:
         `trainer.training.callbacks.Callbacks.counts`.
       history: one row per epoch.
       config: the resolved config, as YAML.
+      sizes: `ModelInputs.sizes` of a model whose fit decides them; empty for all others.
     """
 
     step: int = 0
@@ -53,6 +55,7 @@ class RunState:
     callbacks: list[dict[str, float]] = dataclasses.field(default_factory=list)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     config: str = ""
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Checkpoints:
@@ -79,8 +82,7 @@ class Checkpoints:
         strategy: tf.distribute.Strategy,
         keep: int = 1,
     ):
-        with tf.device("/cpu:0"):
-            self._state = tf.Variable("", dtype=tf.string, trainable=False, name="run_state")
+        self._state = _state_variable()
         # Variables one by one: tf.train.Checkpoint(model=model) leaves out the state of dropout's
         # seed generators.
         tracked: dict[str, Any] = {
@@ -169,6 +171,21 @@ class Checkpoints:
                 + "\ngive --fresh to delete the run and start again"
             )
         return None
+
+
+def _state_variable() -> tf.Variable:
+    with tf.device("/cpu:0"):
+        return tf.Variable("", dtype=tf.string, trainable=False, name="run_state")
+
+
+def saved_sizes(run_dir: Path) -> dict[str, int]:
+    """`RunState.sizes` of the run's best checkpoint; empty if there is none that can be read."""
+    for path in reversed(_complete(run_dir / BEST_CHECKPOINT)):
+        with contextlib.suppress(tf.errors.OpError, IndexError, RuntimeError, ValueError):
+            state = _state_variable()
+            tf.train.Checkpoint(state=state).restore(path).expect_partial()
+            return json.loads(state.numpy().decode()).get("sizes", {})
+    return {}
 
 
 def _complete(directory: Path) -> list[str]:

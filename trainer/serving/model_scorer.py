@@ -8,15 +8,16 @@ from trainer.data.input_pipeline import token_ids
 from trainer.experiment import Experiment
 from trainer.metrics.calibration import Calibration
 from trainer.models.bow import BagOfEmbeddings
+from trainer.models.linear import LinearClassifier
 from trainer.serving.half_precision import HalfPrecisionWeights
 
 
 class ModelScorer(tf.Module):
     """Analyzed strings [N] of each text field -> probabilities, float32 [N, labels].
 
-    A bag of embeddings of one text field also has `contributions`, a tf.function of one analyzed
-    document, string [1]: float32 [tokens, labels], what its tokens add to the model's logits, and
-    float32 [labels], the bias.
+    A bag of embeddings or a linear model of one text field also has `contributions`, a tf.function
+    of one analyzed document, string [1]: float32 [tokens, labels], what its tokens add to the
+    model's logits, and float32 [labels], the bias.
 
     Args:
       experiment: its model is used with the weights that it has when the export is saved.
@@ -50,7 +51,7 @@ class ModelScorer(tf.Module):
 
         self._score = tf.function(score)
         has_one_text = len(experiment.dataset.manifest.text_fields) == 1
-        if has_one_text and isinstance(model, BagOfEmbeddings):
+        if has_one_text and isinstance(model, BagOfEmbeddings | LinearClassifier):
             self.contributions = tf.function(
                 contributions, input_signature=[tf.TensorSpec([1], tf.string)]
             )

@@ -6,11 +6,13 @@ import tensorflow as tf
 
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import LinearConfig
 from trainer.distribution.strategy import explain_lost_workers, is_chief, sum_over_workers
 from trainer.experiment import Experiment, assemble
 from trainer.losses.losses import build_loss
 from trainer.runs.directories import log_dir
 from trainer.training.callbacks import make_callbacks
+from trainer.training.linear_run import LinearRun
 from trainer.training.resume import open_run_directory
 from trainer.training.signals import StoppedBySignal, StopRequest
 from trainer.training.train_step import make_label_sampler
@@ -31,8 +33,29 @@ def train(config: Config, *, fresh: bool = False) -> None:
       LostWorkerError: another worker has ended.
     """
     experiment = assemble(config, for_training=True)
+    is_linear = isinstance(experiment.config.model, LinearConfig)
     with explain_lost_workers(experiment.strategy):
-        _train(experiment, fresh=fresh)
+        (_fit if is_linear else _train)(experiment, fresh=fresh)
+
+
+def _fit(experiment: Experiment, *, fresh: bool) -> None:
+    """Fits a linear model."""
+    open_run_directory(experiment, fresh=fresh)
+    run = LinearRun(experiment)
+    try:
+        with StopRequest() as stop:
+            if not run.is_finished:
+                run.fit(stop)
+    except StoppedBySignal as stopped:
+        if is_chief(experiment.strategy):
+            print(
+                f"stopped by {stopped.signal}; the labels that are fitted are kept, and the same "
+                "command goes on with the others",
+                flush=True,
+            )
+        raise
+    if is_chief(experiment.strategy):
+        print(run.result(), flush=True)
 
 
 def _train(experiment: Experiment, *, fresh: bool) -> None:

@@ -208,6 +208,10 @@ OTHER_KINDS = [
         }
         | _EMBEDDINGS,
     ),
+    (
+        "model",
+        {"name": "linear", "features": "words", "loss": "logistic", "C": 2.0, "min_weight": 0.1},
+    ),
     ("model", {"name": "custom", "build": "own.models:build"}),
     ("splits", {"method": "stratified", "train": 0.5, "validation": 0.25, "test": 0.25}),
     ("splits", {"method": "column", "train": ["tr"], "validation": ["va"], "test": ["te"]}),
@@ -423,6 +427,16 @@ def test_custom_model_keeps_its_options_of_any_kind(tmp_path):
     assert from_text(tmp_path, config.to_yaml()) == config
     other = config_from_dict(MINIMAL | {"model": model | {"depth": 4}}, what="")
     assert differing_keys(config.model_dump(), other.model_dump()) == [("model.depth", 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("section", "values"), [("loss", {"name": "focal"}), ("optimizer", {"name": "adam"})]
+)
+def test_a_linear_model_refuses_the_sections_that_have_no_part_in_it(section, values):
+    raw = MINIMAL | {"model": {"name": "linear"}}
+    assert config_from_dict(raw | {section: {}}, what="").model.name == "linear"
+    with pytest.raises(UserError, match=f"expected no section `{section}` with .*liblinear"):
+        config_from_dict(raw | {section: values}, what="")
 
 
 def test_every_kind_of_every_section_has_an_example():

@@ -1,0 +1,1 @@
+"""Fitting of linear models: documents -> features -> a classifier a label -> calibrated weights."""

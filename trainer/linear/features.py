@@ -1,0 +1,123 @@
+"""Which terms a linear model has weights for, and the documents as sparse rows of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse
+
+from trainer.linear.documents import Documents
+from trainer.models.char_bags import CharNgrams, count_char_ngrams
+from trainer.models.inputs import VocabularyStatistics
+from trainer.models.layers import NUM_SPECIAL_IDS
+from trainer.models.linear import FeatureTables, LinearFeatures
+from trainer.models.term_bags import Ngrams, ngram_code, smooth_idf, vocabulary_ngrams
+
+# `model.features` -> whether it has bigrams and character n-grams.
+KINDS = {
+    "words": (False, False),
+    "words_bigrams": (True, False),
+    "words_chars": (False, True),
+    "words_bigrams_chars": (True, True),
+}
+MIN_DOCUMENT_COUNT = 2  # train documents of a bigram or a character n-gram
+MAX_NGRAMS = 1_000_000  # bigrams, and character n-grams; the most frequent ones are kept
+_BATCH_DOCUMENTS = 2048
+
+
+def make_tables(
+    features: str, documents: Documents, vocabulary: VocabularyStatistics
+) -> FeatureTables:
+    """The tables of the terms that `model.features` names.
+
+    Args:
+      features: a key of KINDS.
+      documents: the train split, which bigrams and the frequencies of character n-grams are from.
+      vocabulary: of the dataset; its own n-grams are always terms.
+    """
+    has_bigrams, has_characters = KINDS[features]
+    ngrams = vocabulary_ngrams(vocabulary)
+    if has_bigrams:
+        ngrams = _with_bigrams(ngrams, documents, num_tokens=vocabulary.size)
+    characters = _char_ngrams(documents, vocabulary.tokens) if has_characters else None
+    return FeatureTables(ngrams, characters)
+
+
+def feature_matrix(features: LinearFeatures, documents: Documents) -> scipy.sparse.csr_matrix:
+    """The documents' terms, float64 CSR [documents, terms], by the layer that the model has."""
+    rows, values, lengths = [np.zeros(0, np.int32)], [np.zeros(0)], [np.zeros(1, np.int64)]
+    for first in range(0, len(documents), _BATCH_DOCUMENTS):
+        last = min(first + _BATCH_DOCUMENTS, len(documents))
+        owners, terms, weights = (part.numpy() for part in features(documents.batch(first, last)))
+        known = weights != 0
+        owners, terms, weights = owners[known], terms[known], weights[known]
+        order = np.lexsort((terms, owners))
+        rows.append(terms[order].astype(np.int32))
+        values.append(weights[order].astype(np.float64))
+        lengths.append(np.bincount(owners, minlength=last - first))
+    return scipy.sparse.csr_matrix(
+        (np.concatenate(values), np.concatenate(rows), np.cumsum(np.concatenate(lengths))),
+        shape=(len(documents), features.num_rows),
+    )
+
+
+def _with_bigrams(known: Ngrams, documents: Documents, *, num_tokens: int) -> Ngrams:
+    """The n-grams known and the train split's bigrams."""
+    owners, tokens = documents.document_of_token, documents.tokens.astype(np.int64)
+    first, second = tokens[:-1], tokens[1:]
+    is_bigram = (
+        (owners[:-1] == owners[1:]) & (first >= NUM_SPECIAL_IDS) & (second >= NUM_SPECIAL_IDS)
+    )
+    codes = ngram_code(first, second, num_token_rows=NUM_SPECIAL_IDS + num_tokens)[is_bigram]
+    codes, indices = np.unique(codes, return_inverse=True)
+    occurrences = scipy.sparse.csr_matrix(
+        (
+            np.ones(len(indices), bool),
+            indices.astype(np.int32),
+            np.concatenate(
+                [[0], np.cumsum(np.bincount(owners[:-1][is_bigram], minlength=len(documents)))]
+            ),
+        ),
+        shape=(len(documents), len(codes)),
+    )
+    counts = _document_counts(occurrences)
+    kept = _most_frequent(counts)
+    kept = kept[~np.isin(codes[kept], known.codes)]
+    codes = np.concatenate([known.codes, codes[kept]])
+    idf = np.concatenate([known.idf, smooth_idf(counts[kept], len(documents))])
+    order = np.argsort(codes)
+    return Ngrams(codes[order], idf[order], max(known.max_size, 2) if len(codes) else 1)
+
+
+def _char_ngrams(documents: Documents, tokens: Sequence[str]) -> CharNgrams:
+    counts, _ = count_char_ngrams(tokens)
+    document_counts = np.zeros(counts.shape[1], np.int64)
+    for first in range(0, len(documents), _BATCH_DOCUMENTS):
+        splits = documents.row_splits[first : first + _BATCH_DOCUMENTS + 1]
+        ids = documents.tokens[splits[0] : splits[-1]]
+        occurrences = scipy.sparse.csr_matrix(
+            (np.ones(len(ids), np.float32), ids, splits - splits[0]),
+            shape=(len(splits) - 1, NUM_SPECIAL_IDS + len(tokens)),
+        )[:, NUM_SPECIAL_IDS:]
+        occurrences.sum_duplicates()
+        document_counts += _document_counts(occurrences @ counts)
+    kept = np.sort(_most_frequent(document_counts))
+    counts = counts[:, kept]
+    counts.sort_indices()
+    return CharNgrams(
+        np.concatenate([np.zeros(NUM_SPECIAL_IDS, np.int64), counts.indptr.astype(np.int64)]),
+        counts.indices.astype(np.int32),
+        counts.data.astype(np.float32),
+        smooth_idf(document_counts[kept], len(documents)),
+    )
+
+
+def _document_counts(occurrences: scipy.sparse.csr_matrix) -> np.ndarray:
+    """int64 [terms]: the documents that have each term, of occurrences [documents, terms]."""
+    occurrences.sum_duplicates()
+    return np.bincount(occurrences.indices, minlength=occurrences.shape[1])
+
+
+def _most_frequent(document_counts: np.ndarray) -> np.ndarray:
+    """At most MAX_NGRAMS terms with MIN_DOCUMENT_COUNT documents, the most frequent first."""
+    order = np.argsort(-document_counts, kind="stable")[:MAX_NGRAMS]
+    return order[document_counts[order] >= MIN_DOCUMENT_COUNT]
