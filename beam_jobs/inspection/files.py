@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from beam_jobs.contract.config import Config, config_from_yaml
 from beam_jobs.contract.errors import UserError
-from beam_jobs.inspection import starting_config
+from beam_jobs.inspection import directory_names, starting_config
 from beam_jobs.inspection.columns import Column, columns_of
 from beam_jobs.inspection.formats import Format, recognise
-from beam_jobs.inspection.guesses import Guesses, file_splits, guess
+from beam_jobs.inspection.guesses import Guesses, are_splits, file_splits, guess
 from beam_jobs.inspection.sample import Documents, Sample, first_documents, read_sample
 from beam_jobs.inspection.starting_config import Start
 from beam_jobs.inspection.table import cut, one_line, table, terminal_width
@@ -79,6 +79,9 @@ def inspect_files(
         if guesses.labels is None:
             return Found(lines, None, _no_labels(columns))
     start = _start(found, guesses, sample, columns)
+    if found.source == "directories":
+        start, told = _with_directories(start, sample)
+        lines += told
     try:
         yaml, documents = _checked(start, rows, path=config_path, paths=paths)
     except UserError as error:
@@ -95,7 +98,7 @@ def _summary(found: Format, sample: Sample) -> str:
     read = f"all {rows}"
     if not sample.is_whole:
         read = f"the first {len(sample.rows):,} of about {sample.num_documents:,} rows"
-    files = f" of {sample.num_files:,} files" if sample.num_files > 1 else ""
+    files = f" of {len(sample.files):,} files" if len(sample.files) > 1 else ""
     name = ", ".join(found.inputs[:3]) + (", ..." if len(found.inputs) > 3 else "")
     return one_line(f"{name}: {found.description}; read {read}{files}")
 
@@ -233,6 +236,36 @@ def _start(
         is_without_spaces=any(column.is_without_spaces for column in texts),
         file_splits=file_splits([file.name for file in found.files]),
     )
+
+
+def _with_directories(start: Start, sample: Sample) -> tuple[Start, list[str]]:
+    """What the names of directories add, and a line each of what they say.
+
+    Raises:
+      UserError: they are named after splits, not labels.
+    """
+    names = directory_names.names_of(sample.files)
+    labels = directory_names.labels_of(names)
+    if labels and are_splits(labels):
+        raise UserError(
+            f"{start.found.inputs[0]}: the directories with files are {', '.join(labels)}, which "
+            "are splits; expected a directory per label, below those of splits"
+        )
+    splits = directory_names.splits_of(names)
+    examples = " | ".join(label for label, _ in labels.most_common(4))
+    more = f" and {len(labels) - 4:,} more" if len(labels) > 4 else ""
+    told = [
+        one_line(f"labels  directories of {_counted(len(names), 'file')}: {examples}{more}"),
+        *(one_line(f"split   {split}: {', '.join(each)}") for split, each in splits.items()),
+    ]
+    texts = [str(row.get("text", "")) for row in sample.rows]
+    have_headers = directory_names.have_headers(texts)
+    return dataclasses.replace(
+        start,
+        num_documents=len(names),
+        file_splits=splits or start.file_splits,
+        have_headers=have_headers,
+    ), told
 
 
 def _checked(

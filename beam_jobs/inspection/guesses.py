@@ -3,7 +3,7 @@
 import dataclasses
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.inspection import label_guesses
@@ -271,15 +271,26 @@ def _is_category(column: Column) -> bool:
 
 
 def file_splits(names: Sequence[str]) -> dict[str, list[str]]:
-    """The files of each split, where their names say so, such as `train.jsonl` and `dev.jsonl`.
+    """The files of each split, where their names say so, such as `train.jsonl` and `dev.jsonl`."""
+    return splits_named({name: posixpath.basename(name) for name in names})
+
+
+def splits_named(names: Mapping[str, str]) -> dict[str, list[str]]:
+    """The keys of each split by their names, each of which has the word for one split.
 
     Empty unless one is of the train split, another is not, and each is of one.
     """
     found: dict[str, list[str]] = {}
-    for name in names:
-        words = set(re.split(r"[^a-z]+", posixpath.basename(name).lower()))
+    for key, name in names.items():
+        words = set(re.split(r"[^a-z]+", name.lower()))
         splits = [split for split, known in _SPLIT_NAMES.items() if words & set(known)]
         if len(splits) != 1:
             return {}
-        found.setdefault(splits[0], []).append(name)
+        found.setdefault(splits[0], []).append(key)
     return found if "train" in found and len(found) > 1 else {}
+
+
+def are_splits(names: Iterable[str]) -> bool:
+    """Whether names are those of splits alone."""
+    known = {name for names_of_one in _SPLIT_NAMES.values() for name in names_of_one}
+    return {name.lower() for name in names} <= known

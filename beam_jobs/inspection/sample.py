@@ -14,7 +14,7 @@ from beam_jobs.contract.dataset_config import (
     ParquetData,
     StackExchangeData,
 )
-from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.inspection.formats import Format, first_records
 from beam_jobs.sources.arrow import ArrowReader
 from beam_jobs.sources.delimited import CsvReader
@@ -41,7 +41,7 @@ class Sample:
       rejects: what is no row.
       is_whole: whether these are all rows.
       num_documents: about how many there are in all.
-      num_files: the files they are of.
+      files: the files they are of.
       names_twice: names of several columns, which are in no row.
     """
 
@@ -49,7 +49,7 @@ class Sample:
     rejects: list[Reject]
     is_whole: bool
     num_documents: int
-    num_files: int
+    files: list[InputFile]
     names_twice: tuple[str, ...]
 
 
@@ -87,7 +87,7 @@ def read_sample(found: Format, number: int) -> Sample:
             number = sum(rows_of)
         else:
             number = _estimate(sample, files)
-    return Sample(rows, sample.rejects, sample.is_whole, number, len(files), twice)
+    return Sample(rows, sample.rejects, sample.is_whole, number, files, twice)
 
 
 def _estimate(sample: "Documents", files: Sequence[InputFile]) -> int:
@@ -152,7 +152,10 @@ def _reader(found: Format) -> tuple[Reader, list[InputFile]]:
         return JsonlReader(JsonlData(source="jsonl", inputs=inputs), _AllFields), files
     if found.source in ("parquet", "arrow"):
         twice = _names_twice(found)
-        return _columnar(found, [name for name in _names(found) if name not in twice]), files
+        names = [name for name in _names(found) if name not in twice]
+        if not names:
+            raise _no_columns(found)
+        return _columnar(found, names), files
     if found.source == "stack_exchange":
         reader = make_reader(
             StackExchangeData(
@@ -174,7 +177,7 @@ def _csv_reader(found: Format) -> CsvReader:
     twice = _names_twice(found)
     names = [name for name in _names(found) if name not in twice]
     if not names:
-        raise UserError(f"{found.files[0].name} has no columns of different names; rename them")
+        raise _no_columns(found)
     data = CsvData(
         source="csv",
         inputs=found.inputs,
@@ -183,6 +186,14 @@ def _csv_reader(found: Format) -> CsvReader:
         **found.settings,
     )
     return CsvReader(data, _AllFields)
+
+
+def _no_columns(found: Format) -> UserError:
+    twice = ", ".join(map(shown, _names_twice(found)))
+    return UserError(
+        f"{found.files[0].name} has no columns of different names"
+        + (f", several are named {twice}; rename them" if twice else "; expected some")
+    )
 
 
 def _names_twice(found: Format) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ from beam_jobs.inspection.table import cut, one_line
 _MOST_INPUTS = 3  # named one by one, where a pattern names them too
 _COMMENT = 90  # characters of a comment
 _SMALL = 5_000  # documents: fewer are trained on in smaller batches
+_FEW = 200  # documents: hardly a token is in two of them
 _LARGE = 100_000  # documents: of more, a hash leaves enough of each label in every split
+_NO_VALIDATION = "without validation documents, thresholds are 0.5 and training does not stop early"
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
 _NO_STRINGS = {"true", "false", "null", "~", "yes", "no", "on", "off", ".inf", ".nan"}
 
@@ -29,6 +31,7 @@ class Start:
       num_documents: about how many there are.
       is_without_spaces: whether no spaces part the words of the text.
       file_splits: the files of each split; empty: their names do not say.
+      have_headers: whether the texts begin with headers, as mails and posts do.
       reject_fraction: the share of the sample that cannot be used, with the reasons.
     """
 
@@ -37,6 +40,7 @@ class Start:
     num_documents: int
     is_without_spaces: bool
     file_splits: Mapping[str, Sequence[str]]
+    have_headers: bool = False
     reject_fraction: float = 0.0
     reject_reasons: str = ""
 
@@ -46,9 +50,7 @@ def write(start: Start, *, name: str, path: str) -> str:
     sections = {
         "data": _data(start),
         "text": _text(start),
-        "vocabulary": [("ngrams", 2, "pairs of characters stand for words")]
-        if start.is_without_spaces
-        else [],
+        "vocabulary": _vocabulary(start),
         "labels": [("min_count", _min_count(start), "a label on fewer documents is left out")],
         "splits": _splits(start),
         "train": _train(start),
@@ -100,6 +102,9 @@ def _data(start: Start) -> list[Entry]:
     entries += [(key, value, found.reasons.get(key, "")) for key, value in found.settings.items()]
     if start.guesses is not None:
         entries += _columns(start.guesses)
+    if start.have_headers:
+        why = "the headers of posts and mails may give the label away"
+        entries.append(("# remove", ["headers", "footers", "quotes"], why))
     if start.reject_fraction:
         limit = next(
             each
@@ -161,15 +166,26 @@ def _text(start: Start) -> list[Entry]:
     return []
 
 
+def _vocabulary(start: Start) -> list[Entry]:
+    entries: list[Entry] = []
+    if start.is_without_spaces:
+        entries.append(("ngrams", 2, "pairs of characters stand for words"))
+    if start.num_documents < _FEW:
+        entries.append(("min_document_count", 1, "few documents: tokens of one count too"))
+    return entries
+
+
 def _splits(start: Start) -> list[Entry]:
     guesses = start.guesses
     if guesses and guesses.split:
         return _column_splits(guesses)
     if start.file_splits:
-        entries: list[Entry] = [("method", "files", "guessed: the files' names say the split")]
+        entries: list[Entry] = [("method", "files", "guessed: names of files say the split")]
         for split in ("validation", "test"):
             if files := start.file_splits.get(split):
                 entries.append((split, list(files), ""))
+        if "validation" not in start.file_splits:
+            entries.append(("#", None, _NO_VALIDATION))
         return entries
     if start.num_documents < _LARGE:
         return [
@@ -202,13 +218,7 @@ def _column_splits(guesses: Guesses) -> list[Entry]:
     if len(guesses.split_values) == 1:
         entries.append(("#", None, "the rows read are all of one split; others should follow"))
     elif "validation" not in guesses.split_values:
-        entries.append(
-            (
-                "#",
-                None,
-                "without validation documents, thresholds are 0.5 and training does not stop early",
-            )
-        )
+        entries.append(("#", None, _NO_VALIDATION))
     return entries
 
 
@@ -220,7 +230,7 @@ def _train(start: Start) -> list[Entry]:
 
 def _min_count(start: Start) -> int:
     number = start.num_documents
-    return 5 if number >= 1000 else 2 if number >= 200 else 1
+    return 5 if number >= 1000 else 2 if number >= _FEW else 1
 
 
 def short_inputs(inputs: Sequence[str]) -> tuple[str, ...]:

@@ -214,6 +214,22 @@ def test_a_directory_with_a_directory_per_label(tmp_path):
     assert labels_of(tmp_path, "groups.yaml") == set(LABELS)
 
 
+def test_directories_named_after_splits_are_splits_and_no_labels(tmp_path):
+    for row in rows():
+        split = "train" if int(row["id"][1:]) % 3 else "test"
+        folder = tmp_path / "set" / split / row["tags"][0]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / row["id"]).write_text(row["body"])
+        (tmp_path / "flat" / split).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "flat" / split / row["id"]).write_text(row["body"])
+    shown = succeed("beam_jobs.inspect", "set", "--write", "set.yaml", cwd=tmp_path)
+    assert "labels  directories of 60 files: " in shown and "split   test: */test/*" in shown
+    assert labels_of(tmp_path, "set.yaml") == set(LABELS)
+    assert manifests.load(tmp_path / "out/set/dataset").splits["test"].examples == 20
+    message = fail_cleanly("beam_jobs.inspect", "flat", cwd=tmp_path)
+    assert "which are splits; expected a directory per label, below those of splits" in message
+
+
 def test_the_config_is_printed_where_none_is_written_and_reads_back(tmp_path):
     (tmp_path / "in.csv").write_text(table())
     shown = succeed("beam_jobs.inspect", "in.csv", cwd=tmp_path)
