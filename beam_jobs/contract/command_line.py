@@ -1,6 +1,7 @@
 """What every command line shares: `--config`, `--set`, `--help`, and how a run ends."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -63,12 +64,22 @@ def split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:index], argv[index + 1 :]
 
 
+def _escape_what_the_terminal_lacks() -> None:
+    """Has stdout and stderr print `\\xe9` for characters that their encoding does not have, such as
+    ASCII, and for bytes of file names that are not UTF-8, rather than fail.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs `main(argv)` and ends the process with its exit status.
 
     Status 0: done. 2: the user's input was wrong, as one message on stderr says. 130: Ctrl-C.
     Any other exception passes through and Python ends with its traceback and status 1.
     """
+    _escape_what_the_terminal_lacks()
     os.environ.setdefault(
         "TF_CPP_MIN_LOG_LEVEL", "2"
     )  # TensorFlow's own start-up notes tell the user nothing

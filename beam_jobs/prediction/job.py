@@ -152,7 +152,7 @@ def _score_parts(
     with _progress(work_dir, len(parts)):
         runners.run(pipeline)
     return [
-        PartResult.model_validate_json(path.read_text())
+        PartResult.model_validate_json(path.read_text(encoding="utf-8"))
         for path in sorted(work_dir.glob("part-*.json"))
     ]
 
@@ -275,7 +275,7 @@ def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManag
             while not done.wait(local_progress.POLL_SECONDS):
                 for path in work_dir.glob("part-*.json"):
                     if path not in seen:
-                        seen[path] = json.loads(path.read_text())["read"]
+                        seen[path] = json.loads(path.read_text(encoding="utf-8"))["read"]
                 read = sum(seen.values())
                 rate = read / (time.monotonic() - started)
                 line.update(

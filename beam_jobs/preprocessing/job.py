@@ -187,7 +187,9 @@ def _run(
     )
     with local_progress.watch(stages):
         result = runners.run(job)
-    results = finish.Results.model_validate_json((work_dir / finish.RESULTS).read_text())
+    results = finish.Results.model_validate_json(
+        (work_dir / finish.RESULTS).read_text(encoding="utf-8")
+    )
     _check_complete(results, num_parts=len(parts))
     shutil.rmtree(work_dir)
     return result, results

@@ -68,7 +68,7 @@ class _Reading:
     def status(self) -> tuple[int, str]:
         for path in finished_parts(self._parts_dir):
             if path not in self._parts:
-                self._parts[path] = json.loads(path.read_text())
+                self._parts[path] = json.loads(path.read_text(encoding="utf-8"))
         read = sum(part["read"] for part in self._parts.values())
         rejected = sum(part["rejected"] for part in self._parts.values())
         rate = read / max(time.monotonic() - self._started, 1e-9)

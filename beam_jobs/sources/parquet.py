@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -317,10 +318,19 @@ def _with_microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
+@functools.cache
+def _known_zone(name: str | None) -> str | None:
+    """A time zone that Python knows: times are stored in UTC, which stands for others."""
+    with contextlib.suppress(KeyError, ValueError, OSError):
+        pa.lib.string_to_tzinfo(name or "UTC")
+        return name
+    return "UTC"
+
+
 def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    """A type, with microseconds for nanoseconds in it; of lists and structs too."""
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        return pa.timestamp("us", kind.tz)
+    """A type, with microseconds for nanoseconds and known time zones in it; also within others."""
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us" if kind.unit == "ns" else kind.unit, _known_zone(kind.tz))
     if pa.types.is_time64(kind) and kind.unit == "ns":
         return pa.time64("us")
     if pa.types.is_duration(kind) and kind.unit == "ns":

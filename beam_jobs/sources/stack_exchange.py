@@ -56,10 +56,12 @@ class StackExchangeReader:
                             row,
                             line[:MAX_REJECT_CONTENT].decode("utf-8", "replace").strip(),
                         )
+                # The last line may begin in a range before the last.
+                is_at_end = not stream.read(1)
         except streams.DAMAGE as error:
             yield streams.unreadable(file, row + 1, error)
             return
-        if row and file.end is None and not line.strip().endswith(_LAST_LINE):
+        if row and is_at_end and not line.strip().endswith(_LAST_LINE):
             yield Reject(
                 file.name, row, UNREADABLE, f"the file ends before {_LAST_LINE.decode()}", ""
             )

@@ -1,5 +1,6 @@
 """Prediction with an exported model, of which nothing but its directory is needed."""
 
+import codecs
 import itertools
 import json
 import sys
@@ -24,12 +25,14 @@ def predict(model_dir: str, texts: Sequence[str], *, as_json: bool) -> None:
       UserError: there is no model, or a text is not such an object.
     """
     model = saved_model.load(model_dir)
-    for stream in (sys.stdin, sys.stdout):
-        stream.reconfigure(errors="replace")
+    if not sys.stdin.isatty():  # a file is in UTF-8, whatever the terminal shows
+        sys.stdin.reconfigure(encoding="utf-8")
+    sys.stdin.reconfigure(errors="replace")
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     lines = texts or (line.rstrip("\r\n") for line in sys.stdin)
     for prediction in predictions(model, lines):
         if as_json:
-            print(json.dumps(prediction, ensure_ascii=False))
+            print(json.dumps(prediction, ensure_ascii=not is_utf8))
         else:
             print(prediction["text"])
             for label, score in zip(prediction["labels"], prediction["scores"], strict=True):

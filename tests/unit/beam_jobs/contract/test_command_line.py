@@ -1,6 +1,8 @@
 """Command lines: their shared flags, and how a run ends."""
 
 import argparse
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,27 @@ def test_defects_keep_their_traceback():
 
     with pytest.raises(ValueError, match="a defect"):
         command_line.run_main(main, [])
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_a_character_gets_its_escape(monkeypatch, encoding):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+
+    def main(argv):
+        print("caf\u00e9 \u6807\u7b7e \udcff")  # the last is a byte of a file's name
+        raise UserError("caf\u00e9 \u6807\u7b7e \udcff")
+
+    with pytest.raises(SystemExit) as ended:
+        command_line.run_main(main, [])
+    assert ended.value.code == 2
+    out.flush()
+    err.flush()
+    printed = {
+        "ascii": r"caf\xe9 \u6807\u7b7e \udcff",
+        "latin-1": "caf\u00e9 \\u6807\\u7b7e \\udcff",
+        "utf-8": "caf\u00e9 \u6807\u7b7e \\udcff",
+    }[encoding]
+    assert out.buffer.getvalue().decode(encoding) == f"{printed}\n"
+    assert err.buffer.getvalue().decode(encoding) == f"error: {printed}\n"

@@ -342,3 +342,14 @@ def test_columns_of_one_name_that_are_not_read_do_no_harm(tmp_path):
         ["text", "labels", "other", "other"],
     )
     assert [row.texts for row in rows_of(table, tmp_path)] == [("a",), ("b",), ("c",)]
+
+
+def test_a_time_zone_that_is_not_known_here_is_utc(tmp_path):
+    times = pa.array([0, 1, None], pa.timestamp("s", "Nowhere/Atlantis"))
+    table = pa.table({"text": TEXTS, "labels": LABELS, "time": times})
+    rows = rows_of(table, tmp_path, time_field="time")
+    assert [row.time for row in rows] == [
+        "1970-01-01T00:00:00+00:00",
+        "1970-01-01T00:00:01+00:00",
+        None,
+    ]

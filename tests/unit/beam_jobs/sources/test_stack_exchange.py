@@ -144,6 +144,17 @@ def test_a_file_that_ends_before_its_end_is_a_reject(tmp_path):
     assert read(b"", tmp_path) == []
 
 
+@pytest.mark.parametrize("end", [TAIL, "", row(Id="9", Body="b" * 500)[:-9]])
+def test_an_end_is_noticed_once_in_whatever_range_its_line_begins(tmp_path, end):
+    reader = make(HEAD + row() * 3 + end, tmp_path)
+    (file,) = reader.files()
+    pieces = [
+        piece for part in input_files.parts([file], part_bytes=1, range_bytes=150) for piece in part
+    ]
+    assert len(pieces) > 3
+    assert [row for piece in pieces for row in reader.read(piece)] == list(reader.read(file))
+
+
 def test_entities_of_a_documents_own_are_refused(tmp_path):
     content = (
         '<!DOCTYPE posts [<!ENTITY a "aaaa">]>\n<posts>\n'
