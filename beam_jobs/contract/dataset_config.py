@@ -147,7 +147,8 @@ class RowData(_Files, _Fields):
         (),
         description=(
             "fields that each say whether the document has the label of their name, as 0 or 1, "
-            "true or false, or a score; instead of labels_field"
+            "true or false, or a score; instead of labels_field. `topic_*` takes all fields of "
+            "such names that no other key names, `*` all others"
         ),
     )
     label_threshold: float = Field(

@@ -12,10 +12,10 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs.contract.dataset_config import ArrowData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import paths
-from beam_jobs.sources.fields import columns_read
 from beam_jobs.sources.input_files import InputFile, match_files
 from beam_jobs.sources.invalid_row import InvalidRow
-from beam_jobs.sources.parquet import BATCH_ROWS, DAMAGE, ParquetReader, rows_of
+from beam_jobs.sources.label_arrays import MAX_ROWS
+from beam_jobs.sources.parquet import BATCH_ROWS, DAMAGE, Labels, ParquetReader, rows_of
 
 SPLIT = "split"  # the column of the split that a saved dataset is
 _FILE_MAGIC = b"ARROW1"
@@ -74,17 +74,21 @@ class ArrowReader(ParquetReader):
 
     def _rows(
         self, arrow: ArrowFile, file: InputFile
-    ) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:
+    ) -> Iterator[tuple[int, dict[str, Any] | InvalidRow, Labels | None]]:
         names = arrow.schema_arrow.names
-        tops = dict.fromkeys(paths.top_name(names, name) for name in columns_read(self.data))
-        wanted = [name for name in tops if name in names]
+        known, read = set(names), self._names_read(names)
+        tops = (name if name in known else paths.top_name(names, name) for name in read)
+        wanted = [name for name in dict.fromkeys(tops) if name in known]
+        arrays = self._label_arrays(arrow.schema_arrow)
+        num_rows = BATCH_ROWS if arrays is None else MAX_ROWS
         row = 0
         for batch in arrow.batches():
             columns = batch.select(wanted)
             columns.validate(full=True)  # offsets of a damaged batch would lead out of it
-            for start in range(0, batch.num_rows, BATCH_ROWS):  # a batch may be the whole file
-                yield from enumerate(rows_of(columns.slice(start, BATCH_ROWS)), start=row + 1)
-                row += min(BATCH_ROWS, batch.num_rows - start)
+            for start in range(0, batch.num_rows, num_rows):  # a batch may be the whole file
+                for values, labels in rows_of(columns.slice(start, num_rows), arrays):
+                    row += 1
+                    yield row, values, labels
 
 
 def is_saved(folder: str) -> bool:

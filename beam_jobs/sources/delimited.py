@@ -12,7 +12,7 @@ from typing import TextIO
 
 from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.sources import streams
+from beam_jobs.sources import label_columns, streams
 from beam_jobs.sources.documents import BLANK_LINE, Document, Reject
 from beam_jobs.sources.fields import (
     A_ROW,
@@ -20,10 +20,12 @@ from beam_jobs.sources.fields import (
     FirstLabels,
     check_columns,
     check_columns_once,
+    listed,
     too_long,
 )
 from beam_jobs.sources.input_files import InputFile, match_files
 from beam_jobs.sources.invalid_row import InvalidRow
+from beam_jobs.sources.label_cells import LabelCells
 
 _DAMAGE = (
     *streams.DAMAGE,
@@ -74,13 +76,14 @@ class CsvReader:
                     columns, header_row = self._header(rows, file)
                 for row in range(1, header_row):
                     yield Reject(file.name, row, BLANK_LINE, A_ROW, "")
+                cells = rows.cells = self._label_cells(columns)
                 for row in rows:
                     next_line = row.number + len(row.lines)
                     try:
                         if received := row.fields():  # a blank line has none
-                            document = fields.document(
-                                _by_column(columns, received), file.name, row.number
-                            )
+                            values, labels = _values_and_labels(columns, received, row, cells)
+                            known = {} if labels is None else {"labels": labels}
+                            document = fields.document(values, file.name, row.number, **known)
                             if len(row.lines) > 1 and self._may_be_rows(row, len(columns)):
                                 document = dataclasses.replace(document, may_be_rows=True)
                             yield document
@@ -98,10 +101,11 @@ class CsvReader:
             labels = FirstLabels(fields)
             with contextlib.suppress(*_DAMAGE), self._rows(file) as rows:
                 columns = self.data.columns or self._header(rows, file)[0]
+                cells = self._label_cells(columns)
                 for row in itertools.islice(rows, _PEEKED_ROWS):
                     with contextlib.suppress(InvalidRow):
                         if received := row.fields():
-                            labels.see(_by_column(columns, received))
+                            labels.see(*_values_and_labels(columns, received, row, cells))
             labels.check(file.name)
 
     def first_records(self, file: InputFile, number: int) -> list[list[str]]:
@@ -116,6 +120,12 @@ class CsvReader:
                     break
         return records
 
+    def _label_cells(self, columns: Sequence[str]) -> LabelCells | None:
+        """What reads the columns of labels; None: there are none, or the file's path has some."""
+        names = set(columns)
+        of_rows = all(map(label_columns.is_pattern, set(self.data.label_columns) - names))
+        return LabelCells(self.data, columns) if self.data.label_columns and of_rows else None
+
     def _may_be_rows(self, row: "_Row", num_columns: int) -> bool:
         """Whether each line would be a row if quotes were text: one that is not closed, as in
         `"bread soup`, takes the rows up to the next quote into its field.
@@ -123,7 +133,7 @@ class CsvReader:
         return all(line.count(self.data.delimiter) == num_columns - 1 for line in row.lines)
 
     @contextlib.contextmanager
-    def _rows(self, file: InputFile) -> Iterator[Iterator["_Row"]]:
+    def _rows(self, file: InputFile) -> Iterator["_Rows"]:
         is_utf8 = codecs.lookup(self.data.encoding).name == "utf-8"
         encoding = "utf-8-sig" if is_utf8 else self.data.encoding
         open_text = streams.open_utf8 if is_utf8 else streams.open_stream
@@ -132,7 +142,7 @@ class CsvReader:
             open_text(file.path, file.member) as stream,
             io.TextIOWrapper(stream, encoding, "surrogateescape", newline="") as text,
         ):
-            yield _rows(text, self.data)
+            yield _Rows(text, self.data)
 
     def _check_no_header(self, file: InputFile) -> None:
         """Raises UserError if the first row, which is a document, is the columns' names."""
@@ -147,7 +157,7 @@ class CsvReader:
     def _check_columns(self, columns: Sequence[str], source: str, file: InputFile) -> None:
         check_columns(self.data, [*columns, *dict(file.partition)], source)
 
-    def _header(self, rows: Iterator["_Row"], file: InputFile) -> tuple[list[str], int]:
+    def _header(self, rows: "_Rows", file: InputFile) -> tuple[list[str], int]:
         """The names in a file's first row, and its number: a file of blank lines has none."""
         number = 0
         for row in rows:
@@ -169,12 +179,16 @@ class CsvReader:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """A row of a file, which begins in the line `number`: its fields, or why it has none."""
+    """A row of a file, which begins in the line `number`: its fields, or why it has none.
+
+    Of its last fields, those of labels may be in `flags` instead, see `LabelCells`.
+    """
 
     number: int
     lines: Sequence[str]
     received: list[str]
     error: InvalidRow | None
+    flags: str | None = None
 
     def fields(self) -> list[str]:
         if self.error:
@@ -195,47 +209,78 @@ class _Row:
         return "".join(self.lines).rstrip("\r\n")
 
 
-def _by_column(columns: Sequence[str], received: list[str]) -> dict[str, str]:
-    if len(received) != len(columns):
+def _values_and_labels(
+    columns: Sequence[str], received: list[str], row: _Row, cells: LabelCells | None
+) -> tuple[dict[str, str], tuple[str, ...] | InvalidRow | None]:
+    """The fields of a row that are not of `cells`, and its labels, or why it has none; None: the
+    fields hold them.
+    """
+    number = len(received) + (cells.num_cut if cells and row.flags else 0)
+    if number != len(columns):
         raise InvalidRow(
             "wrong number of fields",
-            f"received {len(received)}, expected {len(columns)}: {', '.join(columns)}",
+            f"received {number:,}, expected {len(columns):,}: {listed(columns)}",
         )
-    return dict(zip(columns, received, strict=True))
+    if cells is None:
+        return dict(zip(columns, received, strict=True)), None
+    values = {name: received[i] for i, name in cells.others}
+    if row.flags:
+        return values, cells.labels_of_flags(row.flags)
+    try:
+        return values, cells.labels(received)
+    except InvalidRow as error:
+        return values, error
 
 
-def _rows(text: TextIO, data: CsvData) -> Iterator[_Row]:
+class _Rows:
     """The rows of a file.
 
     After a wrong row, such as one whose quotes do not end, reading continues at its second line.
+
+    Attributes:
+      cells: of labels, which are taken off the lines; None: none are.
     """
-    csv.field_size_limit(
-        max(csv.field_size_limit(), data.max_row_bytes + 1)
-    )  # of the whole process; our own limit is below
-    lines = _Lines(text, data.max_row_bytes)
-    parser = csv.reader(
-        lines,
-        delimiter=data.delimiter,
-        quotechar=data.quote_character,
-        quoting=csv.QUOTE_NONE if data.quote_character is None else csv.QUOTE_MINIMAL,
-        escapechar=data.escape_character,
-        doublequote=data.double_quote,
-        strict=True,  # else quotes that do not end would take the rest of the file into their field
-    )
-    while True:
-        received, error = [], None
-        number = lines.begin_row()
-        try:
-            received = next(parser)
-        except StopIteration:
-            return
-        except csv.Error as wrong:
-            error = InvalidRow("not CSV", str(wrong))
-        except InvalidRow as wrong:
-            error = wrong
+
+    def __init__(self, text: TextIO, data: CsvData):
+        csv.field_size_limit(
+            max(csv.field_size_limit(), data.max_row_bytes + 1)
+        )  # of the whole process; our own limit is in _Lines
+        self.cells: LabelCells | None = None
+        self._lines = _Lines(text, data.max_row_bytes)
+        self._parser = csv.reader(
+            self._lines,
+            delimiter=data.delimiter,
+            quotechar=data.quote_character,
+            quoting=csv.QUOTE_NONE if data.quote_character is None else csv.QUOTE_MINIMAL,
+            escapechar=data.escape_character,
+            doublequote=data.double_quote,
+            strict=True,  # else quotes that do not end would take the rest of the file
+        )
+
+    def __iter__(self) -> "_Rows":
+        return self
+
+    def __next__(self) -> _Row:
+        lines = self._lines
+        number = lines.begin_row(self.cells)
+        received, error = self._parse()
+        if lines.flags and (error or list(lines.flags) != [len(lines.of_row()) - 1]):
+            # What was taken for cells of labels is within quotes: the row is parsed as it is.
+            lines.take_back(0)
+            lines.begin_row(None)
+            received, error = self._parse()
         if error:
-            lines.take_back_all_but_the_first()
-        yield _Row(number, lines.of_row(), received, error)
+            lines.take_back(1)
+        flags = next(iter(lines.flags.values()), None)
+        return _Row(number, lines.of_row(), received, error, flags)
+
+    def _parse(self) -> tuple[list[str], InvalidRow | None]:
+        try:
+            return next(self._parser), None
+        except csv.Error as wrong:
+            return [], InvalidRow("not CSV", str(wrong))
+        except InvalidRow as wrong:
+            return [], wrong
 
 
 class _Lines:
@@ -247,6 +292,8 @@ class _Lines:
         self._row: list[tuple[str, bool]] = []  # lines, and whether they are whole
         self._taken_back: deque[tuple[str, bool]] = deque()
         self._next_number = 1
+        self._cells: LabelCells | None = None
+        self.flags: dict[int, str] = {}  # of the row's lines that cells of labels were taken off
 
     def __iter__(self) -> "_Lines":
         return self
@@ -264,21 +311,25 @@ class _Lines:
             raise InvalidRow(
                 "NUL character", "received a NUL character, expected text; is data.encoding right?"
             )
+        if self._cells is not None and (cut := self._cells.cut(line)):
+            line, self.flags[len(self._row) - 1] = cut
         return line
 
-    def begin_row(self) -> int:
+    def begin_row(self, cells: LabelCells | None) -> int:
         """Forgets the lines of the row before; returns the number of the next line."""
         self._row = []
         self._characters = 0
+        self._cells, self.flags = cells, {}
         return self._next_number
 
     def of_row(self) -> list[str]:
         return [line for line, _ in self._row]
 
-    def take_back_all_but_the_first(self) -> None:
-        self._taken_back.extendleft(reversed(self._row[1:]))
-        self._next_number -= len(self._row[1:])
-        self._row = self._row[:1]
+    def take_back(self, first: int) -> None:
+        """Has the row's lines from the `first` on be read again."""
+        self._taken_back.extendleft(reversed(self._row[first:]))
+        self._next_number -= len(self._row[first:])
+        self._row = self._row[:first]
 
     def _read(self) -> tuple[str, bool]:
         line = rest = self._text.readline(self._max_characters + 1)

@@ -1,12 +1,10 @@
 """A row's fields -> a document: the same for JSON objects, rows of CSV and rows of Parquet."""
 
-import contextlib
+import collections
 import dataclasses
 import datetime
-import decimal
 import functools
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,17 +18,25 @@ from beam_jobs.contract.dataset_config import (
     iso_of_epoch,
 )
 from beam_jobs.contract.errors import UserError, shown
-from beam_jobs.contract.validation import canonical_label
-from beam_jobs.sources import paths
+from beam_jobs.sources import label_columns, paths
 from beam_jobs.sources.documents import Document
-from beam_jobs.sources.invalid_row import InvalidRow, is_line
+from beam_jobs.sources.invalid_row import InvalidRow
+from beam_jobs.sources.label_columns import LabelColumns, number_of
 from beam_jobs.sources.label_values import WRONG_FORMAT, LabelValues
 
 MAX_WEIGHT = float(np.finfo(np.float32).max)
 TOO_LONG = "row too long"
+_MAX_LISTED = 100
 A_ROW = "expected a row"  # of a blank line
 
 Rows = JsonlData | CsvData | ParquetData | ArrowData
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as an error lists them: the first ones, and how many there are."""
+    names = list(names)
+    more = f", ... ({len(names):,} in all)" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more
 
 
 def too_long(max_bytes: int) -> InvalidRow:
@@ -66,27 +72,28 @@ def check_columns(
     """
     found, nested = list(found), list(nested)
     known = {*found, *nested}
-    if wrong := [name for name in data.label_columns if not is_line(canonical_label(name))]:
-        raise UserError(
-            f"data.label_columns: received {shown(wrong[0])}, expected names of labels, without "
-            "control characters or line breaks; rename the column"
-        )
+    label_columns.check(data, found)
     for key, names in _named(data):
         if key == "labels_field" and data.missing_labels == "none" and isinstance(data, JsonlData):
             continue
-        if missing := [name for name in names if name not in known]:
+        missing = [name for name in names if name not in known]
+        if key == "label_columns":
+            missing = label_columns.unmatched(data, [*found, *nested])
+        if missing:
             those = ", ".join(map(repr, missing))
             tops = {paths.top_name(found, name) for name in missing if "." in name}
             shown_names = found + [name for name in nested if paths.top_name(found, name) in tops]
             raise UserError(
                 f"data.{key}: {source} has no column {those}; the columns found are "
-                f"{', '.join(map(repr, shown_names)) or 'none'}"
+                f"{listed(map(repr, shown_names)) or 'none'}"
             )
 
 
 def check_columns_once(data: Rows, found: Sequence[str], source: str) -> None:
     """Raises UserError if a field that the config names is there several times."""
-    twice = [name for name in columns_read(data) if found.count(name) > 1]
+    named = columns_read(data) + label_columns.select(data, found)
+    counts = collections.Counter(found)
+    twice = [name for name in named if counts[name] > 1]
     if twice:
         raise UserError(
             f"{source}: received several columns {twice[0]!r}, expected one; rename the others"
@@ -132,13 +139,30 @@ class Fields:
     def _paths(self) -> list[str]:
         return [name for name in columns_read(self.data) if "." in name]
 
-    def document(self, values: Mapping[str, Any], source: str, row: int) -> Document:
-        """Raises InvalidRow where a field is missing or of a wrong type."""
+    def document(
+        self,
+        values: Mapping[str, Any],
+        source: str,
+        row: int,
+        *,
+        labels: tuple[str, ...] | InvalidRow | None = None,
+    ) -> Document:
+        """A row as a document.
+
+        Args:
+          values: its fields.
+          source: its file.
+          row: its number there.
+          labels: its labels, or why it has none; None: those that its fields hold.
+
+        Raises:
+          InvalidRow: a field is missing or of a wrong type.
+        """
         values = self._completed(values)
         return Document(
             id=self._id(values, source, row),
             texts=self.data.texts(self._texts(values)),
-            labels=self._labels(values),
+            labels=self._labels(values) if labels is None else _raised_or(labels),
             weight=self._weight(values),
             source=source,
             row=row,
@@ -166,7 +190,7 @@ class Fields:
                 raise InvalidRow(
                     "no text",
                     f"field {field!r} is missing or null; the row has "
-                    f"{', '.join(map(repr, sorted(values)))}",
+                    f"{listed(map(repr, sorted(values)))}",
                 )
             if not isinstance(value, str):
                 raise InvalidRow(
@@ -187,7 +211,7 @@ class Fields:
 
     def _labels(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         if self.data.label_columns:
-            return self._labels_of_columns(values)
+            return self._label_columns.labels(values)
         field, missing = self.data.labels_field, self.data.missing_labels
         if field is None:
             return ()
@@ -213,31 +237,16 @@ class Fields:
         names = self.label_names if self.data.label_names is None else self.data.label_names
         return LabelValues(self.data, all_strings=self.all_strings, names=names)
 
-    def _labels_of_columns(self, values: Mapping[str, Any]) -> tuple[str, ...]:
-        """Null and blank mean 0, as sparse tables have it."""
-        present = []
-        for field in self.data.label_columns:
-            value = values.get(field)
-            number = 0.0 if value is None else self._number(value)
-            if number is None:
-                raise InvalidRow(
-                    "label is not a number",
-                    f"{field}: received {shown(value)}, expected 0, 1 or a number between",
-                )
-            if number >= self.data.label_threshold:
-                present.append(self._label_of_column[field])
-        return tuple(present)
-
     @functools.cached_property
-    def _label_of_column(self) -> dict[str, str]:
-        return {field: canonical_label(field) for field in self.data.label_columns}
+    def _label_columns(self) -> LabelColumns:
+        return LabelColumns(self.data, all_strings=self.all_strings)
 
     def _weight(self, values: Mapping[str, Any]) -> float:
         if self.data.weight_field is None:
             return 1.0
         value = values.get(self.data.weight_field)
         is_number = not isinstance(value, bool) and value is not None and value != ""
-        number = self._number(value) if is_number else None
+        number = number_of(value, is_text=self.all_strings) if is_number else None
         if number is None or not 0 <= number <= MAX_WEIGHT:
             raise InvalidRow(
                 "no weight",
@@ -257,16 +266,11 @@ class Fields:
             return text
         return iso_of_epoch(text, self.data.time_format) or text
 
-    def _number(self, value: Any) -> float | None:
-        """The value as a finite number; None where it is none."""
-        if self.all_strings:
-            value = {"": 0.0, "false": 0.0, "true": 1.0}.get(value.strip().lower(), value)
-        elif not isinstance(value, int | float | decimal.Decimal):
-            return None
-        with contextlib.suppress(ValueError, OverflowError):
-            number = float(value)
-            return number if math.isfinite(number) else None
-        return None
+
+def _raised_or(labels: tuple[str, ...] | InvalidRow) -> tuple[str, ...]:
+    if isinstance(labels, InvalidRow):
+        raise labels
+    return labels
 
 
 class FirstLabels:
@@ -279,10 +283,13 @@ class FirstLabels:
         self._wrong: InvalidRow | None = None
         self._is_right = False
 
-    def see(self, values: Mapping[str, Any]) -> None:
-        """A row."""
+    def see(
+        self, values: Mapping[str, Any], labels: tuple[str, ...] | InvalidRow | None = None
+    ) -> None:
+        """A row, with its labels or why it has none; None: those that its fields hold."""
         try:
-            self._is_right = self._is_right or bool(self._fields.labels(values))
+            found = self._fields.labels(values) if labels is None else _raised_or(labels)
+            self._is_right |= bool(found or self._fields.data.label_columns)
         except InvalidRow as error:
             if error.reason in WRONG_FORMAT:
                 self._wrong = self._wrong or error
@@ -290,9 +297,11 @@ class FirstLabels:
     def check(self, source: str) -> None:
         """Raises UserError, with the setting that may be right, if none is in the format."""
         if self._wrong and not self._is_right:
+            hint = "; leave a column that is no label's out of data.label_columns, or name it "
+            hint += "with another key"
             raise UserError(
                 f"{source}: none of its first rows has labels in the format that the config says: "
-                f"{self._wrong.detail}"
+                f"{self._wrong.detail}{hint if self._fields.data.label_columns else ''}"
             )
 
 

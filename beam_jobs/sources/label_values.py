@@ -2,7 +2,6 @@
 
 import contextlib
 import decimal
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from beam_jobs.contract.dataset_config import RowData
 from beam_jobs.contract.errors import shown
 from beam_jobs.sources import written_values
 from beam_jobs.sources.invalid_row import InvalidRow, checked_labels
+from beam_jobs.sources.label_columns import NOT_A_NUMBER, number_of
 
 # Reasons of rejects that a setting removes where every row has them.
 WRONG_FORMAT = {
@@ -20,6 +20,7 @@ WRONG_FORMAT = {
     "label is not a string",
     "label is not an id",
     "labels are not scores",
+    NOT_A_NUMBER,
 }
 _SETTING = "data.label_format"
 
@@ -165,7 +166,7 @@ class LabelValues:
         number = 0.0 if value is None else _number(value)
         if number is None:
             raise InvalidRow(
-                "label is not a number",
+                NOT_A_NUMBER,
                 f"{self._what(received)}, expected 0, 1 or a number between for each label",
             )
         return number
@@ -262,9 +263,4 @@ def _parsed_number(text: str) -> float | int | str:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number; None where it is none."""
-    if isinstance(value, int | float | decimal.Decimal):
-        with contextlib.suppress(OverflowError):
-            number = float(value)
-            return number if math.isfinite(number) else None
-    return None
+    return number_of(value, is_text=False)

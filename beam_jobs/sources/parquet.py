@@ -13,7 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.dataset_config import ArrowData, ParquetData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.sources import label_names, paths, streams
+from beam_jobs.sources import label_arrays, label_columns, label_names, paths, streams
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import (
     Fields,
@@ -26,9 +26,11 @@ from beam_jobs.sources.fields import (
 )
 from beam_jobs.sources.input_files import InputFile, match_files
 from beam_jobs.sources.invalid_row import InvalidRow
+from beam_jobs.sources.label_arrays import LabelArrays
 from beam_jobs.sources.label_values import advice
 
 BATCH_ROWS = 256
+Labels = tuple[str, ...] | InvalidRow
 DAMAGE = (*streams.DAMAGE, pa.ArrowException)
 
 
@@ -73,11 +75,12 @@ class ParquetReader:
                     partition=dict(file.partition),
                     label_names=self._label_names(parquet.schema_arrow),
                 )
-                for row, values in self._rows(parquet, file):
+                for row, values, labels in self._rows(parquet, file):
                     try:
                         if isinstance(values, InvalidRow):
                             raise values
-                        document = fields.document(values, file.name, row)
+                        known = {} if labels is None else {"labels": labels}
+                        document = fields.document(values, file.name, row, **known)
                         if sum(map(len, document.texts)) > self.data.max_row_bytes:
                             raise too_long(self.data.max_row_bytes)
                         yield document
@@ -107,20 +110,27 @@ class ParquetReader:
 
     def _rows(
         self, parquet: pq.ParquetFile, file: InputFile
-    ) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:
+    ) -> Iterator[tuple[int, dict[str, Any] | InvalidRow, Labels | None]]:
+        """(number, fields, labels) of the rows that begin in the file's range; the labels are None
+        where the fields have them.
+        """
         row, columns = 0, self._columns(parquet)
+        arrays = self._label_arrays(parquet.schema_arrow)
         for i in range(parquet.num_row_groups):
             group = parquet.metadata.row_group(i)
             if file.start <= _first_byte(group) and (
                 file.end is None or _first_byte(group) < file.end
             ):
                 # Threads would compete with the other worker processes.
+                num_rows = BATCH_ROWS
+                if arrays is not None:  # a batch has costs of its own for each column
+                    num_rows = arrays.batch_rows(parquet.schema_arrow, group, BATCH_ROWS)
                 batches = parquet.iter_batches(
-                    BATCH_ROWS, row_groups=[i], columns=columns, use_threads=False
+                    num_rows, row_groups=[i], columns=columns, use_threads=False
                 )
-                yield from enumerate(
-                    (values for batch in batches for values in rows_of(batch)), start=row + 1
-                )
+                rows = itertools.chain.from_iterable(rows_of(batch, arrays) for batch in batches)
+                for number, (values, labels) in enumerate(rows, start=row + 1):
+                    yield number, values, labels
             row += group.num_rows
 
     def _columns(self, parquet: pq.ParquetFile) -> list[str]:
@@ -132,15 +142,31 @@ class ParquetReader:
         return list(
             dict.fromkeys(
                 name if name in readable else paths.top_name(names, name)
-                for name in columns_read(self.data)
+                for name in self._names_read(names)
             )
         )
+
+    def _names_read(self, columns: Sequence[str]) -> list[str]:
+        """The fields that the config names, with the columns of its patterns."""
+        patterns = set(filter(label_columns.is_pattern, self.data.label_columns)) - set(columns)
+        names = [name for name in columns_read(self.data) if name not in patterns]
+        return names + label_columns.select(self.data, columns)
+
+    def _label_arrays(self, schema: pa.Schema) -> LabelArrays | None:
+        """What reads the columns of labels; None: there are none, or some are in others."""
+        names = set(schema.names)
+        are_columns = all(map(label_columns.is_pattern, set(self.data.label_columns) - names))
+        if not self.data.label_columns or not are_columns:
+            return None
+        selected = label_columns.select(self.data, schema.names)
+        return LabelArrays(selected, self.data.label_threshold)
 
     def _check_types(self, schema: pa.Schema, file: InputFile) -> None:
         """Raises UserError for types of which no row could be a document, before any work."""
         wanted = [(name, _is_string, "a string") for name in self.data.text_fields]
         if self.data.labels_field is not None and not self.data.label_columns:
             wanted.append((self.data.labels_field, *_type_of_labels(self.data)))
+        self._check_label_columns(schema, file)
         for name, is_wanted, what in wanted:
             kind = paths.type_of(schema, name)
             if kind is None:  # what the path says
@@ -152,6 +178,17 @@ class ParquetReader:
                     f"{file.name}: column {name!r} has the type {kind}, expected {what}{hint}"
                 )
 
+    def _check_label_columns(self, schema: pa.Schema, file: InputFile) -> None:
+        """Raises UserError if one holds no numbers."""
+        for name in label_columns.select(self.data, schema.names):
+            kind = schema.field(name).type
+            if not label_arrays.is_numeric(kind):
+                raise UserError(
+                    f"{file.name}: column {name!r} has the type {kind}, expected numbers or "
+                    "booleans, as data.label_columns has it; leave it out, or name it with another "
+                    "key"
+                )
+
     def _first_value(self, file: InputFile, name: str) -> Any:
         """The first value of a field that is not null in the first rows."""
         values = (paths.find(row, name) for row in self._first_rows(file))
@@ -159,7 +196,7 @@ class ParquetReader:
 
     def _check_first_labels(self, files: Sequence[InputFile]) -> None:
         """Raises UserError if the labels of the first file's first rows are in another format."""
-        for file in files[:1]:
+        for file in [] if self.data.label_columns else files[:1]:
             labels = FirstLabels(
                 Fields(self.data, partition=dict(file.partition), label_names=self._names_of(file))
             )
@@ -191,7 +228,7 @@ class ParquetReader:
 
     def _first_rows(self, file: InputFile) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(*DAMAGE), self.open(file) as parquet:
-            for _, values in itertools.islice(self._rows(parquet, file), BATCH_ROWS):
+            for _, values, _ in itertools.islice(self._rows(parquet, file), BATCH_ROWS):
                 if isinstance(values, dict):
                     yield values
 
@@ -278,7 +315,21 @@ def _is_object_or_string(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) or pa.types.is_map(kind) or _is_string(kind)
 
 
-def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | InvalidRow]:
+def rows_of(
+    batch: pa.RecordBatch, arrays: LabelArrays | None
+) -> Iterator[tuple[dict[str, Any] | InvalidRow, Labels | None]]:
+    """(fields, labels) of each row of a batch; labels are None where the fields have them."""
+    if arrays is None:
+        yield from ((values, None) for values in _values(batch))
+        return
+    labels = arrays.labels(batch)
+    rest = batch.select([name for name in batch.schema.names if name not in arrays.columns])
+    for start in range(0, batch.num_rows, BATCH_ROWS):
+        rows = _values(rest.slice(start, BATCH_ROWS))
+        yield from zip(rows, labels[start : start + BATCH_ROWS], strict=True)
+
+
+def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | InvalidRow]:
     batch = _with_microseconds(batch)
     binary = [field.name for field in batch.schema if _holds_binary(field.type)]
     try:

@@ -148,10 +148,12 @@ def test_times_of_parquet_are_handed_on_in_iso_8601(tmp_path):
 
 @pytest.mark.parametrize("value", [[1], "yes", {}, float("nan"), "1"])
 def test_a_label_column_of_json_that_is_no_number_is_a_reject(tmp_path, value):
-    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "a", "p": value}))
-    ((reason, detail),) = outcome(
+    rows = [{"text": "a", "p": 1}, {"text": "a", "p": value}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, (reason, detail) = outcome(
         JsonlData, {"source": "jsonl", "label_columns": ("p",)}, tmp_path / "in.jsonl"
     )
+    assert first[2] == ("p",)
     assert reason == "label is not a number" and detail.startswith("p: received ")
 
 
