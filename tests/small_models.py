@@ -15,5 +15,6 @@ SMALL = {
     "cnn": {"embedding_dim": 8, "filter_widths": [1, 3], "filters": 6},
     "lstm": {"embedding_dim": 8, "units": 6},
     "cnn_lwan": {"embedding_dim": 8, "filter_width": 4, "filters": 6},
+    "bow_lwan": {"embedding_dim": 8, "bigram_buckets": 8, "filters": 6, "candidates": 2},
     "transformer": {"embedding_dim": 8, "layers": 1, "heads": 2, "feed_forward_dim": 12},
 }

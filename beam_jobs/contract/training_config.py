@@ -97,12 +97,63 @@ class LstmConfig(SequenceModel):
     )
 
 
-class CnnLwanConfig(SequenceModel):
+class LabelAttentionModel(SequenceModel):
+    """Models with a label-wise attention over a convolution of the tokens."""
+
+    filter_width: int = Field(10, ge=1, description="tokens that a filter spans")
+    filters: int = Field(128, ge=1, description="number of filters")
+
+
+class CnnLwanConfig(LabelAttentionModel):
     """A convolution, then label-wise attention over the document (CAML, Mullenbach et al. 2018)."""
 
     name: Literal["cnn_lwan"] = Field(description="the architecture")
-    filter_width: int = Field(10, ge=1, description="tokens that a filter spans")
-    filters: int = Field(128, ge=1, description="number of filters")
+
+
+class BowLwanConfig(BowConfig, LabelAttentionModel):
+    """`bow`, plus a label-wise attention for the labels that it scores highest."""
+
+    name: Literal["bow_lwan"] = Field(description="the architecture")
+    dropout: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description=(
+            "fraction of the units of the document vector, and of the embeddings that the "
+            "convolution reads, dropped while training"
+        ),
+    )
+    candidates: int = Field(
+        64,
+        ge=1,
+        description=(
+            "labels of each document that the attention scores: those with the highest scores of "
+            "the bag"
+        ),
+    )
+    max_tokens: int | None = Field(
+        200,
+        ge=1,
+        description="tokens of a document that the convolution reads, from its start; null: all",
+    )
+    filter_width: int = Field(3, ge=1, description="tokens that a filter spans")
+    convolution_dim: int | None = Field(
+        None,
+        ge=1,
+        description="size of the embeddings that the convolution reads; null: embedding_dim",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _vectors_fit_both_tables(self):
+        if self.pretrained_vectors is not None and self.convolution_dim not in (
+            None,
+            self.embedding_dim,
+        ):
+            raise ValueError(
+                "expected convolution_dim: null or embedding_dim with pretrained_vectors, not "
+                f"{self.convolution_dim} and {self.embedding_dim}: the vectors start both tables"
+            )
+        return self
 
 
 class TransformerConfig(SequenceModel):
@@ -186,6 +237,7 @@ ModelConfig = Annotated[
     | CnnConfig
     | LstmConfig
     | CnnLwanConfig
+    | BowLwanConfig
     | TransformerConfig
     | LinearConfig
     | CustomConfig,
@@ -355,6 +407,19 @@ class OptimizerConfig(Section):
         ),
     )
     learning_rate: float = Field(1e-2, gt=0, description="the highest step size")
+    learning_rate_embeddings: float | None = Field(
+        None, gt=0, description="the same for the embeddings alone; null: learning_rate"
+    )
+    learning_rate_encoder: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "the same for the layers between embeddings and logits alone; null: learning_rate"
+        ),
+    )
+    learning_rate_output: float | None = Field(
+        None, gt=0, description="the same for the last layer alone; null: learning_rate"
+    )
     schedule: Literal["constant", "linear", "cosine", "plateau"] = Field(
         "constant",
         description=(

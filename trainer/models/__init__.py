@@ -18,8 +18,9 @@ from beam_jobs.contract import user_code
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import CustomConfig, LinearConfig, ModelConfig
 from trainer.models.bow import BagOfEmbeddings
+from trainer.models.bow_lwan import BagWithLabelAttention
 from trainer.models.cnn import ConvolutionalNetwork
-from trainer.models.cnn_lwan import LabelWiseAttention
+from trainer.models.cnn_lwan import LabelAttentionNetwork
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
 from trainer.models.linear import LinearClassifier
 from trainer.models.lstm import LstmNetwork
@@ -35,7 +36,8 @@ _ARCHITECTURES = {
     "mlp": MultilayerPerceptron,
     "cnn": ConvolutionalNetwork,
     "lstm": LstmNetwork,
-    "cnn_lwan": LabelWiseAttention,
+    "cnn_lwan": LabelAttentionNetwork,
+    "bow_lwan": BagWithLabelAttention,
     "transformer": TransformerEncoder,
 }
 

@@ -1,5 +1,7 @@
 """Bag of embeddings: a TF-IDF weighted sum of the embeddings of terms, then one dense layer."""
 
+from typing import NamedTuple
+
 import keras
 import tensorflow as tf
 
@@ -8,6 +10,20 @@ from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, LogitsLayer
 from trainer.models.term_bags import term_bags
 from trainer.models.weighted_sums import sum_bags
+
+
+class EncodedBags(NamedTuple):
+    """Documents as `BagOfEmbeddings` sees them.
+
+    Attributes:
+      rows: int64 [n], the distinct terms of all documents.
+      bags: float32 [batch, n], sparse, the weights of each document's terms.
+      vectors: float32 [batch, dim], the weighted sums of their embeddings, after dropout.
+    """
+
+    rows: tf.Tensor
+    bags: tf.SparseTensor
+    vectors: tf.Tensor
 
 
 class BagOfEmbeddings(keras.Model):
@@ -48,13 +64,21 @@ class BagOfEmbeddings(keras.Model):
         self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None], see `ModelInputs`."""
+        return self.logits(self.encode(tokens, training=training), label_ids)
+
+    def encode(self, tokens: tf.RaggedTensor, *, training: bool) -> EncodedBags:
+        """What the logits of documents, token ids int64 [batch, None], are computed from."""
         rows, bags = self._terms(tokens)
         vectors = sum_bags(bags, tf.cast(self._table(rows), tf.float32))
-        logits = self._dense(self._dropout(vectors, training=training), label_ids)
+        return EncodedBags(rows, bags, self._dropout(vectors, training=training))
+
+    def logits(self, documents: EncodedBags, label_ids: tf.Tensor | None = None) -> tf.Tensor:
+        """Logits float32 [batch, labels], or [batch, n] of distinct label ids int64 [n]."""
+        logits = self._dense(documents.vectors, label_ids)
         if self._wide is not None:
-            wide = tf.gather(self._wide.value, rows)
+            wide = tf.gather(self._wide.value, documents.rows)
             logits += sum_bags(
-                bags, wide if label_ids is None else tf.gather(wide, label_ids, axis=1)
+                documents.bags, wide if label_ids is None else tf.gather(wide, label_ids, axis=1)
             )
         return logits
 

@@ -141,14 +141,17 @@ class TokenSequences(keras.layers.Layer):
         pretrained vectors are frozen.
       inputs: the vocabulary and its pretrained vectors.
       seed: of the random embeddings.
+      dim: the size of an embedding, where it is not the config's `embedding_dim`.
     """
 
-    def __init__(self, config: SequenceModel, inputs: ModelInputs, *, seed: int):
+    def __init__(
+        self, config: SequenceModel, inputs: ModelInputs, *, seed: int, dim: int | None = None
+    ):
         super().__init__(name="tokens")
         num_rows = NUM_SPECIAL_IDS + inputs.vocabulary.size
         self._table = EmbeddingTable(
             num_rows,
-            config.embedding_dim,
+            config.embedding_dim if dim is None else dim,
             vectors=inputs.vectors,
             freeze=config.freeze_pretrained_vectors,
             seed=seed,

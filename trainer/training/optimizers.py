@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contract.training_config import OptimizerConfig
+from trainer.training.group_rates import GroupRates, rate_factors
 from trainer.training.schedules import build_schedule
 from trainer.training.weight_averages import AveragedWeights
 
@@ -55,6 +56,9 @@ def build_optimizer(
         options["clip_norm"] = config.clip_norm
     if scales_loss:
         mixins.append(_LossScaling)
+    if factors := rate_factors(config):
+        mixins.append(GroupRates)
+        options["rate_factors"] = factors
     if config.schedule == "plateau":
         mixins.append(_ReducibleRate)
 

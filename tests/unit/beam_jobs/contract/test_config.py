@@ -114,6 +114,9 @@ FULL = {
     "optimizer": {
         "name": "adagrad",
         "learning_rate": 1e-05,
+        "learning_rate_embeddings": 1e-4,
+        "learning_rate_encoder": 1e-3,
+        "learning_rate_output": 1e-1,
         "schedule": "plateau",
         "plateau_factor": 0.2,
         "plateau_patience": 3,
@@ -196,6 +199,21 @@ OTHER_KINDS = [
         | _EMBEDDINGS,
     ),
     ("model", {"name": "cnn_lwan", "max_tokens": 9, "filter_width": 3, "filters": 8} | _EMBEDDINGS),
+    (
+        "model",
+        {
+            "name": "bow_lwan",
+            "token_weights": "uniform",
+            "bigram_buckets": 64,
+            "wide": True,
+            "max_tokens": 9,
+            "filter_width": 2,
+            "filters": 8,
+            "candidates": 10,
+            "convolution_dim": 16,
+        }
+        | _EMBEDDINGS,
+    ),
     (
         "model",
         {
@@ -803,6 +821,17 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         (
             {"model": {"name": "transformer", "heads": 3}},
             "expected heads that divide embedding_dim, not 3 and 128",
+        ),
+        (
+            {
+                "model": {
+                    "name": "bow_lwan",
+                    "pretrained_vectors": "vectors.txt",
+                    "convolution_dim": 64,
+                }
+            },
+            "expected convolution_dim: null or embedding_dim with pretrained_vectors, not 64 and "
+            "128",
         ),
         (
             {"model": {"name": "custom", "build": "own.build"}},

@@ -137,7 +137,9 @@ def test_the_mean_of_sampled_losses_and_gradients_is_that_over_all_labels(loss):
     assert errors.max() > 1e-3  # it is a sample indeed
 
 
-@pytest.mark.parametrize("name", ["bow", "mlp", "cnn", "lstm", "cnn_lwan", "transformer"])
+@pytest.mark.parametrize(
+    "name", ["bow", "mlp", "cnn", "lstm", "cnn_lwan", "bow_lwan", "transformer"]
+)
 @pytest.mark.parametrize("num_texts", [1, 2])
 def test_models_give_the_logits_of_some_labels_as_they_give_all_and_touch_only_their_rows(
     name, num_texts

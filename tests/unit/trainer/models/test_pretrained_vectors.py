@@ -133,6 +133,7 @@ ARCHITECTURES = {
     "cnn": {"filters": 3},
     "lstm": {"units": 3},
     "cnn_lwan": {"filters": 3},
+    "bow_lwan": {"filters": 3, "bigram_buckets": 4, "dropout": 0.0},
     "transformer": {"heads": 1, "layers": 1, "feed_forward_dim": 4},
 }
 
