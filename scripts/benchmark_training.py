@@ -63,6 +63,7 @@ MODELS = {
     "cnn": {},
     "lstm": {},
     "cnn_lwan": {},
+    "bow_lwan": {"bigram_buckets": 200_000},
     "transformer": {},
 }
 

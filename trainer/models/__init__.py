@@ -40,6 +40,8 @@ _ARCHITECTURES = {
     "bow_lwan": BagWithLabelAttention,
     "transformer": TransformerEncoder,
 }
+# They take all texts of a document themselves; of the others there is a tower for each text.
+_OF_SEVERAL_TEXTS = {"bow_lwan"}
 
 
 def build_model(
@@ -100,7 +102,9 @@ def build_model(
     )
     inputs = ModelInputs(vocabulary, num_labels, output_bias, seed, vectors, num_texts)
     architecture = functools.partial(_ARCHITECTURES[config.name], config)
-    return architecture(inputs) if num_texts == 1 else Towers(architecture, inputs)
+    if num_texts == 1 or config.name in _OF_SEVERAL_TEXTS:
+        return architecture(inputs)
+    return Towers(architecture, inputs)
 
 
 def _vectors(

@@ -10,6 +10,18 @@ import tensorflow as tf
 from trainer.models.inputs import ModelInputs
 
 
+def inputs_of_texts(inputs: ModelInputs) -> list[ModelInputs]:
+    """What a model of each text alone is built from: the first has the output bias."""
+    if inputs.num_texts == 1:
+        return [inputs]
+    seeds = np.random.SeedSequence(inputs.seed).generate_state(inputs.num_texts) >> 1
+    biases = [inputs.output_bias] + [np.zeros_like(inputs.output_bias)] * (inputs.num_texts - 1)
+    return [
+        dataclasses.replace(inputs, output_bias=bias, seed=seed, num_texts=1)
+        for bias, seed in zip(biases, seeds.tolist(), strict=True)
+    ]
+
+
 class Towers(keras.Model):
     """Logits = sum over the texts of the logits of a model of its own for each.
 
@@ -24,13 +36,7 @@ class Towers(keras.Model):
 
     def __init__(self, architecture: Callable[[ModelInputs], keras.Model], inputs: ModelInputs):
         super().__init__(name="towers")
-        seeds = np.random.SeedSequence(inputs.seed).generate_state(inputs.num_texts) >> 1
-        self._towers = []
-        for i, seed in enumerate(seeds.tolist()):
-            bias = inputs.output_bias if i == 0 else np.zeros_like(inputs.output_bias)
-            self._towers.append(
-                architecture(dataclasses.replace(inputs, output_bias=bias, seed=seed, num_texts=1))
-            )
+        self._towers = [architecture(text) for text in inputs_of_texts(inputs)]
         self.built = True
 
     def call(

@@ -103,3 +103,25 @@ def test_only_the_convolution_stops_at_max_tokens(weights):
 
     np.testing.assert_allclose(attention([2, 3]), attention([2, 3, 9, 8]), atol=1e-5)
     assert not np.allclose(attention([2, 3]), attention([2, 4]), atol=1e-3)
+
+
+def test_of_several_texts_all_bags_together_choose_the_candidates():
+    generator = np.random.default_rng(1)
+    texts = (TOKENS, TOKENS[::-1])
+    options = {"num_texts": 2, "num_labels": NUM_LABELS, "seed": 0, "vocabulary": VOCABULARY}
+    bias = np.linspace(-1, 1, NUM_LABELS).astype(np.float32)
+    every, few = (
+        build_model(_both(candidates=n), output_bias=bias, **options) for n in (NUM_LABELS, 2)
+    )
+    bags = build_model(BowConfig(**BAG), output_bias=bias, **options)
+    for variable, other in zip(every.trainable_variables, few.trainable_variables, strict=True):
+        variable.assign(generator.normal(0, 0.5, variable.shape))
+        other.assign(variable)
+    of_bags = [v for bag in every._bags for v in bag.trainable_variables]
+    for variable, value in zip(bags.trainable_variables, of_bags, strict=True):
+        variable.assign(value)
+    bag = bags(texts).numpy()
+    is_candidate = bag >= np.sort(bag)[:, -2:-1]
+    np.testing.assert_allclose(
+        few(texts), np.where(is_candidate, every(texts), bag), rtol=1e-4, atol=1e-5
+    )
