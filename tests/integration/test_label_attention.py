@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.command_lines import succeed, train
-from tests.runs import SETTINGS, assert_same_bits, variables
+from tests.runs import SETTINGS, assert_same_bits, history, variables
 from tests.small_experiment import CONFIG, make_dataset
 
 # Three labels of the five are candidates; some labels are drawn.
@@ -15,7 +15,7 @@ MODEL = "{name: bow_lwan, bigram_buckets: 64, filters: 8, candidates: 3, embeddi
 def place(tmp_path_factory):
     """A small dataset with a run that nothing interrupts."""
     root = tmp_path_factory.mktemp("label_attention")
-    make_dataset(root, 500, CONFIG.replace("{embedding_dim: 16}", MODEL))
+    make_dataset(root, 400, CONFIG.replace("{embedding_dim: 16}", MODEL))
     train(root, "train.run_dir=whole", *SETTINGS)
     return root
 
@@ -35,19 +35,13 @@ def test_it_is_evaluated_exported_and_explained(place):
     method, _, labels = printed.partition("\n")
     assert method.startswith("By occlusion")
     assert labels.lstrip().startswith("space: ")
-    word_of_largest_effect = labels.split("\n")[2].split()[1]
-    assert word_of_largest_effect in ("rocket", "orbit", "moon")
+    effects = {line.split()[1]: float(line.split()[0]) for line in labels.strip().split("\n")[1:]}
+    assert min(effects[word] for word in ("rocket", "orbit", "moon")) > 0
 
 
-def test_sampled_negatives_mixed_precision_replicas_and_rates_of_groups_train(place):
-    def run(name, *settings):
-        train(place, f"train.run_dir={name}", "train.epochs=1", *settings)
-        return variables(place / name)
-
-    mixed = ("train.precision=bfloat16", "train.strategy=mirrored", "train.replicas=2")
-    sampled = run("sampled", *mixed, "loss.negatives=sampled", "loss.num_sampled=2")
-    still = run("still", "optimizer.learning_rate_encoder=1e-9")
-    plain = run("plain")
-    assert all(np.isfinite(weights).all() for weights in sampled.values())
-    changed = {name for name in plain if not np.allclose(plain[name], still[name], atol=1e-5)}
-    assert changed and changed != set(plain)
+def test_it_trains_with_sampled_negatives_mixed_precision_and_replicas(place):
+    replicas = ("train.precision=bfloat16", "train.strategy=mirrored", "train.replicas=2")
+    sampled = ("loss.negatives=sampled", "loss.num_sampled=2")
+    train(place, "train.run_dir=sampled", "train.epochs=1", *replicas, *sampled)
+    assert all(np.isfinite(weights).all() for weights in variables(place / "sampled").values())
+    assert history(place / "sampled")[0]["validation_micro_f1"] > 0.5
