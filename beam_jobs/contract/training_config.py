@@ -558,7 +558,7 @@ class TrainConfig(Section):
         description=(
             "steps whose documents are sorted by length together, and then taken in a random "
             "order, so that models that pad to the longest document pad less; 1: not sorted; "
-            "null: 16 for the models that pad (cnn, lstm, cnn_lwan, bow_lwan, transformer), else 1"
+            "null: 16 for the models that pad (cnn, lstm, cnn_lwan, transformer), else 1"
         ),
     )
     checkpoint_steps: int | None = Field(

@@ -18,17 +18,16 @@ class LabelAttention(keras.layers.Layer):
     tensor of batch x labels x filters is made, only two of batch x tokens x labels. The logits of a
     document without tokens are 0.
 
-    The filters, the u_l and the b_l are divided by the square root of the number of products that
-    are summed; before that, the filters and the u_l start with a variance of 1 (Karras et al. 2018,
-    Progressive Growing of GANs, section 4.1, equalized learning rate). An optimizer whose steps do
-    not depend on the size of the gradients, such as Adam, then moves them as fast, for their size,
-    as embeddings. The b_l start at 0: a label with few documents would keep most of random ones.
+    The filters, the u_l and the b_l are variables that start with a variance of 1, divided by the
+    square root of the number of products that are summed (Karras et al. 2018, Progressive Growing
+    of GANs, section 4.1, equalized learning rate). An optimizer whose steps do not depend on the
+    size of the gradients, such as Adam, then moves them as fast, for their size, as embeddings.
 
     Args:
       config: the filters, dropout, and how many tokens of a document are read.
       inputs: the vocabulary, its pretrained vectors and the number of labels.
       dim: size of an embedding.
-      seed: of the embeddings, the filters, the u_l and dropout.
+      seed: of the embeddings, the filters, the u_l, the b_l and dropout.
     """
 
     def __init__(
@@ -46,9 +45,7 @@ class LabelAttention(keras.layers.Layer):
         # One row per label, so that the gradient of some labels' logits touches their rows alone.
         shape = (inputs.num_labels, config.filters)
         self._queries = self._unit_variance("queries_kernel", shape, next(seed))
-        self._outputs = self.add_weight(
-            name="outputs_kernel", shape=shape, initializer="zeros", autocast=False
-        )
+        self._outputs = self._unit_variance("outputs_kernel", shape, next(seed))
         self._filter_scale = (config.filter_width * dim) ** -0.5
         self._label_scale = config.filters**-0.5
         self.built = True

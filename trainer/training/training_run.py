@@ -15,7 +15,7 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import dump_json
 from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.training_config import SequenceModel
+from beam_jobs.contract.training_config import BowConfig, SequenceModel
 from trainer.data.input_pipeline import BatchIterator, train_batches
 from trainer.data.shards import describe_corruption, explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import check_agreement, describe, is_chief, num_workers
@@ -377,7 +377,8 @@ class TrainingRun:
 def _length_bucket_steps(config: Config) -> int:
     if config.train.length_bucket_steps is not None:
         return config.train.length_bucket_steps
-    pads = isinstance(config.model, SequenceModel)
+    # A bag of embeddings learns less from batches of documents of like length.
+    pads = isinstance(config.model, SequenceModel) and not isinstance(config.model, BowConfig)
     return _LENGTH_BUCKET_STEPS_OF_PADDING_MODELS if pads else 1
 
 
