@@ -1,5 +1,6 @@
 """From raw text to a served model, through the command lines."""
 
+import contextlib
 import json
 import shutil
 
@@ -13,6 +14,7 @@ from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
 from tests.served import answers_of
 from trainer.data.input_pipeline import evaluation_batches
+from trainer.evaluation import evaluator
 from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.tuned import load_tuned
 from trainer.experiment import assemble, restore_best
@@ -138,6 +140,27 @@ def test_thresholds_and_metrics_come_out_the_same_from_the_saved_scores(
     predicted = sum(served["decide"]["counts"][place[key]] for key in ids)
     assert counts["documents"] == len(ids)
     assert (counts["tp"].sum(), (counts["tp"] + counts["fp"]).sum()) == (tp, predicted)
+
+
+def test_each_pass_over_a_split_shows_its_progress(trained, monkeypatch):
+    lines = []
+
+    class Line(contextlib.AbstractContextManager):
+        def __init__(self, what):
+            self._what = what
+
+        def __exit__(self, *exc_info):
+            pass
+
+        def update(self, done, total, status):
+            lines.append((self._what, done, total, status.partition(" documents, ")[0]))
+
+    monkeypatch.setattr(evaluator, "ProgressLine", Line)
+    experiment = assemble(in_root(trained, monkeypatch))
+    restore_best(experiment)
+    Evaluator(experiment).histogram("validation")
+    number = experiment.dataset.num_examples("validation")
+    assert lines[-1] == ("scoring validation", number, number, f"{number:,} of {number:,}")
 
 
 def test_predict_prints_labels_with_scores_for_arguments_and_for_lines_of_stdin(trained):

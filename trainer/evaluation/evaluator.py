@@ -1,15 +1,23 @@
 """Counts over a split: one pass of the model, summed over replicas and workers."""
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contract.progress import ProgressLine
 from trainer.data.input_pipeline import Batch, BatchIterator, evaluation_batches
 from trainer.data.labels import multi_hot
 from trainer.data.shards import explain_corrupt_shards, plan_split
-from trainer.distribution.strategy import gather_over_workers, num_workers, sum_over_workers
+from trainer.distribution.strategy import (
+    gather_over_workers,
+    is_chief,
+    num_workers,
+    sum_over_workers,
+)
 from trainer.evaluation import error_analysis
 from trainer.evaluation.split_counts import Counts, Histograms, ScoredBatch, SplitCounts
 from trainer.experiment import Experiment
@@ -34,14 +42,14 @@ class Evaluator:
         # Rounded up to a share for each replica; padding is masked, so the numbers do not change.
         self._batch_size = -(-experiment.config.evaluate.batch_size // replicas) * replicas
         # Training calls it after every epoch, so it is traced once.
-        self._histogram_step = self._step(
-            lambda scored: {"histogram": self._histograms.of_scores(scored)}
-        )
+        self._histogram_step = self._step(self._histograms.cells_of_scores)
 
     def histogram(self, split: str) -> np.ndarray:
-        """int64 [2, labels, bins + 1]: `Histograms.of_scores` of a split, before calibration."""
-        empty = {"histogram": self._histograms.empty_of_scores()}
-        return self._sum(self._histogram_step, split, empty)["histogram"]
+        """Of a split before calibration, `trainer.metrics.classification.score_histogram`."""
+        histogram = self._histograms.empty_of_scores()
+        for part in self._results(self._histogram_step, split, what=f"scoring {split}"):
+            self._histograms.add_scores(histogram, part)
+        return sum_over_workers(self._strategy, histogram)
 
     def log_odds_histogram(self, split: str) -> np.ndarray:
         """int64 [2, labels, bins]: `Histograms.of_log_odds` of a split, before calibration."""
@@ -49,14 +57,17 @@ class Evaluator:
         def count(scored: ScoredBatch) -> Counts:
             return {"histogram": self._histograms.of_log_odds(scored, scored.prior_corrected)}
 
-        empty = {"histogram": self._histograms.empty_of_log_odds()}
-        return self._sum(self._step(count), split, empty)["histogram"]
+        total = {"histogram": self._histograms.empty_of_log_odds()}
+        for part in self._results(self._step(count), split, what=f"calibrating on {split}"):
+            total = _add(total, part)
+        return sum_over_workers(self._strategy, total)["histogram"]
 
     def tuning_counts(self, split: str, calibration: Calibration) -> Counts:
         """What thresholds are tuned on, see `trainer.metrics.thresholds.tune`.
 
         Returns:
-          histogram: `Histograms.of_scores` of calibrated scores; hits: int64 [MAX_TOP_K].
+          histogram: `trainer.metrics.classification.score_histogram` of calibrated scores;
+          hits: int64 [MAX_TOP_K].
         """
         at_k, equal = tuple(range(1, MAX_TOP_K + 1)), np.ones(self._num_labels)
         is_trained = self._experiment.dataset.is_trained
@@ -69,13 +80,14 @@ class Evaluator:
                 at_k=at_k,
                 label_propensities=equal,
             )
-            return {"histogram": self._histograms.of_scores(scored), "hits": ranked["hits"]}
+            return {"scores": self._histograms.cells_of_scores(scored), "hits": ranked["hits"]}
 
-        empty = {
-            "histogram": self._histograms.empty_of_scores(),
-            "hits": np.zeros(MAX_TOP_K, np.int64),
-        }
-        return self._sum(self._step(count, calibration), split, empty)
+        histogram, hits = self._histograms.empty_of_scores(), np.zeros(MAX_TOP_K, np.int64)
+        step = self._step(count, calibration)
+        for part in self._results(step, split, what=f"tuning on {split}"):
+            self._histograms.add_scores(histogram, part["scores"])
+            hits += part["hits"]
+        return sum_over_workers(self._strategy, {"histogram": histogram, "hits": hits})
 
     def measure(
         self,
@@ -96,6 +108,7 @@ class Evaluator:
 
         Returns:
           Summed `SplitCounts.of_batch`, with
+          histogram: `trainer.metrics.classification.score_histogram` of calibrated scores;
           errors: `trainer.evaluation.error_analysis.top_errors` of the split;
           slicing: the `trainer.evaluation.slices.Slicing` of the counts `slices`.
         """
@@ -111,14 +124,19 @@ class Evaluator:
             return {
                 "sums": split_counts.of_batch(scored),
                 "errors": split_counts.top_errors(scored),
+                "scores": self._histograms.cells_of_scores(scored),
             }
 
-        total, errors = None, []
-        for part in self._results(self._step(count, calibration), split, split_counts.annotate):
+        total, errors, histogram = None, [], self._histograms.empty_of_scores()
+        step = self._step(count, calibration)
+        for part in self._results(
+            step, split, annotate=split_counts.annotate, what=f"measuring {split}"
+        ):
             total = part["sums"] if total is None else _add(total, part["sums"])
             errors = [error_analysis.top_errors([*errors, part["errors"]])]
+            self._histograms.add_scores(histogram, part["scores"])
         errors_by_worker = gather_over_workers(self._strategy, errors[0])
-        return sum_over_workers(self._strategy, total) | {
+        return sum_over_workers(self._strategy, total | {"histogram": histogram}) | {
             "errors": error_analysis.top_errors(errors_by_worker),
             "slicing": split_counts.slicing,
         }
@@ -147,8 +165,11 @@ class Evaluator:
 
         return tf.function(lambda iterator: self._strategy.run(of_replica, args=(next(iterator),)))
 
-    def _results(self, step, split: str, annotate=None) -> Iterator[Counts]:
-        """What every step counts on every replica of this worker, as NumPy arrays."""
+    def _results(self, step, split: str, *, what: str, annotate=None) -> Iterator[Counts]:
+        """What every step counts on every replica of this worker, as NumPy arrays.
+
+        The chief shows the progress; `what` is what it calls the work.
+        """
         dataset, strategy = self._experiment.dataset, self._strategy
         plan = plan_split(
             dataset, split, num_workers=num_workers(strategy), global_batch_size=self._batch_size
@@ -162,9 +183,19 @@ class Evaluator:
             plan=plan,
             annotate=annotate,
         )
-        with BatchIterator(batches) as reader, explain_corrupt_shards(dataset, split):
-            for _ in range(plan.steps):
+        documents, started = dataset.num_examples(split), time.monotonic()
+        with (
+            BatchIterator(batches) as reader,
+            explain_corrupt_shards(dataset, split),
+            ProgressLine(what) if is_chief(strategy) else contextlib.nullcontext() as progress,
+        ):
+            for index in range(plan.steps):
                 yield from self._by_local_replica(step(reader.iterator))
+                if progress:
+                    done = min(documents, (index + 1) * self._batch_size)
+                    rate = done / (time.monotonic() - started)
+                    status = f"{done:,} of {documents:,} documents, {rate:,.0f} documents/s"
+                    progress.update(done, documents, status)
 
     def _by_local_replica(self, counts: Counts) -> Iterator[Counts]:
         """The counts of each replica of this worker."""
@@ -176,12 +207,14 @@ class Evaluator:
                 counts,
             )
 
-    def _sum(self, step, split: str, total: Counts) -> Counts:
-        """Adds up the counts of all replicas; workers send each other one sum, at the end."""
-        for part in self._results(step, split):
-            total = _add(total, part)
-        return sum_over_workers(self._strategy, total)
 
+def _add(total: Counts, part: Counts) -> Counts:
+    """The sums of both, with the arrays of `total` changed in place: they may be large."""
 
-def _add(left: Counts, right: Counts) -> Counts:
-    return tf.nest.map_structure(np.add, left, right)
+    def add(left, right):
+        if not np.ndim(left):
+            return left + right
+        left += right
+        return left
+
+    return tf.nest.map_structure(add, total, part)

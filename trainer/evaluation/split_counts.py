@@ -66,11 +66,20 @@ class Histograms:
         self._score_bins = classification.histogram_bins(num_labels)
         self._log_odds_bins = score_histograms.log_odds_bins(num_labels)
 
-    def of_scores(self, scored: ScoredBatch) -> tf.Tensor:
-        """int64 [2, labels, bins + 1], see `trainer.metrics.classification.score_histogram`."""
-        return classification.score_histogram(
+    def cells_of_scores(self, scored: ScoredBatch) -> Counts:
+        """What `add_scores` adds to a histogram of scores, in the graph.
+
+        Returns:
+          cells: see `trainer.metrics.classification.histogram_cells`; documents: int64 [].
+        """
+        cells = classification.histogram_cells(
             scored.labels, scored.scores, scored.mask, num_bins=self._score_bins
         )
+        return {"cells": cells, "documents": tf.cast(tf.reduce_sum(scored.mask), tf.int64)}
+
+    def add_scores(self, histogram: np.ndarray, counts: Counts) -> None:
+        """Adds `cells_of_scores` to a histogram that began as `empty_of_scores`, in place."""
+        classification.add_cells(histogram, counts["cells"], documents=counts["documents"])
 
     def of_log_odds(self, scored: ScoredBatch, log_odds: tf.Tensor) -> tf.Tensor:
         """int64 [2, labels, bins], see `trainer.metrics.score_histograms.log_odds_histogram`."""
@@ -78,8 +87,14 @@ class Histograms:
             scored.labels, log_odds, scored.mask, num_bins=self._log_odds_bins
         )
 
+    def of_pooled_log_odds(self, scored: ScoredBatch, log_odds: tf.Tensor) -> tf.Tensor:
+        """int64 [2, bins]: `of_log_odds` summed over labels."""
+        return score_histograms.pooled_log_odds_histogram(
+            scored.labels, log_odds, scored.mask, num_bins=self._log_odds_bins
+        )
+
     def empty_of_scores(self) -> np.ndarray:
-        """`of_scores` of no documents."""
+        """int64 [2, labels, bins + 1], `trainer.metrics.classification.score_histogram` of none."""
         return np.zeros((2, self._num_labels, self._score_bins + 1), np.int64)
 
     def empty_of_log_odds(self) -> np.ndarray:
@@ -148,7 +163,6 @@ class SplitCounts:
         Returns:
           methods: by key of the method, `trainer.metrics.classification.decision_counts`;
           rankings: MODEL_RANKING or the key of a baseline, the counts of `trainer.metrics.ranking`;
-          histogram: see `Histograms.of_scores`;
           log_odds: see `Histograms.of_log_odds`, of calibrated log-odds;
           prior_corrected, logits: int64 [2, bins], the same of all labels together, before the
             calibration, and before the prior correction too;
@@ -225,14 +239,10 @@ class SplitCounts:
         }
 
     def _histogram_counts(self, scored: ScoredBatch) -> Counts:
-        def of_all_labels(log_odds):
-            return tf.reduce_sum(self._histograms.of_log_odds(scored, log_odds), axis=1)
-
         return {
-            "histogram": self._histograms.of_scores(scored),
             "log_odds": self._histograms.of_log_odds(scored, scored.log_odds),
-            "prior_corrected": of_all_labels(scored.prior_corrected),
-            "logits": of_all_labels(scored.logits),
+            "prior_corrected": self._histograms.of_pooled_log_odds(scored, scored.prior_corrected),
+            "logits": self._histograms.of_pooled_log_odds(scored, scored.logits),
         }
 
 

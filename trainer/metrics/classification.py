@@ -95,6 +95,26 @@ def score_histogram(
     )
 
 
+def histogram_cells(
+    labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, num_bins: int
+) -> tf.Tensor:
+    """The cells of `score_histogram` that the scores of a batch fall in.
+
+    Negatives in bin 0, which are nearly all where labels are many, are left out: `add_cells` knows
+    how many they are. So a batch costs neither the memory of a histogram nor its addition.
+
+    Returns:
+      int32 [n], indices of the histogram in C order; one for each score.
+    """
+    num_labels = tf.shape(scores, tf.int64)[1]
+    bins, positive = score_bins(scores, num_bins), tf.cast(labels, tf.bool)
+    pairs = tf.where((positive | (bins > 0)) & tf.cast(mask, tf.bool)[:, tf.newaxis])
+    is_positive = tf.cast(tf.gather_nd(positive, pairs), tf.int64)
+    rows = is_positive * num_labels + pairs[:, 1]
+    cells = rows * (num_bins + 1) + tf.cast(tf.gather_nd(bins, pairs), tf.int64)
+    return tf.cast(cells, tf.int32)
+
+
 def histogram_of_bins(
     labels: tf.Tensor, bins: tf.Tensor, mask: tf.Tensor, *, num_bins: int
 ) -> tf.Tensor:
@@ -185,6 +205,20 @@ def add(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> dict
             f"received the counts {sorted(left)} and {sorted(right)}, expected the same in both"
         )
     return {key: left[key] + right[key] for key in left}
+
+
+def add_cells(histogram: np.ndarray, cells: np.ndarray, *, documents: int) -> None:
+    """Adds the scores of a batch to a `score_histogram`, in place.
+
+    Args:
+      histogram: int64 [2, labels, bins + 1].
+      cells: `histogram_cells` of the batch.
+      documents: the documents in the batch without padding.
+    """
+    _, num_labels, row = histogram.shape
+    np.add.at(histogram.reshape(-1), cells.astype(np.int64), 1)
+    counted = np.bincount(cells // row % num_labels, minlength=num_labels)
+    histogram[0, :, 0] += documents - counted
 
 
 def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, Any]:

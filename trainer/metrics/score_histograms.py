@@ -46,13 +46,29 @@ def log_odds_histogram(
     Returns:
       int64 [2, labels, num_bins]: [0] counts negatives, [1] positives.
     """
-    scaled = (tf.transpose(tf.cast(log_odds, tf.float32)) + LOG_ODDS_LIMIT) * (
-        num_bins / (2 * LOG_ODDS_LIMIT)
+    bins = _bins(tf.transpose(tf.cast(log_odds, tf.float32)), num_bins)
+    return histogram_of_bins(labels, bins, mask, num_bins=num_bins)
+
+
+def pooled_log_odds_histogram(
+    labels: tf.Tensor, log_odds: tf.Tensor, mask: tf.Tensor, *, num_bins: int
+) -> tf.Tensor:
+    """`log_odds_histogram` summed over labels: int64 [2, bins]."""
+    bins = _bins(tf.cast(log_odds, tf.float32), num_bins)
+    cells = bins + tf.where(tf.cast(labels, tf.bool), num_bins, 0)
+    # The op ignores cells past the end.
+    cells = tf.where(tf.cast(mask, tf.bool)[:, tf.newaxis], cells, 2 * num_bins)
+    counts = tf.raw_ops.DenseBincount(
+        input=tf.reshape(cells, [-1]), size=2 * num_bins, weights=tf.zeros([0], tf.int32)
     )
+    return tf.cast(tf.reshape(counts, [2, num_bins]), tf.int64)
+
+
+def _bins(log_odds: tf.Tensor, num_bins: int) -> tf.Tensor:
+    scaled = (log_odds + LOG_ODDS_LIMIT) * (num_bins / (2 * LOG_ODDS_LIMIT))
     # Clipped as floats too: the integer of a float beyond int32 depends on the device.
     clipped = tf.clip_by_value(scaled, 0.0, num_bins - 1.0)
-    bins = tf.clip_by_value(tf.cast(clipped, tf.int32), 0, num_bins - 1)
-    return histogram_of_bins(labels, bins, mask, num_bins=num_bins)
+    return tf.clip_by_value(tf.cast(clipped, tf.int32), 0, num_bins - 1)
 
 
 # --- on the host -----------------------------------------------------------------------

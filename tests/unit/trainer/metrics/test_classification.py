@@ -252,6 +252,19 @@ def test_histogram_counts_at_every_threshold_equal_direct_decisions(batch):
             assert sweep[name][k] == summary[f"micro_{name}"]
 
 
+@properties
+@given(batches(), st.sampled_from([16, 1024]))
+def test_histogram_from_the_cells_of_batches_is_the_histogram(batch, num_bins):
+    y, scores, mask = batch
+    expected = classification.score_histogram(y, scores, mask, num_bins=num_bins).numpy()
+    histogram = np.zeros_like(expected)
+    for rows in (slice(None, 2), slice(2, None)):
+        part = y[rows], scores[rows], mask[rows]
+        cells = classification.histogram_cells(*part, num_bins=num_bins).numpy()
+        classification.add_cells(histogram, cells, documents=int(mask[rows].sum()))
+    np.testing.assert_array_equal(histogram, expected)
+
+
 def test_decide_is_exact_at_every_threshold_and_next_to_it():
     bins = np.arange(classification.NUM_BINS + 1)
     at = (bins / classification.NUM_BINS).astype(np.float32)[None]

@@ -29,6 +29,18 @@ def histogram_of(y, log_odds, num_bins=512):
     ).numpy()
 
 
+def test_the_pooled_histogram_is_the_sum_over_labels():
+    random = np.random.default_rng(0)
+    y = (random.random((7, 5)) < 0.3).astype(np.float32)
+    log_odds = random.normal(0, 20, (7, 5)).astype(np.float32)
+    log_odds[0, :3] = np.nan, np.inf, -np.inf
+    mask = np.array([1, 1, 0, 1, 1, 0, 1], np.float32)
+    pooled = score_histograms.pooled_log_odds_histogram(y, log_odds, mask, num_bins=64).numpy()
+    by_label = score_histograms.log_odds_histogram(y, log_odds, mask, num_bins=64).numpy()
+    np.testing.assert_array_equal(pooled, by_label.sum(axis=1))
+    assert pooled.sum() == 5 * 5
+
+
 def ece(y, scores):
     """The definition, over all pairs."""
     y, scores = y.ravel(), scores.ravel()
