@@ -159,6 +159,9 @@ class Evaluator:
         self, count: Callable[[ScoredBatch], Counts], calibration: Calibration | None = None
     ) -> Callable[[Iterator[Any]], Counts]:
         """A graph function that counts the next batch of an iterator on every replica."""
+        # AutoGraph takes ten times as long to rewrite all that is counted as 10,000 documents take
+        # to be counted. The model may need it.
+        count = tf.autograph.experimental.do_not_convert(count)
 
         def of_replica(batch: Batch) -> Counts:
             return count(self._score(batch, calibration))

@@ -94,10 +94,9 @@ def full_ranking_counts(
 ) -> dict[str, tf.Tensor]:
     """What `summarize_ranking` needs to know of the ranks of all positives.
 
-    Ties count against the positives, as in scikit-learn. The scores are compared with those of one
-    positive of each document at a time, of the documents that have so many, so the time grows with
-    the positives of the batch, and the memory does not. Sorting all labels took eight times as long
-    at 5,000 labels.
+    Ties count against the positives, as in scikit-learn. As many positives as the batch has
+    documents are compared with all scores of their documents at a time, so the time grows with the
+    positives of the batch, and the memory does not.
 
     Returns:
       Sums over documents:
@@ -109,42 +108,37 @@ def full_ranking_counts(
     positive, scores = tf.cast(labels, tf.bool), tf.cast(scores, tf.float32)
     num_documents, num_labels = tf.shape(scores)[0], tf.cast(tf.shape(scores)[1], tf.float32)
     positives = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
-    # Those with the most positives first, so that each round takes the first documents.
-    order = tf.argsort(positives, direction="DESCENDING", stable=True)
-    positive, scores = tf.gather(positive, order), tf.gather(scores, order)
-    positives = tf.gather(positives, order)
     # The maximum over no documents is the smallest int32.
     max_positives = tf.maximum(tf.reduce_max(positives), 0)
     # [batch, max_positives]: scores of the positives, descending, then padding.
     positive_scores = tf.math.top_k(tf.where(positive, scores, -np.inf), max_positives).values
     is_real = tf.sequence_mask(positives, max_positives)
+    # Of each positive, by document and descending score.
+    places = tf.where(is_real)
+    documents, own_scores = places[:, 0], tf.gather_nd(positive_scores, places)
 
-    def add_positive(index, coverage, wrong, precision):
-        """Compares all scores with those of the index-th positive of each document."""
-        having = tf.math.count_nonzero(positives > index, dtype=tf.int32)
-        score, own = positive_scores[:having, index : index + 1], positive_scores[:having]
-        reaching = tf.reduce_sum(tf.cast(scores[:having] >= score, tf.float32), axis=1)
-        hits = tf.reduce_sum(tf.cast(is_real[:having] & (own >= score), tf.float32), axis=1)
-
-        def of_all(values):
-            return tf.pad(values, [[0, num_documents - having]])
-
-        return (
-            index + 1,
-            tf.maximum(coverage, of_all(reaching)),
-            wrong + of_all(reaching - hits),
-            precision + of_all(hits / tf.maximum(reaching, 1.0)),
+    def count_reaching(rows):
+        """How many scores of its document, a row of [batch, n], reach each positive's own."""
+        return _in_parts(
+            lambda part_documents, own: tf.reduce_sum(
+                tf.cast(tf.gather(rows, part_documents) >= own[:, tf.newaxis], tf.float32), axis=1
+            ),
+            (documents, own_scores),
+            tf.maximum(num_documents, 1),
         )
 
-    zeros = tf.zeros_like(positives, tf.float32)
-    _, *sums = tf.while_loop(
-        lambda index, *_: index < max_positives, add_positive, (0, zeros, zeros, zeros)
+    reaching = count_reaching(scores)
+    hits = count_reaching(tf.where(is_real, positive_scores, np.nan))  # which reaches nothing
+
+    def sum_by_document(values):
+        return tf.math.unsorted_segment_sum(values, documents, num_documents)
+
+    coverage = tf.maximum(tf.math.unsorted_segment_max(reaching, documents, num_documents), 0.0)
+    wrong, precision = (
+        sum_by_document(reaching - hits),
+        sum_by_document(hits / tf.maximum(reaching, 1.0)),
     )
-    # In the order of documents again, which decides the last bits of the sums over them.
-    sums.append(tf.cast(positives, tf.float32))
-    own_place = tf.argsort(order)
-    coverage, wrong, precision, count = (tf.gather(values, own_place) for values in sums)
-    weight = tf.cast(mask, tf.float32)
+    weight, count = tf.cast(mask, tf.float32), tf.cast(positives, tf.float32)
     ranking_loss = tf.math.divide_no_nan(wrong, count * (num_labels - count))
     average_precision = tf.where(count > 0, tf.math.divide_no_nan(precision, count), 1.0)
     return {
@@ -152,6 +146,19 @@ def full_ranking_counts(
         "ranking_loss": tf.reduce_sum(tf.cast(weight * ranking_loss, tf.float64)),
         "average_precision": tf.reduce_sum(tf.cast(weight * average_precision, tf.float64)),
     }
+
+
+def _in_parts(function, columns: tuple[tf.Tensor, ...], size: tf.Tensor) -> tf.Tensor:
+    """The function's values [n] of columns [n], computed for `size` entries at a time."""
+    num_parts = tf.maximum(1, -(-tf.size(columns[0]) // size))
+
+    def add_part(index, parts):
+        part = tuple(column[index * size : (index + 1) * size] for column in columns)
+        return index + 1, parts.write(index, function(*part))
+
+    parts = tf.TensorArray(tf.float32, size=num_parts, infer_shape=False, element_shape=[None])
+    _, parts = tf.while_loop(lambda index, _: index < num_parts, add_part, (0, parts))
+    return parts.concat()
 
 
 def top_k_decisions(scores: tf.Tensor, k: int) -> tf.Tensor:

@@ -27,13 +27,13 @@ def _run(steps, *, average_epochs, epoch_steps):
     return optimizer, variable, weights, averages
 
 
-def test_the_average_is_the_mean_at_first_and_then_forgets():
+def test_the_average_covers_the_last_quarter_at_first_and_then_the_last_epochs():
     # 4 steps an epoch: every step is a sample, and 8 samples are 2 epochs.
-    *_, weights, averages = _run(40, average_epochs=2, epoch_steps=4)
-    np.testing.assert_allclose(averages[:8], np.cumsum(weights[:8]) / np.arange(1, 9), rtol=1e-6)
-    expected = averages[7]
-    for weight, average in zip(weights[8:], averages[8:], strict=True):
-        expected += (weight - expected) / 8
+    *_, weights, averages = _run(60, average_epochs=2, epoch_steps=4)
+    assert averages[0] == weights[0]  # nothing is left of the initial 100
+    expected = 0.0
+    for n, (weight, average) in enumerate(zip(weights, averages, strict=True), 1):
+        expected += max(4 / (n + 3), 1 / 8) * (weight - expected)
         assert average == pytest.approx(expected, rel=1e-6)
 
 
@@ -42,7 +42,8 @@ def test_long_epochs_are_sampled_sixteen_times():
     # Before the first sample there is no average.
     np.testing.assert_array_equal(averages[:3], weights[:3])
     np.testing.assert_allclose(averages[3:7], [weights[3]] * 4, rtol=1e-6)
-    np.testing.assert_allclose(averages[7:11], [np.mean([weights[3], weights[7]])] * 4, rtol=1e-6)
+    second = 0.2 * weights[3] + 0.8 * weights[7]
+    np.testing.assert_allclose(averages[7:11], [second] * 4, rtol=1e-6)
 
 
 def test_the_average_is_taken_back_after_an_error():
