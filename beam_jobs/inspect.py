@@ -33,8 +33,6 @@ _ROWS, _RECORDS, _LABELS = 1000, 2, 20
 def main(argv: list[str]) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if hasattr(sys.stdout, "reconfigure"):  # a terminal may have no character of the file's
-        sys.stdout.reconfigure(errors="backslashreplace")
     is_dataset = len(arguments.paths) == 1 and _is_dataset(Path(arguments.paths[0]))
     _check_flags(arguments, is_dataset)
     if is_dataset:

@@ -20,7 +20,6 @@ _NO_LABELS = re.compile(
 )
 _DELIMITERS = {";": "semicolons", "|": "vertical bars", ",": "commas", "/": "slashes"}
 _DELIMITERS |= {"\n": "line breaks", "\t": "tabs", " ": "spaces"}
-MOST_NAMED = 50  # columns of labels that are named one by one
 _IN_NAMES = ",/ "  # delimiters that names hold too
 _BOOLEANS = {"true": "1", "false": "0"}
 _MAX_WORDS = 6  # of a label
