@@ -1,26 +1,29 @@
-"""A linear classifier by scikit-learn on the same documents, splits and tokens, to compare with."""
+"""A plain linear model on the same documents, splits and tokens, to compare with."""
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
-import scipy.sparse
 import tensorflow as tf
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.svm import LinearSVC
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.training_config import EvaluateConfig
+from beam_jobs.contract.training_config import LinearConfig
 from trainer.data.dataset import Dataset
+from trainer.data.input_pipeline import token_ids
+from trainer.data.labels import multi_hot
 from trainer.data.records import read_records
+from trainer.experiment import Experiment, vocabulary_statistics
+from trainer.linear.fit import Team, fit_linear
 from trainer.metrics import classification, ranking
 from trainer.metrics.thresholds import tune
 from trainer.runs.evaluation_record import LINEAR_LABEL_THRESHOLDS, LINEAR_ONE_THRESHOLD
 
 MAX_DOCUMENTS = 200_000  # train documents; they are held in memory
 MAX_DOCUMENTS_LABELS = 100_000_000  # train documents x labels: about half an hour on one core
-MAX_WEIGHTS = 250_000_000  # tokens x labels: 1 GB
-_BATCH_DOCUMENTS = 1024
+# One-vs-rest over TF-IDF of single tokens, as LinearSVC is by default.
+_CONFIG = LinearConfig(name="linear", features="words", C=1.0, min_weight=0.0)
 
 
 def check_fits(dataset: Dataset) -> None:
@@ -29,7 +32,6 @@ def check_fits(dataset: Dataset) -> None:
     for name, received, maximum in (
         ("train documents", documents, MAX_DOCUMENTS),
         ("train documents x labels", documents * labels, MAX_DOCUMENTS_LABELS),
-        ("tokens x labels", len(dataset.vocabulary) * labels, MAX_WEIGHTS),
     ):
         if received > maximum:
             raise UserError(
@@ -39,23 +41,22 @@ def check_fits(dataset: Dataset) -> None:
 
 
 def linear_baseline(
-    dataset: Dataset, splits: Sequence[str], *, config: EvaluateConfig
+    experiment: Experiment, splits: Sequence[str]
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """One-vs-rest LinearSVC (C = 1) over TF-IDF of single tokens (sublinear, L2-normalized).
+    """The model `linear` with features `words` and C 1, which are those of LinearSVC over TF-IDF.
 
-    Its thresholds are tuned on the validation split. A sigmoid maps its decision values to (0, 1),
-    which keeps their order.
+    Its thresholds are tuned on the validation split.
 
     Args:
-      dataset: the dataset; its train split is fitted.
+      experiment: its dataset's train split is fitted.
       splits: the splits to evaluate.
-      config: the k of metrics at k, propensities, and positives that a threshold needs.
 
     Returns:
       By split and key of the method, the counts of
       `trainer.metrics.classification.decision_counts` and `trainer.metrics.ranking.ranking_counts`.
     """
-    classifier = _LinearClassifier(dataset)
+    dataset, config = experiment.dataset, experiment.config.evaluate
+    classifier = _Classifier(experiment)
     thresholds = tune(
         classifier.histogram("validation"),
         min_positives=config.min_positives,
@@ -87,28 +88,31 @@ def _add(totals: dict[str, dict], key: str, counts: Mapping[str, np.ndarray]) ->
     totals[key] = classification.add(totals[key], counts) if key in totals else dict(counts)
 
 
-class _LinearClassifier:
+class _Classifier:
     """`linear_baseline`, fitted on the train split."""
 
-    def __init__(self, dataset: Dataset):
-        self._dataset = dataset
-        self._features = TfidfVectorizer(
-            analyzer=str.split, vocabulary=dataset.vocabulary, sublinear_tf=True
-        )
-        texts, labels = _read(dataset, "train")
-        self._weights, self._bias = _fit(self._features.fit_transform(texts), labels)
+    def __init__(self, experiment: Experiment):
+        self._dataset, self._vectorizer = experiment.dataset, experiment.vectorizer
+        vocabulary = vocabulary_statistics(self._dataset)
+        with tempfile.TemporaryDirectory() as directory:
+            fitted = fit_linear(
+                _CONFIG,
+                self._dataset,
+                vocabulary,
+                self._vectorizer,
+                directory=Path(directory),
+                team=Team(cores=len(os.sched_getaffinity(0))),
+            )
+        self._score = tf.function(fitted.model(vocabulary), reduce_retracing=True)
 
     def score(self, split: str) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
         """Yields (labels, scores, mask) of batches of a split, as `trainer.metrics` takes them."""
-        texts, labels = _read(self._dataset, split)
-        for start in range(0, len(texts), _BATCH_DOCUMENTS):
-            batch = slice(start, start + _BATCH_DOCUMENTS)
-            margins = self._features.transform(texts[batch]) @ self._weights.T + self._bias
-            yield (
-                tf.constant(labels[batch].toarray()),
-                tf.sigmoid(tf.constant(margins, tf.float32)),
-                tf.ones([margins.shape[0]]),
-            )
+        names = self._dataset.record_spec.text_names
+        for records in read_records(self._dataset, split, [*names, "labels"]):
+            texts = [tf.constant(records[name]) for name in names]
+            scores = tf.sigmoid(self._score(token_ids(self._vectorizer, texts)))
+            labels = multi_hot(records["labels"], self._dataset.num_labels)
+            yield labels, scores, tf.ones([tf.shape(scores)[0]])
 
     def histogram(self, split: str) -> np.ndarray:
         """int64 [2, labels, bins + 1], see `trainer.metrics.classification.score_histogram`."""
@@ -118,42 +122,3 @@ class _LinearClassifier:
         for batch in self.score(split):
             histogram += classification.score_histogram(*batch, num_bins=bins).numpy()
         return histogram
-
-
-def _read(dataset: Dataset, split: str) -> tuple[list[str], scipy.sparse.csr_matrix]:
-    """Analyzed texts, the fields of a document joined, and labels, float32 [documents, labels]."""
-    names = dataset.record_spec.text_names
-    texts: list[str] = []
-    label_ids, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for parsed in read_records(dataset, split, [*names, "labels"]):
-        for fields in zip(*(parsed[name] for name in names), strict=True):
-            texts.append(b" ".join(fields).decode())
-        label_ids.append(parsed["labels"].values.numpy())
-        lengths.append(parsed["labels"].row_lengths().numpy())
-    columns = np.concatenate(label_ids)
-    row_ends = np.cumsum(np.concatenate(lengths))
-    labels = scipy.sparse.csr_matrix(
-        (np.ones(len(columns), np.float32), columns, np.concatenate([[0], row_ends])),
-        shape=(len(texts), dataset.num_labels),
-    )
-    return texts, labels
-
-
-def _fit(
-    features: scipy.sparse.csr_matrix, labels: scipy.sparse.csr_matrix
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights, float32 [labels, tokens], and biases, float32 [labels]."""
-    num_labels = labels.shape[1]
-    weights = np.zeros((num_labels, features.shape[1]), np.float32)
-    bias = np.full(num_labels, -1, np.float32)  # of a label that no document has
-    columns = labels.tocsc()
-    with ProgressLine("fitting the linear baseline") as line:
-        for label in range(num_labels):
-            positive = columns[:, [label]].toarray()[:, 0] > 0
-            if positive.any() and not positive.all():
-                model = LinearSVC(random_state=0).fit(features, positive)
-                weights[label], bias[label] = model.coef_[0], model.intercept_[0]
-            elif positive.any():
-                bias[label] = 1  # every document has it
-            line.update(label + 1, num_labels, f"{label + 1:,} of {num_labels:,} labels")
-    return weights, bias

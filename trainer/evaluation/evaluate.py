@@ -67,7 +67,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
 
     baseline_counts = {}
     if baseline:
-        baseline_counts = linear_baseline(dataset, splits, config=experiment.config.evaluate)
+        baseline_counts = linear_baseline(experiment, splits)
     save_tuned(experiment.run_dir, Tuned(thresholds, calibration), step=state.step)
     for split in splits:
         evaluation = describe_evaluation(

@@ -54,6 +54,13 @@ class LabelFits:
         starts = range(0, num_labels, size)
         self._blocks = [(first, min(first + size, num_labels)) for first in starts]
 
+    @property
+    def num_fitted(self) -> int:
+        """How many labels are there already, of all workers."""
+        return sum(
+            last - first for first, last in self._blocks if self._file((first, last)).exists()
+        )
+
     def fit(self, *, check: Callable[[], None], progress: Progress) -> None:
         """Fits this worker's blocks that are not there yet.
 

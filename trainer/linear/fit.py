@@ -24,8 +24,13 @@ from trainer.linear.documents import read_documents
 from trainer.linear.features import feature_matrix, make_tables
 from trainer.linear.memory import available_bytes, bytes_needed
 from trainer.linear.solver import Problem
-from trainer.models.inputs import VocabularyStatistics
-from trainer.models.linear import FeatureTables, LinearFeatures, SparseWeights
+from trainer.models.inputs import ModelInputs, VocabularyStatistics
+from trainer.models.linear import (
+    FeatureTables,
+    LinearClassifier,
+    LinearFeatures,
+    SparseWeights,
+)
 
 # What `auto` chooses from: first C, with words alone, which are cheap; then the features, both
 # together only where each is better than words alone.
@@ -90,6 +95,12 @@ class FittedLinear:
     num_fitted: int
     num_unfinished: int
     num_documents: int
+
+    def model(self, vocabulary: VocabularyStatistics) -> LinearClassifier:
+        """The model with these weights; its logits are log-odds."""
+        num_labels = len(self.weights.bias)
+        inputs = ModelInputs(vocabulary, num_labels, self.weights.bias, seed=0)
+        return LinearClassifier(inputs, self.tables, self.weights)
 
 
 def fit_linear(
@@ -269,7 +280,9 @@ class _Fit:
             self._config.min_weight,
         )
         fits = LabelFits(problem, directory, cores=team.cores, share=(team.index, team.number))
-        started = time.monotonic()
+        started, num_fitted = time.monotonic(), fits.num_fitted
+        if 0 < num_fitted < len(labels):
+            team.say(f"{choice}: {num_fitted:,} of {len(labels):,} labels are fitted already")
         with ProgressLine(f"fitting {choice}") as line:
 
             def progress(done: int, total: int) -> None:

@@ -17,8 +17,6 @@ from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import Experiment, vocabulary_statistics
 from trainer.linear.fit import FittedLinear, Team, fit_linear
 from trainer.metrics import thresholds
-from trainer.models import ModelInputs
-from trainer.models.linear import LinearClassifier
 from trainer.runs.checkpoints import Checkpoints, RunState
 from trainer.runs.layout import HISTORY, LABEL_FITS
 from trainer.training.signals import StoppedBySignal, StopRequest
@@ -110,12 +108,8 @@ class LinearRun:
 
     def _save(self, fitted: FittedLinear) -> None:
         experiment, state = self._experiment, self.state
-        dataset = experiment.dataset
-        inputs = ModelInputs(
-            vocabulary_statistics(dataset), dataset.num_labels, fitted.weights.bias, seed=0
-        )
         with experiment.strategy.scope():
-            model = LinearClassifier(inputs, fitted.tables, fitted.weights)
+            model = fitted.model(vocabulary_statistics(experiment.dataset))
         experiment = dataclasses.replace(experiment, model=model)
         row = self._row(experiment, fitted)
         state.step = state.epoch = 1

@@ -12,14 +12,9 @@ class Size:
 
     documents: int = 1000
     num_labels: int = 10
-    tokens: int = 1000
 
     def num_examples(self, split):
         return self.documents if split == "train" else 0
-
-    @property
-    def vocabulary(self):
-        return range(self.tokens)
 
 
 def test_a_dataset_that_fits_is_let_through():
@@ -33,10 +28,6 @@ def test_a_dataset_that_fits_is_let_through():
         (
             Size(documents=100_000, num_labels=2000),
             "received 200,000,000 train documents x labels, expected at most 100,000,000",
-        ),
-        (
-            Size(tokens=50_000, num_labels=6000),
-            "received 300,000,000 tokens x labels, expected at most 250,000,000",
         ),
     ],
 )
