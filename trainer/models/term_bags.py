@@ -144,7 +144,8 @@ class TermBags(keras.layers.Layer):
         self._ngram_code = functools.partial(ngram_code, num_token_rows=self._num_token_rows)
         self._first_ngram_code = 1 << 2 * self._id_bits
         has_pairs = bigram_buckets or self._num_ngrams
-        self._code_bits = 2 * self._id_bits + 1 if has_pairs else self._id_bits
+        last_code = self._first_ngram_code + self._num_ngrams
+        self._code_bits = last_code.bit_length() if has_pairs else self._id_bits
         if self._code_bits + _DOCUMENT_BITS > 63:
             raise ValueError(
                 f"received a vocabulary of {len(idf):,} tokens, expected fewer: the codes of its "
@@ -249,6 +250,10 @@ class TermBags(keras.layers.Layer):
         """The rows int64 [terms] and the IDF float32 [terms] of codes int64 [terms]."""
         if self._code_bits == self._id_bits:
             return codes, tf.gather(self._token_idf.value, codes)
+        is_ngram = codes >= self._first_ngram_code
+        indices = tf.maximum(codes - self._first_ngram_code, 0)
+        # The lowest bits of an n-gram's code are no id.
+        codes = tf.where(is_ngram, _int64(_NO_TERM), codes)
         first = _lowest_bits(tf.bitwise.right_shift(codes, _int64(self._id_bits)), self._id_bits)
         second = _lowest_bits(codes, self._id_bits)
         # An id 0 has IDF 0, so that a token's code is that of a bigram whose first id is 0.
@@ -259,8 +264,6 @@ class TermBags(keras.layers.Layer):
             sums = idf + tf.gather(self._token_idf.value, first)
             idf = tf.where(is_token, idf, sums / 2)
         if self._num_ngrams:
-            indices = tf.maximum(codes - self._first_ngram_code, 0)
-            is_ngram = codes >= self._first_ngram_code
             first_row = self._num_token_rows + self._num_bigram_rows
             rows = tf.where(is_ngram, first_row + indices, rows)
             idf = tf.where(is_ngram, tf.gather(self._ngram_idf.value, indices), idf)

@@ -91,3 +91,20 @@ def test_the_characters_of_documents_are_tf_idf_beside_that_of_words():
         return values[:, np.lexsort(np.round(values, 5))]
 
     np.testing.assert_allclose(by_column(matrix[:, 7:]), by_column(expected), rtol=1e-5)
+
+
+def test_there_may_be_more_bigrams_than_tokens():
+    words = [f"w{i}" for i in range(9)]
+    pairs = [(i, j) for i in range(9) for j in range(9)]
+    tokens = np.array([id + 2 for pair in pairs for id in pair] * 2, np.int32)
+    documents = Documents(
+        tokens,
+        np.arange(0, len(tokens) + 1, 2),
+        scipy.sparse.csr_matrix((len(tokens) // 2, 1), dtype=np.float32),
+        np.ones(len(tokens) // 2, np.float32),
+    )
+    statistics = VocabularyStatistics(9, np.full(9, 34), len(documents), words)
+    tables = make_tables("words_bigrams", documents, statistics)
+    matrix = feature_matrix(LinearFeatures(statistics, tables), documents).toarray()
+    assert len(tables.ngrams.codes) == 81
+    np.testing.assert_array_equal(np.argmax(matrix[:81], axis=1), 11 + np.arange(81))
