@@ -39,6 +39,8 @@ def make_tables(
     if has_bigrams:
         ngrams = _with_bigrams(ngrams, documents, num_tokens=vocabulary.size)
     characters = _char_ngrams(documents, vocabulary.tokens) if has_characters else None
+    if characters is not None and not len(characters.idf):
+        characters = None
     return FeatureTables(ngrams, characters)
 
 

@@ -161,6 +161,12 @@ class LinearClassifier(keras.Model):
                 inputs.output_bias,
             )
         self.sizes = tables.sizes | {"weights": len(weights.values)}
+        if not len(weights.values):
+            # One that no row refers to: broadcasting an empty variable to other workers ends the
+            # process (TensorFlow 2.21).
+            weights = dataclasses.replace(
+                weights, label_ids=np.zeros(1, np.int32), values=np.zeros(1, np.float32)
+            )
         self._num_labels = len(weights.bias)
         self._row_splits = self._table("row_splits", weights.row_splits)
         self._label_ids = self._table("label_ids", weights.label_ids)
