@@ -31,7 +31,8 @@ from beam_jobs.sources.label_values import advice
 
 BATCH_ROWS = 256
 Labels = tuple[str, ...] | InvalidRow
-DAMAGE = (*streams.DAMAGE, pa.ArrowException)
+# UnicodeDecodeError: of the name of a column
+DAMAGE = (*streams.DAMAGE, pa.ArrowException, UnicodeDecodeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +49,14 @@ class ParquetReader:
             try:
                 with self.open(file) as opened:
                     schema, plain_bytes = opened.schema_arrow, self._plain_bytes(opened, file)
+                    names, nested = schema.names, list(paths.nested_names_of_type(schema))
             except DAMAGE as error:
                 raise UserError(
                     f"data.inputs: {file.name} ({file.bytes:,} bytes) is not a whole {self.kind} "
                     f"file: {error}{streams.packing(file.path)}"
                 ) from None
-            check_columns(
-                self.data,
-                [*schema.names, *dict(file.partition)],
-                file.name,
-                nested=paths.nested_names_of_type(schema),
-            )
-            check_columns_once(self.data, schema.names, file.name)
+            check_columns(self.data, [*names, *dict(file.partition)], file.name, nested=nested)
+            check_columns_once(self.data, names, file.name)
             self._check_types(schema, file)
             files.append(dataclasses.replace(file, expansion=plain_bytes / max(1, file.bytes)))
         self._check_names_of_all(files)
@@ -129,8 +126,13 @@ class ParquetReader:
                     num_rows, row_groups=[i], columns=columns, use_threads=False
                 )
                 rows = itertools.chain.from_iterable(rows_of(batch, arrays) for batch in batches)
+                number = row
                 for number, (values, labels) in enumerate(rows, start=row + 1):
                     yield number, values, labels
+                if number != row + group.num_rows:
+                    raise EOFError(
+                        f"a row group has {number - row:,} rows, expected {group.num_rows:,}"
+                    )
             row += group.num_rows
 
     def _columns(self, parquet: pq.ParquetFile) -> list[str]:

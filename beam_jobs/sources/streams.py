@@ -74,7 +74,7 @@ def _files_in(file: InputFile) -> list[InputFile]:
 
 def _members(file: InputFile, raw: BinaryIO) -> list[InputFile]:
     """The members of an archive, named `archive.zip/member` where it is not the only one."""
-    with zipfile.ZipFile(raw) as archive:
+    with zip_archives.opened(raw) as archive:
         found = zip_archives.members(archive, file.member)
         if len(found) == 1 and file.member is None:
             expansion = max(file.expansion, _EXPANSION)

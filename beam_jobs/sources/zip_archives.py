@@ -3,6 +3,7 @@
 import contextlib
 import fnmatch
 import posixpath
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -14,6 +15,17 @@ _SHOWN_MEMBERS = 10  # in an error
 
 class NotReadable(OSError):
     """An archive, or a member of one, that cannot be read: how it can be."""
+
+
+@contextlib.contextmanager
+def opened(raw: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """An archive; whatever is wrong with it as a whole is a BadZipFile."""
+    try:
+        archive = zipfile.ZipFile(raw)
+    except (NotImplementedError, ValueError, OverflowError, LookupError, struct.error) as error:
+        raise zipfile.BadZipFile(str(error)) from None
+    with archive:
+        yield archive
 
 
 def members(archive: zipfile.ZipFile, pattern: str | None = None) -> list[zipfile.ZipInfo]:
@@ -54,7 +66,7 @@ def open_member(raw: BinaryIO, name: str | None = None) -> Iterator[BinaryIO]:
     Raises:
       NotReadable: see `members`; or the archive holds several, or is compressed in an odd way.
     """
-    with zipfile.ZipFile(raw) as archive:
+    with opened(raw) as archive:
         if name is None:
             found = members(archive)
             if len(found) != 1:
@@ -72,7 +84,7 @@ def open_member(raw: BinaryIO, name: str | None = None) -> Iterator[BinaryIO]:
 
 def open_all(raw: BinaryIO, pattern: str | None = None) -> Iterator[tuple[str, BinaryIO]]:
     """(name, its bytes) of each member, one open at a time."""
-    with zipfile.ZipFile(raw) as archive:
+    with opened(raw) as archive:
         found: Sequence[zipfile.ZipInfo] = members(archive, pattern)
     for info in found:
         with open_member(raw, info.filename) as stream:

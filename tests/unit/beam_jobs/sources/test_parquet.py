@@ -353,3 +353,26 @@ def test_a_time_zone_that_is_not_known_here_is_utc(tmp_path):
         "1970-01-01T00:00:01+00:00",
         None,
     ]
+
+
+def test_a_column_whose_name_is_no_utf8_is_damage(tmp_path):
+    pq.write_table(pa.table({"text": TEXTS, "labels": LABELS, "naame": TEXTS}), tmp_path / "a")
+    content = (tmp_path / "a").read_bytes().replace(b"naame", b"na\xff\xfee")
+    (tmp_path / "a").write_bytes(content)
+    reader = ParquetReader(ParquetData(source="parquet", inputs=(str(tmp_path / "a"),)))
+    with pytest.raises(UserError, match="a .*is not a whole Parquet file: "):
+        reader.files()
+
+
+def test_a_row_group_with_other_rows_than_it_says_ends_the_file_in_a_reject(tmp_path, monkeypatch):
+    reader = make(table_of(100), tmp_path, row_group_size=50)
+    (file,) = reader.files()
+    batches = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "iter_batches",
+        lambda *args, **kwargs: (batch.slice(1) for batch in batches(*args, **kwargs)),
+    )
+    rows = list(reader.read(file))
+    assert (len(rows), rows[-1].reason) == (50, UNREADABLE)
+    assert "a row group has 49 rows, expected 50" in rows[-1].detail

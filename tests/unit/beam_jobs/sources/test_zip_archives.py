@@ -222,3 +222,17 @@ def test_an_archive_is_recognised_by_the_contents_and_names_of_its_members(tmp_p
     first = hashed({"a": b"1", "b": b"2"})
     assert first == hashed({"a": b"1", "b": b"2"}) != hashed({"a": b"1", "c": b"2"})
     assert first != hashed({"a": b"3", "b": b"2"})
+
+
+def test_an_archive_of_an_unknown_version_is_unreadable(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a.txt": b"words\n", "b.txt": b"words\n"})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 255
+    path.write_bytes(content)
+    for data in (
+        LinesData(inputs=(str(path),)),
+        DirectoriesData(source="directories", inputs=(str(path),)),
+    ):
+        reader = registry.make_reader(data)
+        (wrong,) = [row for file in reader.files() for row in reader.read(file)]
+        assert wrong.reason == UNREADABLE and "zip file version 25.5" in wrong.detail
