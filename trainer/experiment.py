@@ -18,6 +18,7 @@ from beam_jobs.contract import named_files
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import LinearConfig
+from trainer.auto import resolve
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.folds import take_fold
 from trainer.data.input_pipeline import make_vectorizer
@@ -34,8 +35,10 @@ from trainer.runs.layout import NAMED_FILES
 class Experiment:
     """Everything that training, evaluation and export share.
 
-    Its config has the directories that are really written to, see
-    `trainer.runs.directories.with_directories`.
+    Attributes:
+      config: it has the directories that are really written to, see
+        `trainer.runs.directories.with_directories`, and names a model.
+      auto: what `model.name: auto` has chosen and why, for people; empty: nothing.
     """
 
     config: Config
@@ -43,6 +46,7 @@ class Experiment:
     strategy: tf.distribute.Strategy
     vectorizer: keras.layers.TextVectorization
     model: keras.Model
+    auto: str = ""
 
     @property
     def run_dir(self) -> Path:
@@ -78,19 +82,21 @@ class Experiment:
         return tf.sigmoid(self.log_odds(self.model(tokens, training=False)))
 
 
-def assemble(config: Config, *, for_training: bool = False) -> Experiment:
+def assemble(config: Config, *, for_training: bool = False, fresh: bool = False) -> Experiment:
     """Opens the dataset and builds the model with its initial weights, in the strategy's scope.
 
     Args:
       config: the experiment.
       for_training: read `model.pretrained_vectors`, which a checkpoint would hold, and compute in
         `train.precision`.
+      fresh: what an earlier run in the run directory is made of does not count.
 
     Raises:
       UserError: the dataset cannot be opened, or the strategy cannot be made.
     """
     config = with_directories(config, os.environ)
     dataset = open_dataset(config)
+    config, auto = resolve(config, dataset, fresh=fresh)
     if config.train.fold is not None:
         dataset = take_fold(
             dataset,
@@ -120,7 +126,7 @@ def assemble(config: Config, *, for_training: bool = False) -> Experiment:
             if isinstance(config.model, LinearConfig)
             else None,
         )
-    return Experiment(config, dataset, strategy, make_vectorizer(dataset.vocabulary), model)
+    return Experiment(config, dataset, strategy, make_vectorizer(dataset.vocabulary), model, auto)
 
 
 def vocabulary_statistics(dataset: Dataset) -> VocabularyStatistics:

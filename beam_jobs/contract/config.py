@@ -31,7 +31,7 @@ from beam_jobs.contract.dataset_config import (
 )
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import (
-    BowConfig,
+    AutoConfig,
     EvaluateConfig,
     ExportConfig,
     LinearConfig,
@@ -59,7 +59,7 @@ class Config(Section):
     labels: LabelsConfig = LabelsConfig()
     splits: SplitsConfig = Field(HashSplits(), discriminator="method")
     output: OutputConfig
-    model: ModelConfig = BowConfig()
+    model: ModelConfig = AutoConfig()
     loss: LossConfig = WeightedBceConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig
@@ -140,7 +140,7 @@ _DEFAULT_DIRS = {
     ("train", "run_dir"): "run",
     ("export", "model_dir"): "model",
 }
-# The kind of a section that does not name one.
+# The kind of a section that sets keys and does not name one.
 _DEFAULT_KINDS = {
     "model": {"name": "bow"},
     "loss": {"name": "weighted_bce"},
@@ -230,7 +230,7 @@ def config_from_dict(raw: Mapping[str, Any], *, what: str) -> Config:
             raw[section] = values | {key: f"out/{raw.get('name')}/{leaf}"}
     for section, kind in _DEFAULT_KINDS.items():
         if isinstance(raw.get(section), dict):
-            raw[section] = kind | raw[section]
+            raw[section] = kind | raw[section] if raw[section] else None
     return validate(
         Config, {key: value for key, value in raw.items() if value is not None}, what=what
     )

@@ -8,6 +8,12 @@ from pydantic import Field
 from beam_jobs.contract.validation import Fraction, Path_, Section
 
 
+class AutoConfig(Section):
+    """The trainer chooses model, loss, optimizer and epochs by the sizes of the dataset."""
+
+    name: Literal["auto"] = Field("auto", description="the architecture")
+
+
 class _Model(Section):
     name: str  # each kind has its own; it is here to be the first key
     embedding_dim: int = Field(128, ge=1, description="size of a token's embedding")
@@ -232,7 +238,8 @@ class CustomConfig(_WithOptions):
 
 
 ModelConfig = Annotated[
-    BowConfig
+    AutoConfig
+    | BowConfig
     | MlpConfig
     | CnnConfig
     | LstmConfig

@@ -32,7 +32,9 @@ def train(config: Config, *, fresh: bool = False) -> None:
       StoppedBySignal: SIGINT or SIGTERM has ended the run after a checkpoint.
       LostWorkerError: another worker has ended.
     """
-    experiment = assemble(config, for_training=True)
+    experiment = assemble(config, for_training=True, fresh=fresh)
+    if experiment.auto and is_chief(experiment.strategy):
+        print(experiment.auto, flush=True)
     is_linear = isinstance(experiment.config.model, LinearConfig)
     with explain_lost_workers(experiment.strategy):
         (_fit if is_linear else _train)(experiment, fresh=fresh)

@@ -33,6 +33,7 @@ WITH_FIELDS = {
 }
 
 # No value is the default of its key, as a test below proves.
+BOW = {"model": {"name": "bow"}}
 FULL = {
     "name": "full_2",
     "data": {
@@ -369,7 +370,7 @@ def message_of(raw: dict) -> str:
 
 
 def test_full_example_sets_every_key_to_something_else_than_its_default():
-    default, full = (config_from_dict(raw, what="") for raw in (MINIMAL, FULL))
+    default, full = (config_from_dict(raw, what="") for raw in (MINIMAL | BOW, FULL))
     for name, section in full:
         if isinstance(section, Section):
             assert set(type(section).model_fields) == set(FULL[name]), (
@@ -472,11 +473,24 @@ def test_every_kind_of_every_section_has_an_example():
 
 @pytest.mark.parametrize(
     ("section", "key", "kind"),
-    [("loss", "name", "weighted_bce"), ("model", "name", "bow"), ("splits", "method", "hash")],
+    [("loss", "name", "weighted_bce"), ("model", "name", "auto"), ("splits", "method", "hash")],
 )
-def test_section_that_does_not_say_its_kind_is_of_the_default_kind(section, key, kind):
-    for raw in (MINIMAL, MINIMAL | {section: {}}):
+def test_section_that_sets_no_key_is_of_the_default_kind(section, key, kind):
+    for raw in (MINIMAL, MINIMAL | {section: {}}, MINIMAL | {section: None}):
         assert getattr(getattr(config_from_dict(raw, what=""), section), key) == kind
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "kind", "values"),
+    [
+        ("loss", "name", "weighted_bce", {"label_smoothing": 0.1}),
+        ("model", "name", "bow", {"bigram_buckets": 64}),
+        ("splits", "method", "hash", {"train": 0.8, "validation": 0.1, "test": 0.1}),
+    ],
+)
+def test_section_that_sets_keys_without_its_kind_is_of_the_simplest(section, key, kind, values):
+    config = config_from_dict(MINIMAL | {section: values}, what="")
+    assert getattr(getattr(config, section), key) == kind
 
 
 @pytest.mark.parametrize(
@@ -816,7 +830,7 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         ),
         (
             {"model": {"name": "bert"}},
-            "model.name: received 'bert', expected one of 'bow', 'mlp', 'cnn', ",
+            "model.name: received 'bert', expected one of 'auto', 'bow', 'mlp', 'cnn', ",
         ),
         (
             {"model": {"name": "transformer", "heads": 3}},
@@ -1095,7 +1109,7 @@ def test_long_values_are_cut_in_errors():
     ],
 )
 def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key):
-    default = config_from_dict(MINIMAL, what="").model_dump(mode="json")
+    default = config_from_dict(MINIMAL | BOW, what="").model_dump(mode="json")
     # Splits sum to 1 together, replicas need their strategy, a fold the number of folds, and a
     # file the wish for it.
     companions = {

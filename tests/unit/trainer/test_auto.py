@@ -1,0 +1,93 @@
+import dataclasses
+
+import pytest
+
+from beam_jobs.contract.config import config_from_dict
+from trainer import auto
+from trainer.auto import Sizes, choose, resolve
+
+SMALL = Sizes(documents=5_000, labels=40, tokens=20)
+LARGE = Sizes(documents=160_000, labels=176, tokens=90)
+
+
+def _config(tmp_path, **sections):
+    train = {"run_dir": str(tmp_path / "run")} | sections.pop("train", {})
+    raw = {"name": "tiny", "data": {"source": "jsonl", "inputs": ["a"]}, "train": train} | sections
+    return config_from_dict(raw, what="")
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """Sizes of the dataset, which is not there; to be set by the test."""
+    chosen = {"sizes": SMALL}
+    monkeypatch.setattr(auto.Sizes, "of", lambda dataset: chosen["sizes"])
+    return chosen
+
+
+def test_a_config_without_a_model_gets_one_and_is_told_what_and_why(tmp_path, sizes):
+    config, line = resolve(_config(tmp_path), None)
+    assert config.model.name == "linear"
+    assert line.startswith(
+        "model: auto: linear, for 5,000 train documents, 40 labels and a median of 20 tokens"
+    )
+
+
+def test_a_config_that_names_its_model_stays_as_it_is(tmp_path, sizes):
+    config = _config(tmp_path, model={"name": "mlp"})
+    assert resolve(config, None) == (config, "")
+
+
+def test_many_documents_get_pairs_of_words_and_attention_and_fewer_epochs():
+    small, large = choose(SMALL, in_steps=True).values, choose(LARGE).values
+    assert large["model"]["name"] == "bow_lwan" and large["model"]["bigram_buckets"] > 0
+    assert large["train"]["epochs"] < small["train"]["epochs"]
+
+
+def test_keys_that_are_set_stay_as_set_and_the_others_are_chosen(tmp_path, sizes):
+    config, line = resolve(
+        _config(tmp_path, optimizer={"learning_rate": 0.5}, train={"epochs": 3}), None
+    )
+    assert (config.optimizer.learning_rate, config.train.epochs) == (0.5, 3)
+    assert config.optimizer.schedule == "linear" and config.train.patience is None
+    assert "optimizer.learning_rate 0.5" in line and "train.epochs 3" in line
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"loss": {"label_smoothing": 0.1}},
+        {"optimizer": {"name": "sgd"}},
+        {"train": {"batch_size": 8}},
+    ],
+)
+def test_keys_of_models_that_are_trained_in_steps_get_one(tmp_path, sizes, sections):
+    config, line = resolve(_config(tmp_path, **sections), None)
+    assert config.model.name == "bow"
+    assert "because the config sets keys of models that are trained in steps" in line
+
+
+def test_nothing_is_chosen_for_a_loss_or_an_optimizer_of_another_name(tmp_path, sizes):
+    config, line = resolve(
+        _config(tmp_path, loss={"name": "focal"}, optimizer={"name": "sgd"}), None
+    )
+    assert config.loss == _config(tmp_path, loss={"name": "focal"}).loss
+    assert config.optimizer.schedule == "constant"
+
+
+def test_a_run_that_has_begun_keeps_what_was_chosen_for_it(tmp_path, sizes):
+    begun, _ = resolve(_config(tmp_path), None)
+    assert begun.model.name == "linear"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(begun.to_yaml(), encoding="utf-8")
+    sizes["sizes"] = LARGE
+    resumed, line = resolve(_config(tmp_path), None)
+    assert resumed == begun
+    assert line == "model: auto: linear, as chosen when the run began"
+    assert resolve(_config(tmp_path), None, fresh=True)[0].model.name == "bow_lwan"
+
+
+@pytest.mark.parametrize("documents", [0, 1, 10_000, 10_000_000])
+@pytest.mark.parametrize("labels", [1, 100_000])
+def test_every_size_gets_a_valid_config(tmp_path, sizes, documents, labels):
+    sizes["sizes"] = dataclasses.replace(SMALL, documents=documents, labels=labels)
+    assert resolve(_config(tmp_path), None)[0].model.name != "auto"

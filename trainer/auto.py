@@ -1,0 +1,184 @@
+"""`model.name: auto`: the model, loss, optimizer and length of training that a dataset asks for.
+
+The rules rest on the experiments in docs/experiments/auto.md. They read nothing but the dataset's
+sizes and the config, so every worker and every later command comes to the same choice.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.contract.config import Config, config_from_dict, load_saved_config
+from beam_jobs.contract.training_config import AutoConfig
+from trainer.data.dataset import Dataset
+from trainer.runs.layout import CONFIG
+
+# The sections whose keys are chosen, and those of `train` that are.
+_SECTIONS = ("model", "loss", "optimizer")
+_TRAIN_KEYS = ("epochs", "patience")
+# The keys of `train` that a linear model, which is not trained in steps, does not read.
+_STEP_KEYS = {
+    "accumulate_steps",
+    "batch_size",
+    "callbacks",
+    "checkpoint_steps",
+    "epochs",
+    "length_bucket_steps",
+    "patience",
+    "precision",
+    "shuffle_buffer",
+    "steps_per_call",
+}
+
+# Up to so many train documents, a linear model makes the most of them.
+MAX_LINEAR_DOCUMENTS = 40_000
+# Its time grows with train documents x tokens x labels: ten minutes of one core or so.
+MAX_LINEAR_WORK = 3_000_000_000
+# Documents seen over all epochs, and the bounds of the epochs that follow.
+_DOCUMENTS_SEEN = 640_000
+_MIN_EPOCHS, _MAX_EPOCHS = 4, 14
+# More labels need all units of the document's vector, so that fewer of them are dropped.
+_MANY_LABELS = 1_000
+# With more tokens in all train documents, pairs of tokens get more buckets.
+_MANY_TOKENS = 12_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What the rules read of a dataset.
+
+    Attributes:
+      documents: train documents.
+      labels: labels with train documents.
+      tokens: tokens of the median train document.
+    """
+
+    documents: int
+    labels: int
+    tokens: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Sizes":
+        train = dataset.manifest.splits["train"]
+        return cls(
+            documents=train.examples,
+            labels=int(dataset.is_trained.sum()),
+            tokens=train.token_length_quantiles.get("0.5", 0),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.documents:,} train documents, {self.labels:,} labels and a median of "
+            f"{self.tokens:,} tokens"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What is chosen: values of keys by section, and why, for people."""
+
+    values: Mapping[str, Mapping[str, Any]]
+    reason: str
+
+
+def resolve(config: Config, dataset: Dataset, *, fresh: bool = False) -> tuple[Config, str]:
+    """The config with a model in the place of `auto`, and with what else is chosen.
+
+    Keys that the user has set stay as set. A run that has begun keeps what was chosen for it.
+
+    Args:
+      config: the experiment; its run directory is the one that is really used.
+      dataset: the whole dataset, from which no fold is taken.
+      fresh: a run that has begun does not count.
+
+    Returns:
+      The config; and what was chosen and why, for people, empty if the config names its model.
+
+    Raises:
+      UserError: the config of the run that has begun cannot be read.
+    """
+    if not isinstance(config.model, AutoConfig):
+        return config, ""
+    begun = Path(config.train.run_dir) / CONFIG
+    if begun.exists() and not fresh:
+        resolved = _with_values(config, _of_run(begun))
+        return resolved, f"model: auto: {resolved.model.name}, as chosen when the run began"
+    choice = choose(Sizes.of(dataset), in_steps=_sets_steps(config))
+    resolved = _with_values(config, choice.values)
+    return resolved, f"model: auto: {_describe(choice, resolved)}, {choice.reason}"
+
+
+def choose(sizes: Sizes, *, in_steps: bool = False) -> Choice:
+    """The rules.
+
+    Args:
+      sizes: of the dataset.
+      in_steps: the model has to be one that is trained in steps.
+    """
+    work = sizes.documents * sizes.tokens * sizes.labels
+    few = sizes.documents <= MAX_LINEAR_DOCUMENTS and work <= MAX_LINEAR_WORK
+    if few and not in_steps:
+        return Choice(
+            {"model": {"name": "linear"}},
+            f"for {sizes}: few enough for a linear model on TF-IDF to make the most of them",
+        )
+    epochs = min(max(_DOCUMENTS_SEEN // max(sizes.documents, 1), _MIN_EPOCHS), _MAX_EPOCHS)
+    model: dict[str, Any] = {
+        "name": "bow",
+        "embedding_dim": 256,
+        "dropout": 0.2 if sizes.labels > _MANY_LABELS else 0.5,
+    }
+    reason = f"for {sizes}, because the config sets keys of models that are trained in steps"
+    if not few:
+        many_tokens = sizes.documents * sizes.tokens >= _MANY_TOKENS
+        model["name"] = "bow_lwan"
+        model["bigram_buckets"] = 1_048_576 if many_tokens else 262_144
+        reason = f"for {sizes}: enough to learn pairs of words and an attention for each label"
+    values = {
+        "model": model,
+        "loss": {"name": "squared_hinge"},
+        "optimizer": {"name": "lazy_adam", "learning_rate": 1e-2, "schedule": "linear"},
+        "train": {"epochs": epochs, "patience": None},
+    }
+    return Choice(values, reason)
+
+
+def _sets_steps(config: Config) -> bool:
+    """Whether the user has set keys that only a model that is trained in steps reads."""
+    return bool(
+        config.model_fields_set & {"loss", "optimizer"}
+        or config.train.model_fields_set & _STEP_KEYS
+    )
+
+
+def _of_run(path: Path) -> dict[str, dict[str, Any]]:
+    """What the config of a run that has begun has in the place of what is chosen."""
+    saved = load_saved_config(path, remedy="give --fresh to delete the run and start again")
+    values = saved.model_dump(mode="json", include={*_SECTIONS, "train"})
+    values["train"] = {key: values["train"][key] for key in _TRAIN_KEYS}
+    return values
+
+
+def _with_values(config: Config, values: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The config with the values of keys that the user has not set."""
+    raw = config.model_dump(mode="json", exclude_unset=True)
+    raw.pop("model", None)
+    for section, chosen in values.items():
+        own = raw.get(section, {})
+        # Keys of a loss or an optimizer do not fit one of another name.
+        if own.get("name", chosen.get("name")) == chosen.get("name"):
+            raw[section] = {**chosen, **own}
+    return config_from_dict(raw, what="the config with what `model.name: auto` has chosen")
+
+
+def _describe(choice: Choice, config: Config) -> str:
+    """The model and the values of the keys that were chosen, as they are in the config."""
+    resolved = config.model_dump(mode="json")
+    keys = [
+        f"{section}.{key} {resolved[section].get(key)}"
+        for section, values in choice.values.items()
+        for key in values
+        if (section, key) != ("model", "name") and key in resolved[section]
+    ]
+    return f"{config.model.name} ({', '.join(keys)})" if keys else config.model.name
