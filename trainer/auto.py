@@ -132,9 +132,8 @@ def choose(sizes: Sizes, *, in_steps: bool = False) -> Choice:
     reason = f"for {sizes}, because the config sets keys of models that are trained in steps"
     if not few:
         many_tokens = sizes.documents * sizes.tokens >= _MANY_TOKENS
-        model["name"] = "bow_lwan"
         model["bigram_buckets"] = 1_048_576 if many_tokens else 262_144
-        reason = f"for {sizes}: enough to learn pairs of words and an attention for each label"
+        reason = f"for {sizes}: enough to learn embeddings of words and of pairs of words"
     values = {
         "model": model,
         "loss": {"name": "squared_hinge"},
