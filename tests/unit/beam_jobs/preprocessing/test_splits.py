@@ -1,6 +1,5 @@
 """Splits: sizes as the fractions say, over all documents or, stratified, for every label."""
 
-import json
 import time
 
 import numpy as np
@@ -9,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.dataset_config import (
     ColumnSplits,
     FileSplits,
@@ -21,8 +18,6 @@ from beam_jobs.contract.dataset_config import (
 )
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import SPLITS
-from beam_jobs.preprocessing import stratified_split
-from beam_jobs.preprocessing.job import preprocess
 from beam_jobs.preprocessing.splits import (
     NoSplit,
     assign,
@@ -32,6 +27,7 @@ from beam_jobs.preprocessing.splits import (
     time_us,
 )
 from beam_jobs.sources.documents import Document
+from tests.zipf_labels import made_labels
 
 LARGEST = np.uint64(2**64 - 1)
 
@@ -258,15 +254,6 @@ def test_a_document_without_a_split_is_an_error(values, splits, message):
 # --- stratified ------------------------------------------------------------------------
 
 
-def made_labels(documents: int, labels: int, seed: int) -> list[list[int]]:
-    """One to five labels a document, whose frequencies follow Zipf's law."""
-    rng = np.random.default_rng(seed)
-    probabilities = 1 / np.arange(1, labels + 1)
-    sizes = rng.integers(1, 6, documents)
-    flat = rng.choice(labels, sizes.sum(), p=probabilities / probabilities.sum())
-    return [np.unique(row).tolist() for row in np.split(flat, np.cumsum(sizes)[:-1])]
-
-
 def table_of(rows: list[list[int]], splits: np.ndarray, labels: int) -> np.ndarray:
     """[labels, splits]: documents with each label in each split."""
     flat = np.concatenate([*(np.array(row, np.int64) for row in rows), np.zeros(0, np.int64)])
@@ -357,38 +344,3 @@ def test_stratified_splits_depend_on_no_order_of_documents_or_labels(seed, order
     shuffled = stratify([rows[i][::-1] for i in places], keys[places], frequencies, splits)
     assert [expected[key] for key in keys[places].tolist()] == shuffled.tolist()
     assert 2 not in shuffled  # a split of fraction 0 stays empty
-
-
-@pytest.mark.parametrize("keep_unlabeled", [True, False])
-@pytest.mark.parametrize("partition_documents", [10**6, 300])
-def test_the_job_stratifies_over_buckets_and_partitions(
-    tmp_path, monkeypatch, keep_unlabeled, partition_documents
-):
-    monkeypatch.setattr(stratified_split, "PARTITION_DOCUMENTS", partition_documents)
-    rows = made_labels(1000, 12, seed=2) + [[]] * 100
-    lines = [
-        json.dumps({"text": f"words of number{i}", "labels": [f"l{label}" for label in row]})
-        for i, row in enumerate(rows)
-    ]
-    (tmp_path / "in.jsonl").write_text("\n".join(lines))
-    config = config_from_dict(
-        {
-            "name": "tiny",
-            "data": {"source": "jsonl", "inputs": [str(tmp_path / "in.jsonl")]},
-            "labels": {"keep_unlabeled": keep_unlabeled, "top_k": 10},
-            "splits": {"method": "stratified"},
-            "output": {"dataset_dir": str(tmp_path / "dataset")},
-        },
-        what="",
-    )
-    preprocess(config, beam_arguments=[], overwrite=False, force=False)
-    manifest = manifests.load(tmp_path / "dataset")
-    labels = manifests.load_labels(manifest, tmp_path / "dataset")
-    positives = np.array([[label["positives"][split] for split in SPLITS] for label in labels])
-    sizes = np.array([manifest.splits[split].examples for split in SPLITS])
-    assert sizes.sum() == manifest.counts.written
-    tolerance = 1.5 if partition_documents == 10**6 else 6
-    assert (
-        np.abs(positives - positives.sum(axis=1, keepdims=True) * [0.8, 0.1, 0.1]).max() < tolerance
-    )
-    assert np.all(np.abs(sizes / sizes.sum() - [0.8, 0.1, 0.1]) < 0.02)
