@@ -21,6 +21,8 @@ OFF = {
     "max_tokens_per_document": None,
 }
 
+CODE_POINTS = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c <= 0xDFFF]
+
 
 SPECS = {
     "default": {},
