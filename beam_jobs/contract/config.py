@@ -108,8 +108,17 @@ class Config(Section):
         return sections
 
     def to_yaml(self) -> str:
-        """The resolved config as YAML that `load_config` reads back to an equal config."""
+        """The resolved config as YAML that `load_config` reads back to an equal config.
+
+        Where `model.name` is `auto`, keys that the trainer is to choose stay unset.
+        """
         values = self.model_dump(mode="json")
+        if isinstance(self.model, AutoConfig):
+            set_by_user = self.model_dump(mode="json", exclude_unset=True)
+            for section in ("loss", "optimizer", "train"):
+                del values[section]
+                if section in set_by_user:
+                    values[section] = set_by_user[section]
         stream = StringIO()
         writer = YAML(typ="safe", pure=True)
         # Two faults of ruamel: it adds a space where it folds a quoted line, and it writes the

@@ -493,6 +493,13 @@ def test_section_that_sets_keys_without_its_kind_is_of_the_simplest(section, key
     assert getattr(getattr(config, section), key) == kind
 
 
+def test_yaml_of_a_config_that_names_no_model_leaves_the_choice_open(tmp_path):
+    config = config_from_dict(MINIMAL | {"train": {"seed": 3}}, what="")
+    again = from_text(tmp_path, config.to_yaml())
+    assert "loss" not in again.model_fields_set and "optimizer" not in again.model_fields_set
+    assert again.train.model_fields_set == {"run_dir", "seed"}
+
+
 @pytest.mark.parametrize(
     "raw", [MINIMAL, FULL, FULL | {"data": DOCSTRINGS}], ids=["minimal", "full", "docstrings"]
 )
