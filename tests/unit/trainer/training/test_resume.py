@@ -41,7 +41,11 @@ def open_run(tmp_path):
         ({}, {"train": {"patience": 7, "steps_per_call": 3, "checkpoint_steps": 5}}, None),
         ({}, {"evaluate": {"batch_size": 7}}, None),
         ({}, {"train": {"seed": 1}}, "train.seed: run 0, config 1"),
-        ({}, {"model": {"name": "bow", "embedding_dim": 7}}, "model.embedding_dim: run "),
+        (
+            {"model": {"name": "bow"}},
+            {"model": {"name": "bow", "embedding_dim": 7}},
+            "model.embedding_dim: run ",
+        ),
         ({}, {"train": {"epochs": 9}}, None),
         (
             {"optimizer": {"schedule": "linear"}},
