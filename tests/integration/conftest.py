@@ -1,4 +1,4 @@
-"""The command lines, run by their `main` in the tests' own process, and parts that train."""
+"""Command lines run by their `main`, whole jobs, exported graphs, and parts that train."""
 
 import pytest
 
