@@ -48,7 +48,7 @@ def outline(rows: list) -> list[tuple]:
         b'\n[\n{"text": "a", "labels": []},\n{"text": "b]", "labels": []}\n]\n',
         b'\xef\xbb\xbf [\n  {\n    "text": "a",\n "labels": []},{"text": "b]", "labels": []}]',
         '[{"text": "a", "labels": []}, {"text": "b]", "labels": []}]'.encode("utf-16"),
-        gzip.compress(b'[{"text": "a", "labels": []}, {"text": "b]", "labels": []}]'),
+        gzip.compress(b'[{"text": "a", "labels": []}, {"text": "b]", "labels": []}]', mtime=0),
         b" " * 5000 + b'[{"text": "a", "labels": []}\n, {"text": "b]", "labels": []}]',
     ],
 )
@@ -91,7 +91,11 @@ def test_a_broken_element_is_a_reject_and_the_others_are_read(tmp_path):
         (b'[{"text": "a", "labels": []}, {"text": "b', 2, "the file ends within"),
         (b'[\n{"text": "a", "labels": []}]\n[{"text": "b"}]', 2, "goes on after its JSON array"),
         (b"[", 1, "the file ends within"),
-        (gzip.compress(b'[{"text": "a", "labels": []}, {"text": "b"}]')[:-12], 1, "EOFError"),
+        (
+            gzip.compress(b'[{"text": "a", "labels": []}, {"text": "b"}]', mtime=0)[:-12],
+            1,
+            "EOFError",
+        ),
     ],
 )
 def test_an_array_that_is_cut_off_or_goes_on_cannot_be_read_to_its_end(
