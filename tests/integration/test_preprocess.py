@@ -389,7 +389,7 @@ FAILURES = {
         "none of 60 documents has a label that is kept; check labels.min_count",
     ),
     "only rejects": (
-        ["{"],
+        ['{"text": '],
         ["--set", "data.max_reject_fraction=1"],
         "none of 0 documents has a label",
     ),
