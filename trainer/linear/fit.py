@@ -38,9 +38,9 @@ AUTO_C = (0.1, 0.25, 1.0, 4.0)
 AUTO_FEATURES = ("words", "words_bigrams", "words_chars", "words_bigrams_chars")
 # Without a validation split.
 UNCHOSEN_FEATURES, UNCHOSEN_C = "words_bigrams", 1.0
-# Features x labels of the dearest candidate, about five seconds on a core: where there are more,
-# the choice is made on some of the labels.
-_CELLS_TO_CHOOSE = 150_000_000
+# Features x labels of the dearest candidate, about ten seconds on a core: where there are more, the
+# choice is made on some of the labels.
+_CELLS_TO_CHOOSE = 300_000_000
 _MIN_LABELS_TO_CHOOSE = 16
 _CHOICE = "choice.json"
 
@@ -140,7 +140,7 @@ class _Fit:
         self._train = read_documents(dataset, "train", vectorizer, skip_corrupt=skip_corrupt)
         self._validation = read_documents(dataset, "validation", vectorizer)
         self._matrices: dict[str, tuple] = {}
-        self._micro_f1: dict[Choice, float] = {}
+        self._micro_f1: dict[tuple[Choice, int], float] = {}  # by choice and number of labels
 
     def run(self) -> FittedLinear:
         choice = self._choose()
@@ -201,14 +201,19 @@ class _Fit:
             return Choice(features[0], grid[0])
         if path.exists():
             return Choice(**json.loads(path.read_text(encoding="utf-8")))
-        labels = self._labels_to_choose_on(features)
-        best = self._best([Choice(features[0], C) for C in grid], labels)
+        # Words alone are cheap: where all labels can be fitted, C is chosen on all of them.
+        best = Choice(features[0], grid[0])
+        if len(grid) > 1:
+            tried = [Choice(features[0], C) for C in grid]
+            best = self._best(tried, self._labels_to_choose_on(features[:1]))
         if len(features) > 1:
+            labels = self._labels_to_choose_on(features)
             tried = [Choice(name, best.C) for name in features if name != AUTO_FEATURES[-1]]
             best = self._best(tried, labels)
             others = set(tried) - {tried[0]}
             if AUTO_FEATURES[-1] in features and all(
-                self._micro_f1[other] > self._micro_f1[tried[0]] for other in others
+                self._micro_f1[other, len(labels)] > self._micro_f1[tried[0], len(labels)]
+                for other in others
             ):
                 best = self._best([best, Choice(AUTO_FEATURES[-1], best.C)], labels)
         if self._team.index == 0:
@@ -232,9 +237,9 @@ class _Fit:
         if len(candidates) == 1:
             return candidates[0]
         for candidate in candidates:
-            if candidate not in self._micro_f1:
-                self._micro_f1[candidate] = self._try(candidate, labels)
-        scores = [self._micro_f1[candidate] for candidate in candidates]
+            if (candidate, len(labels)) not in self._micro_f1:
+                self._micro_f1[candidate, len(labels)] = self._try(candidate, labels)
+        scores = [self._micro_f1[candidate, len(labels)] for candidate in candidates]
         return candidates[self._team.agree(scores.index(max(scores)))]
 
     def _try(self, choice: Choice, labels: np.ndarray) -> float:
