@@ -65,7 +65,11 @@ def _bytes(kind: pa.DataType) -> int:
 
 def is_numeric(kind: pa.DataType) -> bool:
     """Whether a column of this type may say which rows have a label."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return is_number(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether values of this type are numbers, booleans or null."""
     return (
         pa.types.is_boolean(kind)
         or pa.types.is_integer(kind)

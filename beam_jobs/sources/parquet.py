@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -44,7 +44,7 @@ class ParquetReader:
     kind: ClassVar[str] = "Parquet"
 
     def files(self) -> list[InputFile]:
-        files = []
+        files, names_of_ids = [], {}
         for file in self.matched():
             try:
                 with self.open(file) as opened:
@@ -58,9 +58,11 @@ class ParquetReader:
             check_columns(self.data, [*names, *dict(file.partition)], file.name, nested=nested)
             check_columns_once(self.data, names, file.name)
             self._check_types(schema, file)
+            names_of_ids[file.name] = self._label_names(schema)
             files.append(dataclasses.replace(file, expansion=plain_bytes / max(1, file.bytes)))
-        self._check_names_of_all(files)
-        self._check_first_labels(files)
+        self._check_names_of_all(names_of_ids)
+        if files and not self.data.label_columns:
+            self._check_first_labels(files[0], names_of_ids[files[0].name])
         return files
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
@@ -139,7 +141,7 @@ class ParquetReader:
         """The columns to read: fields of structs by their paths, those in lists with all of it."""
         schema = parquet.schema
         leaves = [schema.column(i).path for i in range(len(schema))]
-        readable = {prefix for path in leaves for prefix in _prefixes(path)}
+        readable = {prefix for path in leaves for prefix in paths.prefixes(path)}
         names = parquet.schema_arrow.names
         return list(
             dict.fromkeys(
@@ -196,15 +198,14 @@ class ParquetReader:
         values = (paths.find(row, name) for row in self._first_rows(file))
         return next((value for value in values if value is not None), None)
 
-    def _check_first_labels(self, files: Sequence[InputFile]) -> None:
-        """Raises UserError if the labels of the first file's first rows are in another format."""
-        for file in [] if self.data.label_columns else files[:1]:
-            labels = FirstLabels(
-                Fields(self.data, partition=dict(file.partition), label_names=self._names_of(file))
-            )
-            for values in self._first_rows(file):
-                labels.see(values)
-            labels.check(file.name)
+    def _check_first_labels(self, file: InputFile, names_of_ids: tuple[str, ...] | None) -> None:
+        """Raises UserError if the labels of a file's first rows are in another format."""
+        labels = FirstLabels(
+            Fields(self.data, partition=dict(file.partition), label_names=names_of_ids)
+        )
+        for values in self._first_rows(file):
+            labels.see(values)
+        labels.check(file.name)
 
     def _label_names(self, schema: pa.Schema) -> tuple[str, ...] | None:
         """Those that the schema has for ids, unless the config names them."""
@@ -212,17 +213,10 @@ class ParquetReader:
             return None
         return label_names.of_schema(schema.metadata, self.data.labels_field or "")
 
-    def _names_of(self, file: InputFile) -> tuple[str, ...] | None:
-        with contextlib.suppress(*DAMAGE), self.open(file) as parquet:
-            return self._label_names(parquet.schema_arrow)
-        return None
-
-    def _check_names_of_all(self, files: Sequence[InputFile]) -> None:
+    def _check_names_of_all(self, names_of_ids: Mapping[str, tuple[str, ...] | None]) -> None:
         """Raises UserError if ids are names in some files and have names in others."""
-        if self.data.label_format != "ids" or self.data.label_names is not None:
-            return
-        without = [file.name for file in files if self._names_of(file) is None]
-        if without and len(without) < len(files):
+        without = [file for file, names in names_of_ids.items() if names is None]
+        if without and len(without) < len(names_of_ids):
             raise UserError(
                 f"{without[0]}: its schema has no names for the ids of {self.data.labels_field!r}, "
                 "and those of other files have; set data.label_names"
@@ -256,13 +250,8 @@ def _plain_bytes(metadata: pq.FileMetaData, columns: Collection[str]) -> int:
     return sum(
         chunk.total_uncompressed_size
         for chunk in chunks
-        if any(prefix in columns for prefix in _prefixes(chunk.path_in_schema))
+        if any(prefix in columns for prefix in paths.prefixes(chunk.path_in_schema))
     )
-
-
-def _prefixes(path: str) -> list[str]:
-    """`a.b.c` -> `a`, `a.b`, `a.b.c`."""
-    return [path[:end] for end, character in enumerate(path) if character == "."] + [path]
 
 
 def _first_byte(group: pq.RowGroupMetaData) -> int:
@@ -303,14 +292,7 @@ def _is_list_of_strings(kind: pa.DataType) -> bool:
 def _is_numbers_or_string(kind: pa.DataType) -> bool:
     while paths.is_list(kind):
         kind = kind.value_type
-    return (
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_null(kind)
-        or _is_string(kind)
-    )
+    return label_arrays.is_number(kind) or _is_string(kind)
 
 
 def _is_object_or_string(kind: pa.DataType) -> bool:

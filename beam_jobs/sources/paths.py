@@ -22,14 +22,20 @@ def find(values: Any, path: str) -> Any:
         return None if values is None else MISSING
     if path in values:
         return values[path]
-    end = path.rfind(".")
-    while end >= 0:
-        if path[:end] in values:
-            value = find(values[path[:end]], path[end + 1 :])
+    for name, rest in _partitions(path):
+        if name in values:
+            value = find(values[name], rest)
             if value is not MISSING:
                 return value
-        end = path.rfind(".", 0, end)
     return MISSING
+
+
+def _partitions(path: str) -> Iterator[tuple[str, str]]:
+    """`a.b.c` -> (`a.b`, `c`), (`a`, `b.c`): a field and the path within it, the longest first."""
+    end = path.rfind(".")
+    while end >= 0:
+        yield path[:end], path[end + 1 :]
+        end = path.rfind(".", 0, end)
 
 
 def with_paths(values: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
@@ -74,25 +80,24 @@ def type_of(kind: pa.Schema | pa.DataType, path: str) -> pa.DataType | None:
         fields = {field.name: field.type for field in kind}
     if path in fields:
         return fields[path]
-    end = path.rfind(".")
-    while end >= 0:
-        if path[:end] in fields:
-            inner = type_of(fields[path[:end]], path[end + 1 :])
+    for name, rest in _partitions(path):
+        if name in fields:
+            inner = type_of(fields[name], rest)
             if inner is not None:
                 return inner
-        end = path.rfind(".", 0, end)
     return None
 
 
 def top_name(names: Iterable[str], path: str) -> str:
     """Of a row's fields, the one that holds what a path leads to; the path itself if none does."""
     names = set(names)
-    end = len(path)
-    while end >= 0:
-        if path[:end] in names:
-            return path[:end]
-        end = path.rfind(".", 0, end)
-    return path
+    candidates = (path, *(name for name, _ in _partitions(path)))
+    return next((name for name in candidates if name in names), path)
+
+
+def prefixes(path: str) -> list[str]:
+    """`a.b.c` -> `a.b`, `a`, `a.b.c`: the fields that may hold what the path leads to."""
+    return [*(name for name, _ in _partitions(path)), path]
 
 
 def is_list(kind: pa.DataType) -> bool:
