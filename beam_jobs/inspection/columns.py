@@ -182,7 +182,7 @@ def _written_kind(values: Sequence[str]) -> str:
     """What strings say: numbers, dates, or lists as JSON or Python writes them."""
     if all(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value) for value in values):
         return "integer"
-    if all(_is_number(value) for value in values):
+    if all(is_number(value) for value in values):
         return "number"
     if {value.strip().lower() for value in values} <= {"true", "false"}:
         return "true/false"
@@ -206,7 +206,8 @@ def written(text: str) -> Any:
     return value if isinstance(value, list | dict) else None
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is a number in Python's notation."""
     try:
         float(text)
     except ValueError:

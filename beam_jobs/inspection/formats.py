@@ -12,6 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.contract.dataset_config import ArrowData, CsvData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.inspection.columns import is_number
 from beam_jobs.sources import streams
 from beam_jobs.sources.arrow import ArrowReader, is_saved
 from beam_jobs.sources.delimited import CsvReader
@@ -382,7 +383,7 @@ def is_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     names = [name.strip() for name in first]
     if not all(names) or len(set(names)) < len(names):
         return False
-    if any(_is_number(name) or len(name) > 60 for name in names):
+    if any(is_number(name) or len(name) > 60 for name in names):
         return False
     if not others:
         return True
@@ -400,7 +401,7 @@ def is_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
 
 def _vote(name: str, values: Sequence[str]) -> int:
     """1: the name looks unlike the values; -1: it may be one of them; 0: it says nothing."""
-    if all(map(_is_number, values)):
+    if all(map(is_number, values)):
         return 1
     if len(name) * 3 < sum(map(len, values)) / len(values):
         return 1
@@ -412,11 +413,3 @@ _USUAL_NAMES = (
     r"question|review|tweet|labels?|tags?|categor(?:y|ies)|class(?:es)?|topics?|genres?|split|"
     r"date|time|created(?:_at)?|name|url"
 )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
