@@ -10,26 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.contract.config import Config, config_from_dict, load_saved_config
-from beam_jobs.contract.training_config import AutoConfig
+from beam_jobs.contract.training_config import LINEAR_TRAIN_KEYS, AutoConfig, TrainConfig
 from trainer.data.dataset import Dataset
 from trainer.runs.layout import CONFIG
 
 # The sections whose keys are chosen, and those of `train` that are.
 _SECTIONS = ("model", "loss", "optimizer")
 _TRAIN_KEYS = ("epochs", "patience")
-# The keys of `train` that a linear model, which is not trained in steps, does not read.
-_STEP_KEYS = {
-    "accumulate_steps",
-    "batch_size",
-    "callbacks",
-    "checkpoint_steps",
-    "epochs",
-    "length_bucket_steps",
-    "patience",
-    "precision",
-    "shuffle_buffer",
-    "steps_per_call",
-}
+# Keys of `train` that no linear model reads, and that yet do not ask for one that is trained in
+# steps.
+_NEUTRAL_KEYS = {"seed", "deterministic", "shard_by", "keep_checkpoints"}
+_STEP_KEYS = set(TrainConfig.model_fields) - LINEAR_TRAIN_KEYS - _NEUTRAL_KEYS
 
 # Up to so many train documents, a linear model makes the most of them.
 MAX_LINEAR_DOCUMENTS = 40_000

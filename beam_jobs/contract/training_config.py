@@ -636,6 +636,19 @@ class TrainConfig(Section):
         return self
 
 
+# The keys of `train` that have a part in fitting a linear model; the others are about steps.
+LINEAR_TRAIN_KEYS = {
+    "run_dir",
+    "strategy",
+    "replicas",
+    "worker_timeout_seconds",
+    "on_corrupt",
+    "folds",
+    "fold",
+    "fold_repeat",
+}
+
+
 class EvaluateConfig(Section):
     """The evaluation."""
 

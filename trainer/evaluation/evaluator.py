@@ -23,7 +23,7 @@ from trainer.evaluation.split_counts import Counts, Histograms, ScoredBatch, Spl
 from trainer.experiment import Experiment
 from trainer.metrics import ranking
 from trainer.metrics.calibration import Calibration
-from trainer.metrics.thresholds import MAX_TOP_K, Thresholds
+from trainer.metrics.thresholds import MAX_TOP_K, Thresholds, micro_f1, tune
 
 
 class Evaluator:
@@ -50,6 +50,21 @@ class Evaluator:
         for part in self._results(self._histogram_step, split, what=f"scoring {split}"):
             self._histograms.add_scores(histogram, part)
         return sum_over_workers(self._strategy, histogram)
+
+    def validate(self) -> tuple[float | None, float | None]:
+        """The model's micro-F1 on the validation split, and the one threshold that it is best at.
+
+        Both are None if the split has no documents.
+        """
+        histogram = self.histogram("validation")
+        if not histogram.any():
+            return None, None
+        tuned = tune(
+            histogram,
+            min_positives=self._experiment.config.evaluate.min_positives,
+            is_trained=self._experiment.dataset.is_trained,
+        )
+        return micro_f1(histogram, tuned), tuned.global_threshold
 
     def log_odds_histogram(self, split: str) -> np.ndarray:
         """int64 [2, labels, bins]: `Histograms.of_log_odds` of a split, before calibration."""

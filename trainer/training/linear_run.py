@@ -10,28 +10,16 @@ import numpy as np
 
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.manifest import dump_json
-from beam_jobs.contract.training_config import TrainConfig
+from beam_jobs.contract.training_config import LINEAR_TRAIN_KEYS, TrainConfig
 from trainer.data.shards import describe_corruption
 from trainer.distribution.strategy import is_chief, num_workers, sum_over_workers, worker_index
 from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import Experiment, vocabulary_statistics
 from trainer.linear.fit import FittedLinear, Team, fit_linear
-from trainer.metrics import thresholds
 from trainer.runs.checkpoints import Checkpoints, RunState
 from trainer.runs.layout import HISTORY, LABEL_FITS
 from trainer.training.signals import StoppedBySignal, StopRequest
 
-# Keys of `train` that have a part in fitting a linear model; the others are about steps.
-_KEYS_READ = {
-    "run_dir",
-    "strategy",
-    "replicas",
-    "worker_timeout_seconds",
-    "on_corrupt",
-    "folds",
-    "fold",
-    "fold_repeat",
-}
 _STOPPED = "stopped"  # a file that tells the other workers to stop; it holds the signal's name
 
 
@@ -131,22 +119,13 @@ class LinearRun:
 
     def _row(self, experiment: Experiment, fitted: FittedLinear) -> dict[str, Any]:
         """The row of history.json, in the columns that other models have."""
-        config, dataset = experiment.config, experiment.dataset
-        micro_f1 = threshold = None
-        if dataset.num_examples("validation"):
-            histogram = Evaluator(experiment).histogram("validation")
-            tuned = thresholds.tune(
-                histogram,
-                min_positives=config.evaluate.min_positives,
-                is_trained=dataset.is_trained,
-            )
-            micro_f1, threshold = thresholds.micro_f1(histogram, tuned), tuned.global_threshold
+        micro_f1, threshold = Evaluator(experiment).validate()
         seconds = time.monotonic() - self._started
         return {
             "epoch": 1,
             "step": 1,
             "loss": None,
-            "skipped": dataset.num_examples("train") - fitted.num_documents,
+            "skipped": experiment.dataset.num_examples("train") - fitted.num_documents,
             "validation_micro_f1": micro_f1,
             "threshold": threshold,
             "learning_rate": None,
@@ -165,7 +144,7 @@ class LinearRun:
         unread = [
             f"train.{key}"
             for key, field in TrainConfig.model_fields.items()
-            if key not in _KEYS_READ and getattr(train, key) != field.default
+            if key not in LINEAR_TRAIN_KEYS and getattr(train, key) != field.default
         ]
         if unread:
             text += f"; {', '.join(unread)}: of no use here, since no steps are trained"

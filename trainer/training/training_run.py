@@ -24,7 +24,6 @@ from trainer.experiment import Experiment
 from trainer.losses.description import describe_loss
 from trainer.losses.losses import Loss
 from trainer.losses.sampled_negatives import LabelSampler
-from trainer.metrics import thresholds
 from trainer.runs.checkpoints import Checkpoints, RunState
 from trainer.runs.layout import HISTORY
 from trainer.training.callbacks import Callbacks, epoch_logs
@@ -280,21 +279,13 @@ class TrainingRun:
 
     def _measure_epoch(self) -> dict[str, Any]:
         """The row of history.json for the epoch whose steps are done; validates the model."""
-        state, config = self.state, self._config
+        state = self.state
         if not state.documents:
             raise UserError(
                 "none of the train split's documents could be read; expected a dataset that is not "
                 "damaged: run the preprocessing again"
             )
-        micro_f1 = threshold = None
-        histogram = self._evaluator.histogram("validation")
-        if histogram.any():
-            tuned = thresholds.tune(
-                histogram,
-                min_positives=config.evaluate.min_positives,
-                is_trained=self._experiment.dataset.is_trained,
-            )
-            micro_f1, threshold = thresholds.micro_f1(histogram, tuned), tuned.global_threshold
+        micro_f1, threshold = self._evaluator.validate()
         return {
             "epoch": state.epoch + 1,
             "step": state.step,
