@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from trainer.models.layers import constant_weight
 from trainer.models.sparse_rows import positions_of_rows
 
 SIZES = range(2, 6)  # characters of an n-gram
@@ -75,14 +76,7 @@ class CharBags(keras.layers.Layer):
         super().__init__(name="characters", dtype="float32")
         self._num_ngrams = len(ngrams.idf)
         self._row_splits, self._ids, self._counts, self._idf = (
-            self.add_weight(
-                name=name,
-                shape=values.shape,
-                dtype=values.dtype.name,
-                trainable=False,
-                initializer=lambda shape, dtype, values=values: tf.constant(values, dtype),
-            )
-            for name, values in ngrams._asdict().items()
+            constant_weight(self, name, values) for name, values in ngrams._asdict().items()
         )
         self.built = True
 

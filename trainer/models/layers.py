@@ -21,6 +21,23 @@ def seeds(seed: int) -> Iterator[int]:
     return iter((np.random.SeedSequence(seed).generate_state(1024) >> 1).tolist())
 
 
+def constant_weight(
+    layer: keras.layers.Layer, name: str, values: np.ndarray, dtype: str | None = None
+) -> keras.Variable:
+    """A weight of a layer that is not trained and never cast; None as dtype: that of the values.
+
+    It is no constant of the graph, so that checkpoints and the SavedModel hold it.
+    """
+    return layer.add_weight(
+        name=name,
+        shape=values.shape,
+        dtype=dtype or values.dtype.name,
+        trainable=False,
+        autocast=False,
+        initializer=lambda shape, dtype: tf.constant(values, dtype),
+    )
+
+
 class LogitsLayer(keras.layers.Layer):
     """The last layer: float32 logits, also under mixed precision.
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer.models.char_bags import CharBags, CharNgrams
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
-from trainer.models.layers import NUM_SPECIAL_IDS
+from trainer.models.layers import NUM_SPECIAL_IDS, constant_weight
 from trainer.models.sparse_rows import positions_of_rows
 from trainer.models.term_bags import Ngrams, TermBags, smooth_idf
 
@@ -168,22 +168,12 @@ class LinearClassifier(keras.Model):
                 weights, label_ids=np.zeros(1, np.int32), values=np.zeros(1, np.float32)
             )
         self._num_labels = len(weights.bias)
-        self._row_splits = self._table("row_splits", weights.row_splits)
-        self._label_ids = self._table("label_ids", weights.label_ids)
+        self._row_splits = constant_weight(self, "row_splits", weights.row_splits)
+        self._label_ids = constant_weight(self, "label_ids", weights.label_ids)
         # A matrix of one column, because matrices are what `export.weights` stores in half.
-        self._values = self._table("values", weights.values[:, np.newaxis])
-        self._bias = self._table("bias", weights.bias)
+        self._values = constant_weight(self, "values", weights.values[:, np.newaxis])
+        self._bias = constant_weight(self, "bias", weights.bias)
         self.built = True
-
-    def _table(self, name: str, values: np.ndarray) -> keras.Variable:
-        return self.add_weight(
-            name=name,
-            shape=values.shape,
-            dtype=values.dtype.name,
-            trainable=False,
-            autocast=False,
-            initializer=lambda shape, dtype: tf.constant(values, dtype),
-        )
 
     def call(
         self,

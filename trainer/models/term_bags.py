@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.models.inputs import VocabularyStatistics
-from trainer.models.layers import NUM_SPECIAL_IDS
+from trainer.models.layers import NUM_SPECIAL_IDS, constant_weight
 
 # Multipliers of the bigram hash, odd and below 2**32: with ids below 2**31 int64 cannot overflow.
 _FIRST_MULTIPLIER, _SECOND_MULTIPLIER = 2_654_435_761, 2_246_822_519
@@ -138,7 +138,7 @@ class TermBags(keras.layers.Layer):
         self._num_token_rows = NUM_SPECIAL_IDS + len(idf)
         self._num_bigram_rows = bigram_buckets
         token_idf = np.concatenate([np.zeros(NUM_SPECIAL_IDS, np.float32), idf])
-        self._token_idf = self._constant("token_idf", token_idf, "float32")
+        self._token_idf = constant_weight(self, "token_idf", token_idf, "float32")
         self._id_bits = max(1, (self._num_token_rows - 1).bit_length())
         self._max_ngram_size, self._num_ngrams = ngrams.max_size, len(ngrams.codes)
         self._ngram_code = functools.partial(ngram_code, num_token_rows=self._num_token_rows)
@@ -152,19 +152,9 @@ class TermBags(keras.layers.Layer):
                 "bigrams do not fit int64"
             )
         if self._num_ngrams:
-            self._ngram_codes = self._constant("ngram_codes", ngrams.codes, "int64")
-            self._ngram_idf = self._constant("ngram_idf", ngrams.idf, "float32")
+            self._ngram_codes = constant_weight(self, "ngram_codes", ngrams.codes, "int64")
+            self._ngram_idf = constant_weight(self, "ngram_idf", ngrams.idf, "float32")
         self.built = True
-
-    def _constant(self, name: str, values: np.ndarray, dtype: str) -> keras.Variable:
-        """A weight, not a constant of the graph, so that checkpoints and the SavedModel hold it."""
-        return self.add_weight(
-            name=name,
-            shape=values.shape,
-            dtype=dtype,
-            trainable=False,
-            initializer=lambda shape, dtype: tf.constant(values, dtype),
-        )
 
     @property
     def num_rows(self) -> int:
