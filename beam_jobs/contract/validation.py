@@ -17,6 +17,20 @@ _UNIONS = (Union, type(int | str))
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Path_ = Annotated[str, Field(min_length=1)]
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def local_directory(path: str) -> str:
+    """A directory's path; raises ValueError if it names another file system, such as gs://.
+
+    The system would take it for a local folder named `gs:`, which nobody looks for.
+    """
+    if _SCHEME.match(path):
+        raise ValueError("expected a directory of a mounted file system; write there, then copy it")
+    return path
+
+
+Directory = Annotated[Path_, pydantic.AfterValidator(local_directory)]
 
 
 def canonical_label(name: str) -> str:

@@ -1018,6 +1018,13 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
             {"train": {"strategy": "mirrored", "replicas": 3}},
             "expected a batch_size that replicas divide, not 256 and 3",
         ),
+        # directories of other file systems
+        (
+            {"train": {"run_dir": "gs://bucket/run"}},
+            "train.run_dir: received 'gs://bucket/run' (str); expected a directory of a mounted",
+        ),
+        ({"export": {"model_dir": "s3:/bucket/model"}}, "export.model_dir: received 's3:/bucket/"),
+        ({"export": {"thresholds_from": "hdfs://nn/run"}}, "export.thresholds_from: received 'hd"),
     ],
 )
 def test_wrong_key_is_told_with_what_was_received_and_expected(changes, expected):
