@@ -16,7 +16,7 @@ from trainer.runs.layout import CONFIG
 
 # The sections whose keys are chosen, and those of `train` that are.
 _SECTIONS = ("model", "loss", "optimizer")
-_TRAIN_KEYS = ("epochs", "patience")
+_TRAIN_KEYS = ("epochs",)
 # Keys of `train` that no linear model reads, and that yet do not ask for one that is trained in
 # steps.
 _NEUTRAL_KEYS = {"seed", "deterministic", "shard_by", "keep_checkpoints"}
@@ -129,7 +129,7 @@ def choose(sizes: Sizes, *, in_steps: bool = False) -> Choice:
         "model": model,
         "loss": {"name": "squared_hinge"},
         "optimizer": {"name": "lazy_adam", "learning_rate": 1e-2, "schedule": "linear"},
-        "train": {"epochs": epochs, "patience": None},
+        "train": {"epochs": epochs},
     }
     return Choice(values, reason)
 

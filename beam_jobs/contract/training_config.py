@@ -188,6 +188,10 @@ class TransformerConfig(SequenceModel):
         return self
 
 
+# What `train.objective` may be: metrics of one threshold for all labels.
+Objective = Literal["micro_f1", "macro_f1"]
+OBJECTIVE_TITLES: dict[Objective, str] = {"micro_f1": "micro-F1", "macro_f1": "macro-F1"}
+
 LinearFeatureKind = Literal["auto", "words", "words_bigrams", "words_chars", "words_bigrams_chars"]
 
 
@@ -431,8 +435,8 @@ class OptimizerConfig(Section):
         "constant",
         description=(
             "how the learning rate decays: until the end of train.epochs, or with `plateau` by "
-            "plateau_factor after each plateau_patience epochs without a better validation "
-            "micro-F1"
+            "plateau_factor after each plateau_patience epochs without a better train.objective on "
+            "validation"
         ),
     )
     plateau_factor: float = Field(
@@ -442,7 +446,7 @@ class OptimizerConfig(Section):
         1,
         ge=1,
         description=(
-            "epochs without a better validation micro-F1 before `plateau` lowers the learning rate"
+            "epochs without a better train.objective before `plateau` lowers the learning rate"
         ),
     )
     warmup_fraction: Fraction = Field(
@@ -540,17 +544,29 @@ class TrainConfig(Section):
         ),
     )
     epochs: int = Field(10, ge=1, description="maximum number of epochs")
-    patience: int | None = Field(
-        2,
-        ge=1,
-        description="stop after this many epochs without a better validation micro-F1; null: never",
+    objective: Objective = Field(
+        "micro_f1",
+        description=(
+            "what is to be best on validation, at one threshold for all labels: the F1 of all "
+            "decisions, in which frequent labels count most, or the mean of the F1 of the labels "
+            "that occur. It decides which epoch is the best, when a run stops, that threshold, and "
+            "what `auto` and `linear` choose"
+        ),
+    )
+    patience: Literal["auto"] | Annotated[int, Field(ge=1)] | None = Field(
+        "auto",
+        description=(
+            "stop after this many epochs without a better objective; null: never; auto: never "
+            "while the learning rate falls to the end of train.epochs, else after 2, which count "
+            "from the last lowering of the rate on"
+        ),
     )
     callbacks: tuple[CallbackConfig, ...] = Field(
         (),
         description=(
             "Keras callbacks, such as {name: CSVLogger, filename: log.csv, append: true}; the "
-            "metrics are loss, val_micro_f1 and the other columns of history.json. What patience "
-            "and `optimizer.schedule: plateau` do needs none"
+            "metrics are loss, val_micro_f1, val_macro_f1 and the other columns of history.json. "
+            "What patience and `optimizer.schedule: plateau` do needs none"
         ),
     )
     steps_per_call: int = Field(
@@ -646,6 +662,7 @@ LINEAR_TRAIN_KEYS = {
     "folds",
     "fold",
     "fold_repeat",
+    "objective",
 }
 
 

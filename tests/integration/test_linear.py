@@ -116,13 +116,20 @@ def test_it_is_averaged_with_another_model(root):
     np.testing.assert_allclose(scores_of(root, "out/both/model/1"), mean, atol=1e-6)
 
 
-def test_auto_says_what_it_tries_and_takes_the_best_on_validation(root):
-    printed = run(root, "train", *settings_of("auto", "{name: linear}"))
-    tried = re.findall(r"^  (\w+, C [\d.]+): micro-F1 ([\d.]+) on validation", printed, re.M)
+@pytest.mark.parametrize("objective", ["micro_f1", "macro_f1"])
+def test_auto_says_what_it_tries_and_takes_the_best_objective_on_validation(root, objective):
+    settings = (*settings_of(objective, "{name: linear}"), f"train.objective={objective}")
+    printed, title = run(root, "train", *settings), objective.replace("_f1", "-F1")
+    tried = re.findall(
+        rf"^  (\w+, C [\d.]+): {title} ([\d.]+) on validation", printed, re.MULTILINE
+    )
     scores = {choice: float(score) for choice, score in tried}
     assert {"words, C 0.1", "words, C 4"} < scores.keys()
     (chosen,) = re.findall(r"^(\w+, C [\d.]+): .* weights kept", printed, re.M)
     assert scores[chosen] == max(scores.values())
+    (row,) = json.loads((root / f"out/{objective}/run/history.json").read_text())
+    # Margins of validation are counted in bins, and so are scores, in others.
+    assert row[f"validation_{objective}"] == pytest.approx(scores[chosen], abs=0.02)
 
 
 def test_a_fold_has_a_model_of_its_own(root):

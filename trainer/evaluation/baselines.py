@@ -61,6 +61,7 @@ def linear_baseline(
         classifier.histogram("validation"),
         min_positives=config.min_positives,
         is_trained=dataset.is_trained,
+        objective=experiment.config.train.objective,
     )
     propensities = ranking.propensities(
         dataset.label_counts("train"),

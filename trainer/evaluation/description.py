@@ -58,6 +58,7 @@ def describe_evaluation(
         documents=documents,
         labels=dataset.num_labels,
         thresholds=records.TunedThresholds(
+            objective=experiment.config.train.objective,
             tuned_on="validation",
             documents=dataset.num_examples("validation"),
             min_positives=config.min_positives,

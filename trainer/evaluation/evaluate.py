@@ -115,6 +115,7 @@ def _tune(experiment: Experiment, evaluator: Evaluator) -> tuple[Tuned, np.ndarr
         min_positives=config.min_positives,
         hits=counts["hits"],
         is_trained=is_trained,
+        objective=experiment.config.train.objective,
     )
     return Tuned(thresholds, calibration), label_errors(counts["histogram"], thresholds)
 

@@ -23,7 +23,7 @@ from trainer.evaluation.split_counts import Counts, Histograms, ScoredBatch, Spl
 from trainer.experiment import Experiment
 from trainer.metrics import ranking
 from trainer.metrics.calibration import Calibration
-from trainer.metrics.thresholds import MAX_TOP_K, Thresholds, micro_f1, tune
+from trainer.metrics.thresholds import MAX_TOP_K, Thresholds, common_f1, tune
 
 
 class Evaluator:
@@ -51,20 +51,28 @@ class Evaluator:
             self._histograms.add_scores(histogram, part)
         return sum_over_workers(self._strategy, histogram)
 
-    def validate(self) -> tuple[float | None, float | None]:
-        """The model's micro-F1 on the validation split, and the one threshold that it is best at.
+    def validate(self) -> dict[str, float | None]:
+        """The model on the validation split, at the one threshold that the objective is best at.
 
-        Both are None if the split has no documents.
+        Returns:
+          validation_micro_f1, validation_macro_f1, threshold: columns of history.json, None if the
+          split has no documents.
         """
         histogram = self.histogram("validation")
         if not histogram.any():
-            return None, None
+            return dict.fromkeys(("validation_micro_f1", "validation_macro_f1", "threshold"))
         tuned = tune(
             histogram,
             min_positives=self._experiment.config.evaluate.min_positives,
             is_trained=self._experiment.dataset.is_trained,
+            objective=self._experiment.config.train.objective,
         )
-        return micro_f1(histogram, tuned), tuned.global_threshold
+        f1 = common_f1(histogram, tuned)
+        return {
+            "validation_micro_f1": f1["micro_f1"],
+            "validation_macro_f1": f1["macro_f1"],
+            "threshold": tuned.global_threshold,
+        }
 
     def log_odds_histogram(self, split: str) -> np.ndarray:
         """int64 [2, labels, bins]: `Histograms.of_log_odds` of a split, before calibration."""

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from beam_jobs.contract.training_config import OBJECTIVE_TITLES
 from trainer.runs.evaluation_record import (
     DECISION_TITLES,
     LABEL_THRESHOLDS,
@@ -173,8 +174,9 @@ def _thresholds(evaluation: Evaluation) -> str:
     else:
         different = evaluation.own_thresholds
         text = (
-            f"Thresholds, tuned on {tuned.documents:,} documents of the {tuned.tuned_on} split: "
-            f"{threshold} global; {different:,} of {evaluation.labels:,} labels differ from it\n"
+            f"Thresholds, tuned for {OBJECTIVE_TITLES[tuned.objective]} on {tuned.documents:,} "
+            f"documents of the {tuned.tuned_on} split: {threshold} global; {different:,} of "
+            f"{evaluation.labels:,} labels differ from it\n"
             f"(a label with fewer than {tuned.min_positives:,} positives there keeps the global "
             f"one); k best labels: {tuned.top_k}."
         )

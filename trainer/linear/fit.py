@@ -16,7 +16,7 @@ from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import dump_json
 from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.training_config import LinearConfig
+from beam_jobs.contract.training_config import OBJECTIVE_TITLES, LinearConfig, Objective
 from trainer.data.dataset import Dataset
 from trainer.linear import margins
 from trainer.linear.blocks import LabelFits
@@ -111,6 +111,7 @@ def fit_linear(
     *,
     directory: Path,
     team: Team,
+    objective: Objective = "micro_f1",
     skip_corrupt: bool = False,
 ) -> FittedLinear:
     """Fits the train split's labels; labels that are done in `directory` are not fitted again.
@@ -122,25 +123,37 @@ def fit_linear(
       vectorizer: analyzed strings -> token ids.
       directory: where finished labels are kept; all workers see it.
       team: the workers.
+      objective: `train.objective`, by which `auto` chooses.
       skip_corrupt: see `read_documents`.
 
     Raises:
       UserError: the train split does not fit in memory, or a shard is corrupt.
     """
-    fit = _Fit(config, dataset, vocabulary, vectorizer, directory, team, skip_corrupt)
+    fit = _Fit(
+        config,
+        dataset,
+        vocabulary,
+        vectorizer,
+        directory=directory,
+        team=team,
+        objective=objective,
+        skip_corrupt=skip_corrupt,
+    )
     return fit.run()
 
 
 class _Fit:
-    def __init__(self, config, dataset, vocabulary, vectorizer, directory, team, skip_corrupt):
+    def __init__(
+        self, config, dataset, vocabulary, vectorizer, *, directory, team, objective, skip_corrupt
+    ):
         self._config, self._dataset, self._vocabulary = config, dataset, vocabulary
-        self._directory, self._team = directory, team
+        self._directory, self._team, self._objective = directory, team, objective
         self._num_tokens = _num_tokens(dataset)
         self._features = self._features_that_fit()
         self._train = read_documents(dataset, "train", vectorizer, skip_corrupt=skip_corrupt)
         self._validation = read_documents(dataset, "validation", vectorizer)
         self._matrices: dict[str, tuple] = {}
-        self._micro_f1: dict[tuple[Choice, int], float] = {}  # by choice and number of labels
+        self._scores: dict[tuple[Choice, int], float] = {}  # by choice and number of labels
 
     def run(self) -> FittedLinear:
         choice = self._choose()
@@ -212,7 +225,7 @@ class _Fit:
             best = self._best(tried, labels)
             others = set(tried) - {tried[0]}
             if AUTO_FEATURES[-1] in features and all(
-                self._micro_f1[other, len(labels)] > self._micro_f1[tried[0], len(labels)]
+                self._scores[other, len(labels)] > self._scores[tried[0], len(labels)]
                 for other in others
             ):
                 best = self._best([best, Choice(AUTO_FEATURES[-1], best.C)], labels)
@@ -233,23 +246,26 @@ class _Fit:
         return np.sort(order[np.linspace(0, num_labels - 1, number).astype(int)])
 
     def _best(self, candidates: Sequence[Choice], labels: np.ndarray) -> Choice:
-        """The candidate with the highest micro-F1 on validation, of equal ones the first."""
+        """The candidate with the best objective on validation, of equal ones the first."""
         if len(candidates) == 1:
             return candidates[0]
         for candidate in candidates:
-            if (candidate, len(labels)) not in self._micro_f1:
-                self._micro_f1[candidate, len(labels)] = self._try(candidate, labels)
-        scores = [self._micro_f1[candidate, len(labels)] for candidate in candidates]
+            if (candidate, len(labels)) not in self._scores:
+                self._scores[candidate, len(labels)] = self._try(candidate, labels)
+        scores = [self._scores[candidate, len(labels)] for candidate in candidates]
         return candidates[self._team.agree(scores.index(max(scores)))]
 
     def _try(self, choice: Choice, labels: np.ndarray) -> float:
         started = time.monotonic()
         fits = self._fit(choice, labels, self._directory_of(choice, labels))
         weights, bias, *_ = _together(fits, self._matrix(choice.features)[1])
-        micro_f1 = margins.best_micro_f1(self._histogram(choice, weights, bias, labels))
-        seconds = time.monotonic() - started
-        self._team.say(f"  {choice}: micro-F1 {micro_f1:.4f} on validation, {seconds:.1f} s")
-        return micro_f1
+        features = self._matrix(choice.features)[2]
+        score = margins.best_f1(
+            features, self._validation, weights, bias, labels, objective=self._objective
+        )
+        seconds, title = time.monotonic() - started, OBJECTIVE_TITLES[self._objective]
+        self._team.say(f"  {choice}: {title} {score:.4f} on validation, {seconds:.1f} s")
+        return score
 
     # --- fits --------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import pydantic
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import Objective
 from beam_jobs.contract.validation import Section, validate
 from trainer.metrics.classification import NEVER, NUM_BINS, ratio, sweep
 from trainer.metrics.score_histograms import Z_9999, ranks_above_chance
@@ -159,10 +160,12 @@ def tune(
     min_positives: int = 10,
     hits: np.ndarray | None = None,
     is_trained: np.ndarray | None = None,
+    objective: Objective = "micro_f1",
 ) -> Thresholds:
     """The thresholds with the best F1 on the validation split, among all multiples of 1 / bins.
 
-    The global one maximizes micro-F1, the threshold of a label its F1. A label takes the global one
+    The global one maximizes the objective, the threshold of a label its F1. A label takes the
+    global one
 
     - with fewer positives than `min_positives`, because an optimum over a few documents is chance;
     - if its scores do not rank above chance, see
@@ -192,11 +195,12 @@ def tune(
       hits: int64 [max_k], positives among the 1, 2, ... best-scored labels, summed over the split's
         documents; for `top_k`, the lowest k that maximizes micro-F1.
       is_trained: bool [labels], whether the train split has the label; None: all of them.
+      objective: `train.objective`.
     """
     num_labels, bins = histogram.shape[1], histogram.shape[-1] - 1
     if is_trained is None:
         is_trained = np.ones(num_labels, bool)
-    global_bin, global_source = _tune_global(histogram, is_trained)
+    global_bin, global_source = _tune_global(histogram, is_trained, objective)
     per_label, sources = np.empty(num_labels, np.int64), np.empty(num_labels, object)
     for start in range(0, num_labels, _LABELS_AT_A_TIME):
         part = slice(start, start + _LABELS_AT_A_TIME)
@@ -218,7 +222,9 @@ def tune(
     )
 
 
-def _tune_global(histogram: np.ndarray, is_trained: np.ndarray) -> tuple[int, str]:
+def _tune_global(
+    histogram: np.ndarray, is_trained: np.ndarray, objective: Objective
+) -> tuple[int, str]:
     """The bin of the global threshold, and its source, see `tune`."""
     half = (histogram.shape[-1] - 1) // 2
     if not histogram.any():
@@ -229,12 +235,24 @@ def _tune_global(histogram: np.ndarray, is_trained: np.ndarray) -> tuple[int, st
     if not ranks_above_chance(pooled[:, np.newaxis])[0]:
         return half, ALL_AT_CHANCE
     reached = np.cumsum(pooled[:, ::-1], axis=-1)[:, ::-1]
-    f1 = ratio(2 * reached[1], reached.sum(axis=0) + histogram[1].sum())
+    if objective == "micro_f1":
+        f1 = ratio(2 * reached[1], reached.sum(axis=0) + histogram[1].sum())
+    else:
+        f1 = _macro_f1_by_bin(histogram, is_trained & histogram[1].any(axis=-1))
     best = int(_nearest_best(f1, half))
     predicted, pairs = reached[:, best].sum(), pooled.sum()
     if predicted > _NEARLY_ALL * pairs and 2 * pooled[1].sum() < pairs:
         return half, ALL_AT_CHANCE
     return best, TUNED
+
+
+def _macro_f1_by_bin(histogram: np.ndarray, is_averaged: np.ndarray) -> np.ndarray:
+    """float64 [bins + 1]: the mean of the labels' F1 at every threshold, one for all of them."""
+    total, labels = np.zeros(histogram.shape[-1]), np.flatnonzero(is_averaged)
+    for start in range(0, len(labels), _LABELS_AT_A_TIME):
+        part = histogram[:, labels[start : start + _LABELS_AT_A_TIME]]
+        total += sweep(part)["f1"].sum(axis=0)
+    return total / max(len(labels), 1)
 
 
 def _tune_labels(
@@ -270,11 +288,20 @@ def _tune_labels(
     return bins, sources
 
 
-def micro_f1(histogram: np.ndarray, thresholds: Thresholds) -> float:
-    """The micro-F1 of one threshold for all labels on the documents of a histogram, see `tune`."""
+def common_f1(histogram: np.ndarray, thresholds: Thresholds) -> dict[Objective, float]:
+    """What one threshold for all labels reaches on the documents of a histogram, see `tune`.
+
+    Returns:
+      micro_f1; macro_f1, over the labels that occur in these documents.
+    """
     reached = _is_reached(histogram, thresholds.common_bins)
-    predicted = histogram.sum(axis=(1, 2), where=reached)
-    return float(ratio(2 * predicted[1], predicted.sum() + histogram[1].sum()))
+    positives = histogram[1].sum(axis=-1)
+    false, true = histogram.sum(axis=-1, where=reached)
+    f1 = ratio(2 * true, true + false + positives)
+    return {
+        "micro_f1": float(ratio(2 * true.sum(), (true + false + positives).sum())),
+        "macro_f1": float(ratio(f1[positives > 0].sum(), (positives > 0).sum())),
+    }
 
 
 def label_errors(histogram: np.ndarray, thresholds: Thresholds) -> np.ndarray:

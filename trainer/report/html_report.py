@@ -17,10 +17,12 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import differing_keys
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import OBJECTIVE_TITLES
 from trainer.report.plots import draw_all
 from trainer.runs.evaluation_record import (
     DECISION_TITLES,
     LABEL_THRESHOLDS,
+    OBJECTIVE_FIELDS,
     ONE_THRESHOLD,
     RANKING_TITLES,
     ConfusionMatrix,
@@ -112,6 +114,7 @@ def page(run: Run, others: Sequence[Run], plots: Mapping[str, str]) -> str:
         .render(
             run=run,
             evaluation=evaluation,
+            objective=OBJECTIVE_TITLES[evaluation.thresholds.objective],
             one_threshold=run.method(ONE_THRESHOLD),
             label_thresholds=run.method(LABEL_THRESHOLDS),
             best_baseline=_best_baseline(evaluation),
@@ -162,7 +165,8 @@ def _number(value: float | int | None, digits: int = 3) -> str:
 
 def _best_baseline(evaluation: Evaluation) -> Any:
     baselines = [method for method in evaluation.methods if method.is_baseline]
-    return max(baselines, key=lambda method: method.metrics.micro_f1)
+    field = OBJECTIVE_FIELDS[evaluation.thresholds.objective]
+    return max(baselines, key=lambda method: getattr(method.metrics, field))
 
 
 def _method_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

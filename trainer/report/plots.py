@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from beam_jobs.contract.training_config import OBJECTIVE_TITLES
 from trainer.runs.evaluation_record import Evaluation
 
 # In the page's SVG each colour becomes the CSS variable of its name, which has one value for light
@@ -64,9 +65,11 @@ def draw_all(
       evaluation: the evaluation that is reported.
       runs: the history of epochs by name of the run; that of the report comes first.
     """
+    objective = evaluation.thresholds.objective
+    validated = f"{OBJECTIVE_TITLES[objective]} on validation"
     figures = {
         "loss": lambda: _learning(runs, "loss", "loss of a training document", scale="log"),
-        "validation-f1": lambda: _learning(runs, "validation_micro_f1", "micro-F1 on validation"),
+        "validation-f1": lambda: _learning(runs, f"validation_{objective}", validated),
         "threshold-sweep": lambda: _sweep(evaluation),
         "precision-recall": lambda: _precision_recall(evaluation),
         "label-frequency": lambda: _label_frequency(evaluation),

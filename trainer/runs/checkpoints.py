@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError, first_line
+from beam_jobs.contract.training_config import Objective
 from trainer.distribution.strategy import is_chief, worker_index
 from trainer.runs.layout import BEST_CHECKPOINT, CHECKPOINTS
 
@@ -30,8 +31,7 @@ class RunState:
       loss_sum: loss of the steps done in that epoch, summed over documents.
       documents: documents seen in that epoch.
       data_order: `SplitPlan.order` of that epoch: it must be the same where the epoch goes on.
-      best_epoch: the epoch with the best validation micro-F1, from 1; 0: none yet.
-      best_micro_f1: that micro-F1.
+      best_epoch: the epoch with the best `train.objective` on validation, from 1; 0: none yet.
       rate_epoch: the epoch after which `optimizer.schedule: plateau` last lowered the learning
         rate; 0: none.
       stopped: whether a callback has stopped the run.
@@ -49,13 +49,18 @@ class RunState:
     documents: int = 0
     data_order: str = ""
     best_epoch: int = 0
-    best_micro_f1: float = -1.0
     rate_epoch: int = 0
     stopped: bool = False
     callbacks: list[dict[str, float]] = dataclasses.field(default_factory=list)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     config: str = ""
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def best_score(self, objective: Objective) -> float | None:
+        """The objective of the best epoch; None: there is none yet."""
+        if not self.best_epoch:
+            return None
+        return self.history[self.best_epoch - 1].get(f"validation_{objective}")
 
 
 class Checkpoints:

@@ -13,6 +13,7 @@ import pydantic
 
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import Objective
 from beam_jobs.contract.validation import Section
 
 FORMAT_VERSION = 1
@@ -54,6 +55,8 @@ DECISION_TITLES = {
     "micro-P": "micro_precision",
     "micro-R": "micro_recall",
 }
+# The fields of the metrics that `train.objective` names.
+OBJECTIVE_FIELDS: dict[Objective, str] = {"micro_f1": "micro_f1", "macro_f1": "macro_f1_present"}
 RANKING_TITLES = {
     "P": "precision_at",
     "R": "recall_at",
@@ -74,6 +77,9 @@ class Part(Section):
 class TunedThresholds(Part):
     """The thresholds that were applied, and what they were tuned on."""
 
+    objective: Objective = pydantic.Field(
+        "micro_f1", description="what the global one is best for, `train.objective`"
+    )
     tuned_on: str = pydantic.Field(description="a split")
     documents: int = pydantic.Field(description="documents of that split; 0: nothing was tuned")
     min_positives: int = pydantic.Field(

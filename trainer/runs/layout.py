@@ -11,7 +11,7 @@ DATASET_MANIFEST = "dataset_manifest.json"
 NAMED_FILES = "named_files.json"  # SHA-256 of the files that the config names, by their keys
 HISTORY = "history.json"  # a list of rows, one per epoch
 CHECKPOINTS = "checkpoints"  # directory of the newest checkpoints
-BEST_CHECKPOINT = "best"  # directory of the checkpoint with the best validation micro-F1
+BEST_CHECKPOINT = "best"  # directory of the best epoch's checkpoint, by `train.objective`
 LABEL_FITS = "label_fits"  # directory of a linear model's labels that are fitted, until it is saved
 LOGS = "logs"  # directory of TensorBoard's event files
 

@@ -105,7 +105,10 @@ def _thresholds(
     else:
         histogram = count_over_validation(dataset, scorer, classification.score_histogram)
         thresholds = tune(
-            histogram, min_positives=config.evaluate.min_positives, is_trained=is_trained
+            histogram,
+            min_positives=config.evaluate.min_positives,
+            is_trained=is_trained,
+            objective=config.train.objective,
         )
     return thresholds, describe_tuning(dataset, thresholds)
 

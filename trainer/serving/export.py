@@ -43,7 +43,8 @@ def export(config: Config) -> None:
     origin = {
         "step": state.step,
         "epoch": state.epoch,
-        "best_validation_micro_f1": state.best_micro_f1,
+        "objective": config.train.objective,
+        "best_validation_score": state.best_score(config.train.objective),
         "weights": weights,
         "calibration": calibration.method,
     }

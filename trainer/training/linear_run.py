@@ -17,6 +17,7 @@ from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import Experiment, vocabulary_statistics
 from trainer.linear.fit import FittedLinear, Team, fit_linear
 from trainer.runs.checkpoints import Checkpoints, RunState
+from trainer.runs.history import describe_validation
 from trainer.runs.layout import HISTORY, LABEL_FITS
 from trainer.training.signals import StoppedBySignal, StopRequest
 
@@ -80,6 +81,7 @@ class LinearRun:
             experiment.vectorizer,
             directory=self._directory,
             team=team,
+            objective=config.train.objective,
             skip_corrupt=config.train.on_corrupt == "skip",
         )
         team.say(_describe(fitted, self._experiment.dataset.num_labels))
@@ -103,8 +105,8 @@ class LinearRun:
         state.step = state.epoch = 1
         state.history.append(row)
         state.config, state.sizes = experiment.config.to_yaml(), model.sizes
-        if row["validation_micro_f1"] is not None:
-            state.best_epoch, state.best_micro_f1 = 1, row["validation_micro_f1"]
+        if row["threshold"] is not None:
+            state.best_epoch = 1
         with self._checkpoints(experiment) as checkpoints:
             checkpoints.save_best(state)
             checkpoints.save(state)
@@ -119,15 +121,14 @@ class LinearRun:
 
     def _row(self, experiment: Experiment, fitted: FittedLinear) -> dict[str, Any]:
         """The row of history.json, in the columns that other models have."""
-        micro_f1, threshold = Evaluator(experiment).validate()
+        validated = Evaluator(experiment).validate()
         seconds = time.monotonic() - self._started
         return {
             "epoch": 1,
             "step": 1,
             "loss": None,
             "skipped": experiment.dataset.num_examples("train") - fitted.num_documents,
-            "validation_micro_f1": micro_f1,
-            "threshold": threshold,
+            **validated,
             "learning_rate": None,
             "documents_per_second": round(fitted.num_documents / seconds),
             "seconds": round(seconds, 3),
@@ -153,11 +154,8 @@ class LinearRun:
     def result(self) -> str:
         """What the run has come to, in words."""
         row, text = self.state.history[-1], "fitted"
-        if row["validation_micro_f1"] is not None:
-            text += (
-                f": validation micro-F1 {row['validation_micro_f1']:.4f} at threshold "
-                f"{row['threshold']:.3f}"
-            )
+        if row["threshold"] is not None:
+            text += f": {describe_validation(row)}"
         text += f", {row['seconds']:.1f} s; checkpoint in {self._experiment.run_dir}"
         if row["skipped"]:
             faults = describe_corruption(self._experiment.dataset, "train")

@@ -15,7 +15,12 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import dump_json
 from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.training_config import BowConfig, SequenceModel
+from beam_jobs.contract.training_config import (
+    OBJECTIVE_TITLES,
+    BowConfig,
+    Objective,
+    SequenceModel,
+)
 from trainer.data.input_pipeline import BatchIterator, train_batches
 from trainer.data.shards import describe_corruption, explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import check_agreement, describe, is_chief, num_workers
@@ -25,8 +30,10 @@ from trainer.losses.description import describe_loss
 from trainer.losses.losses import Loss
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.runs.checkpoints import Checkpoints, RunState
+from trainer.runs.history import describe_validation
 from trainer.runs.layout import HISTORY
 from trainer.training.callbacks import Callbacks, epoch_logs
+from trainer.training.early_stopping import is_out_of_patience
 from trainer.training.optimizers import build_optimizer
 from trainer.training.resume import check_data_order
 from trainer.training.train_step import make_train_steps
@@ -39,6 +46,7 @@ _EPOCH_SUMMARIES = (
     "loss",
     "learning_rate",
     "validation_micro_f1",
+    "validation_macro_f1",
     "threshold",
     "documents_per_second",
 )
@@ -137,11 +145,12 @@ class TrainingRun:
     @property
     def is_finished(self) -> bool:
         """Whether all epochs are done, patience is exhausted, or a callback has stopped the run."""
-        state, patience = self.state, self._config.train.patience
-        out_of_patience = (
-            patience is not None and state.best_epoch and state.epoch - state.best_epoch >= patience
+        state = self.state
+        return (
+            state.stopped
+            or state.epoch >= self._config.train.epochs
+            or is_out_of_patience(state, self._config)
         )
-        return state.stopped or state.epoch >= self._config.train.epochs or bool(out_of_patience)
 
     @property
     def steps_left(self) -> int:
@@ -250,7 +259,7 @@ class TrainingRun:
         self._callbacks("on_test_begin")
         with averaged_weights(self._optimizer, self._model.trainable_variables):
             row = self._measure_epoch()
-            is_best = _begin_next_epoch(state, row)
+            is_best = _begin_next_epoch(state, row, self._config.train.objective)
             if is_best:
                 self.checkpoints.save_best(state)
         self._callbacks("on_test_end", logs=epoch_logs(row))
@@ -285,14 +294,13 @@ class TrainingRun:
                 "none of the train split's documents could be read; expected a dataset that is not "
                 "damaged: run the preprocessing again"
             )
-        micro_f1, threshold = self._evaluator.validate()
+        validated = self._evaluator.validate()
         return {
             "epoch": state.epoch + 1,
             "step": state.step,
             "loss": state.loss_sum / state.documents,
             "skipped": self._experiment.dataset.num_examples("train") - state.documents,
-            "validation_micro_f1": micro_f1,
-            "threshold": threshold,
+            **validated,
             "learning_rate": float(self._optimizer.learning_rate.numpy()),
             "documents_per_second": round(self._documents_per_second),
             "seconds": round(time.monotonic() - self._epoch_started, 3),
@@ -354,10 +362,11 @@ class TrainingRun:
     def result(self) -> str:
         """What the run has come to, in words."""
         state = self.state
-        best = ""
-        if self._experiment.dataset.num_examples("validation"):
+        best, objective = "", self._config.train.objective
+        if state.best_epoch:
             best = (
-                f"; best: epoch {state.best_epoch}, validation micro-F1 {state.best_micro_f1:.4f}"
+                f"; best: epoch {state.best_epoch}, validation {OBJECTIVE_TITLES[objective]} "
+                f"{state.best_score(objective):.4f}"
             )
         return (
             f"trained {state.epoch} epochs, {state.step:,} steps{best}; "
@@ -373,7 +382,7 @@ def _length_bucket_steps(config: Config) -> int:
     return _LENGTH_BUCKET_STEPS_OF_PADDING_MODELS if pads else 1
 
 
-def _begin_next_epoch(state: RunState, row: dict[str, Any]) -> bool:
+def _begin_next_epoch(state: RunState, row: dict[str, Any], objective: Objective) -> bool:
     """Moves the state to the start of the next epoch; returns whether the last was the best.
 
     Without a validation split the newest epoch counts as the best, and nothing stops early.
@@ -381,12 +390,12 @@ def _begin_next_epoch(state: RunState, row: dict[str, Any]) -> bool:
     state.epoch += 1
     state.step_in_epoch, state.loss_sum, state.documents = 0, 0.0, 0
     state.history.append(row)
-    micro_f1 = row["validation_micro_f1"]
-    if micro_f1 is None:
+    score, best = row[f"validation_{objective}"], state.best_score(objective)
+    if score is None:
         return True
-    if micro_f1 <= state.best_micro_f1:
+    if best is not None and score <= best:
         return False
-    state.best_epoch, state.best_micro_f1 = state.epoch, micro_f1
+    state.best_epoch = state.epoch
     return True
 
 
@@ -412,8 +421,7 @@ def _diverged(what: str, first: int, last: int) -> UserError:
 def _epoch_line(row: dict[str, Any], state: RunState, train_seconds: float) -> str:
     validation = "no validation split"
     if row["validation_micro_f1"] is not None:
-        validation = f"validation micro-F1 {row['validation_micro_f1']:.4f} "
-        validation += f"at threshold {row['threshold']:.3f}"
+        validation = describe_validation(row)
         validation += " (best)" if state.best_epoch == state.epoch else ""
     if row["skipped"]:
         validation += f", {row['skipped']:,} documents skipped"

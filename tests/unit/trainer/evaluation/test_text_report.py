@@ -21,7 +21,7 @@ mean average precision 0.610 +- 0.002, macro ROC AUC 0.971 +- 0.001 (+-: what sc
 R@10 0.800, nDCG@10 0.850, PSP@10 0.650, coverage error 3.2, ranking loss 0.0234
 expected calibration error 0.0200 (logits) -> 0.0031 (calibrated: platt)
 
-Thresholds, tuned on 6,000 documents of the validation split: 0.370 global; \
+Thresholds, tuned for micro-F1 on 6,000 documents of the validation split: 0.370 global; \
 1 of 2 labels differ from it
 (a label with fewer than 10 positives there keeps the global one); k best labels: 3.
 

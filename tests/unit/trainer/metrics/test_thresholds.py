@@ -169,7 +169,7 @@ def test_micro_f1_and_label_errors_are_those_of_direct_decisions():
             labels.astype(np.float32), scores, np.ones(200, np.float32), num_bins=bins
         ).numpy()
         tuned = tune(histogram)
-        assert thresholds.micro_f1(histogram, tuned) == pytest.approx(
+        assert thresholds.common_f1(histogram, tuned)["micro_f1"] == pytest.approx(
             f1_score(labels, classification.decide(scores, tuned.global_bin), average="micro")
         )
         wrong = classification.decide(scores, tuned.per_label_bins).numpy() != labels
@@ -211,7 +211,7 @@ def test_validation_without_positives_gives_half_and_withholds_what_all_document
     assert (tuned.global_bin, tuned.global_source) == (512, NO_POSITIVES)
     assert tuned.per_label_bins == (701, 512) == tuned.common_bins
     assert tuned.sources == (WITHHELD, TOO_FEW)
-    assert thresholds.micro_f1(histogram, tuned) == 0
+    assert thresholds.common_f1(histogram, tuned)["micro_f1"] == 0
 
 
 @pytest.mark.parametrize("score", [0.0, 0.3, 0.75, 1.0])
@@ -273,7 +273,27 @@ def test_a_label_without_train_positives_is_never_assigned_and_moves_no_threshol
     for bins in (tuned.per_label_bins, tuned.common_bins):
         assert classification.decide(highest, bins).numpy().tolist() == [[True, True, False]]
     # Its positives count as missed: 2 * 200 / (200 + 700).
-    assert thresholds.micro_f1(histogram, tuned) == pytest.approx(4 / 9)
+    assert thresholds.common_f1(histogram, tuned)["micro_f1"] == pytest.approx(4 / 9)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**32 - 1))
+def test_for_macro_f1_the_common_threshold_is_the_one_with_the_best_mean_f1_of_labels(seed):
+    random = np.random.default_rng(seed)
+    labels = random.random((60, 4)) < [0.6, 0.2, 0.1, 0]
+    labels[:2, :3] = True
+    scores = np.clip(random.random((60, 4)) * 0.7 + 0.3 * labels, 0, 1).astype(np.float32)
+    histogram, is_trained = histogram_of(labels, scores), np.array([True, True, False, True])
+    tuned = tune(histogram, is_trained=is_trained, objective="macro_f1")
+    decided = classification.decide(scores, np.arange(BINS)[:, None, None]).numpy()
+    decided, truth = decided[..., :2], labels[:, :2]  # of the labels that are trained and occur
+    f1 = 2 * (decided & truth).sum(axis=1) / (decided.sum(axis=1) + truth.sum(axis=0))
+    means = f1.mean(axis=1)
+    assert means[tuned.global_bin] == pytest.approx(means.max(), abs=1e-12)
+    by_label = classification.decide(scores, tuned.common_bins).numpy()
+    assert thresholds.common_f1(histogram, tuned)["macro_f1"] == pytest.approx(
+        f1_score(labels[:, :3], by_label[:, :3], average="macro")
+    )
 
 
 @settings(max_examples=60)
