@@ -113,7 +113,7 @@ def assemble(config: Config, *, for_training: bool = False, fresh: bool = False)
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.train.seed)
     bias = label_weights.output_bias(dataset.label_counts("train"), dataset.num_examples("train"))
-    with strategy.scope(), _computing_in(config.train.precision if for_training else "float32"):
+    with strategy.scope(), computing_in(config.train.precision if for_training else "float32"):
         model = build_model(
             config.model,
             vocabulary=vocabulary_statistics(dataset),
@@ -142,7 +142,7 @@ def vocabulary_statistics(dataset: Dataset) -> VocabularyStatistics:
 
 
 @contextlib.contextmanager
-def _computing_in(precision: str) -> Iterator[None]:
+def computing_in(precision: str) -> Iterator[None]:
     """The layers that are made while it is entered have float32 weights and compute in "
     "`precision`."""
     previous = keras.config.dtype_policy()

@@ -10,7 +10,7 @@ from beam_jobs.contract.training_config import (
     TransformerConfig,
     WeightedBceConfig,
 )
-from trainer.experiment import _computing_in
+from trainer.experiment import computing_in
 from trainer.losses import losses
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.models import VocabularyStatistics, build_model
@@ -46,7 +46,7 @@ class Run:
         statistics = VocabularyStatistics(
             size=VOCABULARY, document_counts=np.arange(VOCABULARY, 0, -1), num_documents=100
         )
-        with self.strategy.scope(), _computing_in(precision):
+        with self.strategy.scope(), computing_in(precision):
             bias = np.zeros(NUM_LABELS, np.float32)
             self.model = build_model(
                 MODELS[model],
@@ -234,7 +234,7 @@ def test_the_gradient_of_embeddings_stays_sparse_in_mixed_precision(precision):
 
 def test_a_policy_of_precision_ends_with_the_model():
     before = keras.config.dtype_policy().name
-    with pytest.raises(RuntimeError), _computing_in("float16"):
+    with pytest.raises(RuntimeError), computing_in("float16"):
         raise RuntimeError
     assert keras.config.dtype_policy().name == before
 

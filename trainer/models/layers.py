@@ -185,16 +185,24 @@ class TokenSequences(keras.layers.Layer):
         Returns:
           ([batch, longest, dim]; bool [batch, longest], true for tokens). `longest` is at least 1.
         """
+        # Ids are padded, not their embeddings: RaggedTensor.to_tensor has no kernel for GPUs
+        # (TensorFlow 2.21), so that the embedded batch would go to the host and back.
+        lengths = tokens.row_lengths()
         if self._max_tokens is not None:
-            tokens = tokens[:, : self._max_tokens]
-        rows, positions = tf.unique(tokens.flat_values, out_idx=tf.int64)
-        vectors = tf.gather(self._table(rows), positions)
-        padded = tokens.with_values(vectors).to_tensor()
+            lengths = tf.minimum(lengths, self._max_tokens)
         # Convolutions and maxima over no position at all are not defined.
-        missing = tf.maximum(1 - tf.shape(padded)[1], 0)
+        longest = tf.maximum(tf.reduce_max(lengths), 1)
+        mask = tf.sequence_mask(lengths, longest)
+        # Padding repeats the batch's first token, so that no row is read that no token has.
+        ids = tf.concat([tokens.flat_values, [0]], axis=0)
+        places = tokens.row_starts()[:, None] + tf.range(longest)
+        ids = tf.gather(ids, tf.where(mask, places, 0))
 
-        padded = tf.pad(padded, [[0, 0], [0, missing], [0, 0]])
-        return padded, tf.sequence_mask(tokens.row_lengths(), tf.shape(padded)[1])
+        rows, positions = tf.unique(tf.reshape(ids, [-1]), out_idx=tf.int64)
+        vectors = self._table(rows)
+        zero = tf.zeros([1, vectors.shape[1]], vectors.dtype)
+        positions = tf.where(mask, tf.reshape(positions, tf.shape(ids)), tf.size(rows, tf.int64))
+        return tf.gather(tf.concat([vectors, zero], axis=0), positions), mask
 
 
 def padding_bias(mask: tf.Tensor) -> tf.Tensor:

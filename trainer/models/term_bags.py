@@ -339,7 +339,9 @@ def _at_last_tokens(values: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
 
     _NO_TERM where no run ends.
     """
-    return tf.pad(values, [[tf.size(ids) - tf.size(values), 0]])
+    # tf.pad has no kernel of int64 for GPUs (TensorFlow 2.21).
+    missing = tf.fill([tf.size(ids) - tf.size(values)], tf.constant(_NO_TERM, values.dtype))
+    return tf.concat([missing, values], axis=0)
 
 
 def _lowest_bits(values: tf.Tensor, bits: int) -> tf.Tensor:
