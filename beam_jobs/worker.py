@@ -15,6 +15,10 @@ import sys
 # as an exception, with its traceback; here it would be shown a second time.
 logging.disable(logging.ERROR)
 
+from beam_jobs.contract.command_line import collect_garbage_rarely  # noqa: E402
+
+collect_garbage_rarely()  # of what is imported next, too
+
 import grpc  # noqa: E402
 from apache_beam.portability.api import (  # noqa: E402
     beam_provision_api_pb2,

@@ -32,7 +32,8 @@ def run_module(module: str, *arguments: object, cwd: Path, stdin: str | None = N
     """Runs `python -m module arguments` in `cwd`, without a process: by the module's `main`."""
     two_logical_cpus()
     if "keras" in sys.modules:
-        sys.modules["keras"].utils.clear_session()  # names count from 1, as in a new process
+        # Names count from 1, as in a new process.
+        sys.modules["keras"].utils.clear_session(free_memory=False)
     standard_input = io.TextIOWrapper(io.BytesIO((stdin or "").encode()), encoding="utf-8")
     with _captured() as (out, err), _as_in_a_process(cwd, standard_input):
         status = 0

@@ -1,11 +1,15 @@
 """Settings and fixtures that the layers of tests share."""
 
+import gc
 import os
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from beam_jobs.contract.command_line import collect_garbage_rarely
+
+collect_garbage_rarely()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Tracing a graph makes the first example slow, and shared machines make any example slow. Every run
 # draws other examples, so fewer of them find the same defects in time.
@@ -27,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         layer = item.path.relative_to(TESTS).parts[0]
         assert layer in LAYERS, f"{item.path}: expected a test in one of {LAYERS}"
         item.add_marker(layer)
+
+
+def pytest_collection_finish() -> None:
+    """What all tests have imported by now stays: it need not be looked through for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What every command line shares: `--config`, `--set`, `--help`, and how a run ends."""
 
 import argparse
+import gc
 import io
 import os
 import signal
@@ -73,6 +74,16 @@ def _escape_what_the_terminal_lacks() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def collect_garbage_rarely() -> None:
+    """Has Python look for cycles of garbage after 50,000 new objects rather than 700.
+
+    What TensorFlow and Beam make as they are imported and as graphs are traced stays, and looking
+    through it again and again took 0.7 of the 4.1 s of `import tensorflow` and a tenth of the time
+    of training, evaluation and export of a small model (Python 3.11).
+    """
+    gc.set_threshold(50_000, 20, 20)
+
+
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs `main(argv)` and ends the process with its exit status.
 
@@ -80,6 +91,7 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     Any other exception passes through and Python ends with its traceback and status 1.
     """
     _escape_what_the_terminal_lacks()
+    collect_garbage_rarely()
     os.environ.setdefault(
         "TF_CPP_MIN_LOG_LEVEL", "2"
     )  # TensorFlow's own start-up notes tell the user nothing

@@ -1,9 +1,18 @@
-"""Loading TensorFlow without its start-up notes, which are of no use on a machine without a GPU."""
+"""Loading TensorFlow without Keras, and without its start-up notes where there is no GPU."""
 
+import contextlib
+import importlib
 import os
 import sys
 import tempfile
+import types
+from collections.abc import Iterator
 from pathlib import Path
+
+# What TensorFlow imports at its end, to have Keras's optimizers registered, and the part of
+# TensorFlow Text that derives layers from those of Keras.
+_OPTIMIZERS = "keras.src.optimizers"
+_LAYERS = "tensorflow_text.python.keras"
 
 
 def import_tensorflow_quietly() -> None:
@@ -11,11 +20,15 @@ def import_tensorflow_quietly() -> None:
 
     TensorFlow writes them before its own log level (TF_CPP_MIN_LOG_LEVEL) takes effect, so they are
     kept from the process's stderr itself. If the import fails they are shown.
+
+    Keras is loaded where it is used, such as by the trainer, and not here: to leave it out takes
+    2.1 s rather than 3.6 s and 560 MB rather than 734 MB (TensorFlow 2.21, Keras 3.15).
     """
     if "tensorflow" in sys.modules:
         return
     if any(Path("/dev").glob("nvidia*")):
-        import tensorflow  # noqa: F401
+        with _keras_left_out():
+            import tensorflow  # noqa: F401
 
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -24,7 +37,8 @@ def import_tensorflow_quietly() -> None:
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
         try:
-            import tensorflow as tf
+            with _keras_left_out():
+                import tensorflow as tf
 
             tf.config.list_physical_devices()
         except BaseException:
@@ -34,3 +48,30 @@ def import_tensorflow_quietly() -> None:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+@contextlib.contextmanager
+def _keras_left_out() -> Iterator[None]:
+    """TensorFlow finds no Keras to import by itself, and TensorFlow Text, when it is imported, a
+    module of Keras layers that is loaded when something of it is asked for.
+    """
+    if _OPTIMIZERS in sys.modules:
+        yield
+        return
+    sys.modules.setdefault(_LAYERS, _Later(_LAYERS))
+    sys.modules[_OPTIMIZERS] = None
+    try:
+        yield
+    finally:
+        del sys.modules[_OPTIMIZERS]
+
+
+class _Later(types.ModuleType):
+    """In place of a module that is not loaded yet."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__") and name != "__path__":  # those who look through all modules
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)

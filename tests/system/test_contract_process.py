@@ -29,6 +29,27 @@ print(RecordSpec().encode({dict(reversed(record.items()))!r}).hex())
     assert encoded == RecordSpec().encode(dict(reversed(record.items())))
 
 
+def test_tensorflow_is_loaded_without_keras_which_is_there_when_it_is_asked_for():
+    script = """
+import sys
+from beam_jobs.contract.quiet import import_tensorflow_quietly
+import_tensorflow_quietly()
+import tensorflow as tf
+import tensorflow_text
+tensorflow_text.normalize_utf8("e", "NFKC")
+assert "keras" not in sys.modules and "sklearn" not in sys.modules
+from tensorflow.keras import layers
+import keras
+assert tf.keras.layers.Dense is layers.Dense is keras.layers.Dense
+assert issubclass(tensorflow_text.keras.layers.ToDense, layers.Layer)
+assert float(keras.optimizers.Adam().learning_rate) > 0
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_reader_that_has_gone_makes_no_noise():
     script = """
 from beam_jobs.contract.command_line import run_main

@@ -186,7 +186,7 @@ def free_addresses(count: int) -> tuple[str, ...]:
 
 def test_workers_wait_for_the_last_of_them():
     addresses = free_addresses(3)
-    ended = []
+    ended, all_ended = [], threading.Barrier(3)
 
     def work(index, delay):
         time.sleep(delay)
@@ -195,10 +195,10 @@ def test_workers_wait_for_the_last_of_them():
         ended.append((index, time.monotonic() - started))
         host, port = addresses[index].split(":")
         with socket.create_server((host, int(port))):  # as TensorFlow does next
-            time.sleep(2)
+            all_ended.wait(timeout=20)
 
     threads = [
-        threading.Thread(target=work, args=(i, delay)) for i, delay in enumerate((0.0, 0.0, 1.0))
+        threading.Thread(target=work, args=(i, delay)) for i, delay in enumerate((0.0, 0.0, 0.3))
     ]
     for thread in threads:
         thread.start()
@@ -206,7 +206,7 @@ def test_workers_wait_for_the_last_of_them():
         thread.join(timeout=30)
     waited = dict(ended)
     assert set(waited) == {0, 1, 2}
-    assert waited[0] > 0.8 and waited[1] > 0.8
+    assert waited[0] > 0.2 and waited[1] > 0.2
 
 
 def test_worker_that_never_comes_up_is_named_after_the_time_out():
