@@ -51,6 +51,7 @@ setup(
             "setuptools>=69",
         ],  # Dataflow's workers install what Beam builds with it
         "bench": ["fasttext-wheel==0.9.2; python_version < '3.13'"],
+        "tune": ["optuna>=4.5,<6"],
         "serve": ["starlette>=0.40,<2", "uvicorn>=0.30,<1"],
         "docs": [
             "mkdocs>=1.6.1,<2",
@@ -68,6 +69,7 @@ setup(
             "starlette>=0.40,<2",
             "uvicorn>=0.30,<1",
             "httpx>=0.27,<1",
+            "optuna>=4.5,<6",
             "setuptools>=69",
             "wheel>=0.45,<1",
             "selenium>=4.25,<5",
@@ -80,6 +82,7 @@ setup(
             "multihot-bulk-predict=beam_jobs.predict:run",
             "multihot-worker=beam_jobs.worker:run",
             "multihot-train=trainer.task:run_train",
+            "multihot-tune=trainer.tune:run",
             "multihot-evaluate=trainer.task:run_evaluate",
             "multihot-export=trainer.task:run_export",
             "multihot-predict=trainer.task:run_predict",

@@ -41,6 +41,7 @@ from beam_jobs.contract.training_config import (
     TrainConfig,
     WeightedBceConfig,
 )
+from beam_jobs.contract.tune_config import TuneConfig
 from beam_jobs.contract.validation import Section, error_lines, validate
 
 CONFIG_FILE = "config.yaml"  # the resolved config, in a dataset, a run and a model
@@ -65,6 +66,7 @@ class Config(Section):
     train: TrainConfig
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig
+    tune: TuneConfig
 
     @pydantic.model_validator(mode="after")
     def _splits_have_their_field(self):
@@ -148,6 +150,7 @@ _DEFAULT_DIRS = {
     ("output", "dataset_dir"): "dataset",
     ("train", "run_dir"): "run",
     ("export", "model_dir"): "model",
+    ("tune", "dir"): "tune",
 }
 # The kind of a section that sets keys and does not name one.
 _DEFAULT_KINDS = {

@@ -13,9 +13,18 @@ _config_dirs: list[str] = []
 
 def search_beside(config: str | Path) -> None:
     """Has `load` also search the directory of this config file."""
-    directory = str(Path(config).resolve().parent)
+    search_in(str(Path(config).resolve().parent))
+
+
+def search_in(directory: str) -> None:
+    """Has `load` also search this directory."""
     if directory not in _config_dirs:
         _config_dirs.append(directory)
+
+
+def searched_directories() -> tuple[str, ...]:
+    """Those beside configs, for processes that are begun."""
+    return tuple(_config_dirs)
 
 
 def load(path: str, *, key: str) -> Any:

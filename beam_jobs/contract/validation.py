@@ -111,7 +111,7 @@ def sections_of(
     """The sections of a config, one entry a kind, and the keys outside of sections, in order."""
     entries: list[SectionDescription | KeyDescription] = []
     for name, field in model.model_fields.items():
-        variants = [v for v in _variants(field.annotation) if _is_section(v)]
+        variants = variants_of(field.annotation)
         if not variants:
             entries.append(_describe_field(name, field))
         for variant in variants:
@@ -131,6 +131,13 @@ def describe_keys(model: type[pydantic.BaseModel]) -> str:
             lines.append(f"\n{entry.name}:  # {entry.purpose}")
             lines += [f"  {key}" for key in entry.keys]
     return "\n".join(lines)
+
+
+def variants_of(annotation: Any) -> list[type[Section]]:
+    """The sections that a key's annotation allows: its kinds, or the one that it is."""
+    if hasattr(annotation, "__metadata__"):
+        annotation = annotation.__origin__
+    return [variant for variant in _variants(annotation) if _is_section(variant)]
 
 
 def _variants(annotation: Any) -> list[Any]:
@@ -244,11 +251,15 @@ def _members(annotation: Any) -> list[Any]:
 
 
 def _tagged_member(members: Sequence[Any], discriminator: str | None, tag: Any) -> Any | None:
-    """The section of a discriminated union whose discriminator has this value."""
+    """The section of a discriminated union whose discriminator has this value, or of a plain union
+    that has this name."""
     for member in members:
         if discriminator and _is_section(member):
             if tag in get_args(member.model_fields[discriminator].annotation):
                 return member
+        # With a validator of its own its tag is `function-after[..., NAME]`.
+        elif _is_section(member) and re.search(rf"\b{member.__name__}\]*$", str(tag)):
+            return member
     return None
 
 

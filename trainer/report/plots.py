@@ -25,12 +25,12 @@ COLOURS = {
     "series-3": "#1a7f4b",
     "series-4": "#8a3ffc",
 }
-_SERIES = [COLOURS[f"series-{i}"] for i in range(1, 5)]
+SERIES = [COLOURS[f"series-{i}"] for i in range(1, 5)]
 _DASHES = ("-", "--", ":", "-.")  # so that lines differ without colours too
 _MAX_POINTS = 2000  # of a scatter plot
 _MIN_LABELS_FOR_MEDIAN = 20
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_STYLE = {
+STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": COLOURS["ink"],
@@ -81,10 +81,10 @@ def draw_all(
     }
     drawn = {}
     for name, draw in figures.items():
-        with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
+        with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
             figure = draw()
             if figure is not None:
-                drawn[name] = _svg(figure, name), _png(figure)
+                drawn[name] = _svg(figure, name), png(figure)
     return drawn
 
 
@@ -133,7 +133,7 @@ def _attribute(key: str, value: str, *, prefix: str) -> str:
     return value
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     return stream.getvalue()
@@ -142,7 +142,7 @@ def _png(figure: Figure) -> bytes:
 # --- drawings --------------------------------------------------------------------------
 
 
-def _axes(x: str, y: str, *, height: float = 3.3) -> Any:
+def new_axes(x: str, y: str, *, height: float = 3.3) -> Any:
     axes = Figure(figsize=(5.4, height), layout="constrained").subplots()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -159,14 +159,14 @@ def _learning(
     series = {name: points for name, points in series.items() if points}
     if not series:
         return None
-    axes = _axes("epoch", title)
+    axes = new_axes("epoch", title)
     for i, (name, points) in enumerate(series.items()):
         axes.plot(
             *zip(*points, strict=True),
             _DASHES[i % 4],
             marker="o",
             markersize=4,
-            color=_SERIES[i % 4],
+            color=SERIES[i % 4],
             label=name,
         )
     values = [value for points in series.values() for _, value in points]
@@ -183,7 +183,7 @@ def _learning(
 
 def _sweep(evaluation: Evaluation) -> Figure:
     sweep = evaluation.sweep
-    axes = _axes("threshold, one for all labels", "")
+    axes = new_axes("threshold, one for all labels", "")
     names = {
         "micro_f1": "micro-F1",
         "macro_f1": "macro-F1",
@@ -191,7 +191,7 @@ def _sweep(evaluation: Evaluation) -> Figure:
         "micro_recall": "recall",
     }
     for i, (key, name) in enumerate(names.items()):
-        axes.plot(sweep.threshold, getattr(sweep, key), _DASHES[i], color=_SERIES[i], label=name)
+        axes.plot(sweep.threshold, getattr(sweep, key), _DASHES[i], color=SERIES[i], label=name)
     axes.axvline(evaluation.thresholds.global_threshold, color=COLOURS["muted"], linewidth=1)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
@@ -200,12 +200,12 @@ def _sweep(evaluation: Evaluation) -> Figure:
 
 
 def _precision_recall(evaluation: Evaluation) -> Figure:
-    axes = _axes("recall", "precision")
+    axes = new_axes("recall", "precision")
     names = {"all": "all labels", "head": "head", "mid": "mid", "tail": "tail"}
     for i, (key, name) in enumerate(names.items()):
         curve = evaluation.precision_recall.get(key)
         if curve is not None:
-            axes.plot(curve.recall, curve.precision, _DASHES[i], color=_SERIES[i], label=name)
+            axes.plot(curve.recall, curve.precision, _DASHES[i], color=SERIES[i], label=name)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(loc="lower left")
@@ -214,14 +214,14 @@ def _precision_recall(evaluation: Evaluation) -> Figure:
 
 def _label_frequency(evaluation: Evaluation) -> Figure:
     counts = sorted(evaluation.per_label.train_positives, reverse=True)
-    axes = _axes("labels, the most frequent first", "train documents")
+    axes = new_axes("labels, the most frequent first", "train documents")
     ranks = range(1, len(counts) + 1)
     step = max(1, len(counts) // _MAX_POINTS)
-    axes.plot(list(ranks)[::step], [max(count, 0.5) for count in counts][::step], color=_SERIES[0])
+    axes.plot(list(ranks)[::step], [max(count, 0.5) for count in counts][::step], color=SERIES[0])
     start = 0
     for i, group in enumerate(evaluation.groups):
         end = start + group.labels
-        axes.axvspan(start + 0.5, end + 0.5, color=_SERIES[i], alpha=0.1, linewidth=0)
+        axes.axvspan(start + 0.5, end + 0.5, color=SERIES[i], alpha=0.1, linewidth=0)
         # The middle of the group on the logarithmic axis.
         middle = ((start + 0.5) * (end + 0.5)) ** 0.5
         axes.text(
@@ -246,7 +246,7 @@ def _against_frequency(
     rows = sorted(evaluation.per_label.rows(), key=lambda row: row.train_positives)
     if with_median:
         rows = [row for row in rows if row.positives]
-    axes = _axes("train documents with the label", title)
+    axes = new_axes("train documents with the label", title)
     step = max(1, math.ceil(len(rows) / _MAX_POINTS))
     shown = rows[::step]
     axes.plot(
@@ -255,7 +255,7 @@ def _against_frequency(
         "o",
         markersize=3.5,
         alpha=0.35,
-        color=_SERIES[0],
+        color=SERIES[0],
         markeredgewidth=0,
         label="a label",
     )
@@ -268,7 +268,7 @@ def _against_frequency(
         axes.plot(
             [max(median(tenth, "train_positives"), 0.5) for tenth in tenths],
             [median(tenth, key) for tenth in tenths],
-            color=_SERIES[1],
+            color=SERIES[1],
             label="median of a tenth",
         )
         axes.set_ylim(-0.03, 1.03)
@@ -278,7 +278,7 @@ def _against_frequency(
 
 
 def _calibration(evaluation: Evaluation) -> Figure:
-    axes = _axes("mean score", "frequency")
+    axes = new_axes("mean score", "frequency")
     axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1)
     for i, stage in enumerate(evaluation.calibration.stages):
         axes.plot(
@@ -287,7 +287,7 @@ def _calibration(evaluation: Evaluation) -> Figure:
             _DASHES[i],
             marker="o",
             markersize=4,
-            color=_SERIES[i],
+            color=SERIES[i],
             label=stage.name,
         )
     axes.set_xlim(0, 1)

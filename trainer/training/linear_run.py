@@ -129,6 +129,7 @@ class LinearRun:
             "loss": None,
             "skipped": experiment.dataset.num_examples("train") - fitted.num_documents,
             **validated,
+            **fitted.choice._asdict(),
             "learning_rate": None,
             "documents_per_second": round(fitted.num_documents / seconds),
             "seconds": round(seconds, 3),

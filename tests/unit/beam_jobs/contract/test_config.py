@@ -168,6 +168,17 @@ FULL = {
         "thresholds_from": "chosen/run",
         "weights": "float16",
     },
+    "tune": {
+        "dir": "elsewhere/tune",
+        "time": "2h",
+        "trials": 7,
+        "grace_seconds": 5,
+        "space": {"model.dropout": [0.1, 0.2], "train.epochs": {"low": 2, "high": 9}},
+        "pruner": "halving",
+        "storage": "sqlite:///studies.db",
+        "study": "other",
+        "seed": 3,
+    },
 }
 # The other kinds of sections that come in kinds; no value is the default of its key either.
 _EMBEDDINGS = {

@@ -1,0 +1,116 @@
+"""Searches for values of keys, in the tests' own process; most with trials without a model."""
+
+import json
+import re
+import shutil
+import sys
+
+import pytest
+
+from beam_jobs.contract.config import load_config
+from beam_jobs.contract.errors import UserError
+from tests.command_lines import ROOT, fail_cleanly, succeed
+from trainer.tuning.search import tune
+
+MADE_UP = (sys.executable, str(ROOT / "tests/made_up_trial.py"))
+RATE = "tune.space={optimizer.learning_rate: {low: 1e-3, high: 0.1, log: true}}"
+
+
+@pytest.fixture
+def root(trained, tmp_path, monkeypatch):
+    """A copy of the small experiment's dataset, as the working directory."""
+    shutil.copytree(trained.root / "out/small/dataset", tmp_path / "out/small/dataset")
+    shutil.copy(trained.root / "small.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def search(*settings: str) -> None:
+    tune(load_config("small.yaml", overrides=settings), command=MADE_UP)
+
+
+def test_trials_are_trained_and_the_best_config_trains_on(root):
+    settings = [
+        *("train.epochs=1", "tune.trials=2", "model.embedding_dim=8"),
+        "tune.space={optimizer.learning_rate: [0.001, 0.05], model.dropout: [0.0, 0.3]}",
+    ]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    printed = succeed("trainer.tune", "--config", "small.yaml", *overrides, cwd=root)
+    first, second = re.findall(r"^trial (\d): micro-F1 (0\.\d+)", printed, re.M)
+    assert "trial 0: micro-F1" in printed and "the config's own choice" in printed
+    best = max((first, second), key=lambda trial: float(trial[1]))
+    assert f"best: trial {best[0]}, validation micro-F1 {best[1]}" in printed
+    assert (root / "out/small/tune/history.png").is_file()
+    trials = root / "out/small/tune/trials"
+    kept = [path.parent.parent.name for path in trials.glob("*/run/best")]
+    assert kept == [f"000{best[0]}"]
+    (row,) = json.loads((trials / kept[0] / "run/history.json").read_text())
+    assert f"{row['validation_micro_f1']:.4f}" == best[1]
+    # The command that the search names finds a whole config, whose run comes to the same.
+    config = load_config("out/small/tune/best.yaml")
+    assert config.train.run_dir == "out/small/run" and config.model.embedding_dim == 8
+    assert config.optimizer.learning_rate == (
+        load_config(trials / kept[0] / "config.yaml").optimizer.learning_rate
+    )
+
+
+def test_the_objective_decides_which_trial_is_the_best(root, capsys):
+    search(RATE, "tune.trials=4", "train.objective=macro_f1", "tune.time=null")
+    printed = capsys.readouterr().out
+    values = [float(value) for value in re.findall(r"^trial \d: macro-F1 (\S+),", printed, re.M)]
+    assert len(values) == 4 and max(values) < 0.5  # half of its micro-F1
+    assert f"validation macro-F1 {max(values):.4f}" in printed
+    search(RATE, "tune.trials=5", "train.objective=macro_f1", "tune.time=null")
+    printed = capsys.readouterr().out
+    assert "going on after 4 trials" in printed and printed.count("\ntrial 4: ") == 1
+    with pytest.raises(UserError, match="train.objective: study 'macro_f1', config 'micro_f1'"):
+        search(RATE, "tune.trials=5")
+
+
+def test_a_trial_that_cannot_be_trained_is_one_failed_trial(root, capsys):
+    search("tune.space={optimizer.learning_rate: [0.01, 2.0, 3.0]}", "tune.trials=5")
+    printed = capsys.readouterr().out
+    assert "failed: the loss became nan" in printed
+    assert re.search(r"5 trials: \d finished, \d failed", printed)
+
+
+def test_a_search_whose_first_trials_all_fail_ends(root):
+    with pytest.raises(UserError, match="the first 3 trials have failed.*the loss became nan"):
+        search("tune.space={optimizer.learning_rate: [2.0, 3.0]}", "optimizer.learning_rate=2.0")
+
+
+def test_a_time_in_which_no_trial_finishes_says_so_and_the_next_call_goes_on(
+    root, capsys, monkeypatch
+):
+    monkeypatch.setenv("EPOCH_SECONDS", "1.5")
+    with pytest.raises(UserError, match="received 3s, in which no trial has finished"):
+        search(RATE, "tune.time=3s", "train.epochs=20")
+    assert "1 trials: 1 to go on" in capsys.readouterr().out
+    history = root / "out/small/tune/trials/0000/run/history.json"
+    before = json.loads(history.read_text())
+    assert before
+    monkeypatch.setenv("EPOCH_SECONDS", "0")
+    search(RATE, "tune.trials=1", "train.epochs=20")
+    after = json.loads(history.read_text())
+    assert after[: len(before)] == before and len(after) == 20
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("tune.storage=sqlite:////nowhere/x.db", "unable to open database file"),
+        ("tune.storage=postgresql+nothing://me:secret@host/x", "cannot use postgresql+nothing"),
+        ("tune.storage=study", "cannot use study: Could not parse"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_one_message(root, setting, message):
+    error = fail_cleanly("trainer.tune", "--config", "small.yaml", "--set", setting, cwd=root)
+    assert "tune.storage: cannot use" in error and message in error and "secret" not in error
+
+
+def test_without_optuna_the_extra_is_named(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    for name in [name for name in sys.modules if name.startswith("trainer.tuning")]:
+        monkeypatch.delitem(sys.modules, name)
+    error = fail_cleanly("trainer.tune", "--config", "small.yaml", cwd=root)
+    assert "pip install 'multihot[tune]'" in error

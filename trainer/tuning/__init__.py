@@ -1,0 +1,1 @@
+"""`multihot-tune`: a search for good values of config keys, by Optuna."""

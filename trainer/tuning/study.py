@@ -1,0 +1,282 @@
+"""The study of a search in its storage: trials that several workers begin, end and take over."""
+
+import contextlib
+import fcntl
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import sqlalchemy
+from optuna.trial import FrozenTrial, TrialState
+
+from beam_jobs.contract.config import Config, differing_keys
+from beam_jobs.contract.errors import UserError, first_line
+from trainer.tuning.space import Space
+
+_DATABASE = "study.db"
+_LOCK = "lock"
+_SQLITE_TIMEOUT_SECONDS = 120  # of waiting while another worker writes
+_STARTUP_TRIALS = 8  # random ones, before the sampler has something to go by
+_MAX_TAKEOVERS = 2  # a trial that has ended its worker more often is not begun again
+_WHAT = "what"  # user attribute of a study: what it compares
+
+# User attributes of a trial.
+START = "start"  # it is the config's own choice
+DIRECTORY = "directory"  # its name, in the directory of trials
+ERROR = "error"  # why it has failed
+WORKER = "worker"  # the number of the worker that runs it
+_TAKEOVERS = "takeovers"  # how often its worker has ended before it
+_KEPT = (START, DIRECTORY, _TAKEOVERS)  # by the trial that goes on in its directory
+
+
+class Study:
+    """The trials of a search. Several processes may have the same; a context manager.
+
+    Each process is a worker: it holds a lock as long as it lives, by which the others know that its
+    trial runs.
+
+    Args:
+      space: what is searched.
+      dataset: a hash of the dataset.
+
+    Attributes:
+      trials_dir: the directory of the trials.
+
+    Raises:
+      UserError: the storage cannot be used, or its study is of another search.
+    """
+
+    def __init__(self, space: Space, *, dataset: str):
+        self._space, self._config, self._what = space, space.base, _what(space, dataset)
+        self._dir = Path(self._config.tune.dir)
+        self.trials_dir = self._dir / "trials"
+
+    def __enter__(self) -> "Study":
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        try:
+            (self._dir / "workers").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"tune.dir: cannot write to {self._dir}: {error.strerror}; expected a directory "
+                "that you may write to"
+            ) from None
+        self._locks = contextlib.ExitStack()
+        self._number = next(n for n in range(10_000) if self._is_free(n, keep=True))
+        with self.locked():
+            self._storage = _open(self._config)
+            self._study = self._load()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._storage.remove_session()
+        self._locks.close()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """While entered, no other worker begins or ends a trial."""
+        with open(self._dir / _LOCK, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _is_free(self, number: int, *, keep: bool = False) -> bool:
+        """Whether no living process is the worker of a number; with `keep`, it is then this one."""
+        file = open(self._dir / "workers" / str(number), "ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            return False
+        if keep:
+            self._locks.enter_context(file)
+        else:
+            file.close()
+        return True
+
+    def _load(self) -> optuna.Study:
+        tune = self._config.tune
+        study = optuna.create_study(
+            storage=self._storage,
+            study_name=tune.study or self._config.name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=_pruner(tune.pruner),
+        )
+        trials = study.get_trials(deepcopy=False)
+        # Workers, and calls one after the other, try other values.
+        seed = np.random.SeedSequence([tune.seed, self._number, len(trials)])
+        study.sampler = optuna.samplers.TPESampler(
+            seed=int(seed.generate_state(1)[0]),
+            n_startup_trials=_STARTUP_TRIALS,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
+        if _WHAT not in study.user_attrs:
+            study.set_user_attr(_WHAT, self._what)
+            study.enqueue_trial({}, user_attrs={START: True})
+        elif differences := differing_keys(study.user_attrs[_WHAT], self._what):
+            lines = [f"  {key}: study {old!r}, config {new!r}" for key, old, new in differences]
+            raise UserError(
+                f"tune.study: the study {study.study_name!r} compares something else:\n"
+                + "\n".join(lines)
+                + "\nset the keys back, or choose another tune.study and another tune.dir"
+            )
+        return study
+
+    # --- trials ------------------------------------------------------------------------
+
+    @property
+    def optuna_study(self) -> optuna.Study:
+        """For what is drawn of it."""
+        return self._study
+
+    def trials(self) -> list[FrozenTrial]:
+        """The newest trial of each directory, in the order of their numbers."""
+        by_directory = {
+            self.directory(trial): trial for trial in self._study.get_trials(deepcopy=False)
+        }
+        return sorted(by_directory.values(), key=lambda trial: trial.number)
+
+    def directory(self, trial: optuna.Trial | FrozenTrial) -> Path:
+        """A trial's directory."""
+        return self.trials_dir / trial.user_attrs.get(DIRECTORY, f"{trial.number:04d}")
+
+    def best(self) -> FrozenTrial | None:
+        """The finished trial with the best objective, of equal ones the first."""
+        finished = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        return max(finished, key=lambda trial: trial.value, default=None)
+
+    def begin(self) -> tuple[optuna.Trial, Path, dict[str, Any]]:
+        """Begins a trial; call it within `locked`.
+
+        Returns:
+          The trial, its directory and its values.
+        """
+        trial = self._study.ask()
+        directory = self.directory(trial)
+        trial.set_user_attr(DIRECTORY, directory.name)
+        trial.set_user_attr(WORKER, self._number)
+        values = {} if trial.user_attrs.get(START) else self._space.suggest(trial)
+        return trial, directory, values
+
+    def finish(self, trial: optuna.Trial, value: float, *, values: Mapping[str, Any]) -> None:
+        """Ends a trial that has trained to its end; `values` are those that were not drawn."""
+        for key, own in values.items():
+            distribution = self._space.distributions[key]
+            internal = distribution.to_internal_repr(own)
+            self._storage.set_trial_param(self._id(trial), key, internal, distribution)
+        self._study.tell(trial.number, value)
+
+    def prune(self, trial: optuna.Trial) -> None:
+        """Ends a trial that is worse than others."""
+        self._study.tell(trial.number, state=TrialState.PRUNED)
+
+    def fail(self, trial: optuna.Trial | FrozenTrial, reason: str) -> None:
+        """Ends a trial that cannot be trained."""
+        self._storage.set_trial_user_attr(self._id(trial), ERROR, reason)
+        self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def stop(self, trial: optuna.Trial | FrozenTrial, reason: str, *, takeovers: int = 0) -> None:
+        """Ends a trial for now: another one goes on in its directory. Call it within `locked`.
+
+        A trial that has ended stays as it is.
+        """
+        frozen = self._storage.get_trial(self._id(trial))
+        if frozen.state.is_finished():
+            return
+        kept = {key: frozen.user_attrs[key] for key in _KEPT if key in frozen.user_attrs}
+        takeovers += kept.get(_TAKEOVERS, 0)
+        if takeovers <= _MAX_TAKEOVERS:
+            attributes = kept | {_TAKEOVERS: takeovers}
+            self._study.enqueue_trial(frozen.params, user_attrs=attributes)
+        self.fail(trial, reason)
+
+    def take_over(self) -> int:
+        """Stops the trials whose workers are gone, in `locked`; returns their number."""
+        stale = []
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            # One without a number was left between its first two lines.
+            number = trial.user_attrs.get(WORKER, self._number)
+            if number == self._number or self._is_free(number):
+                stale.append(trial)
+        for trial in stale:
+            self.stop(trial, "its worker was ended", takeovers=1)
+        return len(stale)
+
+    def _id(self, trial: optuna.Trial | FrozenTrial) -> int:
+        study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+
+
+def _what(space: Space, dataset: str) -> dict[str, Any]:
+    """What must be the same in all trials of a study, as plain values."""
+    base = space.base.model_dump(mode="json", include={"model", "loss", "optimizer", "train"})
+    del base["train"]["run_dir"]
+    kinds = {
+        key: optuna.distributions.distribution_to_json(of)
+        for key, of in space.distributions.items()
+    }
+    return base | {"tune": {"space": kinds}, "dataset": dataset}
+
+
+def dataset_hash(manifest: str) -> str:
+    """Of the text of a dataset's manifest."""
+    return hashlib.sha256(manifest.encode()).hexdigest()[:16]
+
+
+def _pruner(name: str) -> optuna.pruners.BasePruner:
+    """Steps are tenths of a run, see `trainer.tuning.trial_run.best_by_tenth`."""
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2, n_min_trials=3)
+    if name == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=2)
+    return optuna.pruners.NopPruner()
+
+
+# --- the storage -----------------------------------------------------------------------
+
+
+def _open(config: Config) -> optuna.storages.RDBStorage:
+    url = _url(config)
+    with explain_storage(config):
+        address = sqlalchemy.engine.make_url(url)
+        is_file = address.get_backend_name() == "sqlite"
+        arguments = {"timeout": _SQLITE_TIMEOUT_SECONDS} if is_file else {}
+        return optuna.storages.RDBStorage(
+            url, engine_kwargs={"connect_args": arguments, "pool_pre_ping": True}
+        )
+
+
+@contextlib.contextmanager
+def explain_storage(config: Config) -> Iterator[None]:
+    """Turns what a database raises into UserErrors."""
+    try:
+        yield
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        optuna.exceptions.StorageInternalError,
+        ImportError,
+    ) as error:
+        cause = error.__cause__ or error
+        missing = next((e for e in (error, cause) if isinstance(e, ImportError)), None)
+        hint = f"; the driver {missing.name} is a package of its own" if missing else ""
+        raise UserError(
+            f"tune.storage: cannot use {_without_password(_url(config))}: {first_line(cause)}; "
+            f"expected sqlite:///FILE or postgresql://USER@HOST/DATABASE that answers{hint}"
+        ) from None
+
+
+def _url(config: Config) -> str:
+    return config.tune.storage or f"sqlite:///{Path(config.tune.dir) / _DATABASE}"
+
+
+def _without_password(url: str) -> str:
+    try:
+        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return url
