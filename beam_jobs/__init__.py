@@ -1,1 +1,1 @@
-"""Apache Beam jobs: raw documents to a dataset, and bulk prediction."""
+"""The Apache Beam jobs of multihot: raw documents to a dataset, and bulk prediction."""

@@ -1,1 +1,1 @@
-"""The trainer: a dataset directory in, a trained, evaluated and exported model out."""
+"""The trainer of multihot: a dataset directory in, a trained, evaluated and exported model out."""
