@@ -24,7 +24,7 @@ from trainer.runs.layout import (
 )
 
 
-def evaluate(config: Config, *, baseline: str | None = None) -> None:
+def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evaluation]:
     """Tunes on the validation split, evaluates it and the test split, and compares with baselines.
 
     The thresholds, the calibration and the evaluations are written to the run directory. The
@@ -33,6 +33,9 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
     Args:
       config: the experiment.
       baseline: "linear" to fit `trainer.evaluation.baselines.linear_baseline` too.
+
+    Returns:
+      The evaluation of each split that has documents; none on workers that are not the chief.
 
     Raises:
       UserError: there is no trained model, there are no documents to evaluate on, or too many for
@@ -63,14 +66,15 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
         for split in splits
     }
     if not is_chief(experiment.strategy):
-        return
+        return {}
 
     baseline_counts = {}
     if baseline:
         baseline_counts = linear_baseline(experiment, splits)
     save_tuned(experiment.run_dir, Tuned(thresholds, calibration), step=state.step)
+    evaluations = {}
     for split in splits:
-        evaluation = describe_evaluation(
+        evaluations[split] = describe_evaluation(
             experiment,
             split,
             thresholds,
@@ -79,7 +83,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
             baseline_counts=baseline_counts.get(split, {}),
             confusion_labels=confusion_labels,
         )
-        text = _write(experiment, evaluation)
+        text = _write(experiment, evaluations[split])
     print(text)
     method = experiment.config.evaluate.calibration
     if calibration.method != method:
@@ -91,6 +95,25 @@ def evaluate(config: Config, *, baseline: str | None = None) -> None:
         f"evaluations of {' and '.join(splits)} in {experiment.run_dir}; a page of them: "
         f"python -m trainer.task report --run {experiment.run_dir}"
     )
+    return evaluations
+
+
+def tune_thresholds(config: Config) -> None:
+    """The part of `evaluate` that `export` needs: thresholds and calibration are tuned and written.
+
+    Raises:
+      UserError: there is no trained model, or the dataset has no validation documents.
+    """
+    experiment = assemble(config)
+    state = restore_best(experiment)
+    if not experiment.dataset.num_examples("validation"):
+        raise UserError(
+            f"the dataset {experiment.dataset.directory} has no validation documents to tune "
+            "thresholds on; expected some (`splits`)"
+        )
+    tuned, _ = _tune(experiment, Evaluator(experiment))
+    if is_chief(experiment.strategy):
+        save_tuned(experiment.run_dir, tuned, step=state.step)
 
 
 def _tune(experiment: Experiment, evaluator: Evaluator) -> tuple[Tuned, np.ndarray]:

@@ -370,6 +370,17 @@ class Evaluation(Part):
         ranked = (method.ranking.precision_at for method in self.methods if method.ranking)
         return sorted({k for at in ranked for k in at})
 
+    def _repr_html_(self) -> str:
+        """The table of methods, which a notebook shows."""
+        head = "".join(f"<th>{title}</th>" for title in ("", *DECISION_TITLES))
+        rows = []
+        for method in self.methods:
+            values = [getattr(method.metrics, field) for field in DECISION_TITLES.values()]
+            cells = "".join(f"<td>{value:.3f}</td>" for value in values)
+            rows.append(f"<tr><th>{method.caption}</th>{cells}</tr>")
+        caption = f"{self.split}: {self.documents:,} documents, {self.labels:,} labels"
+        return f"<table><caption>{caption}</caption><tr>{head}</tr>{''.join(rows)}</table>"
+
 
 # --- files -------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Which words drove each label that an exported model gives to a text."""
 
 import dataclasses
+import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ class Explanations:
     def has_tokens(self) -> bool:
         """Whether a token is left of the text after analysis."""
         return any(self.tokens.values())
+
+    def _repr_html_(self) -> str:
+        """The page in a frame, which a notebook shows."""
+        page = html.escape(as_page(self))
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 30rem; border: 0"></iframe>'
 
 
 def explain(model_dir: str, text: str, *, html_file: str | None) -> None:

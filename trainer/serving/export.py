@@ -18,8 +18,15 @@ from trainer.serving.serving_module import ServingModule
 from trainer.serving.validation import validation_f1
 
 
-def export(config: Config) -> None:
-    """Writes the next version of the SavedModel, whole or not at all; prints its size and speed.
+def export(config: Config, *, summary: bool = True) -> Path | None:
+    """Writes the next version of the SavedModel, whole or not at all.
+
+    Args:
+      config: the experiment.
+      summary: also print its thresholds, and its size and speed, which are measured for it.
+
+    Returns:
+      The version's directory; None on workers that are not the chief and write nothing.
 
     Raises:
       UserError: there is no trained model, its thresholds are not tuned, or the directory cannot be
@@ -27,7 +34,7 @@ def export(config: Config) -> None:
     """
     experiment = assemble(config)
     if not is_chief(experiment.strategy):  # every worker has the same model
-        return
+        return None
     # This config has the directories that the platform sets.
     config, dataset = experiment.config, experiment.dataset
     state = restore_best(experiment)
@@ -64,7 +71,9 @@ def export(config: Config) -> None:
         thresholds_origin=thresholds_origin,
     )
     print(f"exported epoch {state.epoch} as {path}")
-    print_summary(path, dataset, origin, thresholds, thresholds_origin)
+    if summary:
+        print_summary(path, dataset, origin, thresholds, thresholds_origin)
+    return path
 
 
 def tuned_for_export(experiment: Experiment, step: int) -> tuple[Tuned, str]:

@@ -1,6 +1,7 @@
 """Prediction with an exported model, of which nothing but its directory is needed."""
 
 import codecs
+import io
 import itertools
 import json
 import sys
@@ -25,9 +26,10 @@ def predict(model_dir: str, texts: Sequence[str], *, as_json: bool) -> None:
       UserError: there is no model, or a text is not such an object.
     """
     model = saved_model.load(model_dir)
-    if not sys.stdin.isatty():  # a file is in UTF-8, whatever the terminal shows
-        sys.stdin.reconfigure(encoding="utf-8")
-    sys.stdin.reconfigure(errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # in Jupyter it is something else
+        if not sys.stdin.isatty():  # a file is in UTF-8, whatever the terminal shows
+            sys.stdin.reconfigure(encoding="utf-8")
+        sys.stdin.reconfigure(errors="replace")
     is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     lines = texts or (line.rstrip("\r\n") for line in sys.stdin)
     for prediction in predictions(model, lines):

@@ -1,12 +1,14 @@
 """Ctrl-C and SIGTERM end a run at a whole step."""
 
 import signal
+import threading
 
 
 class StopRequest:
     """While entered, notes SIGINT and SIGTERM, which then do not end the process.
 
-    A second SIGINT interrupts as usual.
+    A second SIGINT interrupts as usual. In another thread than the main one, where Python handles
+    no signals, nothing is noted.
 
     Attributes:
       requested: the name of the signal that has come; None: none has.
@@ -17,7 +19,8 @@ class StopRequest:
         self._handlers = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        is_main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGINT, signal.SIGTERM) if is_main else ():
             self._handlers[number] = signal.signal(number, self._note)
         return self
 
