@@ -64,6 +64,7 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff==0.17.5",
             "import-linter>=2.5,<3",
+            "pandas>=2.2,<4",
             "tensorflow-datasets>=4.9.7,<5",
             "scikit-multilearn==0.2.0",
             "starlette>=0.40,<2",

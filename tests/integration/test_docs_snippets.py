@@ -104,6 +104,16 @@ def test_the_tutorials_file_and_its_config_lead_to_a_model_that_answers(monkeypa
     runpy.run_path(str(SNIPPETS / "read_dataset.py"))
     assert capsys.readouterr().out.count("[") == 4
 
+    monkeypatch.setattr(sys, "argv", ["own_keras.py", "out/own_csv/dataset"])
+    runpy.run_path(str(SNIPPETS / "own_keras.py"))
+    assert "val_loss" in capsys.readouterr().out
+
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    runpy.run_path(str(SNIPPETS / "python_tour.py"))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == "billing" and "['billing']" in printed
+    assert (Path("tour/model/1") / "saved_model.pb").exists()
+
     monkeypatch.setattr(sys, "argv", ["call_model.py", "out/own_csv/model/1"])
     runpy.run_path(str(SNIPPETS / "call_model.py"))
     assert capsys.readouterr().out.splitlines()[0].endswith(" billing")

@@ -11,7 +11,7 @@ import multihot
 @pytest.mark.parametrize("name", multihot.__all__)
 def test_every_name_is_that_of_its_package(name):
     value = getattr(multihot, name)
-    assert value.__name__ == name and value.__module__.split(".")[0] in ("beam_jobs", "trainer")
+    assert value.__name__ == name and value.__module__ == multihot._MODULES[name]
     assert name in dir(multihot)
 
 

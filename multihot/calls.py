@@ -1,0 +1,60 @@
+"""What every call of the Python API shares: what it prints, and how it fails."""
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator
+
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.quiet import import_tensorflow_quietly
+
+# What messages advise on a command line, and what that is in Python.
+_IN_PYTHON = {
+    "`python -m beam_jobs.preprocess`": "`multihot.preprocess`",
+    "`python -m trainer.task train`": "`multihot.train`",
+    "`python -m trainer.task evaluate`": "`run.evaluate()`",
+    "`python -m trainer.task export`": "`run.export()`",
+    "--overwrite": "overwrite=True",
+    "--fresh": "fresh=True",
+    "--force": "force=True",
+    "--model: ": "",
+    "--run: ": "",
+    "--set ": "settings: ",
+}
+
+
+@contextlib.contextmanager
+def python_call(*, verbose: bool, tensorflow: bool = True) -> Iterator[None]:
+    """The block of one call.
+
+    Args:
+      verbose: let it print to stdout, as the command does.
+      tensorflow: import TensorFlow first, without its start-up notes.
+
+    Raises:
+      UserError: as within the block, in the words of Python.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if tensorflow:
+        import_tensorflow_quietly()
+    quiet = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
+    # In a notebook it says which files of a SavedModel it has written; and it warns of functions
+    # that are traced again, as those of every run in one process are.
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with quiet:
+            yield
+    except UserError as error:
+        raise UserError(in_python(str(error))) from None
+    finally:
+        logger.setLevel(level)
+
+
+def in_python(message: str) -> str:
+    """A message of a command line with its advice in Python."""
+    for command, call in _IN_PYTHON.items():
+        message = message.replace(command, call)
+    return message
