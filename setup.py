@@ -50,6 +50,8 @@ setup(
             "apache-beam[gcp]==2.77.0",
             "setuptools>=69",
         ],  # Dataflow's workers install what Beam builds with it
+        "aws": ["apache-beam[aws]==2.77.0"],
+        "hadoop": ["apache-beam[hadoop]==2.77.0"],
         "bench": ["fasttext-wheel==0.9.2; python_version < '3.13'"],
         "tune": ["optuna>=4.5,<6"],
         "serve": ["starlette>=0.40,<2", "uvicorn>=0.30,<1"],
@@ -74,6 +76,11 @@ setup(
             "setuptools>=69",
             "wheel>=0.45,<1",
             "selenium>=4.25,<5",
+            "moto[server]>=5,<6",  # S3 on localhost
+            "boto3>=1.40,<2",
+            "gcp-storage-emulator>=2024.8",
+            "google-cloud-storage>=2.18,<4",
+            "hdfs>=2.7,<3",
         ],
     },
     entry_points={

@@ -75,7 +75,7 @@ from beam_jobs.sources import registry  # noqa: E402
 
 FILES = 8
 BUCKET_BITS = 5
-NOT_COMPARED = {manifests.MANIFEST, manifests.CONFIG}  # which the job alone writes
+NOT_COMPARED = {manifests.CONFIG}  # which the job alone writes
 MEMORY_SECONDS = 0.5
 
 CONFIG = """\
@@ -244,7 +244,7 @@ class Plain:
             Path(self.work_dir, finish.RESULTS).read_text(encoding="utf-8")
         )
         tfds_metadata.write_metadata(
-            Path(self.dataset_dir),
+            self.dataset_dir,
             self.config.name,
             self.spec,
             results.splits,
@@ -430,6 +430,11 @@ def run_other(folder: Path, what: str, workers: int) -> tuple[float, float, str]
     )
 
 
+def files_of(dataset: Path) -> Path:
+    """The folder of a dataset's files."""
+    return dataset / manifests.read(dataset).generation
+
+
 def check_same_files(job: Path, plain: Path) -> int:
     """Ends the program unless both directories hold the same files; returns their number."""
     files = {path.name for path in job.iterdir()} - NOT_COMPARED
@@ -521,7 +526,9 @@ def compare(arguments: argparse.Namespace) -> None:
         stages = next(line for line in printed.splitlines() if line.startswith("time in each step"))
         plain_seconds, peak, _ = run_other(folder, "plain", arguments.workers)
         show("plain", size, plain_seconds, peak)
-        same_files = check_same_files(folder / "out/synthetic/dataset", folder / "plain/dataset")
+        same_files = check_same_files(
+            files_of(folder / "out/synthetic/dataset"), folder / "plain/dataset"
+        )
         naive_seconds = []
         for sample in samples:
             folder = Path(temporary, f"sample-{sample}")
@@ -530,7 +537,9 @@ def compare(arguments: argparse.Namespace) -> None:
             show("naive", sample, seconds, peak)
             naive_seconds.append(seconds)
         run_job(folder, arguments.workers)
-        same_records = check_same_records(folder / "out/synthetic/dataset", folder / "naive")
+        same_records = check_same_records(
+            files_of(folder / "out/synthetic/dataset"), folder / "naive"
+        )
 
     per_document = (naive_seconds[1] - naive_seconds[0]) / (samples[1] - samples[0])
     if per_document <= 0:

@@ -5,6 +5,8 @@ import json
 import random
 from pathlib import Path
 
+from beam_jobs.contract import manifest as manifests
+
 CONFIG = """
 name: tiny
 data: {source: jsonl, inputs: ['corpus/*'], id_field: id, weight_field: weight}
@@ -76,6 +78,18 @@ def make_home(folder: Path, files: dict[str, list[str]], config: str = CONFIG) -
         )
     (folder / "config.yaml").write_text(config)
     return folder
+
+
+def files_of(dataset: Path) -> Path:
+    """The folder of a dataset's files."""
+    return Path(dataset) / manifests.read(dataset).generation
+
+
+def without_folder(dataset: Path) -> manifests.Manifest:
+    """A dataset's manifest as if its files lay beside it, to compare those of two generations."""
+    folder = files_of(dataset).name
+    content = (Path(dataset) / manifests.MANIFEST).read_text(encoding="utf-8")
+    return manifests.parse(json.loads(content.replace(f"{folder}/", "")), what=str(dataset))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

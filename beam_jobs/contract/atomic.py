@@ -62,7 +62,7 @@ def staging(directory: Path, *, what: str = OUTPUT_KEY) -> Iterator[Path]:
     Raises:
       UserError: it cannot be written, or a live run is writing it.
     """
-    with _locked(directory, what):
+    with exclusive(directory, what):
         try:
             _clean_up(directory)
             path = _beside(directory, f"staging-{uuid.uuid4().hex}")
@@ -112,7 +112,7 @@ def recover(directory: Path, *, what: str = OUTPUT_KEY) -> None:
       UserError: a live run is writing `directory`.
     """
     if _leftovers(directory):
-        with _locked(directory, what):
+        with exclusive(directory, what):
             _clean_up(directory)
 
 
@@ -139,7 +139,13 @@ def _beside(directory: Path, suffix: str) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path, what: str) -> Iterator[None]:
+def exclusive(directory: str | Path, what: str) -> Iterator[None]:
+    """Keeps other runs from writing a directory during the block.
+
+    Raises:
+      UserError: another run does, or the folder around it cannot be written.
+    """
+    directory = Path(directory)
     path = _beside(directory, "lock")
     lock = FileLock(path, timeout=LOCK_SECONDS, poll_interval=LOCK_POLL_SECONDS)
     try:

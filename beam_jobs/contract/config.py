@@ -121,19 +121,11 @@ class Config(Section):
                 del values[section]
                 if section in set_by_user:
                     values[section] = set_by_user[section]
-        stream = StringIO()
-        writer = YAML(typ="safe", pure=True)
-        # Two faults of ruamel: it adds a space where it folds a quoted line, and it writes the
-        # three characters below as line breaks, which YAML 1.2 does not read as such: they must be
-        # escaped.
-        writer.width = 1 << 30
-        writer.allow_unicode = not re.search(
-            "[\x85\u2028\u2029]", json.dumps(values, ensure_ascii=False)
-        )
-        writer.default_flow_style = False
-        writer.sort_base_mapping_type_on_output = False
-        writer.dump(values, stream)
-        return stream.getvalue()
+        return _dump_yaml(values)
+
+    def dataset_yaml(self) -> str:
+        """The part that decides the dataset's bytes as YAML, which is a config too."""
+        return _dump_yaml(self.dataset_config())
 
 
 class OutdatedKeys(UserError):
@@ -269,6 +261,22 @@ def differing_keys(
 
 
 # --- helpers ---------------------------------------------------------------------------
+
+
+def _dump_yaml(values: Mapping[str, Any]) -> str:
+    stream = StringIO()
+    writer = YAML(typ="safe", pure=True)
+    # Two faults of ruamel: it adds a space where it folds a quoted line, and it writes the
+    # three characters below as line breaks, which YAML 1.2 does not read as such: they must be
+    # escaped.
+    writer.width = 1 << 30
+    writer.allow_unicode = not re.search(
+        "[\x85\u2028\u2029]", json.dumps(values, ensure_ascii=False)
+    )
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False
+    writer.dump(values, stream)
+    return stream.getvalue()
 
 
 def _parse_yaml(text: str, *, what: str) -> Any:

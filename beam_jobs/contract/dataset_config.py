@@ -10,7 +10,7 @@ import pydantic
 from pydantic import Field
 
 from beam_jobs.contract.records import TEXT_FIELDS, RecordSpec
-from beam_jobs.contract.validation import Fraction, LabelName, Path_, Section
+from beam_jobs.contract.validation import Fraction, LabelName, Path_, Place, Section
 
 # --- data: where documents come from ---------------------------------------------------
 
@@ -679,7 +679,12 @@ SplitsConfig = (
 class OutputConfig(Section):
     """Where the dataset is written, and in what shards."""
 
-    dataset_dir: Path_ = Field(description="the dataset directory; default: out/NAME/dataset")
+    dataset_dir: Place = Field(
+        description=(
+            "the place of the dataset: a directory, or one of gs://, s3:// or hdfs://; default: "
+            "out/NAME/dataset"
+        )
+    )
     shards: int | None = Field(
         None, ge=1, le=99_999, description="shards per split; null: as many as shard_bytes needs"
     )

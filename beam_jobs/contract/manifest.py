@@ -1,6 +1,7 @@
-"""What a dataset directory holds.
+"""What a dataset holds: `PLACE/manifest.json`, and the files that it names.
 
-`manifest.json` is written last: its presence means that the dataset is complete.
+It is written last: its presence means that the dataset is complete. The paths in it are relative to
+the place; the files lie in a folder there, the generation, or, in datasets of before, beside it.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from typing import Any
 
 import pydantic
 
-from beam_jobs.contract.atomic import write_atomically
+from beam_jobs.contract import places
 from beam_jobs.contract.config import CONFIG_FILE, differing_keys
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.records import TEXT_FIELDS, RecordSpec
@@ -51,7 +52,7 @@ def shard_name(name: str, split: str, index: int, count: int, compression: str =
 
 
 class FileInfo(Section):
-    """A file of the dataset directory."""
+    """A file, by its path from the place."""
 
     file: str
     bytes: int
@@ -171,11 +172,19 @@ class Manifest(Section):
         None, description="null in datasets of versions without it"
     )
     tfds: tuple[FileInfo, ...] = pydantic.Field((), description="what TensorFlow Datasets reads")
+    config_file: FileInfo | None = pydantic.Field(
+        None, description="`config` as YAML; null in datasets of versions that do not name it"
+    )
 
     @property
     def record_spec(self) -> RecordSpec:
         """What the records hold."""
         return RecordSpec(self.text_fields, self.metadata_fields)
+
+    @property
+    def generation(self) -> str:
+        """The folder of the files, seen from the place; empty in datasets of before."""
+        return self.labels.file.rpartition("/")[0]
 
     def files(self) -> list[FileInfo]:
         """Every file that the manifest describes."""
@@ -188,7 +197,14 @@ class Manifest(Section):
             self.rejects,
             *self.tfds,
             *filter(
-                None, [self.term_counts, self.ngrams, self.ngram_document_counts, self.statistics]
+                None,
+                [
+                    self.term_counts,
+                    self.ngrams,
+                    self.ngram_document_counts,
+                    self.statistics,
+                    self.config_file,
+                ],
             ),
         ]
 
@@ -199,29 +215,48 @@ def load(dataset_dir: str | Path) -> Manifest:
     Raises:
       UserError: there is no complete dataset of a known format version in `dataset_dir`.
     """
-    path = Path(dataset_dir) / MANIFEST
-    advice = "expected a dataset that `python -m beam_jobs.preprocess` wrote"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        if path.parent.is_dir():
-            state = "has no manifest.json: it is not a dataset, or its preprocessing did not finish"
-        else:
-            state = "is not a directory" if path.parent.exists() else "does not exist"
-        raise UserError(f"the dataset directory {dataset_dir} {state}; {advice}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {advice}") from None
-    manifest = parse(raw, what=str(path))
+    manifest = read(dataset_dir)
+    sizes = _sizes(manifest, dataset_dir)
     for info in manifest.files():
-        file = path.parent / info.file
-        size = file.stat().st_size if file.is_file() else None
+        size = sizes.get(info.file)
         if size != info.bytes:
             received = "is missing" if size is None else f"has {size} bytes"
             raise UserError(
-                f"{file} {received}, expected {info.bytes} bytes: the dataset is damaged; run the "
-                "preprocessing again with --overwrite"
+                f"{places.join(dataset_dir, info.file)} {received}, expected {info.bytes} bytes: "
+                "the dataset is damaged; run the preprocessing again with --overwrite"
             )
     return manifest
+
+
+def read(dataset_dir: str | Path) -> Manifest:
+    """Reads the manifest alone.
+
+    Raises:
+      UserError: there is none of a known format version in `dataset_dir`.
+    """
+    path = places.join(dataset_dir, MANIFEST)
+    advice = "expected a dataset that `python -m beam_jobs.preprocess` wrote"
+    try:
+        raw = json.loads(places.read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError):
+        if places.is_remote(dataset_dir) or Path(dataset_dir).is_dir():
+            state = "has no manifest.json: it is not a dataset, or its preprocessing did not finish"
+        else:
+            state = "is not a directory" if Path(dataset_dir).exists() else "does not exist"
+        raise UserError(f"the dataset directory {dataset_dir} {state}; {advice}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {advice}") from None
+    return parse(raw, what=path)
+
+
+def _sizes(manifest: Manifest, dataset_dir: str | Path) -> dict[str, int]:
+    """The sizes of those files that the manifest names and that are there."""
+    if places.is_remote(dataset_dir):  # one request for a thousand files
+        prefix = f"{manifest.generation}/" if manifest.generation else ""
+        folder = places.join(dataset_dir, prefix)
+        return {prefix + name: file.size for name, file in places.list_files(folder).items()}
+    paths = {info.file: Path(dataset_dir, info.file) for info in manifest.files()}
+    return {file: path.stat().st_size for file, path in paths.items() if path.is_file()}
 
 
 def parse(raw: Any, *, what: str) -> Manifest:
@@ -249,7 +284,12 @@ def parse(raw: Any, *, what: str) -> Manifest:
 
 def write(manifest: Manifest, dataset_dir: str | Path) -> None:
     """Writes `manifest.json` atomically. Call it when every other file is in place."""
-    write_atomically(Path(dataset_dir) / MANIFEST, dump_json(manifest.model_dump(mode="json")))
+    places.write(places.join(dataset_dir, MANIFEST), dumps(manifest), durable=True)
+
+
+def dumps(manifest: Manifest) -> str:
+    """The content of `manifest.json`."""
+    return dump_json(manifest.model_dump(mode="json"))
 
 
 def check_same_dataset(
@@ -327,7 +367,7 @@ def dump_json(value: Any) -> str:
 def file_info(dataset_dir: str | Path, file: str) -> FileInfo:
     """Describes a written file."""
     digest, size = hashlib.sha256(), 0
-    with open(Path(dataset_dir) / file, "rb") as stream:
+    with places.open_local(places.join(dataset_dir, file)) as stream:
         while block := stream.read(_BLOCK_BYTES):  # there may be as many rejects as documents
             digest.update(block)
             size += len(block)
@@ -341,8 +381,8 @@ def _load_counts(info: FileInfo, dataset_dir: str | Path) -> Any:
 
 
 def _read_checked(info: FileInfo, dataset_dir: str | Path) -> bytes:
-    path = Path(dataset_dir) / info.file
-    content = path.read_bytes()
+    path = places.join(dataset_dir, info.file)
+    content = places.read_bytes(path)
     received = hashlib.sha256(content).hexdigest()
     if received != info.sha256:
         raise UserError(

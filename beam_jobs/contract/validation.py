@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pydantic
 from pydantic import Field
 
+from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError, shown
 
 _UNIONS = (Union, type(int | str))
@@ -31,6 +32,7 @@ def local_directory(path: str) -> str:
 
 
 Directory = Annotated[Path_, pydantic.AfterValidator(local_directory)]
+Place = Annotated[Path_, pydantic.AfterValidator(places.check)]
 
 
 def canonical_label(name: str) -> str:

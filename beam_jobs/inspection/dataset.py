@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import FileInfo, Manifest
 from beam_jobs.contract.progress import ProgressLine
@@ -43,6 +44,7 @@ def describe(manifest: Manifest, directory: Path, *, labels: int) -> list[str]:
         "co_occurrence": [],
     }
     lines = _describe_counts(manifest)
+    lines.append(f"files: {places.join(directory, manifest.generation)}".rstrip("/"))
     for split in manifest.splits:
         lines += _describe_split(manifest, split, statistics["splits"].get(split))
     tokens = manifests.load_vocabulary(manifest, directory)[:10]

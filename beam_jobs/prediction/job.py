@@ -7,22 +7,19 @@ import functools
 import itertools
 import json
 import os
-import shutil
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.contract import saved_model
-from beam_jobs.contract.atomic import publish, recover, staging, write_atomically
+from beam_jobs.contract import places, saved_model
 from beam_jobs.contract.dataset_config import DataConfig, LinesData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import ShardInfo, dump_json
@@ -37,13 +34,17 @@ from beam_jobs.prediction.output_files import (
     json_line,
     open_writer,
 )
-from beam_jobs.runtime import local_progress, runners
+from beam_jobs.runtime import file_systems, generations, local_progress, runners
+from beam_jobs.runtime.generations import Generation
 from beam_jobs.sources import delimited, registry
 from beam_jobs.sources.batches import batches
 from beam_jobs.sources.documents import BLANK_LINE, UNREADABLE, Document, Reject
 from beam_jobs.sources.input_files import InputFile
 from beam_jobs.sources.registry import Reader
 
+_RESULT = re.compile(r"part-\d+\.json")  # the file of a part that is done
+_READERS = 8  # of results at a time
+_POLL_SECONDS = 5.0  # for progress, of a store
 SUMMARY = "predictions.json"  # written last: its presence means that the predictions are complete
 
 
@@ -55,6 +56,10 @@ class PartResult(Section):
     may_be_rows: int = 0
     predictions: ShardInfo
     rejects: ShardInfo | None
+
+    def files(self) -> list[ShardInfo]:
+        """What the part has written."""
+        return [self.predictions] if self.rejects is None else [self.predictions, self.rejects]
 
 
 # --- the job -------------------------------------------------------------------------------
@@ -75,7 +80,8 @@ def score_files(
     Args:
       data_for: the model's text fields -> the source of the documents.
       model: an exported model's directory; every worker must reach it.
-      output: the directory of the predictions, on a file system that every worker has mounted.
+      output: the place of the predictions: `predictions.json`, and a folder with the files that it
+        names; every worker must reach it.
       output_format: of the files of predictions.
       signature: `decide`: the labels that reach their thresholds; `serving_default`: the best ones,
         as many as the export says.
@@ -87,16 +93,14 @@ def score_files(
       RuntimeError: the runner lost or repeated documents; nothing is published.
     """
     started = time.monotonic()
-    if FileSystems.get_scheme(output):
-        raise UserError(
-            f"--output: received {output!r}, expected a directory of a mounted file system: only "
-            "there can it appear whole or not at all"
-        )
-    directory = Path(output)
-    recover(directory, what="--output")
-    _check_output(directory, overwrite=overwrite)
+    try:
+        places.check(output)
+    except ValueError as error:
+        raise UserError(f"--output: received {output!r}; {error}") from None
+    file_systems.configure(beam_arguments)
+    _check_output(output, overwrite=overwrite)
     import_tensorflow_quietly()
-    model_dir = model if FileSystems.get_scheme(model) else os.path.abspath(model)
+    model_dir = model if places.is_remote(model) else os.path.abspath(model)
     loaded = process_model(model_dir)
     data = data_for(loaded.text_fields)
     _check_texts(data, loaded)
@@ -109,19 +113,31 @@ def score_files(
         f"{runners.describe(options)}",
         flush=True,
     )
-    with staging(directory, what="--output") as staged:
-        work_dir = staged / "work"
-        work_dir.mkdir()
+    name = generations.name_of(
+        loaded.origin()["saved_model_fingerprint"],
+        signature,
+        output_format,
+        data.model_dump_json(),
+        registry.input_hash(files),
+    )
+    with generations.writing(
+        output, name, live=lambda: _live_generation(output), what="--output"
+    ) as generation:
         score = ScorePart(
-            reader, model_dir, signature, output_format, str(staged), str(work_dir), len(parts)
+            reader,
+            model_dir,
+            signature,
+            output_format,
+            generation.directory,
+            generation.work_dir,
+            len(parts),
         )
-        results = _score_parts(parts, score, options)
+        results = _score_parts(parts, score, options, beam_arguments)
         _check_accounted(results, num_parts=len(parts))
-        _check_usable(results, data, staged)
-        summary = _summary(results, loaded, signature=signature)
-        shutil.rmtree(work_dir)
-        (staged / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
-        publish(staged, directory)
+        _check_usable(results, data, generation)
+        named = [generation.named(info) for result in results for info in result.files()]
+        summary = _summary(results, loaded, signature=signature, files=named)
+        generation.commit(SUMMARY, dump_json(summary), named, replaced=_files_at_the_place(output))
     _print_summary(summary)
     print(f"wrote {output} in {time.monotonic() - started:.1f} s")
 
@@ -138,10 +154,12 @@ def _check_texts(data: DataConfig, model: SavedModel) -> None:
 
 
 def _score_parts(
-    parts: Sequence[Sequence[InputFile]], score: "ScorePart", options: PipelineOptions
+    parts: Sequence[Sequence[InputFile]],
+    score: "ScorePart",
+    options: PipelineOptions,
+    beam_arguments: Sequence[str],
 ) -> list[PartResult]:
     """Runs the job; the results of its parts, in their order."""
-    work_dir = Path(score.work_dir)
     pipeline = beam.Pipeline(options=options)
     _ = (
         pipeline
@@ -149,12 +167,16 @@ def _score_parts(
         | "SpreadParts" >> beam.Reshuffle()
         | "ScoreParts" >> beam.ParDo(score)
     )
-    with _progress(work_dir, len(parts)):
+    file_systems.carry(pipeline, beam_arguments)
+    with _progress(score.work_dir, len(parts)):
         runners.run(pipeline)
-    return [
-        PartResult.model_validate_json(path.read_text(encoding="utf-8"))
-        for path in sorted(work_dir.glob("part-*.json"))
-    ]
+    found = sorted(filter(_RESULT.fullmatch, places.list_files(score.work_dir)))
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda name: _result(score.work_dir, name), found))
+
+
+def _result(work_dir: str, name: str) -> PartResult:
+    return PartResult.model_validate_json(places.read_bytes(places.join(work_dir, name)))
 
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
@@ -169,17 +191,37 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
         print(f"warning: {delimited.explain_may_be_rows(summary['may_be_rows'], setting)}")
 
 
-def _check_output(directory: Path, *, overwrite: bool) -> None:
+def _check_output(output: str, *, overwrite: bool) -> None:
     """Raises UserError where there is something that may not be replaced."""
-    if (directory / SUMMARY).exists():
+    if _named_files(output) is not None:
         if not overwrite:
-            raise UserError(f"--output: {directory} holds predictions; --overwrite replaces them")
-    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise UserError(f"--output: {output} holds predictions; --overwrite replaces them")
+    elif not generations.is_empty(output):
         # Not even --overwrite replaces what no run of ours has written.
         raise UserError(
-            f"--output: {directory} is there and holds no predictions; expected a new or empty "
+            f"--output: {output} is there and holds no predictions; expected a new or empty "
             "directory"
         )
+
+
+def _named_files(output: str) -> list[str] | None:
+    """The files that the summary of predictions names; None: there is none."""
+    try:
+        summary = json.loads(places.read_bytes(places.join(output, SUMMARY)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        return []
+    return [info["file"] for info in summary.get("files", ())]
+
+
+def _live_generation(output: str) -> str | None:
+    return next(map(generations.generation_of, _named_files(output) or ()), None)
+
+
+def _files_at_the_place(output: str) -> list[str]:
+    """The files of predictions that lie beside their summary, as versions before wrote them."""
+    return [file for file in _named_files(output) or () if not generations.generation_of(file)]
 
 
 def _totals(results: Sequence[PartResult]) -> tuple[int, int, collections.Counter[str]]:
@@ -203,7 +245,7 @@ def _check_accounted(results: Sequence[PartResult], *, num_parts: int) -> None:
 
 
 def _check_usable(
-    results: Sequence[PartResult], data: DataConfig | LinesData, staged: Path
+    results: Sequence[PartResult], data: DataConfig | LinesData, generation: Generation
 ) -> None:
     """Raises UserError if a file cannot be read to its end, too much is rejected, or all is."""
     read, written, rejected = _totals(results)
@@ -212,12 +254,12 @@ def _check_usable(
     if rejected[UNREADABLE]:
         raise UserError(
             f"--input: {rejected[UNREADABLE]:,} files cannot be read to their end, such as "
-            f"{_examples(results, staged)[UNREADABLE]}; nothing is published"
+            f"{_examples(results, generation)[UNREADABLE]}; nothing is published"
         )
     blank = rejected[BLANK_LINE]
     is_too_much = rejected.total() - blank > data.max_reject_fraction * (read - blank)
     if is_too_much or not written:
-        examples = _examples(results, staged)
+        examples = _examples(results, generation)
         reasons = "".join(
             f"\n  {count:,} x {reason}, such as {examples[reason]}"
             for reason, count in rejected.most_common()
@@ -232,11 +274,11 @@ def _check_usable(
         )
 
 
-def _examples(results: Sequence[PartResult], staged: Path) -> dict[str, str]:
+def _examples(results: Sequence[PartResult], generation: Generation) -> dict[str, str]:
     """By the reason of rejects, the first of them."""
     examples: dict[str, str] = {}
     for info in (result.rejects for result in results if result.rejects):
-        with open(staged / info.file, encoding="utf-8") as stream:
+        with places.open_local(places.join(generation.directory, info.file)) as stream:
             for reject in map(json.loads, stream):
                 examples.setdefault(
                     reject["reason"], f"{reject['source']}, row {reject['row']}: {reject['detail']}"
@@ -244,7 +286,13 @@ def _examples(results: Sequence[PartResult], staged: Path) -> dict[str, str]:
     return examples
 
 
-def _summary(results: Sequence[PartResult], model: SavedModel, *, signature: str) -> dict[str, Any]:
+def _summary(
+    results: Sequence[PartResult],
+    model: SavedModel,
+    *,
+    signature: str,
+    files: Sequence[ShardInfo],
+) -> dict[str, Any]:
     """What the output holds."""
     read, written, rejected = _totals(results)
     origin = model.origin()
@@ -256,26 +304,22 @@ def _summary(results: Sequence[PartResult], model: SavedModel, *, signature: str
         "read": read,
         "written": written,
         "rejected": dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0]))),
-        "files": [
-            info.model_dump()
-            for result in results
-            for info in (result.predictions, result.rejects)
-            if info
-        ],
+        "files": [info.model_dump() for info in files],
     } | ({"may_be_rows": may_be_rows} if may_be_rows else {})
 
 
-def _progress(work_dir: Path, num_parts: int) -> contextlib.AbstractContextManager[None]:
+def _progress(work_dir: str, num_parts: int) -> contextlib.AbstractContextManager[None]:
     """Shows, while it is entered, how much is scored."""
     started = time.monotonic()
 
     def watch(done: threading.Event) -> None:
-        seen: dict[Path, int] = {}
+        seen: dict[str, int] = {}
+        seconds = _POLL_SECONDS if places.is_remote(work_dir) else local_progress.POLL_SECONDS
         with ProgressLine("scoring") as line:
-            while not done.wait(local_progress.POLL_SECONDS):
-                for path in work_dir.glob("part-*.json"):
-                    if path not in seen:
-                        seen[path] = json.loads(path.read_text(encoding="utf-8"))["read"]
+            while not done.wait(seconds):
+                for name in filter(_RESULT.fullmatch, places.list_files(work_dir)):
+                    if name not in seen:
+                        seen[name] = _result(work_dir, name).read
                 read = sum(seen.values())
                 rate = read / (time.monotonic() - started)
                 line.update(
@@ -315,7 +359,7 @@ class ScorePart(beam.DoFn):
       model_dir: the exported model.
       signature: `decide` or `serving_default`.
       output_format: of the predictions.
-      directory: where predictions and rejects go.
+      directory: where predictions and rejects go; see `beam_jobs.contract.places`.
       work_dir: where the results go.
       num_parts: all parts of the input; file names tell it.
     """
@@ -335,10 +379,15 @@ class ScorePart(beam.DoFn):
         number, files = part
         rejected: collections.Counter[str] = collections.Counter()
         marked: list[str] = []
-        with (
-            self._file("predictions", number, self.output_format) as predictions,
-            self._file("rejects", number, "jsonl") as rejects,
-        ):
+        names = [
+            f"{what}-{number:05d}-of-{self.num_parts:05d}.{extension}"
+            for what, extension in (("predictions", self.output_format), ("rejects", "jsonl"))
+        ]
+        with contextlib.ExitStack() as stack:
+            predictions, rejects = (
+                OutputFile(stack.enter_context(places.create(places.join(self.directory, name))))
+                for name in names
+            )
             with open_writer(predictions, self.output_format) as write_table:
                 rows = _marking(itertools.chain.from_iterable(map(self.reader.read, files)), marked)
                 for table, some_rejects in _pipelined(self._scored, batches(rows)):
@@ -352,14 +401,11 @@ class ScorePart(beam.DoFn):
             read=predictions.examples + rejects.examples,
             rejected=rejected,
             may_be_rows=len(marked),
-            predictions=predictions.publish(),
-            rejects=rejects.publish() if rejects.examples else rejects.delete(),
+            predictions=predictions.info(names[0]),
+            rejects=rejects.info(names[1]) if rejects.examples else None,
         )
-        write_atomically(Path(self.work_dir, f"part-{number:06d}.json"), result.model_dump_json())
-
-    def _file(self, what: str, number: int, extension: str) -> OutputFile:
-        return OutputFile(
-            Path(self.directory, f"{what}-{number:05d}-of-{self.num_parts:05d}.{extension}")
+        places.write(
+            places.join(self.work_dir, f"part-{number:06d}.json"), result.model_dump_json()
         )
 
     def _scored(self, rows: Sequence[Document | Reject]) -> tuple[pa.Table, list[Reject]]:

@@ -3,13 +3,11 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_jobs.contract.atomic import rename, temporary_path
 from beam_jobs.contract.manifest import ShardInfo
 from beam_jobs.runtime.hashed_file import HashingWriter
 
@@ -26,41 +24,25 @@ Format = Literal["jsonl", "parquet"]
 
 
 class OutputFile(HashingWriter):
-    """A file that is written under a temporary name; a context manager.
+    """A file of rows that is being written to a stream.
 
     Attributes:
       examples: how many rows it holds, which its user counts.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._temporary = temporary_path(path)
-        super().__init__(open(self._temporary, "wb"))
+    def __init__(self, stream: BinaryIO):
+        super().__init__(stream)
         self.examples = 0
-
-    def __enter__(self) -> "OutputFile":
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        self._stream.close()
 
     @property
     def closed(self) -> bool:
         return self._stream.closed
 
-    def publish(self) -> ShardInfo:
-        """Gives the closed file its name."""
-        rename(self._temporary, self._path)
+    def info(self, name: str) -> ShardInfo:
+        """What the file holds, once all is written."""
         return ShardInfo(
-            file=self._path.name,
-            bytes=self.size,
-            sha256=self.digest.hexdigest(),
-            examples=self.examples,
+            file=name, bytes=self.size, sha256=self.digest.hexdigest(), examples=self.examples
         )
-
-    def delete(self) -> None:
-        """Removes the closed file, which then never has its name."""
-        self._temporary.unlink()
 
 
 def open_writer(

@@ -12,8 +12,8 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.io.filesystems import FileSystems
 
+from beam_jobs.contract import places
 from beam_jobs.contract.manifest import LabelChanges
 from beam_jobs.runtime.spill import Segment, from_ipc, read_segments, to_ipc
 
@@ -117,7 +117,7 @@ class Bucket:
 
 def bucket_path(directory: str, stage: str, index: int) -> str:
     """The file of a bucket that `stage` writes."""
-    return FileSystems.join(directory, f"{stage}-{index:05d}.arrow")
+    return places.join(directory, f"{stage}-{index:05d}.arrow")
 
 
 def written_buckets(directory: Path, stage: str) -> list[Path]:
@@ -141,18 +141,10 @@ def with_received(
 
 
 def write_table(path: str, table: pa.Table) -> None:
-    """Writes an Arrow IPC stream to a temporary name and renames it, so that a retried bundle never
-    reads half a file.
-    """
-    temporary = f"{path}.tmp"
-    with FileSystems.create(temporary) as stream:
-        stream.write(to_ipc(table))
-    if FileSystems.exists(path):
-        FileSystems.delete([path])
-    FileSystems.rename([temporary], [path])
+    """Writes an Arrow IPC stream, whole: another attempt at the bundle may be writing it too."""
+    places.write(path, to_ipc(table))
 
 
 def read_table(path: str) -> pa.Table:
     """Reads what `write_table` wrote."""
-    with FileSystems.open(path, compression_type="uncompressed") as stream:
-        return from_ipc(stream.read())
+    return from_ipc(places.read_bytes(path))

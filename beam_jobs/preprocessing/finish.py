@@ -8,9 +8,9 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsList, AsSingleton
 
+from beam_jobs.contract import places
 from beam_jobs.contract.manifest import (
     DOCUMENT_COUNTS,
     LABELS,
@@ -162,7 +162,7 @@ def finish(
         }
     if empty_fields:
         statistics["empty_metadata_fields"] = list(empty_fields)
-    _write(f"{dataset_dir}/{STATISTICS}", dump_json(statistics).encode())
+    places.write(f"{dataset_dir}/{STATISTICS}", dump_json(statistics).encode())
     splits = _splits(outputs)
     results = Results(
         parts=tuple(sorted(number for number, _ in outputs.read if number is not None)),
@@ -178,7 +178,7 @@ def finish(
         empty_metadata_fields=empty_fields,
         unspaced=tuple(map(tuple, _unspaced(outputs).tolist())),
     )
-    _write(f"{work_dir}/{RESULTS}", json.dumps(results.model_dump(mode="json")).encode())
+    places.write(f"{work_dir}/{RESULTS}", json.dumps(results.model_dump(mode="json")).encode())
 
 
 # --- counts ----------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def _add_histograms(histograms: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _write_labels(dataset_dir: str, names: pa.Array, positives: np.ndarray) -> None:
-    with FileSystems.create(f"{dataset_dir}/{LABELS}") as stream:
+    with places.create(f"{dataset_dir}/{LABELS}") as stream:
         separator = "[\n"
         # One at a time: there may be a million.
         for name, counts in zip(names, positives, strict=True):
@@ -341,14 +341,9 @@ def _write_ngrams(dataset_dir: str, ngrams: pa.Table, vocabulary: pa.Table) -> N
 
 
 def _write_lines(path: str, names: pa.ChunkedArray) -> None:
-    _write(path, "".join(f"{name}\n" for name in names.to_pylist()).encode())
+    places.write(path, "".join(f"{name}\n" for name in names.to_pylist()).encode())
 
 
 def _write_array(path: str, numbers: pa.ChunkedArray) -> None:
-    with FileSystems.create(path) as stream:
+    with places.create(path) as stream:
         np.save(stream, numbers.to_numpy(), allow_pickle=False)
-
-
-def _write(path: str, content: bytes) -> None:
-    with FileSystems.create(path) as stream:
-        stream.write(content)

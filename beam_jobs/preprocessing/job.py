@@ -1,34 +1,40 @@
 """The preprocessing job from a config to a published dataset."""
 
 import contextlib
-import dataclasses
 import errno
 import json
 import logging
 import os
 import re
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.atomic import publish, recover, staging
-from beam_jobs.contract.config import Config, config_hash
+from beam_jobs.contract import places
+from beam_jobs.contract.atomic import OUTPUT_KEY
+from beam_jobs.contract.config import Config
 from beam_jobs.contract.dataset_config import CustomData, DirectoriesData, FileSplits
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
-from beam_jobs.contract.named_files import DATASET_KEYS, describe_changes, hash_files
+from beam_jobs.contract.named_files import DATASET_KEYS, hash_files
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
-from beam_jobs.preprocessing import finish, labels, pipeline, progress, splits, tfds_metadata
+from beam_jobs.preprocessing import dataset_manifest, finish, labels, pipeline, progress, splits
 from beam_jobs.preprocessing.bucket_stats import UNSPACED
-from beam_jobs.runtime import document_counters, local_progress, runners, step_times
+from beam_jobs.preprocessing.dataset_manifest import InputHashes
+from beam_jobs.runtime import (
+    document_counters,
+    file_systems,
+    generations,
+    local_progress,
+    runners,
+    step_times,
+)
+from beam_jobs.runtime.generations import Generation
 from beam_jobs.sources import delimited, registry
 from beam_jobs.sources.custom import TransformSource
 from beam_jobs.sources.directories import is_archive
@@ -43,19 +49,6 @@ UNKNOWN_BYTES = 1 << 30  # assumed size of a source that lists no files: 1 GiB
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
-@dataclasses.dataclass(frozen=True)
-class InputHashes:
-    """What recognises the input of a dataset.
-
-    Attributes:
-      inputs: of the source's files.
-      named_files: of each file that the config names, by its key.
-    """
-
-    inputs: str
-    named_files: Mapping[str, str]
-
-
 def preprocess(
     config: Config, *, beam_arguments: Sequence[str], overwrite: bool, force: bool
 ) -> None:
@@ -66,15 +59,15 @@ def preprocess(
       RuntimeError: the runner lost or repeated documents; nothing is published.
     """
     started = time.monotonic()
-    dataset_dir = _dataset_dir(config)
-    recover(dataset_dir)
+    dataset_dir = config.output.dataset_dir
+    file_systems.configure(beam_arguments)
     reader = registry.make_reader(config.data)
     files = reader.files()
     _check_file_patterns(config, files)
     analyzer_spec = resolve(config.text)
     label_rules = labels.resolve(config.labels)
     hashes = InputHashes(registry.input_hash(files), hash_files(config, DATASET_KEYS))
-    if _is_complete(dataset_dir, config, hashes, overwrite=overwrite, force=force):
+    if dataset_manifest.is_complete(config, hashes, overwrite=overwrite, force=force):
         print(
             f"{dataset_dir} is complete: the same config and input made it (--force makes it again)"
         )
@@ -93,37 +86,44 @@ def preprocess(
     )
     print(f"preprocessing {what} on {runners.describe(options)}", flush=True)
 
-    with _write_errors(dataset_dir, quiet=is_local), staging(dataset_dir) as staged:
+    with (
+        _write_errors(dataset_dir, quiet=is_local),
+        generations.writing(
+            dataset_dir,
+            dataset_manifest.generation_name(config, hashes),
+            live=lambda: dataset_manifest.live_generation(dataset_dir),
+            what=OUTPUT_KEY,
+        ) as generation,
+    ):
         result, results = _run(
             config.model_copy(update={"text": analyzer_spec, "labels": label_rules}),
             options=options,
             reader=reader,
             parts=registry.parts(files),
             bucket_bits=min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length())),
-            staged=staged,
+            generation=generation,
+            beam_arguments=beam_arguments,
         )
-        _check_usable(results, config, rejects=staged / manifests.REJECTS)
-        analyzer_spec = analyzer_spec.model_copy(update={"subwords": results.subwords})
-        manifest = _manifest(config, analyzer_spec, results, hashes, staged)
-        (staged / manifests.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-        manifests.write(manifest, staged)
-        publish(staged, dataset_dir)
+        _check_usable(results, config, places.join(generation.directory, manifests.REJECTS))
+        manifest = dataset_manifest.make_manifest(
+            config,
+            analyzer_spec.model_copy(update={"subwords": results.subwords}),
+            results,
+            hashes,
+            generation,
+        )
+        generation.commit(
+            manifests.MANIFEST,
+            manifests.dumps(manifest),
+            manifest.files(),
+            replaced=dataset_manifest.files_at_the_place(dataset_dir),
+        )
     if step_report := step_times.format_report(result):
         print(step_report)
     print(summary(manifest))
     for line in warnings(config, results, result):
         print(f"warning: {line}")
     print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
-
-
-def _dataset_dir(config: Config) -> Path:
-    if FileSystems.get_scheme(config.output.dataset_dir):
-        raise UserError(
-            f"output.dataset_dir: received {config.output.dataset_dir!r}, expected a directory of "
-            "a mounted file system: only there can a dataset appear whole or not at all. Write to "
-            "one and copy it, manifest.json last"
-        )
-    return Path(config.output.dataset_dir)
 
 
 def _check_file_patterns(config: Config, files: Sequence[InputFile]) -> None:
@@ -156,47 +156,46 @@ def _run(
     reader: Reader | TransformSource,
     parts: list[list[InputFile]],
     bucket_bits: int,
-    staged: Path,
+    generation: Generation,
+    beam_arguments: Sequence[str],
 ) -> tuple[PipelineResult, finish.Results]:
-    """Runs the pipeline; what remains in `staged` are files of the dataset.
+    """Runs the pipeline, which writes the files of the generation.
 
     Raises:
       RuntimeError: the runner lost or repeated data.
     """
-    work_dir = staged / "work"
-    parts_dir = work_dir / "parts"
-    parts_dir.mkdir(parents=True)
     job = beam.Pipeline(options=options)
-    pipeline.build(
-        job,
-        config=config,
-        reader=reader,
-        parts=parts,
-        bucket_bits=bucket_bits,
-        dataset_dir=str(staged),
-        work_dir=str(work_dir),
-        progress_dir=str(parts_dir),
-    )
-    stages = progress.stages(
-        parts_dir=parts_dir,
-        num_parts=len(parts),
-        work_dir=work_dir,
-        num_buckets=1 << bucket_bits,
-        has_subwords=config.text.subwords is not None,
-        dataset_dir=staged,
-    )
-    with local_progress.watch(stages):
-        result = runners.run(job)
+    with progress.directory(generation.work_dir, is_local=runners.is_local(options)) as parts_dir:
+        pipeline.build(
+            job,
+            config=config,
+            reader=reader,
+            parts=parts,
+            bucket_bits=bucket_bits,
+            dataset_dir=generation.directory,
+            work_dir=generation.work_dir,
+            progress_dir=parts_dir,
+        )
+        file_systems.carry(job, beam_arguments)
+        stages = progress.stages(
+            parts_dir=parts_dir,
+            num_parts=len(parts),
+            work_dir=generation.work_dir,
+            num_buckets=1 << bucket_bits,
+            has_subwords=config.text.subwords is not None,
+            dataset_dir=generation.directory,
+        )
+        with local_progress.watch(stages):
+            result = runners.run(job)
     results = finish.Results.model_validate_json(
-        (work_dir / finish.RESULTS).read_text(encoding="utf-8")
+        places.read_bytes(places.join(generation.work_dir, finish.RESULTS))
     )
     _check_complete(results, num_parts=len(parts))
-    shutil.rmtree(work_dir)
     return result, results
 
 
 @contextlib.contextmanager
-def _write_errors(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
+def _write_errors(dataset_dir: str, *, quiet: bool) -> Iterator[None]:
     """Turns a failure to write, here or in a worker, into a UserError.
 
     Args:
@@ -226,48 +225,6 @@ def _write_errors(dataset_dir: Path, *, quiet: bool) -> Iterator[None]:
         beam_logger.setLevel(level)
 
 
-def _is_complete(
-    dataset_dir: Path, config: Config, hashes: InputHashes, *, overwrite: bool, force: bool
-) -> bool:
-    """Whether the same dataset is there already and need not be made again.
-
-    Raises:
-      UserError: another dataset is there, or a directory that is not a dataset.
-    """
-    if not dataset_dir.exists():
-        return False
-    if not (dataset_dir / manifests.MANIFEST).exists():
-        # Not even --overwrite replaces a directory that this command has not written.
-        if not dataset_dir.is_dir() or any(dataset_dir.iterdir()):
-            raise UserError(
-                f"output.dataset_dir: {dataset_dir} exists and is not a dataset; "
-                "expected a new or empty directory"
-            )
-        return False
-    try:
-        _check_same(dataset_dir, config, hashes)
-    except UserError:
-        if overwrite:
-            return False
-        raise
-    return not force
-
-
-def _check_same(dataset_dir: Path, config: Config, hashes: InputHashes) -> None:
-    """Raises UserError unless the config and the input would give the dataset that is there."""
-    manifest = manifests.load(dataset_dir)
-    manifests.check_same_dataset(manifest, config.dataset_config(), dataset_dir)
-    if manifest.input_hash != hashes.inputs:
-        raise UserError(
-            f"the dataset {dataset_dir} was made from other input files; --overwrite makes it again"
-        )
-    if changed := describe_changes(manifest.named_files, hashes.named_files, config):
-        raise UserError(
-            f"the dataset {dataset_dir} was made with other content of {' and '.join(changed)}; "
-            "--overwrite makes it again"
-        )
-
-
 def _check_complete(results: finish.Results, *, num_parts: int) -> None:
     """Raises RuntimeError unless every part, document, label and token is accounted for."""
     counts = results.counts
@@ -288,7 +245,7 @@ def _check_complete(results: finish.Results, *, num_parts: int) -> None:
         )
 
 
-def _check_usable(results: finish.Results, config: Config, *, rejects: Path) -> None:
+def _check_usable(results: finish.Results, config: Config, rejects: str) -> None:
     """Raises UserError if too much is rejected, or nothing is left to train with."""
     counts = results.counts
     rejected = sum(counts.rejected.values())
@@ -330,59 +287,10 @@ def _check_usable(results: finish.Results, config: Config, *, rejects: Path) -> 
         )
 
 
-def _example(rejects: Path, reason: str) -> str:
-    with open(rejects, encoding="utf-8") as stream:
+def _example(rejects: str, reason: str) -> str:
+    with places.open_local(rejects) as stream:
         reject = next(row for row in map(json.loads, stream) if row["reason"] == reason)
     return f"{reject['source']}, row {reject['row']}: {reject['detail']}"
-
-
-def _manifest(
-    config: Config,
-    analyzer_spec: AnalyzerSpec,
-    results: finish.Results,
-    hashes: InputHashes,
-    staged: Path,
-) -> Manifest:
-    if not (staged / manifests.REJECTS).exists():
-        (staged / manifests.REJECTS).touch()
-    metadata = tfds_metadata.write_metadata(
-        staged,
-        config.name,
-        config.data.record_spec,
-        results.splits,
-        has_weights=results.has_weights,
-    )
-    has_ngrams = config.vocabulary.ngrams > 1
-
-    def info(file: str, exists: bool = True) -> manifests.FileInfo | None:
-        return manifests.file_info(staged, file) if exists else None
-
-    dataset_config = config.dataset_config()
-    return Manifest(
-        format_version=manifests.FORMAT_VERSION,
-        name=config.name,
-        config=dataset_config,
-        config_hash=config_hash(dataset_config),
-        input_hash=hashes.inputs,
-        named_files=dict(hashes.named_files),
-        analyzer=analyzer_spec,
-        text_fields=config.data.record_spec.text_fields,
-        metadata_fields=config.data.record_spec.metadata_fields,
-        splits=results.splits,
-        counts=results.counts,
-        labels=info(manifests.LABELS),
-        num_labels=results.num_labels,
-        label_counts=results.label_counts,
-        vocabulary=info(manifests.VOCABULARY),
-        document_counts=info(manifests.DOCUMENT_COUNTS),
-        vocabulary_size=results.vocabulary_size,
-        rejects=info(manifests.REJECTS),
-        term_counts=info(manifests.TERM_COUNTS),
-        ngrams=info(manifests.NGRAMS, has_ngrams),
-        ngram_document_counts=info(manifests.NGRAM_DOCUMENT_COUNTS, has_ngrams),
-        statistics=info(manifests.STATISTICS),
-        tfds=tuple(map(info, metadata)),
-    )
 
 
 def warnings(config: Config, results: finish.Results, result: PipelineResult) -> Iterator[str]:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.io.filesystems import FileSystems
 
+from beam_jobs.contract import places
 from beam_jobs.contract.manifest import REJECTS
 from beam_jobs.runtime import document_counters
 from beam_jobs.runtime.spill import Segment, SpillByKey, read_segments
@@ -96,8 +96,8 @@ def sort_rejects(partition: int, segments: Iterable[Segment], directory: str) ->
     table = read_segments(segments, REJECT_ROWS).sort_by(
         [(name, "ascending") for name in REJECT_ROWS.names]
     )
-    path = FileSystems.join(directory, f"rejects-{partition:03d}.jsonl")
-    with FileSystems.create(path) as stream:
+    path = places.join(directory, f"rejects-{partition:03d}.jsonl")
+    with places.create(path) as stream:
         for batch in table.to_batches(max_chunksize=_WRITE_BATCH):
             stream.write(
                 b"".join(
@@ -115,14 +115,10 @@ def write_rejects(sorted_rejects: Iterable[SortedRejects], directory: str) -> di
     """
     counts: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
-        target = stack.enter_context(
-            FileSystems.create(f"{directory}/{REJECTS}", mime_type="application/jsonl")
-        )
+        target = stack.enter_context(places.create(places.join(directory, REJECTS)))
         streams = []
         for part in sorted_rejects:
-            streams.append(
-                stack.enter_context(FileSystems.open(part.path, compression_type="uncompressed"))
-            )
+            streams.append(stack.enter_context(places.open_local(part.path)))
             for reason, count in part.counts.items():
                 counts[reason] = counts.get(reason, 0) + count
         for line in heapq.merge(*streams, key=lambda line: tuple(json.loads(line).values())):

@@ -4,8 +4,8 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
+from beam_jobs.contract import places
 from beam_jobs.contract.manifest import SplitInfo
 from beam_jobs.contract.records import Feature, RecordSpec
 
@@ -18,7 +18,7 @@ _DTYPES = {"bytes": "string", "int64": "int64", "float": "float32"}
 
 
 def write_metadata(
-    directory: Path,
+    directory: str,
     name: str,
     record_spec: RecordSpec,
     splits: Mapping[str, SplitInfo],
@@ -54,7 +54,7 @@ def write_metadata(
         "splits": [_split(name, split) for name, split in splits.items() if split.examples],
     }
     for file, value in ((FEATURES, content), (DATASET_INFO, info)):
-        (directory / file).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        places.write(places.join(directory, file), json.dumps(value, indent=1) + "\n")
     return [FEATURES, DATASET_INFO]
 
 

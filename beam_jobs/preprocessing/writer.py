@@ -12,11 +12,17 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsList
 
+from beam_jobs.contract import places
 from beam_jobs.contract.dataset_config import OutputConfig
-from beam_jobs.contract.manifest import SHARD_PATTERN, SPLITS, ShardInfo, shard_name
+from beam_jobs.contract.manifest import (
+    SHARD_PATTERN,
+    SPLITS,
+    ShardInfo,
+    file_info,
+    shard_name,
+)
 from beam_jobs.contract.records import RecordSpec
 from beam_jobs.contract.tfrecord import frame
 from beam_jobs.preprocessing.bucket_stats import BucketStats
@@ -26,7 +32,6 @@ from beam_jobs.runtime.hashed_file import HashingWriter
 from beam_jobs.runtime.step_times import TimedDoFn
 
 _UNFINISHED = ".tmp"  # after the name of a shard that is being written
-_MIME_TYPE = "application/octet-stream"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +93,8 @@ class WriteShards(beam.PTransform):
             )
             | "SpreadShards" >> beam.Reshuffle()
             | "WriteShard" >> beam.ParDo(TimedDoFn("write", self.write_shard))
+            | "SpreadWritten" >> beam.Reshuffle()
+            | "CheckShard" >> beam.ParDo(TimedDoFn("check", CheckShard(self.write_shard.directory)))
         )
 
 
@@ -103,17 +110,13 @@ class WriteShard(beam.DoFn):
     def process(self, plan: ShardPlan) -> Iterator[tuple[str, int, ShardInfo]]:
         file = shard_name(self.name, plan.split, plan.index, plan.count, self.compression)
         examples = 0
-        path = FileSystems.join(self.directory, file)
-        with FileSystems.create(path + _UNFINISHED, mime_type=_MIME_TYPE) as stream:
+        with places.create(places.join(self.directory, file)) as stream:
             writer = HashingWriter(stream)
             with self._compressed(writer) as target:
                 for bucket in plan.buckets:
                     for record in self._records(plan, bucket):
                         target.write(frame(record))
                         examples += 1
-        if FileSystems.exists(path):  # from an earlier attempt at this bundle, with the same bytes
-            FileSystems.delete([path])
-        FileSystems.rename([path + _UNFINISHED], [path])
         sha256 = writer.digest.hexdigest()
         info = ShardInfo(file=file, bytes=writer.size, sha256=sha256, examples=examples)
         document_counters.increment(written=examples)
@@ -141,6 +144,26 @@ class WriteShard(beam.DoFn):
             columns["weight"] = table["weight"]
         for values in zip(*(column.to_pylist() for column in columns.values()), strict=True):
             yield self.record_spec.encode(dict(zip(columns, values, strict=True)))
+
+
+@dataclasses.dataclass
+class CheckShard(beam.DoFn):
+    """(split, index, ShardInfo) -> the same, once the file is read again and is as it says.
+
+    Other attempts at the shard may have written it too.
+    """
+
+    directory: str
+
+    def process(self, element: tuple[str, int, ShardInfo]) -> Iterator[tuple[str, int, ShardInfo]]:
+        info = element[2]
+        found = file_info(self.directory, info.file)
+        if (found.bytes, found.sha256) != (info.bytes, info.sha256):
+            raise RuntimeError(
+                f"{places.join(self.directory, info.file)} has {found.bytes:,} bytes and SHA-256 "
+                f"{found.sha256}, expected {info.bytes:,} and {info.sha256}, as they were written"
+            )
+        yield element
 
 
 def written_shards(directory: Path) -> list[Path]:

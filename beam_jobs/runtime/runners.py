@@ -12,7 +12,7 @@ from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.runner import PipelineResult
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.runtime import worker_processes
+from beam_jobs.runtime import file_systems, worker_processes
 
 # Below this size one process is faster: each worker process takes seconds to import TensorFlow.
 IN_MEMORY_BYTES = 32 << 20  # 32 MiB
@@ -30,7 +30,7 @@ def pipeline_options(beam_arguments: Sequence[str], input_bytes: int) -> Pipelin
     Raises:
       UserError: the user chose a runner or mode that is known to give wrong results.
     """
-    options = PipelineOptions(list(beam_arguments), save_main_session=False)
+    options = file_systems.parse(beam_arguments)
     standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
     runner = (standard.runner or "FnApiRunner").rpartition(".")[2]
     if runner in WRONG_RUNNERS:

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_jobs.contract import places
 
 SPILL_BYTES = 64 << 20  # 64 MiB of rows are collected in memory before they are written
 
@@ -63,23 +64,23 @@ class SpillByKey(beam.DoFn):
         order = np.argsort(keys, kind="stable")
         table, keys = table.drop_columns("key").take(order), keys[order]
         starts = np.flatnonzero(np.diff(keys, prepend=-1))
-        path = FileSystems.join(self.directory, f"spill-{uuid.uuid4().hex}.arrow")
-        with FileSystems.create(path) as stream:
+        path = places.join(self.directory, f"spill-{uuid.uuid4().hex}.arrow")
+        with places.create(path) as stream:
             offset = 0
+            segments = []
             for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
                 content = to_ipc(table[start:end])
                 stream.write(content)
-                yield int(keys[start]), Segment(path, offset, len(content))
+                segments.append((int(keys[start]), Segment(path, offset, len(content))))
                 offset += len(content)
+        yield from segments  # once they can be read
 
 
 def read_segments(segments: Iterable[Segment], schema: pa.Schema) -> pa.Table:
     """All rows of the segments, in any order."""
     tables = [schema.empty_table()]
     for segment in segments:
-        with FileSystems.open(segment.path, compression_type="uncompressed") as stream:
-            stream.seek(segment.offset)
-            tables.append(from_ipc(stream.read(segment.length)))
+        tables.append(from_ipc(places.read_bytes(segment.path, segment.offset, segment.length)))
     return pa.concat_tables(tables)
 
 

@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score, ndcg_score
 
 from beam_jobs.contract.errors import UserError
 from tests.command_lines import ROOT
+from tests.corpus import files_of
 from trainer.metrics.thresholds import Thresholds
 
 SYSTEMS = ("svc", "keras", "ours")
@@ -140,7 +141,7 @@ def _labels(trained, split: str) -> np.ndarray:
     """bool [documents, labels] of a split, read by TensorFlow from the shards."""
     import tensorflow as tf
 
-    directory = trained.root / "out/small/dataset"
+    directory = files_of(trained.root / "out/small/dataset")
     names = json.loads((directory / "labels.json").read_text())
     rows = []
     for record in tf.data.TFRecordDataset(sorted(map(str, directory.glob(f"*-{split}.tfrecord*")))):

@@ -51,7 +51,12 @@ def documents(root):
 def run(monkeypatch, root, output, *arguments):
     monkeypatch.chdir(root)
     predict.main(["--model", "model", "--output", str(output), *map(str, arguments)])
-    return {path.name: path.read_bytes() for path in sorted(output.iterdir())}
+    summary = (output / job.SUMMARY).read_bytes()
+    named = [info["file"] for info in json.loads(summary)["files"]]
+    (folder,) = {file.partition("/")[0] for file in named}
+    assert {f"{folder}/{path.name}" for path in (output / folder).iterdir()} == set(named)
+    files = {path.name: path.read_bytes() for path in sorted((output / folder).iterdir())}
+    return files | {job.SUMMARY: summary}
 
 
 def predictions(files):
@@ -117,7 +122,7 @@ def test_parquet_holds_what_jsonl_holds_and_best_labels_are_those_of_serving_def
     arguments = "--input", "documents.jsonl", "--id-field", "key", "--labels", "best"
     rows = predictions(run(monkeypatch, place, tmp_path / "jsonl", *arguments))
     run(monkeypatch, place, tmp_path / "parquet", *arguments, "--format", "parquet")
-    table = pq.read_table(tmp_path / "parquet/predictions-00000-of-00001.parquet")
+    table = pq.read_table(next((tmp_path / "parquet").glob("*/predictions-*.parquet")))
     assert table.schema.remove_metadata() == output_files.PREDICTIONS
     assert table["labels"].to_pylist() == [row["labels"] for row in rows]
     np.testing.assert_allclose(
@@ -236,7 +241,7 @@ def test_what_fails_publishes_nothing(place, tmp_path, monkeypatch):
 
 
 def test_a_runner_that_loses_a_part_publishes_nothing(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "write_atomically", lambda path, content: None)
+    monkeypatch.setattr(job.places, "write", lambda path, content: None)
     with pytest.raises(RuntimeError, match="lost or repeated data.* 0 of 1 parts are done"):
         run(monkeypatch, place, tmp_path / "out", "--input", "documents.jsonl")
     assert list(tmp_path.iterdir()) == []
@@ -281,8 +286,8 @@ def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(
             "--source text: received several text fields or an id field",
         ),
         (
-            ["--input", "documents.jsonl", "--output", "gs://bucket/x"],
-            "--output: received 'gs://bucket/x', expected a directory of a mounted",
+            ["--input", "documents.jsonl", "--output", "ftp://server/x"],
+            "--output: received 'ftp://server/x'; expected a local path, gs://BUCKET/",
         ),
     ],
 )

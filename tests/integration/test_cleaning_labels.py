@@ -9,6 +9,7 @@ from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
 from beam_jobs.inspection.dataset import describe
 from beam_jobs.preprocessing.job import preprocess, summary
+from tests.corpus import files_of
 
 
 def test_cleaned_labels_are_merged_limited_and_counted_in_the_manifest(tmp_path):
@@ -48,7 +49,7 @@ def test_cleaned_labels_are_merged_limited_and_counted_in_the_manifest(tmp_path)
         ("cs", 6),
         ("math.mp", 9),
     ]
-    assert (tmp_path / "dataset/labels.json").read_text().count("\n") == 2 + len(
+    assert (files_of(tmp_path / "dataset") / "labels.json").read_text().count("\n") == 2 + len(
         labels
     )  # one a line
     assert manifest.label_counts.model_dump() == {

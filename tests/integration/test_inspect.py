@@ -54,6 +54,7 @@ def test_it_shows_counts_labels_quantiles_and_records_and_verifies_everything(ma
         "0 near-duplicates dropped, 1 rejected, 0 dropped" in shown
     )
     assert "\n  rejected 1 x not JSON\n" in shown
+    assert f"\nfiles: {made / manifest.generation}\n" in shown
     assert f"train: {train.examples} documents in 2 shards" in shown
     assert "tokens per document, by quantile: 0% 3, 5% 3, " in shown
     labels = {row["name"]: row["positives"] for row in manifests.load_labels(manifest, made)}

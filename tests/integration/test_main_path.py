@@ -12,6 +12,7 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
+from tests.corpus import files_of
 from tests.served import answers_of
 from trainer.data.input_pipeline import evaluation_batches
 from trainer.evaluation import evaluator
@@ -49,7 +50,7 @@ def test_the_saved_model_analyzes_raw_text_to_the_very_bytes_of_the_dataset(
     trained, documents, served
 ):
     analyzed = dict(zip(documents, served["analyzed"], strict=True))
-    shards = sorted(map(str, (trained.root / "out/small/dataset").glob("*.tfrecord-*")))
+    shards = sorted(map(str, files_of(trained.root / "out/small/dataset").glob("*.tfrecord-*")))
     parsed = RecordSpec().parse_batch(
         tf.constant(list(tf.data.TFRecordDataset(shards).as_numpy_iterator()))
     )
@@ -83,10 +84,8 @@ def test_the_saved_model_alone_gives_the_scores_of_the_trainer(
 
 
 def test_serving_default_is_the_sorted_top_of_all_scores(trained, served):
-    names = [
-        label["name"]
-        for label in json.loads((trained.root / "out/small/dataset/labels.json").read_text())
-    ]
+    labels = files_of(trained.root / "out/small/dataset") / "labels.json"
+    names = [label["name"] for label in json.loads(labels.read_text())]
     scores = np.array(served["scores"]["scores"], np.float32)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     assert served["serving_default"]["labels"] == [[names[j] for j in row] for row in order]
@@ -98,10 +97,8 @@ def test_serving_default_is_the_sorted_top_of_all_scores(trained, served):
 
 def test_decide_applies_the_thresholds_of_the_evaluation(trained, served):
     thresholds = json.loads((trained.root / "out/small/run/thresholds.json").read_text())
-    names = [
-        label["name"]
-        for label in json.loads((trained.root / "out/small/dataset/labels.json").read_text())
-    ]
+    labels = files_of(trained.root / "out/small/dataset") / "labels.json"
+    names = [label["name"] for label in json.loads(labels.read_text())]
     limits = np.array(thresholds["per_label_bins"]) / thresholds["num_bins"]
     for row, labels, count in zip(
         served["scores"]["scores"],
@@ -203,7 +200,7 @@ def test_a_second_run_reuses_what_is_there_and_exports_a_new_version(trained, tm
     [
         (lambda d: (d / "manifest.json").unlink(), "has no manifest.json"),
         (lambda d: shutil.rmtree(d), "does not exist"),
-        (lambda d: truncate(next(d.glob("small-train*"))), "the dataset is damaged"),
+        (lambda d: truncate(next(d.glob("*/small-train*"))), "the dataset is damaged"),
         (
             lambda d: set_version(d / "manifest.json", manifests.FORMAT_VERSION + 1),
             f"this one reads format version {manifests.FORMAT_VERSION}",

@@ -4,7 +4,6 @@ import collections
 import fnmatch
 import hashlib
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -20,7 +19,15 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.records import RecordSpec
 from beam_jobs.contract.word_lists import resolve
 from tests.command_lines import fail_cleanly, succeed
-from tests.corpus import CONFIG, DATASET, contents, corpus_lines, make_home
+from tests.corpus import (
+    CONFIG,
+    DATASET,
+    contents,
+    corpus_lines,
+    files_of,
+    make_home,
+    without_folder,
+)
 
 
 def run(home: Path, *arguments: str) -> str:
@@ -223,10 +230,10 @@ def test_ngrams_of_the_train_split_are_counted_and_their_tokens_are_in_the_vocab
         ]
     )
     manifest = manifests.load(DATASET)
-    assert (
-        manifest.splits == manifests.load(base / DATASET).splits
-        and manifest.vocabulary.sha256 == manifests.load(base / DATASET).vocabulary.sha256
-    )
+    of_words = manifests.load(base / DATASET)
+    assert [(shard.sha256, shard.examples) for shard in manifest.splits["train"].shards] == [
+        (shard.sha256, shard.examples) for shard in of_words.splits["train"].shards
+    ] and manifest.vocabulary.sha256 == of_words.vocabulary.sha256
     counts = collections.Counter()
     for shard in reference(base)["splits"]["train"]:
         for _, text, _, _ in shard:
@@ -245,21 +252,23 @@ def test_ngrams_of_the_train_split_are_counted_and_their_tokens_are_in_the_vocab
     )
     assert list(found) == expected and len(expected) > 200
     assert {manifests.NGRAMS, manifests.NGRAM_DOCUMENT_COUNTS} <= {
-        info.file for info in manifest.files()
+        Path(info.file).name for info in manifest.files()
     }
 
 
 def test_the_directory_holds_the_manifests_files_and_nothing_else(base):
     manifest = manifests.load(base / DATASET)
-    named = {info.file for info in manifest.files()} | {manifests.MANIFEST, manifests.CONFIG}
+    named = {info.file for info in manifest.files()} | {manifests.MANIFEST}
     assert set(contents(base / "out")) == {f"tiny/dataset/{name}" for name in named}
-    assert load_config(base / DATASET / manifests.CONFIG) == load_config(base / "config.yaml")
+    saved, given = files_of(base / DATASET) / manifests.CONFIG, base / "config.yaml"
+    assert load_config(saved).dataset_config() == load_config(given).dataset_config()
 
 
 def test_rejects_tell_source_row_reason_and_content(base):
     lines = (base / "corpus/all.jsonl").read_text().splitlines()
     rejects = [
-        json.loads(line) for line in (base / DATASET / manifests.REJECTS).read_text().splitlines()
+        json.loads(line)
+        for line in (files_of(base / DATASET) / manifests.REJECTS).read_text().splitlines()
     ]
     assert (
         collections.Counter(reject["reason"] for reject in rejects)
@@ -288,18 +297,17 @@ def test_the_order_of_documents_and_files_changes_no_byte_but_where_rejects_stan
         },
     )
     run(home)
-    first, second = contents(base / DATASET), contents(home / DATASET)
+    first, second = contents(files_of(base / DATASET)), contents(files_of(home / DATASET))
     assert sorted(
         json.loads(line)["content"] for line in first.pop(manifests.REJECTS).splitlines()
     ) == sorted(json.loads(line)["content"] for line in second.pop(manifests.REJECTS).splitlines())
+    assert first == second
     manifest, other = (
-        json.loads(first.pop(manifests.MANIFEST)),
-        json.loads(second.pop(manifests.MANIFEST)),
+        without_folder(dataset).model_dump() for dataset in (base / DATASET, home / DATASET)
     )
     assert manifest.pop("input_hash") != other.pop("input_hash")
     manifest.pop("rejects"), other.pop("rejects")
     assert manifest == other
-    assert first == second
 
 
 def test_the_same_config_and_input_are_recognised_and_nothing_is_written(copied, capsys):
@@ -309,10 +317,15 @@ def test_the_same_config_and_input_are_recognised_and_nothing_is_written(copied,
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
 
 
-def test_force_makes_the_same_bytes_again(copied):
-    before, made = contents(copied), (copied / DATASET).stat().st_ino
-    preprocess.main(["--config", "config.yaml", "--force"])
-    assert contents(copied) == before and (copied / DATASET).stat().st_ino != made
+def test_force_makes_the_same_bytes_again_beside_those_that_may_be_read(copied):
+    first = files_of(copied / DATASET)
+    before = contents(first)
+    for number in (1, 2):
+        preprocess.main(["--config", "config.yaml", "--force"])
+        assert files_of(copied / DATASET).name == f"{first.name}-{number}"
+        assert contents(files_of(copied / DATASET)) == before
+        assert first.exists() == (number == 1)
+        assert len(list((copied / DATASET).iterdir())) == 3  # with the manifest and the one before
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
@@ -327,7 +340,9 @@ def test_a_dataset_of_another_config_or_input_is_refused_without_overwrite(copie
     assert contents(copied / "out") == before
 
 
-def test_overwrite_replaces_the_whole_dataset(copied):
+def test_overwrite_makes_another_generation_and_leaves_the_one_before_to_its_readers(copied):
+    before, was = manifests.load(copied / DATASET), contents(copied)
+    del was[f"{DATASET}/{manifests.MANIFEST}"]
     preprocess.main(
         [
             "--config",
@@ -341,11 +356,12 @@ def test_overwrite_replaces_the_whole_dataset(copied):
     )
     manifest = manifests.load(copied / DATASET)
     assert manifest.num_labels > 11 and len(manifest.splits["train"].shards) == 1
-    assert set(contents(copied / "out")) == {
-        f"tiny/dataset/{name}"
-        for name in {info.file for info in manifest.files()}
-        | {manifests.MANIFEST, manifests.CONFIG}
+    assert set(contents(copied / DATASET)) == {
+        *(info.file for info in manifest.files()),
+        *(info.file for info in before.files()),
+        manifests.MANIFEST,
     }
+    assert all(contents(copied)[name] == content for name, content in was.items())
 
 
 @pytest.mark.parametrize("arguments", [[], ["--overwrite"], ["--force"]])
@@ -419,10 +435,15 @@ FAILURES = {
         ["--set", "output.dataset_dir=config.yaml/x/dataset"],
         "output.dataset_dir: cannot write in .*config.yaml/x",
     ),
-    "a place that is no directory": (
+    "a place of an unknown kind": (
         GOOD,
-        ["--set", "output.dataset_dir=gs://bucket/dataset"],
-        "received 'gs://bucket/dataset', expected a directory",
+        ["--set", "output.dataset_dir=ftp://server/dataset"],
+        "output.dataset_dir: received 'ftp://server/dataset' .str.; expected a local path, gs://",
+    ),
+    "an option that Beam does not take": (
+        GOOD,
+        ["--", "--direct_num_workers=many"],
+        "options of Beam, after `--`: argument --direct_num_workers: invalid int value: 'many'",
     ),
     "a runner that loses data": (GOOD, ["--", "--runner=DaskRunner"], "--runner=DaskRunner"),
 }
@@ -463,7 +484,7 @@ def test_text_without_spaces_and_texts_with_different_labels_are_told(
     mended = ["--set", "text.tokenizer=character", "--set", "vocabulary.ngrams=2", "--overwrite"]
     preprocess.main(["--config", "config.yaml", *mended])
     assert "warning" not in capsys.readouterr().out
-    assert "\u8bfb\n" in (home / DATASET / "vocabulary.txt").read_text(encoding="utf-8")
+    assert "\u8bfb\n" in (files_of(home / DATASET) / "vocabulary.txt").read_text(encoding="utf-8")
 
 
 def test_an_input_file_that_is_cut_off_stops_the_job(tmp_path, monkeypatch):
@@ -511,7 +532,7 @@ def test_a_run_tells_what_each_step_costs(tmp_path):
         if line.startswith("time in each step, all workers together: ")
     ]
     costs = dict(part.rsplit(" ", 2)[:2] for part in line.partition(": ")[2].split(", "))
-    assert set(costs) == {"read", "analyze", "spill", "merge", "encode", "count", "write"}
+    assert set(costs) == {"read", "analyze", "spill", "merge", "encode", "count", "write", "check"}
     seconds = list(map(float, costs.values()))
     assert seconds == sorted(seconds, reverse=True) and costs["analyze"] == max(costs.values())
 
@@ -524,9 +545,16 @@ def test_too_many_rejects_end_the_command_with_exit_status_2(tmp_path):
     assert list((home / "out/tiny").iterdir()) == []
 
 
-def test_a_dataset_that_a_killed_run_had_moved_aside_is_found_again(copied, capsys):
-    before = contents(copied / "out")
-    os.replace(copied / DATASET, copied / "out/tiny/.dataset.old")
+def test_a_dataset_of_before_is_read_and_its_files_go_with_the_next_one(copied, capsys):
+    place = copied / DATASET
+    folder = files_of(place)
+    for path in folder.iterdir():
+        path.rename(place / path.name)
+    folder.rmdir()
+    manifest = (place / manifests.MANIFEST).read_text().replace(f"{folder.name}/", "")
+    (place / manifests.MANIFEST).write_text(manifest)
     preprocess.main(["--config", "config.yaml"])
     assert "is complete" in capsys.readouterr().out
-    assert contents(copied / "out") == before
+    assert manifests.load_labels(manifests.load(place), place)
+    preprocess.main(["--config", "config.yaml", "--force"])
+    assert {path.name for path in place.iterdir()} == {manifests.MANIFEST, folder.name}

@@ -24,6 +24,7 @@ from beam_jobs.preprocessing import job
 from beam_jobs.sources import registry
 from beam_jobs.sources.documents import Document
 from tests.command_lines import ROOT
+from tests.corpus import files_of
 from tests.transform_source import TOPICS, write_transform
 
 SHARED = ROOT.parent / "shared/data"
@@ -241,7 +242,7 @@ def test_large_files_are_read_in_ranges_with_exact_rows_of_rejects(home, monkeyp
         "data": {"source": "jsonl", "inputs": ["in.jsonl"], "max_reject_fraction": 0.1},
     }
     assert len(dataset(config | {"vocabulary": {"min_document_count": 1}})) == 118
-    rejects = (home / "out/ranges/dataset" / manifests.REJECTS).read_text().splitlines()
+    rejects = (files_of(home / "out/ranges/dataset") / manifests.REJECTS).read_text().splitlines()
     assert [(row["row"], row["reason"]) for row in map(json.loads, rejects)] == [
         (78, "not JSON"),
         (100, "empty text"),

@@ -16,6 +16,7 @@ from beam_jobs.contract.word_lists import AnalyzerSpec
 from beam_jobs.preprocessing import job
 from beam_jobs.preprocessing.subwords import learn
 from tests.command_lines import succeed
+from tests.corpus import contents, files_of, without_folder
 from tests.served import answers_of
 from trainer.runs.evaluation_record import ONE_THRESHOLD, read_evaluation
 
@@ -198,8 +199,8 @@ def test_splits_and_counts_are_those_of_words(made, in_root):
         assert list(records_of(root / "out/words", split)) == list(
             records_of(root / "out/dataset", split)
         )
-    assert (root / "out/words/labels.json").read_bytes() == (
-        root / "out/dataset/labels.json"
+    assert (files_of(root / "out/words") / "labels.json").read_bytes() == (
+        files_of(root / "out/dataset") / "labels.json"
     ).read_bytes()
 
 
@@ -212,12 +213,12 @@ def test_the_same_config_is_recognised_and_learned_pieces_are_no_change(made, in
 
 def test_learned_pieces_given_as_a_file_or_a_list_give_the_same_records(made, in_root, capsys):
     root, _ = made
-    manifest = manifests.load("out/dataset")
+    manifest = without_folder("out/dataset")
     (root / "vocab.txt").write_text("".join(f"{piece}\n" for piece in manifest.analyzer.subwords))
     make("text.subwords=vocab.txt", name="file")
     make(f"text.subwords={json.dumps(manifest.analyzer.subwords)}", name="list")
     for name in ("file", "list"):
-        other = manifests.load(f"out/{name}")
+        other = without_folder(f"out/{name}")
         assert (other.splits, other.analyzer, other.vocabulary) == (
             manifest.splits,
             manifest.analyzer,
@@ -266,16 +267,10 @@ def test_other_splits_near_duplicates_and_ngrams_go_with_pieces(made, in_root, m
     assert len(ngrams) > 100 and all(known.issuperset(ngram) for ngram in ngrams)
 
 
-def contents(folder) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.name != manifests.CONFIG
-    }
-
-
 def test_the_number_of_buckets_changes_no_byte(made, in_root, monkeypatch):
     monkeypatch.setattr(job, "BUCKET_BYTES", 2000)
     make(name="buckets")
-    assert contents(made[0] / "out/buckets") == contents(made[0] / "out/dataset")
+    assert contents(files_of("out/buckets")) == contents(files_of(made[0] / "out/dataset"))
 
 
 def test_texts_that_stay_apart_are_each_in_pieces(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """TensorFlow Datasets reads a dataset directory and finds what our own reader finds."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -10,6 +11,7 @@ from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.records import RecordSpec
 from beam_jobs.preprocessing.job import preprocess
 from beam_jobs.preprocessing.tfds_metadata import DATASET_INFO, FEATURES
+from tests.corpus import files_of
 
 
 def make(folder, *, weights: list[float], **output):
@@ -47,7 +49,7 @@ def test_tensorflow_datasets_reads_what_our_reader_reads(tmp_path, weights):
     tfds = pytest.importorskip("tensorflow_datasets")
     directory = make(tmp_path, weights=weights)
     manifest = manifests.load(directory)
-    builder = tfds.builder_from_directory(str(directory))
+    builder = tfds.builder_from_directory(str(directory / manifest.generation))
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
         name: split.examples for name, split in manifest.splits.items() if split.examples
     }
@@ -77,8 +79,11 @@ def test_the_manifest_vouches_for_the_metadata_and_weights_are_in_it_where_there
     for weights in ([1.0], [1.0, 0.5]):
         (folder := tmp_path / str(len(weights))).mkdir()
         directory = make(folder, weights=weights)
-        assert {info.file for info in manifests.load(directory).tfds} == {FEATURES, DATASET_INFO}
-        features = json.loads((directory / FEATURES).read_text())["content"]["features"]
+        assert {Path(info.file).name for info in manifests.load(directory).tfds} == {
+            FEATURES,
+            DATASET_INFO,
+        }
+        features = json.loads((files_of(directory) / FEATURES).read_text())["content"]["features"]
         assert set(features) == {"id", "text", "labels"} | (
             {"weight"} if len(weights) > 1 else set()
         )
@@ -87,7 +92,7 @@ def test_the_manifest_vouches_for_the_metadata_and_weights_are_in_it_where_there
 def test_compressed_shards_have_no_metadata_since_tensorflow_datasets_cannot_read_them(tmp_path):
     directory = make(tmp_path, weights=[1.0], compression="gzip")
     manifest = manifests.load(directory)
-    assert manifest.tfds == () and not (directory / FEATURES).exists()
+    assert manifest.tfds == () and not (files_of(directory) / FEATURES).exists()
     files = [str(directory / shard.file) for shard in manifest.splits["train"].shards]
     assert all(file.endswith(".gz") for file in files)
     found = list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())

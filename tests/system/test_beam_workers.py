@@ -12,7 +12,7 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.runtime import document_counters, runners
 from beam_jobs.sources import input_files
 from tests.command_lines import ROOT, succeed
-from tests.corpus import DATASET, contents, corpus_lines, make_home
+from tests.corpus import DATASET, contents, corpus_lines, files_of, make_home
 from tests.transform_source import write_transform
 
 MULTI_PROCESSING = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
@@ -75,16 +75,16 @@ def test_a_transform_gives_the_same_bytes_on_worker_processes_and_its_rejects_co
     )
     manifest = manifests.load("out/own/dataset")
     assert manifest.counts.rejected == {"no text": 2} and manifest.counts.written == 120
-    files = contents(home / "out")
+    files = contents(files_of("out/own/dataset"))
     preprocess.main(["--config", "config.yaml"])
     assert "is complete" in capsys.readouterr().out
     preprocess.main(["--config", "config.yaml", "--force", "--", "--direct_running_mode=in_memory"])
-    assert contents(home / "out") == files
+    assert contents(files_of("out/own/dataset")) == files
 
 
 def predictions(output: Path, *arguments: str) -> dict[str, bytes]:
     predict.main(["--model", "model", "--output", str(output), *arguments])
-    return contents(output)
+    return {path.rpartition("/")[2]: content for path, content in contents(output).items()}
 
 
 def test_predictions_of_any_number_of_workers_are_the_same_bytes(trained, tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_predictions_of_any_number_of_workers_are_the_same_bytes(trained, tmp_pa
         len(lines),
         {"not JSON": 1},
     )
-    assert {info["file"]: info["sha256"] for info in summary["files"]} == {
+    assert {info["file"].rpartition("/")[2]: info["sha256"] for info in summary["files"]} == {
         name: hashlib.sha256(content).hexdigest()
         for name, content in once.items()
         if name != "predictions.json"

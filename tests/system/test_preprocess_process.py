@@ -107,7 +107,7 @@ def test_a_killed_run_publishes_nothing_and_the_next_one_gives_the_same_bytes(ba
     place = home / "out/tiny"
     deadline = time.monotonic() + 240
     while (
-        not list(place.glob(".dataset.staging-*/work/*.arrow"))
+        not list(place.glob("dataset/*/work-*/*.arrow"))
         and process.poll() is None
         and time.monotonic() < deadline
     ):
@@ -115,8 +115,8 @@ def test_a_killed_run_publishes_nothing_and_the_next_one_gives_the_same_bytes(ba
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    left = [path.name for path in place.iterdir()]
-    assert "dataset" not in left and any(name.startswith(".dataset.staging-") for name in left)
+    assert not (place / "dataset/manifest.json").exists()
+    assert list(place.glob("dataset/*/work-*"))
     succeed("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
     assert contents(home / "out") == contents(base / "out")
     assert [path.name for path in place.iterdir()] == ["dataset"]

@@ -50,12 +50,12 @@ def test_merging_is_over_when_the_next_stage_has_begun_though_a_bucket_stays_emp
         assert text in shown
 
     watched = {
-        "parts_dir": parts,
+        "parts_dir": str(parts),
         "num_parts": 1,
-        "work_dir": work,
+        "work_dir": str(work),
         "num_buckets": 4,
         "has_subwords": has_subwords,
-        "dataset_dir": dataset,
+        "dataset_dir": str(dataset),
     }
     with local_progress.watch(job_progress.stages(**watched)):
         wait_for("reading: 0/1 parts, 0 documents")

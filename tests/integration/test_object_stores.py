@@ -1,0 +1,273 @@
+"""A dataset on an object store: the same bytes, whole or not at all, whoever writes beside."""
+
+import json
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+
+from beam_jobs import preprocess
+from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract import places
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.records import RecordSpec
+from beam_jobs.preprocessing import writer
+from beam_jobs.preprocessing.buckets import ENCODED, Bucket, write_table
+from beam_jobs.preprocessing.writer import CheckShard, ShardPlan, WriteShard
+from beam_jobs.runtime import generations
+from tests.corpus import DATASET, contents, files_of, make_home
+from tests.object_stores import (
+    gcs_server,
+    make_bucket,
+    make_gcs_bucket,
+    s3_environment,
+    s3_server,
+)
+
+
+@pytest.fixture(scope="session")
+def server():
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def s3(server):
+    """A new bucket, which the environment leads to."""
+    with s3_environment(server, with_endpoint=True):
+        yield make_bucket(server)
+
+
+@pytest.fixture(scope="session")
+def gcs():
+    """A new bucket of Google Cloud Storage."""
+    with gcs_server() as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", address)
+        yield make_gcs_bucket(address)
+    places._store.cache_clear()
+
+
+@pytest.fixture(params=["s3", "gcs", "disk"])
+def place(request, tmp_path):
+    """A place of each kind."""
+    return str(tmp_path) if request.param == "disk" else request.getfixturevalue(request.param)
+
+
+CONFIG = """
+name: tiny
+data: {source: jsonl, inputs: ['corpus/*'], id_field: id}
+vocabulary: {min_document_count: 1}
+output: {shards: 2}
+"""
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """A home in which the job has run, on the disk. Read it only."""
+    lines = [json.dumps({"id": f"{i}", "text": f"a b{i}", "labels": ["x"]}) for i in range(60)]
+    home = make_home(tmp_path_factory.mktemp("base") / "home", {"all.jsonl": lines}, CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        preprocess.main(["--config", "config.yaml"])
+    return home
+
+
+def run(*arguments: str) -> None:
+    preprocess.main(["--config", "config.yaml", *arguments])
+
+
+def stored(place: str) -> dict[str, bytes]:
+    return {name: places.read_bytes(f"{place}/{name}") for name in places.list_files(place)}
+
+
+# --- files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"content", b"x" * (9 << 20)], ids=len)
+def test_a_file_of_any_size_is_put_read_listed_and_deleted(place, content):
+    path = f"{place}/folder/some file"
+    places.write(path, content)
+    assert places.read_bytes(path) == content
+    if content:
+        assert places.read_bytes(path, 2, 3) == content[2:5]
+    with places.open_local(path) as stream:
+        assert stream.read() == content
+    (file,) = [file for name, file in places.list_files(place).items() if name.endswith("file")]
+    assert (file.path, file.size) == (path, len(content))
+    assert abs(file.updated - time.time()) < 300
+    places.delete([path, f"{place}/none"])
+    assert not places.list_files(f"{place}/folder")
+    with pytest.raises(FileNotFoundError):
+        places.read_bytes(path)
+    with pytest.raises(FileNotFoundError), places.open_local(path):
+        pass
+
+
+def test_a_block_that_raises_puts_nothing(place):
+    places.write(f"{place}/file", "whole")
+    with pytest.raises(RuntimeError), places.create(f"{place}/file") as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert places.read_bytes(f"{place}/file") == b"whole"
+
+
+def test_a_store_that_does_not_answer_or_has_no_such_bucket_is_told(s3, monkeypatch):
+    with pytest.raises(UserError, match="s3://no-bucket-here/x cannot be written: .*NoSuchBucket"):
+        places.write("s3://no-bucket-here/x", "")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    places._store.cache_clear()
+    with pytest.raises(UserError, match=f"{s3}/x cannot be listed: EndpointConnectionError"):
+        places.list_files(f"{s3}/x")
+
+
+# --- datasets ----------------------------------------------------------------------------
+
+
+def test_a_dataset_from_and_on_s3_has_the_bytes_of_one_on_the_disk(
+    server, base, monkeypatch, capsys
+):
+    monkeypatch.chdir(base)
+    with s3_environment(server, with_endpoint=False):
+        bucket = make_bucket(server)
+        setting = ["--set", f"output.dataset_dir={bucket}/dataset"]
+        beam = ["--", f"--s3_endpoint_url={server}"]
+        run(*setting, *beam)
+        local = contents(base / DATASET)
+        assert stored(f"{bucket}/dataset") == local  # the manifest too
+        run(*setting, *beam)
+        assert f"{bucket}/dataset is complete" in capsys.readouterr().out
+        with places.open_local(base / "corpus/all.jsonl") as source:
+            places.write(f"{bucket}/in/all.jsonl", source.read())
+        inputs = ["--set", f"data.inputs=['{bucket}/in/*.jsonl']"]
+        with pytest.raises(UserError, match="made with another config"):
+            run(*setting, *inputs, *beam)
+        run(*setting, *inputs, "--overwrite", *beam)
+        made = stored(f"{bucket}/dataset")
+        assert set(made) > set(local)  # with the generation before, for its readers
+        folder = manifests.read(f"{bucket}/dataset").generation
+        shards = {name: content for name, content in local.items() if ".tfrecord-" in name}
+        for name, content in shards.items():
+            assert made[f"{folder}/{name.partition('/')[2]}"] == content == made[name]
+
+
+def test_a_dataset_on_gcs_has_the_bytes_of_one_on_the_disk(gcs, base, monkeypatch):
+    monkeypatch.chdir(base)
+    run("--set", f"output.dataset_dir={gcs}/dataset")
+    assert stored(f"{gcs}/dataset") == contents(base / DATASET)
+    assert stored(f"{gcs}/dataset/{files_of(base / DATASET).name}")[manifests.REJECTS] == b""
+
+
+def test_a_store_without_the_bucket_is_one_message_before_any_work(s3, base, monkeypatch):
+    monkeypatch.chdir(base)
+    with pytest.raises(UserError, match="s3://no-bucket-here/x.* cannot be .*NoSuchBucket"):
+        run("--set", "output.dataset_dir=s3://no-bucket-here/x")
+
+
+def test_what_is_no_dataset_on_a_store_is_never_replaced(s3, base, monkeypatch):
+    monkeypatch.chdir(base)
+    places.write(f"{s3}/x/mine", "precious")
+    with pytest.raises(UserError, match="exists and is not a dataset"):
+        run("--set", f"output.dataset_dir={s3}/x", "--overwrite")
+    assert stored(s3) == {"x/mine": b"precious"}
+
+
+def test_leftovers_of_a_killed_run_on_a_store_stay_a_day_for_it_may_be_live(s3, monkeypatch):
+    name, other = generations.name_of("a"), generations.name_of("b")
+    places.write(f"{s3}/x/{other}/work-1/spilled", "rows")
+    places.write(f"{s3}/x/{name}/work-2/spilled", "rows")
+
+    def make() -> set[str]:
+        with generations.writing(f"{s3}/x", name, live=lambda: None, what="") as generation:
+            places.write(f"{generation.work_dir}/spilled", "rows")
+            generation.commit("mark", "", [])
+        return set(places.list_files(f"{s3}/x"))
+
+    assert make() == {"mark", f"{other}/work-1/spilled"}
+    monkeypatch.setattr(generations, "ABANDONED_SECONDS", -60)
+    assert make() == {"mark"}
+
+
+# --- attempts that overlap -----------------------------------------------------------------
+
+
+@pytest.fixture
+def plan(place) -> ShardPlan:
+    """A shard to write."""
+    row = {"texts": ["same " * 50], "labels": [], "weight": 1.0, "metadata": [], "split": 0}
+    rows = [{"digest": i.to_bytes(16, "big"), "id": b"%d" % i} | row for i in range(900)]
+    path = f"{place}/work/b"
+    write_table(path, pa.Table.from_pylist(rows, schema=ENCODED))
+    return ShardPlan("train", 0, 1, (Bucket(0, path, len(rows), 0),), False)
+
+
+def write_shard(place: str) -> WriteShard:
+    return WriteShard("n", f"{place}/out", RecordSpec(), "none")
+
+
+def test_attempts_at_one_shard_against_each_other_never_show_a_part_of_it(place, plan):
+    ((_, _, info),) = write_shard(place).process(plan)
+    whole = places.read_bytes(f"{place}/out/{info.file}")
+    seen, results = set(), []
+    attempts = [
+        threading.Thread(
+            target=lambda: [results.extend(write_shard(place).process(plan)) for _ in range(5)]
+        )
+        for _ in range(2)
+    ]
+    for attempt in attempts:
+        attempt.start()
+    while any(attempt.is_alive() for attempt in attempts):
+        seen.add(places.read_bytes(f"{place}/out/{info.file}"))
+    assert seen == {whole} and results == [("train", 0, info)] * 10
+    assert set(places.list_files(f"{place}/out")) == {info.file}
+    assert list(CheckShard(f"{place}/out").process(results[0])) == results[:1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_zombie_that_ends_after_the_commit_changes_nothing(place, plan, fails, monkeypatch):
+    def start() -> tuple[threading.Event, threading.Thread]:
+        """An attempt that stops in the middle of its shard until it is told to go on."""
+        go, waits = threading.Event(), threading.Event()
+
+        def frame(record: bytes) -> bytes:
+            if threading.current_thread() is zombie and record_count[0] == 400:
+                waits.set()
+                go.wait(30)
+                if fails:
+                    raise OSError("what it reads is gone")
+            record_count[0] += threading.current_thread() is zombie
+            return original(record)
+
+        def attempt() -> None:
+            try:
+                list(WriteShard("n", generation.directory, RecordSpec(), "none").process(plan))
+            except OSError:
+                pass
+
+        record_count, original = [0], writer.frame
+        monkeypatch.setattr(writer, "frame", frame)
+        zombie = threading.Thread(target=attempt)
+        zombie.start()
+        assert waits.wait(30)
+        return go, zombie
+
+    name = generations.name_of("x")
+    with generations.writing(f"{place}/data", name, live=lambda: None, what="") as generation:
+        go, zombie = start()
+        do_fn = WriteShard("n", generation.directory, RecordSpec(), "none")
+        ((_, _, info),) = do_fn.process(plan)
+        generation.commit("mark", "", [generation.named(info)])
+    before = stored(f"{place}/data")
+    go.set()
+    zombie.join()
+    assert stored(f"{place}/data") == before
+    assert set(before) == {"mark", f"{name}/{info.file}"}
+
+
+def test_a_shard_that_is_not_as_it_was_written_fails_the_job(place, plan):
+    ((_, _, info),) = write_shard(place).process(plan)
+    places.write(f"{place}/out/{info.file}", places.read_bytes(f"{place}/out/{info.file}")[:-1])
+    with pytest.raises(RuntimeError, match="has .* bytes and SHA-256 .*, as they were written"):
+        list(CheckShard(f"{place}/out").process(("train", 0, info)))
