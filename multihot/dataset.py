@@ -36,8 +36,9 @@ class Dataset:
         self.directory = Path(directory)
         with python_call(verbose=True, tensorflow=False):
             self.manifest = manifests.load(self.directory)
+            saved = self.manifest.config_file
             self.config = config or load_saved_config(
-                self.directory / CONFIG_FILE, remedy="preprocess again"
+                self.directory / (saved.file if saved else CONFIG_FILE), remedy="preprocess again"
             )
         if config is None:  # it may have been moved
             output = self.config.output.model_copy(update={"dataset_dir": str(directory)})

@@ -109,10 +109,13 @@ class Config(Section):
         del sections["output"]["dataset_dir"]
         return sections
 
-    def to_yaml(self) -> str:
+    def to_yaml(self, *, with_place: bool = True) -> str:
         """The resolved config as YAML that `load_config` reads back to an equal config.
 
         Where `model.name` is `auto`, keys that the trainer is to choose stay unset.
+
+        Args:
+          with_place: whether `output.dataset_dir` is in it; a dataset has the same bytes anywhere.
         """
         values = self.model_dump(mode="json")
         if isinstance(self.model, AutoConfig):
@@ -121,11 +124,9 @@ class Config(Section):
                 del values[section]
                 if section in set_by_user:
                     values[section] = set_by_user[section]
+        if not with_place:
+            del values["output"]["dataset_dir"]
         return _dump_yaml(values)
-
-    def dataset_yaml(self) -> str:
-        """The part that decides the dataset's bytes as YAML, which is a config too."""
-        return _dump_yaml(self.dataset_config())
 
 
 class OutdatedKeys(UserError):

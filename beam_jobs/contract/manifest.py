@@ -173,7 +173,7 @@ class Manifest(Section):
     )
     tfds: tuple[FileInfo, ...] = pydantic.Field((), description="what TensorFlow Datasets reads")
     config_file: FileInfo | None = pydantic.Field(
-        None, description="`config` as YAML; null in datasets of versions that do not name it"
+        None, description="the resolved config as YAML; null where an older version named none"
     )
 
     @property

@@ -29,10 +29,10 @@ class InputHashes:
 
 
 def generation_name(config: Config, hashes: InputHashes) -> str:
-    """The name of the generation that the config and the input decide."""
+    """The name of the generation that the config, one of its files, and the input decide."""
     return generations.name_of(
         str(manifests.FORMAT_VERSION),
-        config_hash(config.dataset_config()),
+        config.to_yaml(with_place=False),
         hashes.inputs,
         *(f"{key} {value}" for key, value in sorted(hashes.named_files.items())),
     )
@@ -109,7 +109,7 @@ def make_manifest(
     directory = generation.directory
     if not results.counts.rejected:
         places.write(places.join(directory, manifests.REJECTS), "")
-    places.write(places.join(directory, manifests.CONFIG), config.dataset_yaml())
+    places.write(places.join(directory, manifests.CONFIG), config.to_yaml(with_place=False))
     spec = config.data.record_spec
     metadata = tfds_metadata.write_metadata(
         directory, config.name, spec, results.splits, has_weights=results.has_weights

@@ -261,7 +261,7 @@ def test_the_directory_holds_the_manifests_files_and_nothing_else(base):
     named = {info.file for info in manifest.files()} | {manifests.MANIFEST}
     assert set(contents(base / "out")) == {f"tiny/dataset/{name}" for name in named}
     saved, given = files_of(base / DATASET) / manifests.CONFIG, base / "config.yaml"
-    assert load_config(saved).dataset_config() == load_config(given).dataset_config()
+    assert load_config(saved) == load_config(given)
 
 
 def test_rejects_tell_source_row_reason_and_content(base):

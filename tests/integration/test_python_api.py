@@ -65,9 +65,12 @@ def test_a_data_frame_becomes_the_dataset_of_the_same_documents_in_a_file(place,
     (place / "c.yaml").write_text(config + "vocabulary: {min_document_count: 1}\n")
     succeed("beam_jobs.preprocess", "--config", "c.yaml", cwd=place)
     theirs = place / "out/documents/dataset"
-    shards = [s.file for split in manifests.load(theirs).splits.values() for s in split.shards]
-    for file in shards:
-        assert (dataset.directory / file).read_bytes() == (theirs / file).read_bytes()
+    shards, others = (
+        [shard.file for split in manifest.splits.values() for shard in split.shards]
+        for manifest in (dataset.manifest, manifests.load(theirs))
+    )
+    for file, other in zip(shards, others, strict=True):
+        assert (dataset.directory / file).read_bytes() == (theirs / other).read_bytes()
 
     again = multihot.preprocess(frame, **given)
     assert "exp/dataset is complete" in capsys.readouterr().out and repr(again) == repr(dataset)
