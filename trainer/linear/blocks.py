@@ -130,6 +130,7 @@ class LabelFits:
             "loss": self._problem.loss,
             "C": self._problem.C,
             "min_weight": self._problem.min_weight,
+            "pos_power": self._problem.pos_power,
         }
         path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(

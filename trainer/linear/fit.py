@@ -148,6 +148,7 @@ class _Fit:
     ):
         self._config, self._dataset, self._vocabulary = config, dataset, vocabulary
         self._directory, self._team, self._objective = directory, team, objective
+        self._pos_power = _pos_power(config, objective)
         self._num_tokens = _num_tokens(dataset)
         self._features = self._features_that_fit()
         self._train = read_documents(dataset, "train", vectorizer, skip_corrupt=skip_corrupt)
@@ -299,6 +300,7 @@ class _Fit:
             self._config.loss,
             choice.C,
             self._config.min_weight,
+            self._pos_power,
         )
         fits = LabelFits(problem, directory, cores=team.cores, share=(team.index, team.number))
         started, num_fitted = time.monotonic(), fits.num_fitted
@@ -323,6 +325,11 @@ class _Fit:
             return margins.DEFAULT_SCALE, margins.DEFAULT_SHIFT
         labels = np.flatnonzero(self._dataset.is_trained)
         return margins.fit_scale(self._histogram(choice, weights[labels], bias[labels], labels))
+
+
+def _pos_power(config: LinearConfig, objective: Objective) -> float:
+    """`Problem.pos_power`."""
+    return {"none": 0.0, "fourth_root": 0.25}[config.pos_weight_for(objective)]
 
 
 def _num_tokens(dataset: Dataset) -> int:

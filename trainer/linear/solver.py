@@ -6,7 +6,7 @@ Nothing here imports TensorFlow: the processes that fit labels start in a second
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -38,6 +38,7 @@ class Problem(NamedTuple):
       loss: `squared_hinge` or `logistic`.
       C: weight of the loss against the L2 penalty.
       min_weight: weights nearer to 0 are left out.
+      pos_power: positives weigh (negatives / positives)^this, at least 1; 0: 1.
     """
 
     features: scipy.sparse.csr_matrix
@@ -46,6 +47,7 @@ class Problem(NamedTuple):
     loss: str
     C: float
     min_weight: float
+    pos_power: float = 0.0
 
 
 class Block(NamedTuple):
@@ -108,7 +110,7 @@ def fit_block(
 
 
 def fit_label(problem: Problem, documents: np.ndarray) -> tuple[np.ndarray, float, bool]:
-    """Fits one label: min over w, b of |(w, b)|^2 / 2 + C sum loss(y (w x + b)).
+    """Fits one label: min over w, b of |(w, b)|^2 / 2 + C sum weight loss(y (w x + b)).
 
     Args:
       problem: what is fitted; its labels are not read.
@@ -120,6 +122,7 @@ def fit_label(problem: Problem, documents: np.ndarray) -> tuple[np.ndarray, floa
     num_documents = problem.features.shape[0]
     target = np.zeros(num_documents)
     target[documents] = 1
+    ratio = (num_documents - len(documents)) / len(documents)
     set_verbosity_wrap(0)
     weights = np.ones(num_documents) if problem.weights is None else problem.weights
     raw, iterations = train_wrap(
@@ -130,7 +133,7 @@ def fit_label(problem: Problem, documents: np.ndarray) -> tuple[np.ndarray, floa
         _TOLERANCES[problem.loss],
         1.0,  # the value of the feature whose weight is the bias
         problem.C,
-        np.ones(2),
+        np.array([1.0, max(1.0, ratio**problem.pos_power)]),
         _ITERATIONS[problem.loss],
         _SEED,
         0.1,  # for regression
@@ -172,8 +175,13 @@ def save_problem(directory: Path, problem: Problem) -> None:
         np.save(directory / "weights.npy", problem.weights, allow_pickle=False)
 
 
-def load_problem(directory: Path, *, loss: str, C: float, min_weight: float) -> Problem:
-    """The problem that `save_problem` wrote; processes share its arrays by memory mapping."""
+def load_problem(directory: Path, **options: Any) -> Problem:
+    """The problem that `save_problem` wrote; processes share its arrays by memory mapping.
+
+    Args:
+      directory: where it was written.
+      options: the fields that are no arrays.
+    """
 
     def load(name: str) -> np.ndarray:
         return np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -187,7 +195,5 @@ def load_problem(directory: Path, *, loss: str, C: float, min_weight: float) -> 
         matrix(scipy.sparse.csr_matrix, "features"),
         matrix(scipy.sparse.csc_matrix, "labels"),
         weights,
-        loss,
-        C,
-        min_weight,
+        **options,
     )

@@ -1,9 +1,9 @@
 """A process that fits blocks of labels: `python -m trainer.linear.worker JOB`.
 
-`trainer.linear.blocks` starts it. JOB is a JSON object: the directory of the problem, loss, C and
-min_weight. Each line of stdin is a JSON object, first and last label and the file to write; each is
-answered by a line. It ends with its stdin, so it never outlives the process that feeds it by more
-than a block.
+`trainer.linear.blocks` starts it. JOB is a JSON object: the directory of the problem, and the other
+arguments of `load_problem`. Each line of stdin is a JSON object, first and last label and the file
+to write; each is answered by a line. It ends with its stdin, so it never outlives the process that
+feeds it by more than a block.
 """
 
 import json

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError, first_line
 from beam_jobs.contract.manifest import MANIFEST
+from beam_jobs.contract.progress import ProgressLine
 from beam_jobs.contract.training_config import OBJECTIVE_TITLES, LinearConfig
 from trainer.auto import resolve
 from trainer.data.dataset import open_dataset
@@ -158,28 +159,40 @@ class _Search:
 
     def _watch(self, trial, run: TrialRun, process, *, epochs: int) -> str | None:
         """Waits for the end of the process; returns why it was ended before, if it was."""
-        reported: dict[int, float] = {}
-        while True:
-            is_over = process.poll() is not None
-            history = run.history()
-            by_tenth = best_by_tenth(scores(history, self._objective), epochs)
-            for tenth in sorted(by_tenth.keys() - reported.keys()):
-                trial.report(by_tenth[tenth], tenth)
-            is_new = by_tenth.keys() != reported.keys()
-            reported = by_tenth
-            if is_over:
-                return None
-            ending = None
-            if self._stop.requested:
-                ending = f"stopped by {self._stop.requested}"
-            elif self._budget.is_over:
-                ending = _TIME_IS_UP
-            elif is_new and len(history) < epochs and trial.should_prune():
-                ending = _PRUNED
-            if ending:
-                self._end(process)
-                return ending
-            time.sleep(_POLL_SECONDS)
+        reported: set[int] = set()
+        title = OBJECTIVE_TITLES[self._objective]
+        with ProgressLine(f"trial {trial.number}", plain_line_seconds=60) as line:
+            while True:
+                is_over = process.poll() is not None
+                values = scores(run.history(), self._objective)
+                new = {
+                    tenth: value
+                    for tenth, value in best_by_tenth(values, epochs).items()
+                    if tenth not in reported
+                }
+                for tenth, value in new.items():
+                    trial.report(value, tenth)
+                reported |= new.keys()
+                if is_over:
+                    return None
+                done = (
+                    f"epoch {len(values)} of {epochs}, {title} {values[-1]:.4f}" if values else ""
+                )
+                line.update(len(values), epochs, done or "no epoch is done yet")
+                if ending := self._ending(trial, is_new=bool(new) and len(values) < epochs):
+                    self._end(process)
+                    return ending
+                time.sleep(_POLL_SECONDS)
+
+    def _ending(self, trial: optuna.Trial, *, is_new: bool) -> str | None:
+        """Why the trial is to end now; `is_new`: it has reported something since."""
+        if self._stop.requested:
+            return f"stopped by {self._stop.requested}"
+        if self._budget.is_over:
+            return _TIME_IS_UP
+        # The config's own choice is what all others are measured by.
+        is_worse = is_new and not trial.user_attrs.get(START) and trial.should_prune()
+        return _PRUNED if is_worse else None
 
     def _end(self, process) -> None:
         """Lets the process save its step, for `tune.grace_seconds`."""

@@ -40,6 +40,7 @@ _LINEAR = {
     ),
     "model.C": FloatDistribution(0.05, 8.0, log=True),
     "model.loss": CategoricalDistribution(("squared_hinge", "logistic")),
+    "model.pos_weight": CategoricalDistribution(("none", "fourth_root")),
 }
 
 
@@ -102,7 +103,10 @@ class Space:
 
     def start_values(self) -> dict[str, Any]:
         """The base's own values of the keys that are searched, as far as the space has them."""
-        return self.known({key: _value(self.base, key) for key in self.distributions})
+        values = {key: _value(self.base, key) for key in self.distributions}
+        if isinstance(self.base.model, LinearConfig):
+            values["model.pos_weight"] = self.base.model.pos_weight_for(self.base.train.objective)
+        return self.known(values)
 
     def known(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those of some values that the space has."""

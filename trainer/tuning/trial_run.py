@@ -20,8 +20,12 @@ from trainer.tuning import trial_process
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LOG = "log.txt"
-# What a platform says of the directory of one run would be that of all trials.
-_OF_ONE_RUN = ("AIP_CHECKPOINT_DIR", "AIP_MODEL_DIR", "AIP_TENSORBOARD_LOG_DIR")
+# What a platform says of one run would be said of all trials: its directories, and its workers,
+# each of which runs trials of its own.
+_OF_ONE_RUN = {
+    *("AIP_CHECKPOINT_DIR", "AIP_MODEL_DIR", "AIP_TENSORBOARD_LOG_DIR"),
+    *("TF_CONFIG", "CLUSTER_SPEC", "SLURM_STEP_NUM_TASKS"),
+}
 COMMAND = (sys.executable, "-m", trial_process.__name__)
 
 

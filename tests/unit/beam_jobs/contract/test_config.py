@@ -241,7 +241,14 @@ OTHER_KINDS = [
     ),
     (
         "model",
-        {"name": "linear", "features": "words", "loss": "logistic", "C": 2.0, "min_weight": 0.1},
+        {
+            "name": "linear",
+            "features": "words",
+            "loss": "logistic",
+            "C": 2.0,
+            "pos_weight": "none",
+            "min_weight": 0.1,
+        },
     ),
     ("model", {"name": "custom", "build": "own.models:build"}),
     ("splits", {"method": "stratified", "train": 0.5, "validation": 0.25, "test": 0.25}),

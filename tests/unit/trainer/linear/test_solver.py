@@ -4,6 +4,7 @@ import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
+from beam_jobs.contract.training_config import LinearConfig
 from trainer.linear.blocks import LabelFits
 from trainer.linear.solver import ALWAYS, NEVER, Block, Problem, fit_block, fit_label
 
@@ -37,6 +38,20 @@ def test_the_weights_are_those_of_scikit_learns_estimators(loss, estimator, weig
         coefficients, bias, is_finished = fit_label(problem, _documents(problem, label))
         np.testing.assert_array_equal(coefficients, estimator.coef_[0])
         assert bias == estimator.intercept_[0] and is_finished
+
+
+def test_positives_may_weigh_the_fourth_root_of_their_rarity():
+    problem = _problem()._replace(pos_power=0.25)
+    for label in (2, 3, 4):
+        target = problem.labels[:, [label]].toarray()[:, 0]
+        weight = max(1, (~target).sum() / target.sum()) ** 0.25
+        estimator = LinearSVC(C=0.5, dual=True, random_state=0, class_weight={True: weight})
+        estimator.fit(problem.features, target)
+        coefficients, bias, _ = fit_label(problem, _documents(problem, label))
+        np.testing.assert_allclose(coefficients, estimator.coef_[0], rtol=1e-9)
+        assert bias == pytest.approx(estimator.intercept_[0])
+    assert LinearConfig(name="linear").pos_weight_for("macro_f1") == "fourth_root"
+    assert LinearConfig(name="linear").pos_weight_for("micro_f1") == "none"
 
 
 def test_labels_that_no_document_or_every_document_has_get_a_bias_alone():

@@ -43,9 +43,11 @@ def test_every_corner_of_the_default_space_is_a_config():
 
 def test_a_linear_model_is_searched_by_what_its_fit_depends_on():
     space = _space(model={"name": "linear"})
-    assert set(space.distributions) == {"model.features", "model.C", "model.loss"}
+    assert set(space.distributions) == {
+        f"model.{key}" for key in ("features", "C", "loss", "pos_weight")
+    }
     # Features and C that are left open are not in the space.
-    assert space.start_values() == {"model.loss": "squared_hinge"}
+    assert space.start_values() == {"model.loss": "squared_hinge", "model.pos_weight": "none"}
 
 
 def test_a_space_of_ones_own_takes_the_place_of_the_default():
