@@ -61,7 +61,7 @@ def expected_calls(history: list[dict]) -> list:
     steps = history[0]["step"]
     calls = [5 * (i + 1) - 1 for i in range((steps - 1) // 5)] + [steps - 1]
     metrics = ["documents_per_second", "learning_rate", "loss", "seconds", "skipped", "step"]
-    metrics += ["threshold", "val_micro_f1"]
+    metrics += ["threshold", "val_macro_f1", "val_micro_f1"]
     epochs = [
         [
             ["epoch_begin", epoch],

@@ -1,9 +1,12 @@
 """Commands in processes of their own, and waiting for them."""
 
 import contextlib
+import gc
+import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,21 +22,26 @@ _TRAINERS.set_forkserver_preload(["trainer.training.train", "trainer.evaluation.
 
 
 class TrainerProcess:
-    """A process of the trainer's command line, with the methods of `subprocess.Popen`."""
+    """A process of the trainer's command line, with the methods of `subprocess.Popen`.
 
-    def __init__(self, arguments: list[str], *, cwd: Path):
+    `environment` is added to that of this process.
+    """
+
+    def __init__(self, arguments: list[str], *, cwd: Path, environment: dict[str, str]):
         self._output = cwd / f"output-{time.monotonic_ns()}.txt"
-        environment = os.environ.get("PYTHONPATH")
+        path = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = str(ROOT)  # of the process that forks, where this starts it
         try:
             self._process = _TRAINERS.Process(
-                target=_run_trainer, args=(arguments, str(cwd), str(self._output)), daemon=True
+                target=_run_trainer,
+                args=(arguments, str(cwd), str(self._output), environment),
+                daemon=True,
             )
             self._process.start()
         finally:
             os.environ.pop("PYTHONPATH")
-            if environment is not None:
-                os.environ["PYTHONPATH"] = environment
+            if path is not None:
+                os.environ["PYTHONPATH"] = path
         self.pid = self._process.pid
 
     @property
@@ -56,10 +64,11 @@ class TrainerProcess:
         return output, None
 
 
-def _run_trainer(arguments: list[str], cwd: str, output: str) -> None:
+def _run_trainer(arguments: list[str], cwd: str, output: str, environment: dict[str, str]) -> None:
+    gc.freeze()  # what was imported before the fork is no garbage
     os.setsid()
     os.chdir(cwd)
-    os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
+    os.environ |= environment | {"TF_NUM_INTRAOP_THREADS": "1"}
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
@@ -80,10 +89,9 @@ def start(
 
     With `workers` the launcher starts it, in as many new processes.
     """
-    arguments = [command, "--config", "small.yaml"]
-    arguments += [part for setting in settings for part in ("--set", setting)]
+    arguments = _arguments(command, settings)
     if not workers:
-        return TrainerProcess(arguments, cwd=root)
+        return TrainerProcess(arguments, cwd=root, environment={})
     return subprocess.Popen(
         [sys.executable, str(LAUNCHER), "--workers", str(workers), *launcher, "--", *arguments],
         cwd=root,
@@ -93,6 +101,41 @@ def start(
         text=True,
         start_new_session=True,
     )
+
+
+def _arguments(command: str, settings: tuple[str, ...]) -> list[str]:
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    return [command, "--config", "small.yaml", *overrides]
+
+
+def start_worker(root: Path, addresses: list[str], index: int, *settings: str, command="train"):
+    """Starts worker `index` of those at the addresses, as a launcher would."""
+    cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    environment = {"TF_CONFIG": json.dumps(cluster)}
+    return TrainerProcess(_arguments(command, settings), cwd=root, environment=environment)
+
+
+def run_workers(root: Path, *settings: str, workers: int, command: str = "train") -> str:
+    """A whole run of several workers that end well; what all of them printed."""
+    addresses = free_addresses(workers)
+    processes = [
+        start_worker(root, addresses, i, *settings, command=command) for i in range(workers)
+    ]
+    try:
+        return "".join(finish(process) for process in processes)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                kill(process)
+
+
+def free_addresses(number: int) -> list[str]:
+    """Addresses of this machine where nothing listens yet."""
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
+        ]
+        return [f"127.0.0.1:{own.getsockname()[1]}" for own in sockets]
 
 
 def kill(process: "subprocess.Popen | TrainerProcess") -> str:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.command_lines import succeed
 from tests.runs import history
 from tests.small_experiment import CONFIG
-from tests.system.processes import finish, kill, start, train, wait_for
+from tests.system.processes import finish, kill, run_workers, start, train, wait_for
 
 # Each label takes the solver's 1,000 iterations, so that there is time to kill it.
 MODEL = "model={name: linear, features: words_bigrams_chars, C: 100000}"
@@ -76,6 +76,6 @@ def test_a_signal_keeps_the_labels_that_are_fitted(place, whole):
 
 
 def test_two_workers_share_the_labels_and_have_the_model_of_one(place, whole):
-    output = train(place, MODEL, "train.run_dir=workers", workers=2)
+    output = run_workers(place, MODEL, "train.run_dir=workers", workers=2)
     assert output.count("weights kept") == 1
     assert_same_model(place / "workers", whole)

@@ -1,21 +1,26 @@
 """Several worker processes train the same model, on even and uneven data, and end together."""
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.command_lines import ROOT, succeed
+from tests.command_lines import succeed
 from tests.recording_callback import OWN, expected_calls, recorded, recorder
 from tests.runs import assert_equal_within_tolerance, history, newest_step
 from tests.small_experiment import CONFIG, make_dataset
-from tests.system.processes import finish, start, train, wait_for
+from tests.system.processes import (
+    finish,
+    free_addresses,
+    run_workers,
+    start,
+    start_worker,
+    train,
+    wait_for,
+)
 
 
 def make_sharded(root, documents, *, shards, splits=""):
@@ -48,7 +53,7 @@ def alone(even):
 
 def test_two_workers_give_what_one_gives_heed_callbacks_and_only_the_chief_writes(even, alone):
     settings = "train.run_dir=workers", "train.epochs=5", recorder("workers.jsonl")
-    output = train(even, *settings, workers=2)
+    output = run_workers(even, *settings, workers=2)
     assert "of 2 workers" in output and "documents go to workers by example" in output
     assert output.count("epoch 1: loss") == output.count("lambda saw epoch 1") == 1
     assert_equal_within_tolerance(even / "workers", alone)
@@ -58,12 +63,13 @@ def test_two_workers_give_what_one_gives_heed_callbacks_and_only_the_chief_write
     assert len(list((even / "workers/logs").iterdir())) == 1
     for name in ("alone", "workers"):
         assert recorded(even / f"{name}.jsonl") == expected_calls(history(even / name))
-    again = train(even, *settings, workers=2)
+    again = run_workers(even, *settings, workers=2)
     assert "epoch 3: loss" not in again  # the callback has stopped it, and it stays so
 
 
 def test_workers_that_read_shards_of_their_own_see_every_document(even):
-    train(even, "train.run_dir=by_file", "train.epochs=1", "train.shard_by=file", workers=2)
+    settings = "train.run_dir=by_file", "train.epochs=1", "train.shard_by=file"
+    run_workers(even, *settings, workers=2)
     (row,) = history(even / "by_file")
     assert row["skipped"] == 0
     assert row["step"] > -(
@@ -87,7 +93,7 @@ def test_evaluation_over_two_workers_counts_what_one_counts(even, alone):
         cwd=even,
     )
     one = json.loads((alone / "evaluation-test.json").read_text())
-    finish(start(even, "train.run_dir=alone", workers=2, command="evaluate"))
+    run_workers(even, "train.run_dir=alone", workers=2, command="evaluate")
     both = json.loads((alone / "evaluation-test.json").read_text())
     assert both["documents"] == one["documents"]
     for ours, theirs in zip(both["methods"], one["methods"], strict=True):
@@ -95,7 +101,7 @@ def test_evaluation_over_two_workers_counts_what_one_counts(even, alone):
 
 
 def test_empty_shards_a_partial_batch_and_no_validation_split_finish(uneven):
-    output = train(
+    output = run_workers(
         uneven,
         "train.run_dir=run",
         "train.epochs=2",
@@ -109,7 +115,7 @@ def test_empty_shards_a_partial_batch_and_no_validation_split_finish(uneven):
 def test_a_worker_that_dies_ends_the_others_and_a_restart_resumes(even):
     settings = (
         "train.run_dir=killed",
-        "train.epochs=20",
+        "train.epochs=8",
         "train.patience=null",
         "train.checkpoint_steps=2",
         "train.steps_per_call=1",
@@ -124,7 +130,7 @@ def test_a_worker_that_dies_ends_the_others_and_a_restart_resumes(even):
     assert "starting all workers again: restart 1 of 1" in output
     assert "resuming after step" in output
     assert not list((even / "killed").glob("scratch*"))
-    assert [row["epoch"] for row in history(even / "killed")] == list(range(1, 21))
+    assert [row["epoch"] for row in history(even / "killed")] == list(range(1, 9))
 
 
 def worker_processes(process) -> list[int]:
@@ -170,29 +176,6 @@ def test_a_signal_stops_all_workers_after_the_same_step(even, number, to):
     (line,) = [line for line in output.splitlines() if "stopped by" in line]
     assert f"after step {newest_step(even / name):,}, which is saved" in line
     assert "lost another worker" not in output and "Traceback" not in output
-
-
-def free_addresses(number: int) -> list[str]:
-    """Addresses of this machine where nothing listens yet."""
-    with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
-        ]
-        return [f"127.0.0.1:{own.getsockname()[1]}" for own in sockets]
-
-
-def start_worker(root, addresses, index, setting) -> subprocess.Popen:
-    """Worker `index` of those at the addresses, without the launcher."""
-    cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-    return subprocess.Popen(
-        [sys.executable, "-m", "trainer.task", "train", "--config", "small.yaml", "--set", setting],
-        cwd=root,
-        env=os.environ | {"TF_CONFIG": json.dumps(cluster), "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def test_a_worker_that_never_comes_up_is_a_clean_error(even):
