@@ -17,7 +17,7 @@ setup(
         include=["beam_jobs", "beam_jobs.*", "trainer", "trainer.*", "multihot"]
     ),
     package_data={
-        "multihot": ["py.typed"],
+        "multihot": ["py.typed", "docstrings.yaml"],
         "trainer.serving": ["templates/*"],
         "trainer.report": ["templates/*"],
     },
@@ -43,6 +43,8 @@ setup(
         "rich>=13.9,<16",
         "jinja2>=3.1.4,<4",
         "filelock>=3.21,<5",
+        "packaging>=24",
+        "shtab>=1.7,<2",  # pure Python, without requirements
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.21.*"],
@@ -85,18 +87,20 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "multihot-preprocess=beam_jobs.preprocess:run",
-            "multihot-inspect=beam_jobs.inspect:run",
-            "multihot-bulk-predict=beam_jobs.predict:run",
+            "multihot=multihot.command:run",
+            "multihot-preprocess=multihot.command:run",
+            "multihot-inspect=multihot.command:run",
+            "multihot-bulk-predict=multihot.command:run",
+            "multihot-train=multihot.command:run",
+            "multihot-tune=multihot.command:run",
+            "multihot-evaluate=multihot.command:run",
+            "multihot-export=multihot.command:run",
+            "multihot-predict=multihot.command:run",
+            "multihot-report=multihot.command:run",
+            "multihot-explain=multihot.command:run",
+            "multihot-serve=multihot.command:run",
+            # what engines start
             "multihot-worker=beam_jobs.worker:run",
-            "multihot-train=trainer.task:run_train",
-            "multihot-tune=trainer.tune:run",
-            "multihot-evaluate=trainer.task:run_evaluate",
-            "multihot-export=trainer.task:run_export",
-            "multihot-predict=trainer.task:run_predict",
-            "multihot-report=trainer.task:run_report",
-            "multihot-explain=trainer.task:run_explain",
-            "multihot-serve=trainer.task:run_serve",
         ]
     },
 )

@@ -31,8 +31,7 @@ _ROWS, _RECORDS, _LABELS = 1000, 2, 20
 
 
 def main(argv: list[str]) -> None:
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     is_dataset = len(arguments.paths) == 1 and _is_dataset(Path(arguments.paths[0]))
     _check_flags(arguments, is_dataset)
     if is_dataset:
@@ -41,7 +40,8 @@ def main(argv: list[str]) -> None:
         _show_files(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="multihot-inspect",
         description=DESCRIPTION,

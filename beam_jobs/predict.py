@@ -26,7 +26,7 @@ _SIGNATURES = {"assigned": "decide", "best": "serving_default"}
 
 def main(argv: list[str]) -> None:
     own, beam_arguments = split_at_dashes(argv)
-    arguments = _parser().parse_args(own)
+    arguments = make_parser().parse_args(own)
     if not arguments.config and arguments.overrides:
         raise UserError("--set: received without --config, whose keys it overrides")
     of_files = arguments.source, arguments.text_field, arguments.id_field
@@ -77,7 +77,8 @@ def _fraction(value: str) -> float:
     return number
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="multihot-bulk-predict",
         description=DESCRIPTION,

@@ -20,7 +20,8 @@ Everything after `--` goes to Apache Beam, such as
   python -m beam_jobs.preprocess --config configs/docstrings.yaml -- --direct_num_workers=4"""
 
 
-def main(argv: list[str]) -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="multihot-preprocess",
         description=DESCRIPTION,
@@ -38,8 +39,12 @@ def main(argv: list[str]) -> None:
         action="store_true",
         help="make the dataset again even if the same config and input made the one there",
     )
+    return parser
+
+
+def main(argv: list[str]) -> None:
     own, beam_arguments = split_at_dashes(argv)
-    arguments = parser.parse_args(own)
+    arguments = make_parser().parse_args(own)
     config = config_from(arguments)
 
     logging.disable(

@@ -42,7 +42,7 @@ class Command:
 
 def main(argv: list[str]) -> None:
     """Runs the command that the arguments name."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     command = COMMANDS[arguments.command]
     # Before TensorFlow, which takes seconds to import, so that a mistake in the config is reported
     # at once.
@@ -58,7 +58,8 @@ def _config(arguments: argparse.Namespace) -> Config:
     return config_from(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="multihot",
         description="Trains, evaluates, exports and tries multi-label text classifiers.",
@@ -310,44 +311,9 @@ COMMANDS = {
 }
 
 
-def run(*command: str) -> None:
-    """Runs a command line, and ends the process with its status.
-
-    Args:
-      command: the name of the command; without it, the first argument names it.
-    """
-    run_main(lambda argv: main([*command, *argv]))
-
-
-# The console scripts of setup.py.
-
-
-def run_train() -> None:
-    run("train")
-
-
-def run_evaluate() -> None:
-    run("evaluate")
-
-
-def run_export() -> None:
-    run("export")
-
-
-def run_predict() -> None:
-    run("predict")
-
-
-def run_explain() -> None:
-    run("explain")
-
-
-def run_serve() -> None:
-    run("serve")
-
-
-def run_report() -> None:
-    run("report")
+def run() -> None:
+    """Runs the command line, and ends the process with its status."""
+    run_main(main)
 
 
 if __name__ == "__main__":

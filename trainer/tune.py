@@ -7,8 +7,8 @@ from beam_jobs.contract.command_line import add_config_arguments, config_from, r
 from beam_jobs.contract.errors import UserError
 
 
-def main(argv: list[str]) -> None:
-    """Searches as the section `tune` of the config says."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="multihot-tune",
         description=(
@@ -18,7 +18,12 @@ def main(argv: list[str]) -> None:
         ),
     )
     add_config_arguments(parser)
-    config = config_from(parser.parse_args(argv))
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """Searches as the section `tune` of the config says."""
+    config = config_from(make_parser().parse_args(argv))
     try:
         from trainer.tuning.search import tune
     except ModuleNotFoundError as error:

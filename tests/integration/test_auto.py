@@ -28,7 +28,7 @@ def test_what_is_chosen_is_told_and_saved_and_evaluated_and_exported(place):
     assert "linear, as chosen when the run began" in _command(place, "train")
     assert "micro-F1" in _command(place, "evaluate")
     _command(place, "export")
-    card = (place / "out/small/model/1/assets.extra/model_card.md").read_text()
+    card = (place / "out/small/model/1/README.md").read_text()
     assert "linear" in card
 
 

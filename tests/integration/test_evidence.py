@@ -23,7 +23,7 @@ def trainer(command, *arguments, cwd, run=succeed):
 
 
 def card_of(root, version):
-    path = root / f"out/small/model/{version}/assets.extra/model_card.md"
+    path = root / f"out/small/model/{version}/README.md"
     return path.read_text(encoding="utf-8")
 
 
@@ -51,7 +51,7 @@ def test_a_model_trained_on_all_documents_exports_and_no_command_sends_to_anothe
 
     printed = trainer("export", "--set", "export.model_dir=half", cwd=all_in_train)
     assert "0.5 for all labels, untuned, because there were no validation documents" in printed
-    card = (all_in_train / "half/1/assets.extra/model_card.md").read_text(encoding="utf-8")
+    card = (all_in_train / "half/1/README.md").read_text(encoding="utf-8")
     assert "because there were no validation documents" in card
     assert "A label is assigned if its score is at least 0.500." in card
     model = saved_model.load(str(all_in_train / "half"))

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ruamel.yaml import YAML
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -25,6 +26,7 @@ from trainer.data.dataset import open_dataset
 from trainer.data.input_pipeline import token_ids
 from trainer.evaluation.tuned import load_tuned
 from trainer.experiment import assemble, restore_best
+from trainer.runs.evaluation_record import read_evaluation
 from trainer.serving import ensemble, export, half_precision, model_version
 
 ARXIV = Path(__file__).parents[3] / "shared/data/arxiv/arxiv-00-of-08.jsonl.gz"
@@ -172,7 +174,7 @@ def test_a_model_leads_back_to_its_data(trained, model):
 
 
 def test_the_model_card_tells_of_data_metrics_thresholds_and_limits(trained, model):
-    card = Path(model.path, "assets.extra/model_card.md").read_text()
+    card = Path(model.path, "README.md").read_text()
     manifest = json.loads((trained.root / "out/small/dataset/manifest.json").read_text())
     assert f"| train | {manifest['splits']['train']['examples']:,} |" in card
     assert (trained.root / "out/small/run/evaluation-test.txt").read_text().strip() in card
@@ -185,6 +187,17 @@ def test_the_model_card_tells_of_data_metrics_thresholds_and_limits(trained, mod
         "## Metrics",
         "## Thresholds",
         "## Limits",
+    ]
+    _, front_matter, _ = card.split("---\n", 2)
+    head = YAML(typ="safe", pure=True).load(front_matter)
+    assert head["pipeline_tag"] == "text-classification"
+    (results,) = head["model-index"][0]["results"]
+    evaluation = read_evaluation(trained.root / "out/small/run/evaluation-test.json")
+    f1 = evaluation.method("label_thresholds").metrics
+    assert results["dataset"] == {"type": "small", "name": "small", "split": "test"}
+    assert [metric["value"] for metric in results["metrics"]] == [
+        round(f1.micro_f1, 4),
+        round(f1.macro_f1_present, 4),
     ]
 
 

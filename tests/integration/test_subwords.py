@@ -333,10 +333,7 @@ def test_the_served_model_labels_words_that_it_has_never_seen(made):
         if row["key"] in test
     ]
     assert sum(right) > 0.9 * len(right)
-    assert (
-        "Words that its subwords cannot spell"
-        in (root / "out/model/1/assets.extra/model_card.md").read_text()
-    )
+    assert "Words that its subwords cannot spell" in (root / "out/model/1/README.md").read_text()
     printed = succeed(
         "trainer.task",
         "predict",

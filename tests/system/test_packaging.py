@@ -156,6 +156,15 @@ print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:
     assert (environment / "multihot-worker").exists() and (environment / "multihot-train").exists()
 
 
+def test_the_installed_quickstart_runs_in_any_folder(environments, tmp_path):
+    small = ("data.packages=[json, email]", "labels.min_count=5", "train.epochs=1")
+    settings = [part for setting in small for part in ("--set", setting)]
+    printed = run(environments["wheel"] / "multihot", "quickstart", *settings, cwd=tmp_path)
+    assert "== 5/5 predict" in printed and "multihot predict --model" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"docstrings.yaml", "out"}
+    assert (tmp_path / "out/docstrings/model/1/README.md").read_text().startswith("---\n")
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> dict[str, bytes]:
     """The files of the dataset that the checkout makes."""

@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from beam_jobs.contract.config import Config
 from trainer.data.dataset import Dataset
@@ -10,7 +11,8 @@ from trainer.evaluation.tuned import Tuned, has_tuned, load_tuned, load_tuned_of
 from trainer.experiment import Experiment, assemble, restore_best
 from trainer.metrics.calibration import Calibration
 from trainer.metrics.thresholds import NO_DOCUMENTS, TUNED, Thresholds
-from trainer.runs.layout import EVALUATED_SPLITS, evaluation_text_path
+from trainer.runs.evaluation_record import LABEL_THRESHOLDS, ONE_THRESHOLD, read_evaluation
+from trainer.runs.layout import EVALUATED_SPLITS, evaluation_path, evaluation_text_path
 from trainer.serving.half_precision import check_range
 from trainer.serving.model_scorer import ModelScorer
 from trainer.serving.model_version import print_summary, serving_module, write_version
@@ -69,6 +71,7 @@ def export(config: Config, *, summary: bool = True) -> Path | None:
         evaluation=evaluation,
         thresholds=thresholds,
         thresholds_origin=thresholds_origin,
+        measured=_measured(experiment.run_dir, config),
     )
     print(f"exported epoch {state.epoch} as {path}")
     if summary:
@@ -127,3 +130,18 @@ def _evaluation_text(run_dir: Path) -> str | None:
         with contextlib.suppress(FileNotFoundError):
             return evaluation_text_path(run_dir, split).read_text(encoding="utf-8")
     return None
+
+
+def _measured(run_dir: Path, config: Config) -> dict[str, Any] | None:
+    """What the model card's front matter says: F1 on the test split, or else on validation."""
+    paths = [evaluation_path(run_dir, split) for split in reversed(EVALUATED_SPLITS)]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        return None
+    evaluation = read_evaluation(path)
+    key = ONE_THRESHOLD if config.export.threshold == "global" else LABEL_THRESHOLDS
+    metrics = evaluation.method(key).metrics
+    return {
+        "split": evaluation.split,
+        "metrics": {"micro-F1": metrics.micro_f1, "macro-F1": metrics.macro_f1_present},
+    }

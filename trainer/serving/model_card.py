@@ -14,6 +14,7 @@ from trainer.evaluation.text_report import labels_without_own_threshold
 from trainer.metrics.thresholds import TUNED, Thresholds
 from trainer.serving.templates import render
 
+FILE = "README.md"
 _RARE_LABEL_DOCUMENTS = 50  # labels with fewer in the train split are counted as rare
 
 
@@ -22,9 +23,11 @@ def model_card(
     dataset: Dataset,
     origin: Mapping[str, Any],
     thresholds: Thresholds,
+    *,
     evaluation: str | None,
+    measured: Mapping[str, Any] | None = None,
 ) -> str:
-    """The card as Markdown.
+    """The card as Markdown, with the front matter that the Hugging Face Hub reads.
 
     Args:
       config: the experiment.
@@ -32,6 +35,7 @@ def model_card(
       origin: what `origin.json` beside the card holds.
       thresholds: those that the model applies, and more.
       evaluation: the report that `evaluate` has written; None: there is none.
+      measured: `split`, and in `metrics` values by name, for the front matter; None: nothing.
     """
     manifest = dataset.manifest
     counts = manifest.counts
@@ -55,6 +59,7 @@ def model_card(
         are_tuned=thresholds.global_source == TUNED,
         without_own_threshold=labels_without_own_threshold(thresholds.sources, dataset.label_names),
         evaluation=evaluation,
+        measured=measured,
         text_fields=manifest.text_fields,
         model_name=config.model.build if config.model.name == "custom" else config.model.name,
         splits=splits,

@@ -48,6 +48,7 @@ def write_version(
     evaluation: str | None,
     thresholds: Thresholds,
     thresholds_origin: str,
+    measured: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `export.model_dir/N` whole or not at all; N is one more than the newest version.
 
@@ -60,6 +61,8 @@ def write_version(
       evaluation: the report that `evaluate` has written; None: there is none.
       thresholds: those that the module applies, and more.
       thresholds_origin: for people, how they came about, as a clause after "the thresholds are".
+      measured: what a model hub shows of the evaluation, see
+        `trainer.serving.model_card.model_card`.
 
     Returns:
       The version's directory.
@@ -83,13 +86,16 @@ def write_version(
                 | dict(origin)
                 | text_definition(dataset)
             )
-            card = model_card.model_card(config, dataset, origin, thresholds, evaluation)
+            card = model_card.model_card(
+                config, dataset, origin, thresholds, evaluation=evaluation, measured=measured
+            )
 
             extra = staged / EXTRA
             extra.mkdir()
             (extra / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
             (extra / ORIGIN).write_text(dump_json(origin), encoding="utf-8")
-            (extra / "model_card.md").write_text(card, encoding="utf-8")
+            # Where model hubs look for it.
+            (staged / model_card.FILE).write_text(card, encoding="utf-8")
             columns = columns_of(synthetic_texts(dataset.vocabulary), dataset.manifest.text_fields)
             warmup.write_requests(staged, name=config.name, columns=columns)
 
