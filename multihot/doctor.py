@@ -18,6 +18,7 @@ from multihot import ownership
 EXTRAS = {
     "gpu": "TensorFlow's CUDA libraries",
     "gcp": "Google Cloud: Dataflow and gs://",
+    "pretrained": "encoders that are trained already, `model.name: pretrained`",
     "serve": "the development server, `multihot serve`",
     "tune": "the search for good values of keys, `multihot tune`",
 }
