@@ -18,7 +18,8 @@ from multihot import ownership
 EXTRAS = {
     "gpu": "TensorFlow's CUDA libraries",
     "gcp": "Google Cloud: Dataflow and gs://",
-    "pretrained": "encoders that are trained already, `model.name: pretrained`",
+    "aws": "Amazon S3: s3://",
+    "hadoop": "Hadoop's file system: hdfs://",
     "serve": "the development server, `multihot serve`",
     "tune": "the search for good values of keys, `multihot tune`",
 }
