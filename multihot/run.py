@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from beam_jobs.contract.config import CONFIG_FILE, Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
+from beam_jobs.contract.training_config import OBJECTIVE_TITLES
 from multihot.calls import python_call
 from multihot.dataset import Dataset
 from multihot.model import Model
@@ -113,8 +114,8 @@ class Run:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The row of the epoch whose weights are kept: the best on validation, else the last."""
-        scores = [row["validation_micro_f1"] for row in self.rows]
+        """The row of the epoch whose weights are kept: the best by the objective, else the last."""
+        scores = [row[f"validation_{self.config.train.objective}"] for row in self.rows]
         if None in scores:
             return self.rows[-1]
         return self.rows[scores.index(max(scores))]
@@ -212,8 +213,9 @@ class Run:
         return place / "index.html"
 
     def __repr__(self) -> str:
-        best, score = self.best, self.best["validation_micro_f1"]
-        result = "no validation split" if score is None else f"validation micro-F1 {score:.4f}"
+        best, objective = self.best, self.config.train.objective
+        score, title = best[f"validation_{objective}"], OBJECTIVE_TITLES[objective]
+        result = "no validation split" if score is None else f"validation {title} {score:.4f}"
         return (
             f"<multihot.Run {self.directory}: {self.config.model.name}, {len(self.rows)} epochs, "
             f"best {best['epoch']}: {result}>"
