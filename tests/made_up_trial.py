@@ -29,6 +29,7 @@ def main(search: str, path: str, *_) -> None:
     config = load_config(path)
     history = Path(config.train.run_dir) / "history.json"
     history.parent.mkdir(parents=True, exist_ok=True)
+    (history.parent / "config.yaml").touch()
     rows = json.loads(history.read_text()) if history.exists() else []
     if config.optimizer.learning_rate > 1:
         sys.exit("error: the loss became nan")

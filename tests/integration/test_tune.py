@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 
+import optuna
 import pytest
 
 from beam_jobs.contract.config import load_config
@@ -60,6 +61,8 @@ def test_the_objective_decides_which_trial_is_the_best(root, capsys):
     values = [float(value) for value in re.findall(r"^trial \d: macro-F1 (\S+),", printed, re.M)]
     assert len(values) == 4 and max(values) < 0.5  # half of its micro-F1
     assert f"validation macro-F1 {max(values):.4f}" in printed
+    own = optuna.load_study(study_name="small", storage="sqlite:///out/small/tune/study.db")
+    assert own.trials[0].params == {"optimizer.learning_rate": 0.01}  # the config's own choice
     search(RATE, "tune.trials=5", "train.objective=macro_f1", "tune.time=null")
     printed = capsys.readouterr().out
     assert "going on after 4 trials" in printed and printed.count("\ntrial 4: ") == 1
@@ -106,6 +109,14 @@ def test_a_time_in_which_no_trial_finishes_says_so_and_the_next_call_goes_on(
 def test_a_storage_that_cannot_be_used_is_one_message(root, setting, message):
     error = fail_cleanly("trainer.tune", "--config", "small.yaml", "--set", setting, cwd=root)
     assert "tune.storage: cannot use" in error and message in error and "secret" not in error
+
+
+def test_a_directory_that_cannot_be_written_is_one_message(root):
+    (root / "file").touch()
+    error = fail_cleanly(
+        "trainer.tune", "--config", "small.yaml", "--set", "tune.dir=file/tune", cwd=root
+    )
+    assert "tune.dir: cannot write to file/tune" in error
 
 
 def test_without_optuna_the_extra_is_named(root, monkeypatch):

@@ -191,8 +191,8 @@ class _Search:
         if self._budget.is_over:
             return _TIME_IS_UP
         # The config's own choice is what all others are measured by.
-        is_worse = is_new and not trial.user_attrs.get(START) and trial.should_prune()
-        return _PRUNED if is_worse else None
+        is_worse = is_new and trial.should_prune()
+        return _PRUNED if is_worse and not trial.user_attrs.get(START) else None
 
     def _end(self, process) -> None:
         """Lets the process save its step, for `tune.grace_seconds`."""

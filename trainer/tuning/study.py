@@ -60,10 +60,12 @@ class Study:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         try:
             (self._dir / "workers").mkdir(parents=True, exist_ok=True)
+            with self.locked():
+                pass
         except OSError as error:
             raise UserError(
-                f"tune.dir: cannot write to {self._dir}: {error.strerror}; expected a directory "
-                "that you may write to"
+                f"tune.dir: cannot write to {self._dir}, or lock a file there: {error.strerror}; "
+                "expected a directory where you may"
             ) from None
         self._locks = contextlib.ExitStack()
         self._number = next(n for n in range(10_000) if self._is_free(n, keep=True))
@@ -104,7 +106,7 @@ class Study:
             study_name=tune.study or self._config.name,
             direction="maximize",
             load_if_exists=True,
-            pruner=_pruner(tune.pruner),
+            pruner=make_pruner(tune.pruner),
         )
         trials = study.get_trials(deepcopy=False)
         # Workers, and calls one after the other, try other values.
@@ -229,8 +231,8 @@ def dataset_hash(manifest: str) -> str:
     return hashlib.sha256(manifest.encode()).hexdigest()[:16]
 
 
-def _pruner(name: str) -> optuna.pruners.BasePruner:
-    """Steps are tenths of a run, see `trainer.tuning.trial_run.best_by_tenth`."""
+def make_pruner(name: str) -> optuna.pruners.BasePruner:
+    """The pruner of `tune.pruner`; steps are tenths of a run, see `best_by_tenth`."""
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2, n_min_trials=3)
     if name == "halving":

@@ -15,7 +15,7 @@ from beam_jobs.contract import user_code
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import CONFIG_FILE, Config
 from trainer.runs.directories import with_directories
-from trainer.runs.layout import BEST_CHECKPOINT, CHECKPOINTS, HISTORY, LABEL_FITS
+from trainer.runs.layout import BEST_CHECKPOINT, CHECKPOINTS, CONFIG, HISTORY, LABEL_FITS
 from trainer.tuning import trial_process
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +43,8 @@ class TrialRun:
         self._run_dir = Path(with_directories(config, {}).train.run_dir)
         self.config_path = directory / CONFIG_FILE
         directory.mkdir(parents=True, exist_ok=True)
+        if not (self._run_dir / CONFIG).exists():  # what a killed process had only begun
+            shutil.rmtree(self._run_dir, ignore_errors=True)
         write_atomically(self.config_path, config.to_yaml())
 
     @property
