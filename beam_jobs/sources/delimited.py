@@ -8,11 +8,10 @@ import io
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TextIO
 
 from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.sources import label_columns, streams
+from beam_jobs.sources import label_columns, streams, text_lines
 from beam_jobs.sources.documents import BLANK_LINE, Document, Reject
 from beam_jobs.sources.fields import (
     A_ROW,
@@ -130,19 +129,22 @@ class CsvReader:
         """Whether each line would be a row if quotes were text: one that is not closed, as in
         `"bread soup`, takes the rows up to the next quote into its field.
         """
-        return all(line.count(self.data.delimiter) == num_columns - 1 for line in row.lines)
+        return all(line.count(self.data.delimiter) == num_columns - 1 for line in row.texts())
 
     @contextlib.contextmanager
     def _rows(self, file: InputFile) -> Iterator["_Rows"]:
-        is_utf8 = codecs.lookup(self.data.encoding).name == "utf-8"
-        encoding = "utf-8-sig" if is_utf8 else self.data.encoding
-        open_text = streams.open_utf8 if is_utf8 else streams.open_stream
+        limit = self.data.max_row_bytes
         # A byte that is wrong in the encoding becomes a lone surrogate, which spoils only its row.
+        if codecs.lookup(self.data.encoding).name == "utf-8":
+            with streams.open_utf8(file.path, file.member) as stream:
+                lines = text_lines.of_utf8(stream, limit)
+                yield _Rows(lines, self.data, errors="surrogateescape")
+            return
         with (
-            open_text(file.path, file.member) as stream,
-            io.TextIOWrapper(stream, encoding, "surrogateescape", newline="") as text,
+            streams.open_stream(file.path, file.member) as stream,
+            io.TextIOWrapper(stream, self.data.encoding, "surrogateescape", newline="") as text,
         ):
-            yield _Rows(text, self.data)
+            yield _Rows(text_lines.of_text(text, limit), self.data, errors="surrogatepass")
 
     def _check_no_header(self, file: InputFile) -> None:
         """Raises UserError if the first row, which is a document, is the columns' names."""
@@ -181,32 +183,42 @@ class CsvReader:
 class _Row:
     """A row of a file, which begins in the line `number`: its fields, or why it has none.
 
-    Of its last fields, those of labels may be in `flags` instead, see `LabelCells`.
+    Of its last fields, those of labels may be in `ones` instead, see `LabelCells`.
+
+    Attributes:
+      lines: in UTF-8, decoded with `errors`.
+      parsed: the texts that were parsed.
     """
 
     number: int
-    lines: Sequence[str]
+    lines: Sequence[bytes]
+    errors: str
+    parsed: Sequence[str]
     received: list[str]
     error: InvalidRow | None
-    flags: str | None = None
+    ones: Sequence[int] | None = None
 
     def fields(self) -> list[str]:
         if self.error:
             raise self.error
-        for line in self.lines:
-            if not line.isascii():
+        for text in self.parsed:
+            if not text.isascii():
                 try:
-                    line.encode("utf-8")
+                    text.encode("utf-8")
                 except UnicodeEncodeError as error:
-                    byte = ord(line[error.start]) & 0xFF
+                    byte = ord(text[error.start]) & 0xFF
                     raise InvalidRow(
                         "wrong encoding",
                         f"received the byte 0x{byte:02x}, expected text in data.encoding",
                     ) from None
         return self.received
 
+    def texts(self) -> list[str]:
+        """The lines."""
+        return [line.decode("utf-8", self.errors) for line in self.lines]
+
     def content(self) -> str:
-        return "".join(self.lines).rstrip("\r\n")
+        return "".join(self.texts()).rstrip("\r\n")
 
 
 def _values_and_labels(
@@ -215,7 +227,7 @@ def _values_and_labels(
     """The fields of a row that are not of `cells`, and its labels, or why it has none; None: the
     fields hold them.
     """
-    number = len(received) + (cells.num_cut if cells and row.flags else 0)
+    number = len(received) + (0 if cells is None or row.ones is None else cells.num_cut)
     if number != len(columns):
         raise InvalidRow(
             "wrong number of fields",
@@ -224,8 +236,8 @@ def _values_and_labels(
     if cells is None:
         return dict(zip(columns, received, strict=True)), None
     values = {name: received[i] for i, name in cells.others}
-    if row.flags:
-        return values, cells.labels_of_flags(row.flags)
+    if row.ones is not None:
+        return values, cells.labels_of_ones(row.ones)
     try:
         return values, cells.labels(received)
     except InvalidRow as error:
@@ -241,12 +253,12 @@ class _Rows:
       cells: of labels, which are taken off the lines; None: none are.
     """
 
-    def __init__(self, text: TextIO, data: CsvData):
+    def __init__(self, lines: Iterator[tuple[bytes, bool]], data: CsvData, *, errors: str):
         csv.field_size_limit(
             max(csv.field_size_limit(), data.max_row_bytes + 1)
         )  # of the whole process; our own limit is in _Lines
         self.cells: LabelCells | None = None
-        self._lines = _Lines(text, data.max_row_bytes)
+        self._lines = _Lines(lines, data.max_row_bytes, errors)
         self._parser = csv.reader(
             self._lines,
             delimiter=data.delimiter,
@@ -264,15 +276,15 @@ class _Rows:
         lines = self._lines
         number = lines.begin_row(self.cells)
         received, error = self._parse()
-        if lines.flags and (error or list(lines.flags) != [len(lines.of_row()) - 1]):
+        if lines.ones and (error or list(lines.ones) != [len(lines.of_row()) - 1]):
             # What was taken for cells of labels is within quotes: the row is parsed as it is.
             lines.take_back(0)
             lines.begin_row(None)
             received, error = self._parse()
         if error:
             lines.take_back(1)
-        flags = next(iter(lines.flags.values()), None)
-        return _Row(number, lines.of_row(), received, error, flags)
+        ones = next(iter(lines.ones.values()), None)
+        return _Row(number, lines.of_row(), lines.errors, lines.parsed, received, error, ones)
 
     def _parse(self) -> tuple[list[str], InvalidRow | None]:
         try:
@@ -284,45 +296,51 @@ class _Rows:
 
 
 class _Lines:
-    """The lines of a file for a csv.reader; those of the current row can be read again."""
+    """The lines of a file for a csv.reader; those of the current row can be read again.
 
-    def __init__(self, text: TextIO, max_characters: int):
-        self._text = text
-        self._max_characters = max_characters
-        self._row: list[tuple[str, bool]] = []  # lines, and whether they are whole
-        self._taken_back: deque[tuple[str, bool]] = deque()
+    Attributes:
+      errors: how lines, which are bytes in UTF-8, are decoded.
+      parsed: the texts of the row's lines, without the cells of labels that were taken off.
+      ones: by the index of the row's lines that cells of labels were taken off, those that say 1.
+    """
+
+    def __init__(self, lines: Iterator[tuple[bytes, bool]], max_bytes: int, errors: str):
+        self._lines, self._max_bytes, self.errors = lines, max_bytes, errors
+        self._row: list[tuple[bytes, bool]] = []  # lines, and whether they are whole
+        self._taken_back: deque[tuple[bytes, bool]] = deque()
         self._next_number = 1
         self._cells: LabelCells | None = None
-        self.flags: dict[int, str] = {}  # of the row's lines that cells of labels were taken off
+        self.parsed: list[str] = []
+        self.ones: dict[int, list[int]] = {}
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        line, is_whole = self._taken_back.popleft() if self._taken_back else self._read()
-        if not line:
-            raise StopIteration
+        line, is_whole = self._taken_back.popleft() if self._taken_back else next(self._lines)
         self._row.append((line, is_whole))
         self._next_number += 1
-        self._characters += len(line)
-        if not is_whole or self._characters > self._max_characters:
-            raise too_long(self._max_characters)
-        if "\0" in line:  # which Python 3.10 takes for an error and later ones for text
+        self._bytes += len(line)
+        if not is_whole or self._bytes > self._max_bytes:
+            raise too_long(self._max_bytes)
+        if self._cells is not None and (cut := self._cells.cut(line)):
+            line, self.ones[len(self._row) - 1] = cut
+        text = line.decode("utf-8", self.errors)
+        if "\0" in text:  # which Python 3.10 takes for an error and later ones for text
             raise InvalidRow(
                 "NUL character", "received a NUL character, expected text; is data.encoding right?"
             )
-        if self._cells is not None and (cut := self._cells.cut(line)):
-            line, self.flags[len(self._row) - 1] = cut
-        return line
+        self.parsed.append(text)
+        return text
 
     def begin_row(self, cells: LabelCells | None) -> int:
         """Forgets the lines of the row before; returns the number of the next line."""
-        self._row = []
-        self._characters = 0
-        self._cells, self.flags = cells, {}
+        self._row, self.parsed = [], []
+        self._bytes = 0
+        self._cells, self.ones = cells, {}
         return self._next_number
 
-    def of_row(self) -> list[str]:
+    def of_row(self) -> list[bytes]:
         return [line for line, _ in self._row]
 
     def take_back(self, first: int) -> None:
@@ -330,10 +348,3 @@ class _Lines:
         self._taken_back.extendleft(reversed(self._row[first:]))
         self._next_number -= len(self._row[first:])
         self._row = self._row[:first]
-
-    def _read(self) -> tuple[str, bool]:
-        line = rest = self._text.readline(self._max_characters + 1)
-        is_whole = len(line) <= self._max_characters or line.endswith(("\n", "\r"))
-        while not is_whole and rest and not rest.endswith(("\n", "\r")):
-            rest = self._text.readline(1 << 20)
-        return line, is_whole

@@ -56,7 +56,7 @@ def check(data: RowData, columns: Sequence[str]) -> None:
     """Raises UserError if the name of a column of labels cannot be that of a label."""
     for name in select(data, columns) or data.label_columns:
         label = canonical_label(name)
-        if not label or not is_line(label):
+        if not label or not (label.isprintable() or is_line(label)):
             raise UserError(
                 f"data.label_columns: received {shown(name)}, expected names of labels, without "
                 "control characters or line breaks; rename the column"

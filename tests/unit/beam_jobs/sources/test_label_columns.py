@@ -152,6 +152,10 @@ CELLS = st.sampled_from(
         ("0", "1"),
         ("0.0", "1.0"),
         ("False", "True"),
+        ("false", "true"),
+        ("", "1"),
+        ("", "1.0"),
+        ("0", "1.0"),
         ("0", "1", "0.0", "1.0", "true", "", "x", "10.0"),
     ]
 )
@@ -199,22 +203,34 @@ def test_rows_whose_cells_are_taken_off_are_those_that_are_parsed_whole(
 @pytest.mark.parametrize(
     ("line", "cut"),
     [
-        ("a,0,1\n", ("a\n", "01")),
-        ("a,0.0,1.0\r\n", ("a\r\n", "01")),
-        ("a,True,False", ("a", "10")),
+        ("a,0,1\n", ("a\n", [1])),
+        ("a,1,1\n", ("a\n", [0, 1])),
+        ("a,0,0\n", ("a\n", [])),
+        ("a,0.0,1.0\r\n", ("a\r\n", [1])),
+        ("a,True,False", ("a", [0])),
+        ("True,False,True", ("True", [1])),
+        ("a,1,", ("a", [0])),
+        ("1,,\n", ("1\n", [])),
+        ("a,1.0,0\n", ("a\n", [0])),
+        ("a,0.1,0.0\n", None),
+        ("a,0.0,0.1\n", None),
         ("a,1,true\n", None),
         ("a,0,1.0\n", None),
+        ("a,1,0.0\n", None),
         ("a,10.0,1.0\n", None),
         ("a,0,10\n", None),
         ("a,0,\n", None),
+        ("a,True,\n", None),
         (",0,1\n", None),
         ("0,1\n", None),
         ("\n", None),
-        ('"a,0,1\n', ('"a\n', "01")),
+        ('"a,0,1\n', ('"a\n', [1])),
     ],
 )
 def test_only_cells_that_are_spelled_alike_are_taken_off(line, cut, monkeypatch):
     monkeypatch.setattr(label_cells, "MIN_CUT", 1)
     raw = {"source": "csv", "inputs": ["x"], "label_columns": ["x", "y"]}
     data = config_from_dict({"name": "x", "data": raw}, what="x").data
-    assert label_cells.LabelCells(data, ["text", "x", "y"]).cut(line) == cut
+    assert label_cells.LabelCells(data, ["text", "x", "y"]).cut(line.encode()) == (
+        cut and (cut[0].encode(), cut[1])
+    )
