@@ -211,7 +211,7 @@ class Fields:
 
     def _labels(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         if self.data.label_columns:
-            return self._label_columns.labels(values)
+            return self.label_columns.labels(values)
         field, missing = self.data.labels_field, self.data.missing_labels
         if field is None:
             return ()
@@ -238,7 +238,8 @@ class Fields:
         return LabelValues(self.data, all_strings=self.all_strings, names=names)
 
     @functools.cached_property
-    def _label_columns(self) -> LabelColumns:
+    def label_columns(self) -> LabelColumns:
+        """What reads the columns of labels."""
         return LabelColumns(self.data, all_strings=self.all_strings)
 
     def _weight(self, values: Mapping[str, Any]) -> float:

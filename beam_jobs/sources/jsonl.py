@@ -23,6 +23,7 @@ from beam_jobs.sources.fields import (
 )
 from beam_jobs.sources.input_files import InputFile, match_files
 from beam_jobs.sources.invalid_row import InvalidRow
+from beam_jobs.sources.label_members import LabelMembers
 
 _FIRST_BYTES = 4096
 _PEEKED_ROWS = 100  # a field that none of the first rows has is a mistake in the config
@@ -45,6 +46,7 @@ class JsonlReader:
 
     def read(self, file: InputFile) -> Iterator[Document | Reject]:
         fields = self.fields(self.data, partition=dict(file.partition))
+        members = LabelMembers(self.data, fields.label_columns)
         max_bytes = self.data.max_row_bytes
         row = 0
         try:
@@ -56,7 +58,7 @@ class JsonlReader:
                     try:
                         if not is_whole:
                             raise too_long(max_bytes)
-                        yield fields.document(_parse(line, row), file.name, row)
+                        yield _document(fields, members, line, file.name, row)
                     except InvalidRow as error:
                         yield error.reject(
                             file.name,
@@ -126,6 +128,21 @@ class JsonlReader:
                     raise UserError(f"{error} in its first {_PEEKED_ROWS} rows") from None
                 labels.check(file.name)
                 return
+
+
+def _document(
+    fields: Fields, members: LabelMembers, line: bytes, source: str, row: int
+) -> Document:
+    """Raises InvalidRow."""
+    if cut := members.cut(line):
+        rest, labels = cut
+        with contextlib.suppress(InvalidRow):  # what is wrong is told of the whole row
+            values = _parse(rest, row)
+            if members.are_others(values):
+                return fields.document(values, source, row, labels=labels)
+    values = _parse(line, row)
+    members.learn(line, values)
+    return fields.document(values, source, row)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class LabelColumns:
         patterns = [name for name in data.label_columns if is_pattern(name)]
         self._patterns = set(patterns)
         self._matches = re.compile("|".join(map(fnmatch.translate, patterns))).match
+        self._order = {name: i for i, name in enumerate(self._names)}
         self._taken = named_elsewhere(data) | set(self._names)
         self._by_pattern: dict[str, str | None] = {}  # None: the column is no label's
 
@@ -137,6 +138,26 @@ class LabelColumns:
                 and self._is_set(name, value)
             ]
         return tuple(present)
+
+    def label(self, name: str) -> str | None:
+        """The label of a column; None: it is no label's."""
+        if name in self._names:
+            return self._names[name]
+        return self._label_by_pattern(name) if self._patterns else None
+
+    def has_all_of(self, names: Iterable[str]) -> bool:
+        """Whether all columns that the config names without a pattern are among these."""
+        return self._names.keys() <= set(names)
+
+    def of_ones(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The labels of a row in which these columns of labels, in its order, say 1 and all others
+        0.
+        """
+        if self._threshold > 1:
+            return ()
+        last = len(self._order)
+        names = sorted(names, key=lambda name: self._order.get(name, last))
+        return tuple(map(self.label, names))
 
     def _is_set(self, name: str, value: Any) -> bool:
         number = number_of(value, is_text=self._all_strings)

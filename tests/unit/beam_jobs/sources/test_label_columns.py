@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
-from beam_jobs.sources import label_cells, registry
+from beam_jobs.sources import label_cells, label_members, registry
 from beam_jobs.sources.documents import Document, Reject
 
 ROWS = [
@@ -162,7 +162,7 @@ CELLS = st.sampled_from(
 TEXTS = st.text(st.sampled_from('a,"\n\r0 1'), max_size=9)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(
     data=st.data(),
     spelling=CELLS,
@@ -234,3 +234,74 @@ def test_only_cells_that_are_spelled_alike_are_taken_off(line, cut, monkeypatch)
     assert label_cells.LabelCells(data, ["text", "x", "y"]).cut(line.encode()) == (
         cut and (cut[0].encode(), cut[1])
     )
+
+
+MEMBERS = st.sampled_from(
+    [(0, 1), (0.0, 1.0), (False, True), (0, 1, 1.0, True, None, 10, "1", float("nan"), [])]
+)
+
+
+@settings(max_examples=50)
+@given(
+    data=st.data(),
+    values=MEMBERS,
+    names=st.sampled_from([("x1", "x2", "x3"), ("x1", 'x"é', "x 2")]),
+    style=st.sampled_from([{}, {"separators": (",", ":")}, {"ensure_ascii": False}]),
+    columns=st.sampled_from(["*", "x*", "names"]),
+    threshold=st.sampled_from([0.5, 1.0, 1.5]),
+    window=st.sampled_from([3, 100]),
+)
+def test_rows_whose_members_are_taken_off_are_those_that_are_parsed_whole(
+    tmp_path_factory, data, values, names, style, columns, threshold, window
+):
+    lines = []
+    for number in range(6):
+        row = {"text": data.draw(st.sampled_from(['a, "x1": 0', "é", "}", None]))}
+        row |= data.draw(st.sampled_from([{}, {"x0": 1}, {"in": {"x1": 1, "x2": 0}}]))
+        row |= {name: data.draw(st.sampled_from(values)) for name in names}
+        row |= data.draw(st.sampled_from([{}, {}, {}, {"x1": 1}, {"more": 0}]))
+        line = json.dumps(row, **style)
+        if number > 1:  # a member twice, a row that does not end, one that ends twice
+            line = data.draw(st.sampled_from([line, line, line[:-1], line + "}", line + " "]))
+            line = line.replace("{", '{"x1":0, ', data.draw(st.sampled_from([0, 0, 1])))
+        lines.append(line)
+    path = tmp_path_factory.getbasetemp() / "in.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    chosen = list(names) if columns == "names" else [columns]
+    outcomes = []
+    for fewest in (1, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(label_members, "MIN_CUT", fewest)
+            patch.setattr(label_members, "_WINDOW", window)
+            patch.setattr(label_members, "_MEMBERS_A_ONE", 1)
+            try:
+                config = {"label_columns": chosen, "label_threshold": threshold}
+                outcomes.append(read(str(path), "jsonl", **config))
+            except UserError as error:
+                outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(("zero", "one"), [(0, 1), (False, True), (0.0, 1.0)])
+@pytest.mark.parametrize("style", [{}, {"separators": (",", ":")}])
+@pytest.mark.parametrize("columns", [["*"], [f"é{i}" for i in range(99, -1, -1)]])
+def test_members_of_rows_that_are_written_alike_are_not_parsed(
+    tmp_path, zero, one, style, columns, monkeypatch
+):
+    rows = [
+        {"text": f"t{row}"} | {f"é{i}": one if i in (row, 50) else zero for i in range(100)}
+        for row in range(5)
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row, **style) + "\n" for row in rows))
+    num_cut = []
+    cut = label_members.LabelMembers.cut
+    monkeypatch.setattr(
+        label_members.LabelMembers, "cut", lambda *args: num_cut.append(cut(*args)) or num_cut[-1]
+    )
+    found = read(str(path), "jsonl", label_columns=columns)
+    expected = [(f"é{row}", "é50") for row in range(5)]
+    if columns != ["*"]:
+        expected = [labels[::-1] for labels in expected]
+    assert [row.labels for row in found] == expected
+    assert [row is None for row in num_cut] == [True, False, False, False, False]
