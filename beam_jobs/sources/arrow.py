@@ -14,8 +14,8 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.sources import paths
 from beam_jobs.sources.input_files import InputFile, match_files
 from beam_jobs.sources.invalid_row import InvalidRow
-from beam_jobs.sources.label_arrays import MAX_ROWS
-from beam_jobs.sources.parquet import BATCH_ROWS, DAMAGE, Labels, ParquetReader, rows_of
+from beam_jobs.sources.label_arrays import MAX_ROWS, LabelArrays
+from beam_jobs.sources.parquet import BATCH_ROWS, DAMAGE, Labels, ParquetReader, rows_of, values_of
 
 SPLIT = "split"  # the column of the split that a saved dataset is
 _FILE_MAGIC = b"ARROW1"
@@ -86,9 +86,20 @@ class ArrowReader(ParquetReader):
             columns = batch.select(wanted)
             columns.validate(full=True)  # offsets of a damaged batch would lead out of it
             for start in range(0, batch.num_rows, num_rows):  # a batch may be the whole file
-                for values, labels in rows_of(columns.slice(start, num_rows), arrays):
+                for values, labels in _rows_of(columns.slice(start, num_rows), arrays):
                     row += 1
                     yield row, values, labels
+
+
+def _rows_of(
+    batch: pa.RecordBatch, arrays: LabelArrays | None
+) -> Iterator[tuple[dict[str, Any] | InvalidRow, Labels | None]]:
+    """(fields, labels) of each row of a batch; labels are None where the fields have them."""
+    if arrays is None:
+        return ((values, None) for values in values_of(batch))
+    labels = arrays.labels([(list(arrays.columns), batch)], batch.num_rows)
+    others = [name for name in batch.schema.names if name not in arrays.columns]
+    return rows_of(batch.select(others), labels)
 
 
 def is_saved(folder: str) -> bool:

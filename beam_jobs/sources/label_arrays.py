@@ -1,6 +1,6 @@
 """Columns of labels in Arrow: read a column at a time, since most rows say 0 in most columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -26,33 +26,52 @@ class LabelArrays:
         self.columns = {name: canonical_label(name) for name in columns}
         self._threshold = threshold
 
-    def batch_rows(self, schema: pa.Schema, group: pq.RowGroupMetaData, fewest: int) -> int:
-        """Rows of a group that a batch may have, so that few batches share the costs that each has
-        for each column, in bounded memory.
-        """
-        others = sum(
-            column.total_uncompressed_size
-            for column in map(group.column, range(group.num_columns))
-            if column.path_in_schema not in self.columns
-        )
-        of_labels = sum(_bytes(schema.field(name).type) for name in self.columns)
-        of_row = of_labels + others // max(group.num_rows, 1)
-        return max(fewest, min(MAX_ROWS, _BATCH_BYTES // max(of_row, 1)))
+    def groups(self, schema: pa.Schema) -> Iterator[list[str]]:
+        """The columns in groups, of each of which `MAX_ROWS` rows are held in memory at a time."""
+        group: list[str] = []
+        num_bytes = 0
+        for name in self.columns:
+            num_bytes += MAX_ROWS * _bytes(schema.field(name).type)
+            if group and num_bytes > _BATCH_BYTES:
+                yield group
+                group, num_bytes = [], MAX_ROWS * _bytes(schema.field(name).type)
+            group.append(name)
+        yield group
 
-    def labels(self, batch: pa.RecordBatch) -> list[tuple[str, ...] | InvalidRow]:
-        """The labels of each row; null means 0, as sparse tables have it."""
-        present: list[list[str]] = [[] for _ in range(batch.num_rows)]
+    def labels(
+        self, parts: Iterable[tuple[Sequence[str], pa.RecordBatch]], num_rows: int
+    ) -> list[tuple[str, ...] | InvalidRow]:
+        """The labels of each row; null means 0, as sparse tables have it.
+
+        Args:
+          parts: the names of a group of columns, and the rows with these columns, for each group.
+          num_rows: of each batch.
+        """
+        present: list[list[str]] = [[] for _ in range(num_rows)]
         wrong: dict[int, InvalidRow] = {}
-        for name, label in self.columns.items():
-            values = as_numbers(batch.column(name))
-            if not values.any():  # NaN counts as true
-                continue
-            for row in np.flatnonzero(values >= self._threshold).tolist():
-                present[row].append(label)
-            if values.dtype.kind == "f":
-                for row in np.flatnonzero(~np.isfinite(values)).tolist():
-                    wrong.setdefault(row, label_columns.not_a_number(name, float(values[row])))
+        for names, batch in parts:
+            if batch.num_rows != num_rows:
+                raise EOFError(f"a column has {batch.num_rows:,} rows, expected {num_rows:,}")
+            index = {name: i for i, name in enumerate(batch.schema.names)}
+            for name in names:
+                values = as_numbers(batch.column(index[name]))
+                highest = values.max(initial=0)  # NaN if one is
+                if not highest < self._threshold:
+                    for row in np.flatnonzero(values >= self._threshold).tolist():
+                        present[row].append(self.columns[name])
+                is_float = values.dtype.kind == "f"
+                if is_float and not (highest < np.inf and values.min(initial=0) > -np.inf):
+                    for row in np.flatnonzero(~np.isfinite(values)).tolist():
+                        wrong.setdefault(row, label_columns.not_a_number(name, float(values[row])))
         return [wrong.get(row) or tuple(labels) for row, labels in enumerate(present)]
+
+
+def batch_rows(group: pq.RowGroupMetaData, fewest: int) -> int:
+    """Rows of a group that a batch may have, so that few batches share the costs that each has for
+    each column, in bounded memory.
+    """
+    of_row = group.total_byte_size // max(group.num_rows, 1)
+    return max(fewest, min(MAX_ROWS, _BATCH_BYTES // max(of_row, 1)))
 
 
 def _bytes(kind: pa.DataType) -> int:

@@ -58,7 +58,7 @@ class ParquetReader:
             check_columns(self.data, [*names, *dict(file.partition)], file.name, nested=nested)
             check_columns_once(self.data, names, file.name)
             self._check_types(schema, file)
-            names_of_ids[file.name] = self._label_names(schema)
+            names_of_ids[file.name] = self._label_names(opened)
             files.append(dataclasses.replace(file, expansion=plain_bytes / max(1, file.bytes)))
         self._check_names_of_all(names_of_ids)
         if files and not self.data.label_columns:
@@ -72,7 +72,7 @@ class ParquetReader:
                 fields = self.fields(
                     self.data,
                     partition=dict(file.partition),
-                    label_names=self._label_names(parquet.schema_arrow),
+                    label_names=self._label_names(parquet),
                 )
                 for row, values, labels in self._rows(parquet, file):
                     try:
@@ -105,7 +105,7 @@ class ParquetReader:
 
     def _plain_bytes(self, parquet: pq.ParquetFile, file: InputFile) -> int:
         """Bytes of the columns that are read when they are decompressed."""
-        return _plain_bytes(parquet.metadata, self._columns(parquet))
+        return _plain_bytes(parquet.metadata, self._columns(parquet, parquet.schema_arrow))
 
     def _rows(
         self, parquet: pq.ParquetFile, file: InputFile
@@ -113,22 +113,15 @@ class ParquetReader:
         """(number, fields, labels) of the rows that begin in the file's range; the labels are None
         where the fields have them.
         """
-        row, columns = 0, self._columns(parquet)
-        arrays = self._label_arrays(parquet.schema_arrow)
+        row, schema = 0, parquet.schema_arrow
+        columns, arrays = self._columns(parquet, schema), self._label_arrays(schema)
         for i in range(parquet.num_row_groups):
             group = parquet.metadata.row_group(i)
             if file.start <= _first_byte(group) and (
                 file.end is None or _first_byte(group) < file.end
             ):
-                # Threads would compete with the other worker processes.
-                num_rows = BATCH_ROWS
-                if arrays is not None:  # a batch has costs of its own for each column
-                    num_rows = arrays.batch_rows(parquet.schema_arrow, group, BATCH_ROWS)
-                batches = parquet.iter_batches(
-                    num_rows, row_groups=[i], columns=columns, use_threads=False
-                )
-                rows = itertools.chain.from_iterable(rows_of(batch, arrays) for batch in batches)
                 number = row
+                rows = _rows_of_group(parquet, i, columns, schema, arrays)
                 for number, (values, labels) in enumerate(rows, start=row + 1):
                     yield number, values, labels
                 if number != row + group.num_rows:
@@ -137,16 +130,17 @@ class ParquetReader:
                     )
             row += group.num_rows
 
-    def _columns(self, parquet: pq.ParquetFile) -> list[str]:
+    def _columns(self, parquet: pq.ParquetFile, schema: pa.Schema) -> list[str]:
         """The columns to read: fields of structs by their paths, those in lists with all of it."""
-        schema = parquet.schema
-        leaves = [schema.column(i).path for i in range(len(schema))]
-        readable = {prefix for path in leaves for prefix in paths.prefixes(path)}
-        names = parquet.schema_arrow.names
+        names = schema.names
+        known, wanted, readable = set(names), self._names_read(names), set()
+        if not known.issuperset(wanted):
+            leaves = (parquet.schema.column(i).path for i in range(len(parquet.schema)))
+            readable = {prefix for path in leaves for prefix in paths.prefixes(path)}
         return list(
             dict.fromkeys(
-                name if name in readable else paths.top_name(names, name)
-                for name in self._names_read(names)
+                name if name in known or name in readable else paths.top_name(names, name)
+                for name in wanted
             )
         )
 
@@ -207,11 +201,11 @@ class ParquetReader:
             labels.see(values)
         labels.check(file.name)
 
-    def _label_names(self, schema: pa.Schema) -> tuple[str, ...] | None:
-        """Those that the schema has for ids, unless the config names them."""
+    def _label_names(self, opened: Any) -> tuple[str, ...] | None:
+        """Those that a file's schema has for ids, unless the config names them."""
         if self.data.label_format != "ids" or self.data.label_names is not None:
             return None
-        return label_names.of_schema(schema.metadata, self.data.labels_field or "")
+        return label_names.of_schema(opened.schema_arrow.metadata, self.data.labels_field or "")
 
     def _check_names_of_all(self, names_of_ids: Mapping[str, tuple[str, ...] | None]) -> None:
         """Raises UserError if ids are names in some files and have names in others."""
@@ -299,21 +293,41 @@ def _is_object_or_string(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) or pa.types.is_map(kind) or _is_string(kind)
 
 
-def rows_of(
-    batch: pa.RecordBatch, arrays: LabelArrays | None
+def _rows_of_group(
+    parquet: pq.ParquetFile,
+    number: int,
+    columns: Sequence[str],
+    schema: pa.Schema,
+    arrays: LabelArrays | None,
 ) -> Iterator[tuple[dict[str, Any] | InvalidRow, Labels | None]]:
-    """(fields, labels) of each row of a batch; labels are None where the fields have them."""
+    """(fields, labels) of each row of a row group; labels are None where the fields have them."""
+
+    def batches(num_rows: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        # Threads would compete with the other worker processes.
+        return parquet.iter_batches(num_rows, row_groups=[number], columns=names, use_threads=False)
+
     if arrays is None:
-        yield from ((values, None) for values in _values(batch))
+        for batch in batches(BATCH_ROWS, columns):
+            yield from ((values, None) for values in values_of(batch))
         return
-    labels = arrays.labels(batch)
-    rest = batch.select([name for name in batch.schema.names if name not in arrays.columns])
+    num_rows = label_arrays.batch_rows(parquet.metadata.row_group(number), BATCH_ROWS)
+    groups = [(names, batches(num_rows, names)) for names in arrays.groups(schema)]
+    for batch in batches(num_rows, [name for name in columns if name not in arrays.columns]):
+        parts = ((names, next(each, batch[:0])) for names, each in groups)
+        yield from rows_of(batch, arrays.labels(parts, batch.num_rows))
+
+
+def rows_of(
+    batch: pa.RecordBatch, labels: Sequence[Labels]
+) -> Iterator[tuple[dict[str, Any] | InvalidRow, Labels]]:
+    """(fields, labels) of each row of a batch."""
     for start in range(0, batch.num_rows, BATCH_ROWS):
-        rows = _values(rest.slice(start, BATCH_ROWS))
+        rows = values_of(batch.slice(start, BATCH_ROWS))
         yield from zip(rows, labels[start : start + BATCH_ROWS], strict=True)
 
 
-def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | InvalidRow]:
+def values_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | InvalidRow]:
+    """The fields of each row of a batch."""
     batch = _with_microseconds(batch)
     binary = [field.name for field in batch.schema if _holds_binary(field.type)]
     try:

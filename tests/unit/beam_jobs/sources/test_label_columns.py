@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
-from beam_jobs.sources import label_cells, label_members, registry
+from beam_jobs.sources import label_arrays, label_cells, label_members, registry
 from beam_jobs.sources.documents import Document, Reject
+from beam_jobs.sources.invalid_row import InvalidRow
+from beam_jobs.sources.label_columns import LabelColumns
 
 ROWS = [
     {"key": "1", "text": "a", "topic_cars": 1, "topic_cats": 0, "other": 1},
@@ -305,3 +307,56 @@ def test_members_of_rows_that_are_written_alike_are_not_parsed(
         expected = [labels[::-1] for labels in expected]
     assert [row.labels for row in found] == expected
     assert [row is None for row in num_cut] == [True, False, False, False, False]
+
+
+NUMBERS = {
+    "int8": (pa.int8(), [0, 1, -1, 2, None]),
+    "uint64": (pa.uint64(), [0, 1, 1 << 63]),
+    "bool": (pa.bool_(), [True, False, None]),
+    "halffloat": (pa.float16(), [np.float16(x) for x in (0, 1, 0.5, 60000, np.nan, np.inf)]),
+    "double": (pa.float64(), [0.0, 1.0, 0.4, -1.0, float("nan"), float("-inf"), 1e308, None]),
+    "decimal": (pa.decimal128(5, 2), [0, 1, None]),
+    "dictionary": (pa.dictionary(pa.int8(), pa.float64()), [0.0, 1.0, None]),
+}
+
+
+@settings(max_examples=40)
+@given(
+    data=st.data(),
+    kinds=st.lists(st.sampled_from(sorted(NUMBERS)), min_size=1, max_size=4),
+    num_rows=st.integers(0, 7),
+    threshold=st.sampled_from([0.3, 1.0]),
+    is_parquet=st.booleans(),
+    chosen=st.sampled_from([["*"], ["x1", "*"]]),
+)
+def test_columns_read_as_arrays_give_what_their_rows_give(
+    tmp_path_factory, data, kinds, num_rows, threshold, is_parquet, chosen
+):
+    columns = {"text": pa.array(["a"] * num_rows, pa.string())}
+    for i, name in enumerate([*kinds, "int8"]):
+        kind, values = NUMBERS[name]
+        drawn = data.draw(st.lists(st.sampled_from(values), min_size=num_rows, max_size=num_rows))
+        columns[f"x{i}"] = pa.array(drawn, kind)
+    table = pa.table(columns)
+    path = tmp_path_factory.getbasetemp() / "in"
+    if is_parquet:
+        pq.write_table(table, path, row_group_size=3)
+    else:
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+    source = "parquet" if is_parquet else "arrow"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_arrays, "MAX_ROWS", 2)
+        patch.setattr(label_arrays, "_BATCH_BYTES", 1)  # a group a column
+        found = read(str(path), source, label_columns=chosen, label_threshold=threshold)
+    raw = {"source": source, "inputs": ["x"], "label_columns": chosen, "label_threshold": threshold}
+    of_rows = LabelColumns(
+        config_from_dict({"name": "x", "data": raw}, what="x").data, all_strings=False
+    )
+    for row, values in zip(found, table.to_pylist(), strict=True):
+        try:
+            expected = of_rows.labels(values)
+        except InvalidRow as error:
+            assert (row.reason, row.detail) == (error.reason, error.detail)
+        else:
+            assert row.labels == expected
