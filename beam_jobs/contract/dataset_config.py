@@ -129,6 +129,14 @@ class RowData(_Files, _Fields):
         min_length=1,
         description="the string between the labels where labels_field holds one string",
     )
+    label_score_field: str | None = Field(
+        None,
+        description=(
+            "the field with the score of each label that labels_field lists, or its path, such as "
+            "`labels.score` beside `labels.name`: a document has those labels whose score is at "
+            "least label_threshold; null: all that are listed"
+        ),
+    )
     label_names: None | Annotated[tuple[LabelName, ...], Field(min_length=1)] | Path_ = Field(
         None,
         description=(
@@ -155,8 +163,8 @@ class RowData(_Files, _Fields):
         0.5,
         gt=0,
         description=(
-            "a document has a label of label_columns, multi_hot or scores if its value is at least "
-            "this"
+            "a document has a label of label_columns, label_score_field, multi_hot or scores if "
+            "its value is at least this"
         ),
     )
     weight_field: str | None = Field(
@@ -180,6 +188,18 @@ class RowData(_Files, _Fields):
             "seconds, milliseconds or microseconds since 1970"
         ),
     )
+
+    @pydantic.model_validator(mode="after")
+    def _scores_belong_to_names(self):
+        if self.label_score_field is None or self.label_columns:
+            return self
+        of_names = self.label_format in (None, "names", "written_list")
+        if self.labels_field is None or not of_names or self.label_delimiter is not None:
+            raise ValueError(
+                "label_score_field: expected lists of names in labels_field beside it, with "
+                "label_format null, names or written_list, and no label_delimiter"
+            )
+        return self
 
 
 class JsonlData(RowData):

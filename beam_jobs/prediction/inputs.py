@@ -51,6 +51,7 @@ def data_of_config(
             "labels_field": None,
             "label_columns": (),
             "label_delimiter": None,
+            "label_score_field": None,
             "label_format": None,
             "label_names": None,
             "metadata_fields": (),

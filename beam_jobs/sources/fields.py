@@ -27,6 +27,7 @@ from beam_jobs.sources.label_values import WRONG_FORMAT, LabelValues
 MAX_WEIGHT = float(np.finfo(np.float32).max)
 TOO_LONG = "row too long"
 _MAX_LISTED = 100
+_OF_LABELS = ("labels_field", "label_score_field")
 A_ROW = "expected a row"  # of a blank line
 
 Rows = JsonlData | CsvData | ParquetData | ArrowData
@@ -74,7 +75,7 @@ def check_columns(
     known = {*found, *nested}
     label_columns.check(data, found)
     for key, names in _named(data):
-        if key == "labels_field" and data.missing_labels == "none" and isinstance(data, JsonlData):
+        if key in _OF_LABELS and data.missing_labels == "none" and isinstance(data, JsonlData):
             continue
         missing = [name for name in names if name not in known]
         if key == "label_columns":
@@ -111,6 +112,8 @@ def _named(data: Rows) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield "label_columns", data.label_columns
     elif data.labels_field is not None:
         yield "labels_field", (data.labels_field,)
+        if data.label_score_field is not None:
+            yield "label_score_field", (data.label_score_field,)
     if data.metadata_fields:
         yield "metadata_fields", data.metadata_fields
     for key in ("id_field", "weight_field", "split_field", "time_field"):
@@ -230,7 +233,7 @@ class Fields:
                     "data.missing_labels: reject says; none: they mean no labels",
                 )
             return ()
-        return self._label_values.labels(received)
+        return self._label_values.labels(received, values.get(self.data.label_score_field))
 
     @functools.cached_property
     def _label_values(self) -> LabelValues:

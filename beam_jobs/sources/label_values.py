@@ -20,6 +20,7 @@ WRONG_FORMAT = {
     "label is not a string",
     "label is not an id",
     "labels are not scores",
+    "scores are not those of the labels",
     NOT_A_NUMBER,
 }
 _SETTING = "data.label_format"
@@ -37,6 +38,7 @@ class LabelValues:
     def __init__(self, data: RowData, *, all_strings: bool, names: Sequence[str] | None):
         self._field, self._delimiter = data.labels_field, data.label_delimiter
         self._format, self._threshold = data.label_format, data.label_threshold
+        self._score_field = data.label_score_field
         self._all_strings, self._names = all_strings, names
         self._read = {
             None: self._of_names,
@@ -47,13 +49,44 @@ class LabelValues:
             "scores": self._of_scores,
         }[data.label_format]
 
-    def labels(self, received: Any) -> tuple[str, ...]:
+    def labels(self, received: Any, scores: Any = None) -> tuple[str, ...]:
         """The names in a value that is not null.
 
+        Args:
+          received: the value.
+          scores: what `data.label_score_field` holds, if the config names one.
+
         Raises:
-          InvalidRow: the value is not in the format.
+          InvalidRow: the value is not in the format, or the scores are not one for each name.
         """
-        return self._read(received)
+        names = self._read(received)
+        return names if self._score_field is None else self._from_threshold_on(names, scores)
+
+    def _from_threshold_on(self, names: Sequence[str], received: Any) -> tuple[str, ...]:
+        """The names whose score, which is that at the same position, reaches the threshold."""
+        scores = received
+        if isinstance(scores, str) and (self._all_strings or self._format == "written_list"):
+            with contextlib.suppress(ValueError):
+                scores = written_values.parse(scores) if scores.strip() else None
+        if not isinstance(scores, list):
+            scores = [] if scores is None else [scores]
+        scores = _flat(scores)
+        if len(scores) != len(names):
+            raise InvalidRow(
+                "scores are not those of the labels",
+                f"{self._score_field}: received {shown(received)}, expected a list of "
+                f"{len(names):,} scores, as {self._field} has {len(names):,} labels",
+            )
+        numbers = [_number(score) for score in scores]
+        if None in numbers:
+            raise InvalidRow(
+                NOT_A_NUMBER,
+                f"{self._score_field}: received {shown(received)}, expected a number for each "
+                "label",
+            )
+        return tuple(
+            name for name, number in zip(names, numbers, strict=True) if number >= self._threshold
+        )
 
     def _of_names(self, received: Any) -> tuple[str, ...]:
         names = received
@@ -228,7 +261,9 @@ def advice(value: Any, field: str) -> str:
 def _advice_for_list(items: list[Any], field: str) -> str:
     if any(isinstance(item, dict) for item in items):
         first = next(item for item in items if isinstance(item, dict))
-        return f"; for a field of the objects set data.labels_field: {_path(field, first)}"
+        scored = [name for name, item in first.items() if isinstance(item, float)]
+        cut = f", with data.label_score_field: {field}.{scored[0]} for a cut" if scored else ""
+        return f"; for a field of the objects set data.labels_field: {_path(field, first)}{cut}"
     if items and all(_number(item) is not None for item in items):
         ids = f"{_SETTING}: ids (names in data.label_names)"
         if set(items) <= {0, 1} and len(items) > 1:

@@ -164,6 +164,8 @@ class ParquetReader:
         wanted = [(name, _is_string, "a string") for name in self.data.text_fields]
         if self.data.labels_field is not None and not self.data.label_columns:
             wanted.append((self.data.labels_field, *_type_of_labels(self.data)))
+            if self.data.label_score_field is not None:
+                wanted.append((self.data.label_score_field, _is_numbers_or_string, "scores"))
         self._check_label_columns(schema, file)
         for name, is_wanted, what in wanted:
             kind = paths.type_of(schema, name)

@@ -44,6 +44,7 @@ FULL = {
         "labels_field": "tags",
         "label_delimiter": "; ",
         "label_columns": ["x", "y"],
+        "label_score_field": "labels.score",
         "label_threshold": 0.25,
         "label_format": "ids",
         "label_names": ["cats", "food"],

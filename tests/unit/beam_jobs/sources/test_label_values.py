@@ -227,6 +227,10 @@ def test_wrong_scores_are_rejects(tmp_path, value, reason):
         ([{"labels": [0, 1, 1]}], "data.label_format: multi_hot, with data.label_names; .* ids"),
         ([{"labels": {"a": 0.5}}], "data.label_format: scores, with data.label_threshold"),
         ([{"labels": [{"id": 1, "name": "a"}]}], "data.labels_field: labels.name"),
+        (
+            [{"labels": [{"label": "a", "score": 0.5}]}],
+            "data.labels_field: labels.label, with data.label_score_field: labels.score",
+        ),
         ([{"labels": {"topics": ["a"]}}], "data.labels_field: labels.topics"),
         ([{"labels": "a;b"}], "data.label_delimiter"),
         ([{"labels": "['a', 'b']"}], "data.label_format: written_list"),
@@ -318,6 +322,97 @@ def test_objects_without_the_name_are_rejects(tmp_path):
     first, second, third = read(path, "jsonl", labels_field="labels.name")
     assert first.labels == ("a",)
     assert {second.reason, third.reason} == {"label is not a string"}
+
+
+SCORED = [
+    {"labels": [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.3}], "p": [0.2]},
+    {"labels": [{"label": "a", "score": 0.5}], "p": [1.0]},
+    {"labels": [], "p": []},
+    {"labels": None, "p": None},
+]
+
+
+@pytest.mark.parametrize("source", ["jsonl", "parquet", "arrow"])
+@pytest.mark.parametrize(("threshold", "expected"), [(0.5, "a a"), (0.3, "ab a"), (0.6, "a ")])
+def test_listed_labels_are_cut_by_their_scores(tmp_path, source, threshold, expected):
+    rows = [{"text": "a"} | row for row in SCORED]
+    rows += [{"text": "a", "labels": [{"label": "a", "score": 1}], "p": [0.1]}]
+    path = tmp_path / f"in.{source}"
+    table = pa.Table.from_pylist(rows)
+    if source == "jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    elif source == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    data = {"labels_field": "labels.label", "label_score_field": "labels.score"}
+    found = read(str(path), source, **data, label_threshold=threshold)
+    assert [row.labels for row in found] == [*map(tuple, expected.split(" ")), (), (), ("a",)]
+
+
+def test_scores_may_be_a_list_of_their_own(tmp_path):
+    rows = [{"text": "a", "labels": ["x", "y"], "p": [0.2, 1]}, {"text": "a", "labels": ["x"]}]
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    first, second = read(f"{tmp_path}/in.jsonl", "jsonl", label_score_field="p")
+    assert first.labels == ("y",)
+    assert second.reason == "scores are not those of the labels"
+    assert second.detail == "p: received None, expected a list of 1 scores, as labels has 1 labels"
+
+
+def test_scores_of_csv_are_a_number_for_one_label_or_a_written_list(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("text,labels,p\na,x,0.9\nb,y,0.1\nc,,\nd,x,\n")
+    *rows, last = read(str(path), "csv", label_score_field="p")
+    assert [row.labels for row in rows] == [("x",), (), ()]
+    assert last.reason == "scores are not those of the labels"
+    path.write_text("text,labels,p\na,\"['x', 'y']\",\"[0.9, 0.1]\"\nb,\"['x', 'y']\",[0.9]\n")
+    data = {"label_format": "written_list", "label_score_field": "p"}
+    first, second = read(str(path), "csv", **data)
+    assert (first.labels, second.reason) == (("x",), "scores are not those of the labels")
+
+
+@pytest.mark.parametrize(
+    ("scored", "reason"),
+    [
+        ([{"label": "a"}], "label is not a number"),
+        ([{"label": "a", "score": "x"}], "label is not a number"),
+        ([{"label": "a", "score": "0.9"}], "label is not a number"),
+        ([{"label": "a", "score": [0.1, 0.2]}], "scores are not those of the labels"),
+        ([{"score": 0.2}], "label is not a string"),
+        ([{"label": "a", "score": 0.2}, {"score": 0.9}], "label is not a string"),
+    ],
+)
+def test_labels_without_a_score_of_their_own_are_rejects(tmp_path, scored, reason):
+    path = write(tmp_path, "jsonl", [[{"label": "b", "score": 0.5}], scored])
+    data = {"labels_field": "labels.label", "label_score_field": "labels.score"}
+    first, second = read(path, "jsonl", **data)
+    assert (first.labels, second.reason) == (("b",), reason)
+
+
+def test_a_column_of_scores_that_are_no_numbers_is_refused_before_any_work(tmp_path):
+    path = write(tmp_path, "parquet", [[{"label": "b", "score": "0.5"}]])
+    data = {"labels_field": "labels.label", "label_score_field": "labels.score"}
+    with pytest.raises(UserError, match="none of its first rows .* expected a number for each"):
+        read(path, "parquet", **data)
+    path = write(tmp_path, "parquet", [[{"label": "b", "score": {"x": 1}}]])
+    with pytest.raises(UserError, match="'labels.score' .* expected scores"):
+        read(path, "parquet", **data)
+    with pytest.raises(UserError, match="data.label_score_field: .* has no column 'labels.p'"):
+        read(path, "parquet", **data | {"label_score_field": "labels.p"})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"label_format": "ids"},
+        {"labels_field": None},
+        {"label_delimiter": ";"},
+    ],
+)
+def test_scores_of_what_is_no_list_of_names_are_refused(data):
+    with pytest.raises(UserError, match="label_score_field: expected lists of names in labels_"):
+        read("in", "jsonl", label_score_field="p", **data)
 
 
 VALUES = st.recursive(
