@@ -104,7 +104,7 @@ def test_parquet_reads_of_a_struct_only_what_is_named(tmp_path):
         )
     )
     with pq.ParquetFile(path) as parquet:
-        assert reader._columns(parquet) == ["doc.body.text", "tags.names"]
+        assert reader._columns(parquet, parquet.schema_arrow) == ["doc.body.text", "tags.names"]
 
 
 def test_a_split_and_a_time_may_be_paths(tmp_path):
