@@ -53,9 +53,33 @@ class BowConfig(_BagModel):
         lt=1,
         description="fraction of the document vector's units dropped while training",
     )
+    bigram_dim: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "size of the embedding of a pair, at most embedding_dim: a table of its own, several "
+            "times as fast; null: pairs are terms like tokens, in one table"
+        ),
+    )
     wide: bool = Field(
         False, description="add a linear model: a weight for each token or pair and each label"
     )
+
+    @pydantic.model_validator(mode="after")
+    def _pairs_fit(self):
+        if self.bigram_dim is None:
+            return self
+        if not self.bigram_buckets:
+            raise ValueError(
+                f"bigram_dim: received {self.bigram_dim} without pairs, "
+                "expected bigram_buckets above 0 with it"
+            )
+        if self.bigram_dim > self.embedding_dim:
+            raise ValueError(
+                f"bigram_dim: received {self.bigram_dim}, "
+                f"expected at most embedding_dim, {self.embedding_dim}"
+            )
+        return self
 
 
 class MlpConfig(_BagModel):

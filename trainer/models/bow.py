@@ -8,6 +8,7 @@ import tensorflow as tf
 from beam_jobs.contract.training_config import BowConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, LogitsLayer
+from trainer.models.pair_bags import Bags, WordAndPairBags
 from trainer.models.term_bags import term_bags
 from trainer.models.weighted_sums import sum_bags
 
@@ -16,18 +17,21 @@ class EncodedBags(NamedTuple):
     """Documents as `BagOfEmbeddings` sees them.
 
     Attributes:
-      rows: int64 [n], the distinct terms of all documents.
-      bags: float32 [batch, n], sparse, the weights of each document's terms.
+      bags: the terms of each table, with their weights in each document.
       vectors: float32 [batch, dim], the weighted sums of their embeddings, after dropout.
     """
 
-    rows: tf.Tensor
-    bags: tf.SparseTensor
+    bags: tuple[Bags, ...]
     vectors: tf.Tensor
 
 
 class BagOfEmbeddings(keras.Model):
     """Logits = dense(dropout(sum over terms of weight * embedding)), see `TermBags`.
+
+    With `bigram_dim`, pairs have a table of their own (`WordAndPairBags`), of fewer dimensions. Its
+    sum is added to the first units of the document's vector, times embedding_dim / bigram_dim: a
+    step of an optimizer that moves each number alike, such as Adam, then moves a logit as far by a
+    pair's embedding as by a word's.
 
     With `wide`, the weighted sum of a weight for each term and label is added: a linear model on
     TF-IDF beside the embeddings (Cheng et al. 2016, Wide & Deep Learning). These weights start at
@@ -36,13 +40,24 @@ class BagOfEmbeddings(keras.Model):
 
     def __init__(self, config: BowConfig, inputs: ModelInputs):
         super().__init__(name="bow")
-        self._terms = term_bags(
-            inputs.vocabulary,
-            token_weights=config.token_weights,
-            bigram_buckets=config.bigram_buckets,
-        )
+        weighting, self._pair_table = {"token_weights": config.token_weights}, None
+        if config.bigram_dim is None:
+            self._terms = term_bags(
+                inputs.vocabulary, bigram_buckets=config.bigram_buckets, **weighting
+            )
+        else:
+            self._terms = WordAndPairBags(
+                inputs.vocabulary, num_pair_rows=config.bigram_buckets, **weighting
+            )
+            self._pair_table = EmbeddingTable(
+                config.bigram_buckets,
+                config.bigram_dim,
+                seed=inputs.seed + 2,
+                name="pairs",
+            )
+        self._num_rows = self._terms.num_rows
         self._table = EmbeddingTable(
-            self._terms.num_rows,
+            self._num_rows,
             config.embedding_dim,
             vectors=inputs.vectors,
             freeze=config.freeze_pretrained_vectors,
@@ -50,9 +65,10 @@ class BagOfEmbeddings(keras.Model):
         )
         self._wide = None
         if config.wide:
+            num_pair_rows = 0 if config.bigram_dim is None else config.bigram_buckets
             self._wide = self.add_weight(
                 name="wide_embeddings",
-                shape=(self._terms.num_rows, inputs.num_labels),
+                shape=(self._num_rows + num_pair_rows, inputs.num_labels),
                 initializer="zeros",
                 autocast=False,
             )
@@ -68,18 +84,23 @@ class BagOfEmbeddings(keras.Model):
 
     def encode(self, tokens: tf.RaggedTensor, *, training: bool) -> EncodedBags:
         """What the logits of documents, token ids int64 [batch, None], are computed from."""
-        rows, bags = self._terms(tokens)
-        vectors = sum_bags(bags, tf.cast(self._table(rows), tf.float32))
-        return EncodedBags(rows, bags, self._dropout(vectors, training=training))
+        bags = self._by_table(self._terms(tokens))
+        vectors = tf.add_n(
+            [
+                self._widened(sum_bags(bag.weights, table))
+                for bag, table in zip(bags, self._embeddings(bags), strict=True)
+            ]
+        )
+        return EncodedBags(bags, self._dropout(vectors, training=training))
 
     def logits(self, documents: EncodedBags, label_ids: tf.Tensor | None = None) -> tf.Tensor:
         """Logits float32 [batch, labels], or [batch, n] of distinct label ids int64 [n]."""
         logits = self._dense(documents.vectors, label_ids)
         if self._wide is not None:
-            wide = tf.gather(self._wide.value, documents.rows)
-            logits += sum_bags(
-                documents.bags, wide if label_ids is None else tf.gather(wide, label_ids, axis=1)
-            )
+            for bag, wide in zip(documents.bags, self._wide_rows(documents.bags), strict=True):
+                logits += sum_bags(
+                    bag.weights, wide if label_ids is None else tf.gather(wide, label_ids, axis=1)
+                )
         return logits
 
     def contributions(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -88,10 +109,40 @@ class BagOfEmbeddings(keras.Model):
         Returns:
           (float32 [tokens, labels], float32 [labels], the bias). Their sum is the logits.
         """
-        rows, shares = self._terms.shares(tokens)
-        vectors = tf.cast(self._table(rows), tf.float32)
-        bias = self._dense(tf.zeros([1, tf.shape(vectors)[1]]))
-        of_terms = self._dense(vectors) - bias
+        bags = self._by_table(self._terms.shares(tokens))
+        embeddings = self._embeddings(bags)
+        bias = self._dense(tf.zeros([1, embeddings[0].shape[1]]))
+        of_terms = [self._dense(self._widened(vectors)) - bias for vectors in embeddings]
         if self._wide is not None:
-            of_terms += tf.gather(self._wide.value, rows)
-        return tf.sparse.sparse_dense_matmul(shares, of_terms), bias[0]
+            of_terms = map(tf.add, of_terms, self._wide_rows(bags))
+        of_tokens = [
+            tf.sparse.sparse_dense_matmul(bag.weights, values)
+            for bag, values in zip(bags, of_terms, strict=True)
+        ]
+        return tf.add_n(of_tokens), bias[0]
+
+    def _by_table(self, bags: tuple) -> tuple[Bags, ...]:
+        """Bags of one table or of two -> those of each table."""
+        return (Bags(*bags),) if self._pair_table is None else bags
+
+    def _embeddings(self, bags: tuple[Bags, ...]) -> list[tf.Tensor]:
+        """Of each table, the embeddings float32 [n, its dim] of the rows that are used."""
+        tables = [self._table, self._pair_table][: len(bags)]
+        return [
+            tf.cast(table(bag.rows), tf.float32) for table, bag in zip(tables, bags, strict=True)
+        ]
+
+    def _widened(self, vectors: tf.Tensor) -> tf.Tensor:
+        """Vectors float32 [n, dim of a table] -> parts of documents' vectors [n, embedding_dim]."""
+        dim, num_units = vectors.shape[1], self._dense.num_inputs
+        if dim == num_units:
+            return vectors
+        return tf.pad(vectors * (num_units / dim), [[0, 0], [0, num_units - dim]])
+
+    def _wide_rows(self, bags: tuple[Bags, ...]) -> list[tf.Tensor]:
+        """Of each table, the wide weights float32 [n, labels] of the rows that are used."""
+        first_rows = (0, self._num_rows)
+        return [
+            tf.gather(self._wide.value, bag.rows + first_row if first_row else bag.rows)
+            for bag, first_row in zip(bags, first_rows, strict=False)
+        ]

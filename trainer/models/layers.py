@@ -52,6 +52,7 @@ class LogitsLayer(keras.layers.Layer):
 
     def __init__(self, num_inputs: int, output_bias: np.ndarray, *, seed: int):
         super().__init__(name="logits", dtype="float32")
+        self.num_inputs = num_inputs
         shape = (len(output_bias), num_inputs)
         self._kernel = self.add_weight(
             name="kernel", shape=shape, initializer=keras.initializers.GlorotUniform(seed=seed)
@@ -103,12 +104,20 @@ class EmbeddingTable(keras.layers.Layer):
       vectors: pretrained vectors of the vocabulary's tokens; the other rows start at random.
       freeze: rows with a pretrained vector get no gradient.
       seed: of the random rows.
+      name: of the layer.
     """
 
     def __init__(
-        self, num_rows: int, dim: int, *, vectors: PretrainedVectors | None, freeze: bool, seed: int
+        self,
+        num_rows: int,
+        dim: int,
+        *,
+        vectors: PretrainedVectors | None = None,
+        freeze: bool = False,
+        seed: int,
+        name: str = "table",
     ):
-        super().__init__(name="table")
+        super().__init__(name=name)
         random = keras.initializers.RandomUniform(-0.05, 0.05, seed=seed)
 
         def initial_values(shape, dtype):

@@ -19,7 +19,7 @@ _NUM_CHUNKS = 4
 _NO_TERM = 0
 # Bits of a batch's document in the keys of distinct terms.
 _DOCUMENT_BITS = 20
-_TINY = 1e-12  # keeps the division by the norm of a document without terms finite
+TINY = 1e-12  # keeps the division by the norm of a document without terms finite
 
 
 def smooth_idf(document_counts: np.ndarray, num_documents: int) -> np.ndarray:
@@ -83,6 +83,19 @@ def ngram_code(ngram, token, *, num_token_rows: int):
     Different n-grams of one size have different codes.
     """
     return ngram * num_token_rows + token
+
+
+def are_pairs(ids: tf.Tensor, documents: tf.Tensor) -> tf.Tensor:
+    """bool [tokens - 1]: whether a token and the next are of the vocabulary and one document."""
+    is_known = ids >= NUM_SPECIAL_IDS
+    return (documents[:-1] == documents[1:]) & is_known[:-1] & is_known[1:]
+
+
+def hash_pairs(first: tf.Tensor, second: tf.Tensor, num_buckets: int) -> tf.Tensor:
+    """The buckets int64 [n] of pairs of token ids int64 [n]; several pairs may share one."""
+    mixed = first * _FIRST_MULTIPLIER + second * _SECOND_MULTIPLIER
+    mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, _int64(17)))
+    return mixed % num_buckets
 
 
 class _Occurrences(NamedTuple):
@@ -188,6 +201,11 @@ class TermBags(keras.layers.Layer):
         terms, rows, weights = self._weighted_terms(tokens, self._occurrences(tokens))
         return terms.documents, rows, weights
 
+    def unscaled_terms(self, tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """`weighted_terms` before weights are divided by their document's norm."""
+        terms, rows, weights = self._counted_terms(tokens, self._occurrences(tokens))
+        return terms.documents, rows, weights
+
     def _weighted_terms(
         self, tokens: tf.RaggedTensor, kinds: list[_Occurrences]
     ) -> tuple[_DistinctTerms, tf.Tensor, tf.Tensor]:
@@ -199,6 +217,17 @@ class TermBags(keras.layers.Layer):
           (the terms; their rows in the embedding table, int64 [terms]; normalised weights, float32
           [terms]).
         """
+        terms, rows, weights = self._counted_terms(tokens, kinds)
+        norms = tf.sqrt(
+            tf.math.unsorted_segment_sum(tf.square(weights), terms.documents, tokens.nrows())
+        )
+        weights = weights / tf.maximum(tf.gather(norms, terms.documents), TINY)
+        return terms, rows, weights
+
+    def _counted_terms(
+        self, tokens: tf.RaggedTensor, kinds: list[_Occurrences]
+    ) -> tuple[_DistinctTerms, tf.Tensor, tf.Tensor]:
+        """`_weighted_terms` before weights are divided by their document's norm."""
         documents = tokens.value_rowids()
         if len(kinds) == 1:
             codes = kinds[0].codes
@@ -207,12 +236,7 @@ class TermBags(keras.layers.Layer):
             documents = tf.repeat(documents, len(kinds))
         terms = self._distinct(documents, codes, tokens.nrows())
         rows, idf = self._look_up(terms.codes)
-        weights = (1 + tf.math.log(tf.cast(terms.counts, tf.float32))) * idf
-        norms = tf.sqrt(
-            tf.math.unsorted_segment_sum(tf.square(weights), terms.documents, tokens.nrows())
-        )
-        weights = weights / tf.maximum(tf.gather(norms, terms.documents), _TINY)
-        return terms, rows, weights
+        return terms, rows, (1 + tf.math.log(tf.cast(terms.counts, tf.float32))) * idf
 
     def _distinct(
         self, documents: tf.Tensor, codes: tf.Tensor, num_documents: tf.Tensor
@@ -235,6 +259,10 @@ class TermBags(keras.layers.Layer):
             counts,
             pairs,
         )
+
+    def idf_of(self, ids: tf.Tensor) -> tf.Tensor:
+        """The IDF float32 [n] of token ids int64 [n]; 0 of a token out of the vocabulary."""
+        return tf.gather(self._token_idf.value, ids)
 
     def _look_up(self, codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The rows int64 [terms] and the IDF float32 [terms] of codes int64 [terms]."""
@@ -261,9 +289,7 @@ class TermBags(keras.layers.Layer):
 
     def _bigram_rows(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         """The rows of hashed bigrams; several may share one."""
-        mixed = first * _FIRST_MULTIPLIER + second * _SECOND_MULTIPLIER
-        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, _int64(17)))
-        return self._num_token_rows + mixed % self._num_bigram_rows
+        return self._num_token_rows + hash_pairs(first, second, self._num_bigram_rows)
 
     # --- the kinds of terms ------------------------------------------------------------
 
@@ -296,11 +322,7 @@ class TermBags(keras.layers.Layer):
     def _bigrams(self, ids: tf.Tensor, documents: tf.Tensor) -> _Occurrences:
         """The pairs of neighbouring tokens of the vocabulary."""
         first, second = ids[:-1], ids[1:]
-        is_known = (
-            (documents[:-1] == documents[1:])
-            & (first >= NUM_SPECIAL_IDS)
-            & (second >= NUM_SPECIAL_IDS)
-        )
+        is_known = are_pairs(ids, documents)
         codes = tf.bitwise.left_shift(first, _int64(self._id_bits)) + second
         return _Occurrences(2, _at_last_tokens(tf.where(is_known, codes, _NO_TERM), ids))
 

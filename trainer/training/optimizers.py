@@ -223,6 +223,8 @@ def _with_distinct_rows(gradient):
     """Sums the rows of a tf.IndexedSlices that occur several times; returns other gradients."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
+    if _are_distinct(gradient.indices):
+        return gradient
     rows, positions = tf.unique(gradient.indices)
     are_distinct = tf.size(rows) == tf.size(gradient.indices)
     values = tf.cond(
@@ -233,6 +235,15 @@ def _with_distinct_rows(gradient):
     return tf.IndexedSlices(
         tf.ensure_shape(values, [None, *gradient.values.shape[1:]]), rows, gradient.dense_shape
     )
+
+
+def _are_distinct(indices: tf.Tensor) -> bool:
+    """Whether the graph shows that indices are distinct: they are the values of a tf.unique."""
+    if not tf.is_symbolic_tensor(indices):
+        return False
+    while indices.op.type in ("Identity", "Reshape"):
+        indices = indices.op.inputs[0]
+    return indices.op.type in ("Unique", "UniqueV2") and indices.value_index == 0
 
 
 def _scaled(gradient, scale: tf.Tensor):
@@ -256,14 +267,38 @@ class LazyAdam(_DistinctRows, keras.optimizers.Adam):
     If a gradient is a tf.IndexedSlices, the moments and weights of its rows change as in Adam and
     the others stay as they are. Adam itself decays the moments of every row at each step, and
     moves rows that no document used. Other gradients are treated as by Adam.
+
+    A table of pairs of words has one second moment for each row, of the mean of its squared
+    gradients (as in FBGEMM, `PARTIAL_ROWWISE_ADAM`): it has many rows and few dimensions, so that a
+    step is bound by the memory that it reads.
     """
 
+    def build(self, variables):
+        if self.built:
+            return
+        super(keras.optimizers.Adam, self).build(variables)
+        self._momentums, self._velocities = [], []
+        for variable in variables:  # in Keras's order, so that checkpoints fit
+            [momentum] = self.add_optimizer_variables([variable], "momentum")
+            self._momentums.append(momentum)
+            self._velocities.append(self._add_velocity(variable))
+
+    def _add_velocity(self, variable):
+        """Second moments of a variable: of each number, or of each row of a table of pairs."""
+        if not variable.path.endswith("pairs/embeddings"):
+            return self.add_optimizer_variables([variable], "velocity")[0]
+        with self._distribution_strategy.extended.colocate_vars_with(variable.value):
+            return self.add_variable(variable.shape[:1], dtype=variable.dtype, name="velocity")
+
     def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        momentum, velocity = self._momentums[index], self._velocities[index]
+        by_row = len(velocity.shape) < len(variable.shape)
+        if by_row and not isinstance(gradient, tf.IndexedSlices):
+            gradient = tf.IndexedSlices(gradient, tf.range(tf.shape(gradient)[0]))
         if not isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
             return
-        index = self._get_variable_index(variable)
-        momentum, velocity = self._momentums[index], self._velocities[index]
         rows, values = gradient.indices, gradient.values
         step = tf.cast(self.iterations + 1, values.dtype)
         rate = (
@@ -272,10 +307,15 @@ class LazyAdam(_DistinctRows, keras.optimizers.Adam):
             / (1 - self.beta_1**step)
         )
         m = self.beta_1 * tf.gather(momentum.value, rows) + (1 - self.beta_1) * values
-        v = self.beta_2 * tf.gather(velocity.value, rows) + (1 - self.beta_2) * tf.square(values)
+        squares = tf.square(values)
+        if by_row:
+            squares = tf.reduce_mean(squares, axis=1)
+        v = self.beta_2 * tf.gather(velocity.value, rows) + (1 - self.beta_2) * squares
         self.assign(momentum, tf.IndexedSlices(m, rows))
         self.assign(velocity, tf.IndexedSlices(v, rows))
-        self._subtract_rows(variable, rate * m / (tf.sqrt(v) + self.epsilon), rows)
+        roots = tf.sqrt(v) + self.epsilon
+        step = m * (rate / roots)[:, None] if by_row else rate * m / roots
+        self._subtract_rows(variable, step, rows)
 
 
 class RowWiseAdagrad(_DistinctRows, keras.optimizers.Adagrad):

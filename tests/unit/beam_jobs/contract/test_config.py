@@ -100,6 +100,7 @@ FULL = {
         "freeze_pretrained_vectors": True,
         "token_weights": "uniform",
         "bigram_buckets": 64,
+        "bigram_dim": 8,
         "dropout": 0.25,
         "wide": True,
     },
@@ -219,6 +220,7 @@ OTHER_KINDS = [
             "name": "bow_lwan",
             "token_weights": "uniform",
             "bigram_buckets": 64,
+            "bigram_dim": 8,
             "wide": True,
             "max_tokens": 9,
             "filter_width": 2,
@@ -849,7 +851,21 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         # keys of another kind, and kinds that are not there
         (
             {"model": {"heads": 2}},
-            "model.heads: unknown key; valid keys here: bigram_buckets, dropout, ",
+            "model.heads: unknown key; valid keys here: bigram_buckets, bigram_dim, dropout, ",
+        ),
+        (
+            {"model": {"name": "bow", "bigram_dim": 8}},
+            "bigram_dim: received 8 without pairs, expected bigram_buckets above 0",
+        ),
+        (
+            {
+                "model": {
+                    "name": "bow",
+                    "bigram_dim": 256,
+                    "bigram_buckets": 64,
+                }
+            },
+            "bigram_dim: received 256, expected at most embedding_dim, 128",
         ),
         (
             {"model": {"name": "cnn", "bigram_buckets": 2}},
@@ -1144,8 +1160,8 @@ def test_long_values_are_cut_in_errors():
 )
 def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key):
     default = config_from_dict(MINIMAL | BOW, what="").model_dump(mode="json")
-    # Splits sum to 1 together, replicas need their strategy, a fold the number of folds, and a
-    # file the wish for it.
+    # Splits sum to 1 together, replicas need their strategy, a fold the number of folds, a file
+    # the wish for it, and the dimensions of pairs need pairs.
     companions = {
         "splits": FULL["splits"],
         "train": {
@@ -1153,6 +1169,7 @@ def test_dataset_config_holds_a_key_if_and_only_if_it_decides_bytes(section, key
             "fold": {"folds": 5},
             "fold_repeat": {"folds": 5},
         }.get(key, {}),
+        "model": {"bigram_buckets": 64} if key == "bigram_dim" else {},
         "loss": {k: FULL["loss"][k] for k in ("pos_weight", "pos_weight_file")}
         if key in ("pos_weight", "pos_weight_file")
         else {},

@@ -7,7 +7,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 from beam_jobs.contract.training_config import BowConfig
 from trainer.models import VocabularyStatistics, build_model
-from trainer.models.term_bags import smooth_idf
+from trainer.models.term_bags import hash_pairs, smooth_idf
 
 COUNTS = np.array([90, 40, 12, 3, 2], np.int64)
 VOCABULARY = VocabularyStatistics(size=5, document_counts=COUNTS, num_documents=100)
@@ -65,16 +65,21 @@ def test_logits_equal_a_dense_tfidf_reference(documents, weighting):
     )
 
 
-@pytest.mark.parametrize("bigram_buckets", [0, 16])
-def test_documents_without_a_known_token_get_the_bias(bigram_buckets):
-    logits = _build(bigram_buckets=bigram_buckets)(_ragged([[], [1], [1, 1, 1]]), training=False)
+PAIRS = pytest.mark.parametrize(
+    "pairs", [{}, {"bigram_buckets": 16}, {"bigram_buckets": 16, "bigram_dim": 2}], ids=str
+)
+
+
+@PAIRS
+def test_documents_without_a_known_token_get_the_bias(pairs):
+    logits = _build(**pairs)(_ragged([[], [1], [1, 1, 1]]), training=False)
     np.testing.assert_array_equal(logits, np.tile(BIAS, (3, 1)))
 
 
 @pytest.mark.parametrize("wrap", [lambda step: step, tf.function], ids=["eager", "graph"])
-@pytest.mark.parametrize("bigram_buckets", [0, 16])
-def test_a_batch_without_any_token_trains_the_bias_alone(bigram_buckets, wrap):
-    model = _build(bigram_buckets=bigram_buckets)
+@PAIRS
+def test_a_batch_without_any_token_trains_the_bias_alone(pairs, wrap):
+    model = _build(**pairs)
 
     def gradients():
         with tf.GradientTape() as tape:
@@ -87,9 +92,9 @@ def test_a_batch_without_any_token_trains_the_bias_alone(bigram_buckets, wrap):
         )
 
 
-@pytest.mark.parametrize("bigram_buckets", [0, 16])
-def test_a_documents_logits_do_not_depend_on_its_batch(bigram_buckets):
-    model = _build(bigram_buckets=bigram_buckets)
+@PAIRS
+def test_a_documents_logits_do_not_depend_on_its_batch(pairs):
+    model = _build(**pairs)
     together = model(_ragged(DOCUMENTS), training=False)
     for row, document in enumerate(DOCUMENTS):
         np.testing.assert_allclose(
@@ -160,6 +165,29 @@ def test_bigrams_that_share_a_row_are_terms_of_their_own():
     ]
     assert len(of_bigrams) == 2 and of_bigrams.all()
     np.testing.assert_allclose(tf.reduce_sum(tf.square(bags.values)), 1, rtol=1e-6)
+
+
+def test_pairs_of_their_own_equal_a_dense_reference():
+    model = _build(bigram_buckets=1000, bigram_dim=2)
+    idf = np.concatenate([[0, 0], smooth_idf(COUNTS, 100)])
+    words, pairs = (_variable(model, f"{table}/embeddings") for table in ("table", "pairs"))
+    vectors = []
+    for document in DOCUMENTS:
+        known = [token for token in set(document) if token > 1]
+        of_words = {token: (1 + np.log(document.count(token))) * idf[token] for token in known}
+        of_pairs = [
+            ((a, b), (idf[a] + idf[b]) / 2)
+            for a, b in zip(document, document[1:], strict=False)
+            if min(a, b) > 1
+        ]
+        weights = [*of_words.values(), *(weight for _, weight in of_pairs)]
+        vector = sum((weight * words[token] for token, weight in of_words.items()), np.zeros(4))
+        for pair, weight in of_pairs:
+            bucket = int(hash_pairs(*map(tf.constant, np.array(pair)), 1000))
+            vector[:2] += 2 * weight * pairs[bucket]  # 4 units / 2 dimensions
+        vectors.append(vector / max(np.linalg.norm(weights), 1e-12))
+    logits = np.array(vectors) @ _variable(model, "kernel").T + BIAS
+    np.testing.assert_allclose(model(_ragged(DOCUMENTS)), logits, rtol=1e-4, atol=1e-5)
 
 
 def test_bigram_rows_are_stable():
@@ -259,6 +287,8 @@ def test_every_config_key_changes_the_model():
         {"token_weights": "uniform"},
         {"dropout": 0.5},
         {"bigram_buckets": 8},
+        {"bigram_buckets": 8, "bigram_dim": 3},
+        {"bigram_buckets": 8, "bigram_dim": 4},
     ):
         assert not np.allclose(_build(**changes)(tokens, training=True), default), changes
 

@@ -13,6 +13,7 @@ NGRAMS = ((0, 1), (4, 5, 6))
 CONFIGS = {
     "plain": ({}, {}),
     "pairs": ({"bigram_buckets": 3}, {}),  # so few that pairs share rows
+    "pairs of their own": ({"bigram_buckets": 3, "bigram_dim": 2, "wide": True}, {}),
     "wide": ({"wide": True, "bigram_buckets": 16, "token_weights": "uniform"}, {}),
     "n-grams": ({"wide": True}, {"ngrams": NGRAMS, "ngram_document_counts": np.array([2, 3])}),
 }

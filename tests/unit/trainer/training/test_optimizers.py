@@ -64,6 +64,68 @@ def test_lazy_adam_equals_adam_when_every_row_is_in_every_step():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
+def _pairs(values):
+    table = keras.layers.Layer(name="pairs")
+    table.add_weight(
+        name="embeddings",
+        shape=values.shape,
+        initializer=lambda shape, dtype: tf.constant(values, dtype),
+    )
+    return table.weights[0]
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_lazy_adam_keeps_one_second_moment_a_row_of_pairs(dense):
+    start = np.linspace(-1, 1, 6).reshape(3, 2)
+    pairs = _pairs(start)
+    optimizer = build_optimizer(OptimizerConfig(learning_rate=0.1))
+    optimizer.build([pairs])
+    assert [state.shape for state in optimizer.variables[2:]] == [(3, 2), (3,)]
+    expected, m, v = start.copy(), np.zeros((3, 2)), np.zeros(3)
+    for step in range(1, 4):
+        gradient = np.array([[0.5, -1.0], [step, 2.0], [0.1, 0.3 * step]])
+        optimizer.apply(
+            [
+                tf.constant(gradient, tf.float32)
+                if dense
+                else tf.IndexedSlices(
+                    tf.constant(gradient[::-1], tf.float32), tf.constant([2, 1, 0])
+                )
+            ],
+            [pairs],
+        )
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * (gradient**2).mean(axis=1)
+        rate = 0.1 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        expected -= rate * m / (np.sqrt(v) + 1e-7)[:, None]
+    np.testing.assert_allclose(pairs, expected, rtol=1e-4)
+
+
+def test_the_state_of_lazy_adam_has_the_order_of_adams():
+    weights = [keras.Variable(np.zeros((3, 2)), name=name) for name in ("one", "other")]
+    lazy, adam = build_optimizer(OptimizerConfig()), keras.optimizers.Adam()
+    for optimizer in (lazy, adam):
+        optimizer.build(weights)
+    assert [v.name for v in lazy.variables] == [v.name for v in adam.variables]
+
+
+def test_rows_that_a_graph_shows_to_be_distinct_are_not_searched_for_repeated_ones():
+    table = tf.Variable(np.eye(4), dtype=tf.float32)
+
+    def gradient_of(rows):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(tf.gather(table, rows)))
+        return optimizers._with_distinct_rows(tape.gradient(loss, table)).indices
+
+    def num_unique(step):
+        graph = tf.function(step).get_concrete_function(tf.TensorSpec([None], tf.int64)).graph
+        return sum(operation.type == "Unique" for operation in graph.get_operations())
+
+    assert num_unique(lambda ids: gradient_of(tf.unique(ids).y)) == 1
+    assert num_unique(lambda ids: gradient_of(tf.unique(ids).idx)) == 2
+    assert num_unique(lambda ids: gradient_of(tf.concat([tf.unique(ids).y] * 2, 0))) == 2
+
+
 def test_lazy_adam_leaves_rows_outside_the_batch_alone():
     gradient = tf.IndexedSlices(
         tf.ones([1, 2]), tf.constant([1], tf.int64), dense_shape=tf.constant([3, 2])
