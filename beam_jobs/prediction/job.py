@@ -160,7 +160,7 @@ def _score_parts(
     beam_arguments: Sequence[str],
 ) -> list[PartResult]:
     """Runs the job; the results of its parts, in their order."""
-    pipeline = beam.Pipeline(options=options)
+    pipeline = runners.make_pipeline(options)
     _ = (
         pipeline
         | "Parts" >> beam.Create(list(enumerate(parts)))

@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 
-import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
@@ -164,7 +163,7 @@ def _run(
     Raises:
       RuntimeError: the runner lost or repeated data.
     """
-    job = beam.Pipeline(options=options)
+    job = runners.make_pipeline(options)
     with progress.directory(generation.work_dir, is_local=runners.is_local(options)) as parts_dir:
         pipeline.build(
             job,

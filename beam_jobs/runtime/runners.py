@@ -60,6 +60,22 @@ def pipeline_options(beam_arguments: Sequence[str], input_bytes: int) -> Pipelin
     return options
 
 
+def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """An empty pipeline.
+
+    Raises:
+      UserError: the runner does not take the options.
+    """
+    try:
+        return beam.Pipeline(options=options)
+    except ValueError as error:
+        reasons = " ".join(str(error).split())
+        raise UserError(
+            f"options of Beam, after `--`: {reasons}; expected options as the documentation of "
+            f"{describe(options)} has them"
+        ) from None
+
+
 def run(pipeline: beam.Pipeline) -> PipelineResult:
     """Runs a pipeline to its end. Ctrl-C and SIGTERM also cancel it on its runner.
 

@@ -1,5 +1,7 @@
 """Files appear whole or not at all, also where several write the same one."""
 
+import contextlib
+import io
 import threading
 
 import pytest
@@ -93,3 +95,61 @@ def test_hdfs_without_an_address_says_how_to_give_it(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="hdfs:// needs --hdfs_host after `--`, or HDFS_HOST"):
         places.read_bytes("hdfs://x")
+
+
+class FakeHdfs:
+    """What `hdfs.InsecureClient` does, in memory: files by their paths."""
+
+    def __init__(self, hdfs):
+        self.files: dict[str, bytes] = {}
+        self._error = hdfs.HdfsError
+
+    def status(self, path, strict=True):
+        inside = any(name.startswith(f"{path}/") for name in self.files)
+        return {} if path in self.files or inside else None
+
+    def write(self, path, data, overwrite=False):
+        assert overwrite or path not in self.files
+        self.files[path] = data.read()
+
+    def rename(self, source, target):
+        if target in self.files:
+            raise self._error("there is such a file")
+        self.files[target] = self.files.pop(source)
+
+    def delete(self, path):
+        return self.files.pop(path, None) is not None
+
+    @contextlib.contextmanager
+    def read(self, path, offset=0, length=None):
+        yield io.BytesIO(self.files[path][offset:][:length])
+
+    def walk(self, root, status):
+        for path, content in self.files.items():
+            if path.startswith(f"{root}/"):
+                folder, _, name = path.rpartition("/")
+                yield (folder, {}), [], [(name, {"length": len(content), "modificationTime": 5000})]
+
+
+@pytest.mark.parametrize(("url", "full_urls"), [("hdfs://data/x", False), ("hdfs://nn/x", True)])
+def test_hdfs_files_are_put_over_leftovers_and_found_by_their_urls(monkeypatch, url, full_urls):
+    hdfs = pytest.importorskip("hdfs")
+    client = FakeHdfs(hdfs)
+    monkeypatch.setattr(hdfs, "InsecureClient", lambda *_, **__: client)
+    options = {"hdfs_host": "h", "hdfs_port": 9870, "hdfs_user": "u", "hdfs_full_urls": full_urls}
+    places.configure(options)
+    for content in ("left by a killed run", "whole", "", "content"):
+        places.write(f"{url}/a/file", content)
+        assert places.read_bytes(f"{url}/a/file") == content.encode()
+    assert list(client.files) == ["/x/a/file" if full_urls else "/data/x/a/file"]
+    assert places.read_bytes(f"{url}/a/file", 3, 2) == b"te"
+    with places.open_local(f"{url}/a/file") as stream:
+        assert stream.read() == b"content"
+    (name, file), *others = places.list_files(url).items()
+    assert (name, file.path, file.size, file.updated) == ("a/file", f"{url}/a/file", 7, 5.0)
+    assert not others and places.list_files(f"{url}/none") == {}
+    with pytest.raises(FileNotFoundError):
+        places.read_bytes(f"{url}/none")
+    places.delete_directory(url)
+    assert client.files == {}
+    places.configure({})

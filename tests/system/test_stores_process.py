@@ -1,0 +1,71 @@
+"""Jobs on an object store as processes: options reach every worker, and kills publish nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract import places
+from tests.command_lines import ROOT
+from tests.corpus import DATASET, contents, corpus_lines, make_home
+from tests.object_stores import CREDENTIALS, make_bucket, s3_environment, s3_server
+
+MULTI_PROCESSING = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+
+
+@pytest.fixture(scope="module")
+def store():
+    """The address of a server that speaks S3, and a bucket there."""
+    with s3_server() as address, s3_environment(address, with_endpoint=True):
+        yield address, make_bucket(address)
+
+
+def start(home, place: str, *beam_arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "beam_jobs.preprocess", "--config", "config.yaml"]
+    command += ["--set", f"output.dataset_dir={place}", "--", *beam_arguments]
+    environment = os.environ | CREDENTIALS | {"PYTHONPATH": str(ROOT)}
+    environment.pop("AWS_ENDPOINT_URL", None)  # the option alone says where the store is
+    return subprocess.Popen(
+        command,
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen) -> str:
+    output, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    return output
+
+
+def test_a_run_on_a_store_that_was_killed_leaves_no_dataset_and_workers_reach_it_by_the_option(
+    store, tmp_path
+):
+    address, bucket = store
+    home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
+    with places.open_local(home / "corpus/all.jsonl") as stream:
+        places.write(f"{bucket}/in/all.jsonl", stream.read())
+    config = (home / "config.yaml").read_text().replace("corpus/*", f"{bucket}/in/*.jsonl")
+    (home / "config.yaml").write_text(config)
+    options = [f"--s3_endpoint_url={address}"]
+    place = f"{bucket}/dataset"
+    process = start(home, place, *MULTI_PROCESSING, *options)
+    deadline = time.monotonic() + 240
+    while not any("/work-" in name for name in places.list_files(place)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert manifests.MANIFEST not in places.list_files(place)
+    assert "multi_processing, 2 workers" in end(start(home, place, *MULTI_PROCESSING, *options))
+    end(start(home, DATASET, *options))
+    made = {name: places.read_bytes(f"{place}/{name}") for name in places.list_files(place)}
+    assert made == contents(home / DATASET)
