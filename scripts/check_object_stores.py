@@ -128,10 +128,10 @@ def _kill(
     job.run(f"s3://{BUCKET}/timed", *inputs)
     duration = time.monotonic() - started
     killed = with_files = ended = 0
-    for _ in range(arguments.kills):
+    while killed < arguments.kills:
         process = job.start(place, *inputs)
         try:
-            process.wait(rng.uniform(0.2, 1.0) * duration)
+            process.wait(rng.uniform(0.1, 1.0) * duration)
             ended += 1
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
@@ -141,6 +141,7 @@ def _kill(
         with_files += bool(found)
         if manifests.MANIFEST in found:
             manifests.load(place)  # raises unless every file is there in its size
+            places.delete_directory(place)
     job.run(place, *inputs)
     same = _contents(place) == expected
     print(

@@ -38,7 +38,7 @@ def test_worker_processes_write_the_same_bytes(tmp_path, monkeypatch, settings):
     arguments += [part for setting in settings for part in ("--set", setting)]
     printed = succeed("beam_jobs.preprocess", *arguments, cwd=home)
     assert "FnApiRunner, in_memory, 1 worker" in printed
-    once = contents(home / "out")
+    once = contents(files_of(home / DATASET))
     if settings:
         assert manifests.load(home / DATASET).counts.near_duplicates > 10
     results = []
@@ -49,7 +49,7 @@ def test_worker_processes_write_the_same_bytes(tmp_path, monkeypatch, settings):
     arguments += ["--force", *MULTI_PROCESSING]
     printed = succeed("beam_jobs.preprocess", *arguments, cwd=home)
     assert "FnApiRunner, multi_processing, 2 workers" in printed
-    assert contents(home / "out") == once
+    assert contents(files_of(home / DATASET)) == once
     counts = manifests.load(home / DATASET).counts
     expected = counts.model_dump() | {"rejected": sum(counts.rejected.values())}
     del expected["written_without_labels"]  # those that are written have been counted
