@@ -7,6 +7,7 @@ from typing import Literal
 from beam_jobs.contract import english
 from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.first_bytes import hint_of
 
 UNKNOWN_SUBWORD = "[UNK]"  # what a word becomes that the subwords cannot spell
 SUFFIX_MARK = "##"  # the beginning of a subword that continues a word
@@ -68,7 +69,9 @@ def _read(key: str, path: str, expected: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"text.{key}: cannot read {path!r}: {error}. {expected}") from None
+        raise UserError(
+            f"text.{key}: cannot read {path!r}: {error}{hint_of(path)}. {expected}"
+        ) from None
 
 
 def _check_subwords(subwords: Sequence[str], where: str) -> None:

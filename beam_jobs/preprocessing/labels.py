@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.first_bytes import hint_of
 from beam_jobs.contract.manifest import LabelChanges
 from beam_jobs.contract.validation import LabelName, Section, canonical_label
 
@@ -46,7 +47,9 @@ def _read_names(path: str) -> tuple[str, ...]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"labels.allow: cannot read {path!r}: {error}; {expected}") from None
+        raise UserError(
+            f"labels.allow: cannot read {path!r}: {error}{hint_of(path)}; {expected}"
+        ) from None
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise UserError(f"labels.allow: {path!r} holds no label; {expected}")

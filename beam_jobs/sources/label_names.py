@@ -7,6 +7,7 @@ from typing import Any
 
 from beam_jobs.contract.dataset_config import RowData
 from beam_jobs.contract.errors import UserError, shown
+from beam_jobs.contract.first_bytes import hint_of
 from beam_jobs.contract.validation import canonical_label
 from beam_jobs.sources.invalid_row import is_line
 
@@ -44,8 +45,8 @@ def _read(path: str) -> list[str]:
         content = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"data.label_names: cannot read {path!r}: {error}; expected a list, or a UTF-8 file "
-            "with one label per line"
+            f"data.label_names: cannot read {path!r}: {error}{hint_of(path)}; expected a list, or "
+            "a UTF-8 file with one label per line"
         ) from None
     return [canonical_label(line) for line in content.removesuffix("\n").split("\n")]
 

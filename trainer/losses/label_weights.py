@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.first_bytes import hint_of
 from beam_jobs.contract.training_config import (
     ClassBalancedConfig,
     FocalConfig,
@@ -105,7 +106,9 @@ def _weights_from_file(path: str, label_names: Sequence[str]) -> np.ndarray:
         with open(path, encoding="utf-8") as stream:
             weights = json.load(stream)
     except (OSError, ValueError) as error:
-        raise UserError(f"loss.pos_weight_file: cannot read {path}: {error}; {expected}") from None
+        raise UserError(
+            f"loss.pos_weight_file: cannot read {path}: {error}{hint_of(path)}; {expected}"
+        ) from None
     if not isinstance(weights, dict):
         raise UserError(f"loss.pos_weight_file: {path} holds {type(weights).__name__}; {expected}")
     weights = {canonical_label(name): weight for name, weight in weights.items()}

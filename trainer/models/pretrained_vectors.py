@@ -3,12 +3,17 @@
 import dataclasses
 import gzip
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 
+from beam_jobs.contract import first_bytes
 from beam_jobs.contract.errors import UserError
 
 _MAX_LINES_LISTED = 5
+_FIRST_BYTES = 4096
+_GZIP = b"\x1f\x8b\x08"
+_NUMBERS = {*range(ord(" "), 127), *b"\t\r"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +34,7 @@ class PretrainedVectors:
 def load_vectors(path: str, tokens: Sequence[str], *, dim: int) -> PretrainedVectors:
     """Reads the vectors of a vocabulary from a text file.
 
-    Each line is a token and `dim` numbers, separated by spaces, in UTF-8; `.gz` is unpacked. A
+    Each line is a token and `dim` numbers, separated by spaces, in UTF-8; gzip is unpacked. A
     first line of two integers, as word2vec writes it, is a header. If a token has several lines,
     the first counts. Lines that cannot be used are skipped and listed; of tokens out of the
     vocabulary only the count of numbers is checked.
@@ -48,7 +53,7 @@ def load_vectors(path: str, tokens: Sequence[str], *, dim: int) -> PretrainedVec
     broken: list[tuple[int, str]] = []
     lines = 0
     try:
-        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as stream:
+        with _opened(path) as stream:
             for number, line in enumerate(stream, 1):
                 token, _, rest = line.rstrip().partition(b" ")
                 if number == 1:
@@ -79,6 +84,39 @@ def load_vectors(path: str, tokens: Sequence[str], *, dim: int) -> PretrainedVec
             "(config section `text`)"
         )
     return PretrainedVectors(values, found, broken)
+
+
+def _opened(path: str) -> BinaryIO:
+    """The file's text, unpacked; raises UserError if its first bytes are those of something else,
+    of which a line may well be as long as a vector.
+    """
+    with open(path, "rb") as stream:
+        first = stream.read(_FIRST_BYTES)
+    if first.startswith(_GZIP) or path.endswith(".gz"):
+        with gzip.open(path) as stream:
+            first = stream.read(_FIRST_BYTES)
+        opened = gzip.open(path)
+    else:
+        opened = open(path, "rb")
+    hint = first_bytes.hint(first)
+    if _is_binary(first):
+        hint = "; it has word2vec's header and binary numbers after it, so write it as text"
+    if hint:
+        opened.close()
+        raise UserError(
+            f"model.pretrained_vectors: cannot read {path}{hint}; expected a text file with a "
+            "token and its vector a line"
+        )
+    return opened
+
+
+def _is_binary(first: bytes) -> bool:
+    """Whether a header is followed by a token and floats of four bytes each."""
+    header, _, rest = first.partition(b"\n")
+    size = header.rpartition(b" ")[2].strip()
+    vector = rest.partition(b" ")[2][: 4 * int(size) if size.isdigit() else 0]
+    vector = vector.partition(b"\n")[0]
+    return _is_header(*header.partition(b" ")[::2]) and not _NUMBERS.issuperset(vector)
 
 
 def coverage_text(path: str, vectors: PretrainedVectors, document_counts: np.ndarray) -> str:

@@ -35,6 +35,14 @@ def test_the_tests_that_guard_private_interfaces_are_there():
         assert (ROOT / "tests" / path).exists(), path
 
 
+def test_the_tests_that_hold_silent_errors_are_there():
+    page = read("docs/experiments/silent_errors.md")
+    named = re.findall(r"`((?:unit|integration|system)/[\w/]+\.py)::(test_\w+)`", page)
+    assert len(named) > 60
+    for path, name in named:
+        assert f"def {name}(" in read(f"tests/{path}"), name
+
+
 def test_private_interfaces_are_used_where_the_page_says():
     rows = [line.split(" | ") for line in read("docs/private_interfaces.md").splitlines()]
     checked = 0

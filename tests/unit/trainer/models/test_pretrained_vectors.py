@@ -115,6 +115,34 @@ def test_file_that_does_not_fit_is_a_user_error(tmp_path, text, expected):
         load_vectors(path, TOKENS, dim=3)
 
 
+WORD2VEC = b"2 3\nof " + np.array([1, 2, 3], "<f4").tobytes() + b"\nthe " + bytes(12)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (WORD2VEC, "it has word2vec's header and binary numbers after it, so write it as text"),
+        (gzip.compress(WORD2VEC), "it has word2vec's header and binary numbers after it"),
+        (b"PK\3\4" + GLOVE.encode(), "its first bytes are those of a zip file, so unpack it"),
+        (GLOVE.encode("utf-16"), "those of a text in UTF-16, so save it in UTF-8"),
+        (b"\xba\x16\x4f\x2f\f", "those of a fastText model, so take its .vec file"),
+    ],
+)
+def test_a_file_that_is_no_text_is_told_by_its_first_bytes(tmp_path, content, kind):
+    with pytest.raises(UserError, match=f"model.pretrained_vectors: cannot read .*; .*{kind}"):
+        load_vectors(_file(tmp_path, content), TOKENS, dim=3)
+
+
+def test_short_vectors_of_tokens_that_are_not_ascii_are_text(tmp_path):
+    path = _file(tmp_path, "2 3\nthe 1 2 3\ncaf\u00e9 4 5 6\n")
+    assert load_vectors(path, TOKENS, dim=3).found.any()
+
+
+def test_gzip_is_recognised_by_content(tmp_path):
+    path = _file(tmp_path, gzip.compress(GLOVE.encode()))
+    assert load_vectors(path, TOKENS, dim=3).found.any()
+
+
 def test_damaged_compressed_file_is_a_user_error(tmp_path):
     path = tmp_path / "vectors.txt.gz"
     path.write_bytes(gzip.compress(GLOVE.encode())[:-9])
