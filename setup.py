@@ -56,6 +56,8 @@ setup(
         "hadoop": ["apache-beam[hadoop]==2.77.0"],
         "bench": ["fasttext-wheel==0.9.2; python_version < '3.13'"],
         "tune": ["optuna>=4.5,<6"],
+        # KerasHub imports safetensors for directories of Hugging Face and does not declare it.
+        "pretrained": ["keras-hub>=0.32,<0.33", "safetensors>=0.5,<1"],
         "serve": ["starlette>=0.40,<2", "uvicorn>=0.30,<1"],
         "docs": [
             "mkdocs>=1.6.1,<2",
@@ -75,6 +77,10 @@ setup(
             "uvicorn>=0.30,<1",
             "httpx>=0.27,<1",
             "optuna>=4.5,<6",
+            "keras-hub>=0.32,<0.33",
+            "safetensors>=0.5,<1",
+            "tokenizers>=0.21,<1",
+            "sentencepiece>=0.2,<1",
             "setuptools>=69",
             "wheel>=0.45,<1",
             "selenium>=4.25,<5",

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract import named_files
+from beam_jobs.contract import encoder_tokenizer, named_files
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import LinearConfig
+from beam_jobs.contract.training_config import LinearConfig, PretrainedConfig
 from trainer.auto import resolve
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.folds import take_fold
@@ -26,9 +26,10 @@ from trainer.distribution.strategy import check_agreement, make_strategy
 from trainer.losses import label_weights
 from trainer.losses.prior_correction import prior_correction, undo_loss_weighting
 from trainer.models import VocabularyStatistics, build_model
+from trainer.models.backbones import Encoder, build_encoder, load_encoder
 from trainer.runs.checkpoints import Checkpoints, RunState, saved_sizes
 from trainer.runs.directories import with_directories
-from trainer.runs.layout import NAMED_FILES
+from trainer.runs.layout import ENCODER, NAMED_FILES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +39,15 @@ class Experiment:
     Attributes:
       config: it has the directories that are really written to, see
         `trainer.runs.directories.with_directories`, and names a model.
+      vectorizer: strings of records -> what the model reads of them: token ids of texts, or see
+        `trainer.document_vectors`.
       auto: what `model.name: auto` has chosen and why, for people; empty: nothing.
     """
 
     config: Config
     dataset: Dataset
     strategy: tf.distribute.Strategy
-    vectorizer: keras.layers.TextVectorization
+    vectorizer: Callable[[tf.Tensor], Any]
     model: keras.Model
     auto: str = ""
 
@@ -125,8 +128,35 @@ def assemble(config: Config, *, for_training: bool = False, fresh: bool = False)
             sizes=saved_sizes(Path(config.train.run_dir))
             if isinstance(config.model, LinearConfig)
             else None,
+            encoder=_encoder(config, dataset, for_training=for_training)
+            if isinstance(config.model, PretrainedConfig)
+            else None,
+            tokenizer=dataset.manifest.analyzer.encoder_tokenizer,
         )
     return Experiment(config, dataset, strategy, make_vectorizer(dataset.vocabulary), model, auto)
+
+
+def _encoder(config: Config, dataset: Dataset, *, for_training: bool) -> Encoder:
+    """The encoder of `model.name: pretrained`: with its weights for training, else as the run in
+    the run directory has it, whose checkpoints hold them.
+
+    Raises:
+      UserError: it cannot be read, its tokenizer is not the dataset's, or there is no such run.
+    """
+    if not for_training:
+        path = Path(config.train.run_dir) / ENCODER
+        if not path.exists():
+            raise _no_model(path.parent)
+        return build_encoder(json.loads(path.read_text(encoding="utf-8")))
+    own = encoder_tokenizer.read_tokenizer(config.encoder_directory, key="model.backbone")
+    if own != dataset.manifest.analyzer.encoder_tokenizer:
+        raise UserError(
+            f"model.backbone: the tokenizer of {config.encoder_directory} differs from the one "
+            f"that the dataset {dataset.directory} was made with, of {config.text.tokenizer}; "
+            "expected the same: make the dataset with text.tokenizer: "
+            f"{config.encoder_directory}, or leave model.backbone out"
+        )
+    return load_encoder(config.encoder_directory)
 
 
 def vocabulary_statistics(dataset: Dataset) -> VocabularyStatistics:
@@ -187,8 +217,12 @@ def restore_best(experiment: Experiment) -> RunState:
             experiment.run_dir, experiment.model, optimizer=None, strategy=experiment.strategy
         ).restore_best()
     if state is None:
-        raise UserError(
-            f"train.run_dir: {experiment.run_dir} holds no trained model; expected one that "
-            "`python -m trainer.task train` has written"
-        )
+        raise _no_model(experiment.run_dir)
     return state
+
+
+def _no_model(run_dir: Path) -> UserError:
+    return UserError(
+        f"train.run_dir: {run_dir} holds no trained model; expected one that "
+        "`python -m trainer.task train` has written"
+    )

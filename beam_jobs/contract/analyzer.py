@@ -4,15 +4,17 @@ It is the only definition of how text is cleaned and tokenised. The Beam job run
 documents and the exported SavedModel runs it on requests.
 
 An analyzed string is its tokens joined by one space. No token is empty or holds white space.
-Tokens are words, or subwords where `text.subwords` asks for them.
+Tokens are words, subwords where `text.subwords` asks for them, or the pieces of an encoder.
 """
 
+import base64
 import re
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from beam_jobs.contract import english, html_syntax
+from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer, SentencePiece
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_SUBWORD, AnalyzerSpec
 
@@ -40,6 +42,12 @@ _EMOJI = (
 _MATCH_START, _MATCH_END = "\x01", "\x02"
 # A longer word is unknown: BERT's tokenizer takes 200 characters, of three bytes in most scripts.
 _MAX_WORD_BYTES = 600
+# For an encoder, text stays as its tokenizer knows it: only the marks of matches are removed, and
+# line ends, which it takes for spaces, become spaces.
+_MARKS = r"[\x00-\x02]"
+_LINE_END_OR_TAB = r"[\t\n\r]"
+_MAX_CHARACTER_BYTES = 4
+_REMOVED_BY_BERT = r"[\x{fffd}\p{C}]"
 
 
 class Analyzer(tf.Module):
@@ -47,8 +55,9 @@ class Analyzer(tf.Module):
 
     Calling it maps a string tensor [batch] to a string tensor [batch] of analyzed strings. Invalid
     UTF-8 becomes U+FFFD, control characters and U+200B become spaces, and soft hyphens, U+2060 and
-    U+FEFF are removed, whatever the specification. The joiners U+200C and U+200D stay, unless
-    `nfkc_casefold` removes them, as Unicode's NFKC_Casefold does, or `keep_characters`.
+    U+FEFF are removed, whatever the specification, unless the tokenizer is an encoder's, which
+    decides itself what becomes of all but U+0000 to U+0002. The joiners U+200C and U+200D stay,
+    unless `nfkc_casefold` removes them, as Unicode's NFKC_Casefold does, or `keep_characters`.
 
     Attributes:
       spec: the specification.
@@ -89,6 +98,8 @@ class Analyzer(tf.Module):
             self._references = References()
         self._kept = _kept_tokens(self.spec)
         self._to_subwords = None if self.spec.subwords is None else SubwordTokenizer(self.spec)
+        own = self.spec.encoder_tokenizer
+        self._to_pieces = None if own is None else EncoderPieces(own)
         self._function = tf.function(
             self._analyze, input_signature=[tf.TensorSpec([None], tf.string)]
         )
@@ -98,12 +109,13 @@ class Analyzer(tf.Module):
 
     def _analyze(self, raw: tf.Tensor) -> tf.Tensor:
         text = self.spec
-        strings = _change_where(_is_not_ascii(raw), raw, self._clean_characters)
-        strings = tf.strings.regex_replace(strings, _CONTROL_OR_SPACE, " ")
+        strings = self._clean(raw)
         if text.strip_html:
             strings = _change_where(_has(strings, "[<&]"), strings, self._strip_html)
         if text.strip_urls:
             strings = tf.strings.regex_replace(strings, _URL, " ")
+        if self._to_pieces is not None:
+            return _join(_first(self._to_pieces(strings), text.max_tokens_per_document))
         strings = _normalize(strings, text)
         if text.expand_contractions:
             strings = _change_where(
@@ -121,6 +133,14 @@ class Analyzer(tf.Module):
         )
         return _join(tokens) if self._to_subwords is None else self._to_subwords(tokens)
 
+    def _clean(self, strings: tf.Tensor) -> tf.Tensor:
+        if self._to_pieces is not None:
+            strings = _change_where(_is_not_ascii(strings), strings, _valid_utf8)
+            strings = tf.strings.regex_replace(strings, _MARKS, "")
+            return tf.strings.regex_replace(strings, _LINE_END_OR_TAB, " ")
+        strings = _change_where(_is_not_ascii(strings), strings, self._clean_characters)
+        return tf.strings.regex_replace(strings, _CONTROL_OR_SPACE, " ")
+
     def _clean_characters(self, strings: tf.Tensor) -> tf.Tensor:
         """What is done to characters beyond ASCII only."""
         strings = tf.strings.regex_replace(_valid_utf8(strings), _WITHIN_WORDS, "")
@@ -134,8 +154,7 @@ class Analyzer(tf.Module):
         return _change_where(_has(strings, "&"), strings, self._decode_references)
 
     def _decode_references(self, strings: tf.Tensor) -> tf.Tensor:
-        strings = self._clean_characters(self._references(strings))
-        return tf.strings.regex_replace(strings, _CONTROL_OR_SPACE, " ")
+        return self._clean(self._references(strings))
 
     def _drop(self, tokens: tf.RaggedTensor) -> tf.RaggedTensor:
         keep = []
@@ -237,6 +256,56 @@ class SubwordTokenizer(tf.Module):
 
     def __call__(self, words: tf.RaggedTensor) -> tf.Tensor:
         return _join(_first(self._tokenizer.tokenize(words).merge_dims(1, 2), self._max_tokens))
+
+
+class EncoderPieces(tf.Module):
+    """The tokenizer of a pretrained encoder, without the pieces around a document.
+
+    Maps a string tensor [batch] of valid UTF-8 to its pieces, a ragged string tensor [batch, None].
+    What no piece spells is the tokenizer's `unknown` in WordPiece, and itself in SentencePiece.
+
+    WordPiece cleans, strips accents and lowers the case in the order of Hugging Face's tokenizers:
+    `lower_case_nfd_strip_accents` of TensorFlow Text (2.21) folds the case after NFKC, so that
+    `ß`, `ﬁ` and `½` become pieces that the encoder was not trained with.
+    """
+
+    def __init__(self, tokenizer: EncoderTokenizer):
+        import tensorflow_text as tf_text
+
+        super().__init__(name="encoder_pieces")
+        self._options = tokenizer
+        if isinstance(tokenizer, SentencePiece):
+            self._tokenizer = tf_text.SentencepieceTokenizer(
+                model=base64.b64decode(tokenizer.model), out_type=tf.string
+            )
+        else:
+            self._tokenizer = tf_text.FastBertTokenizer(
+                list(tokenizer.pieces),
+                suffix_indicator=SUFFIX_MARK,
+                unknown_token=tokenizer.unknown,
+                max_bytes_per_word=_MAX_CHARACTER_BYTES * tokenizer.max_word_characters,
+                token_out_type=tf.string,
+                lower_case_nfd_strip_accents=False,
+            )
+
+    def __call__(self, strings: tf.Tensor) -> tf.RaggedTensor:
+        options = self._options
+        if isinstance(options, SentencePiece):
+            for old, new in options.replacements:
+                strings = tf.strings.regex_replace(strings, re.escape(old), new)
+        else:
+            strings = _change_where(_has(strings, _REMOVED_BY_BERT), strings, _clean_as_bert)
+        if options.strip_accents:
+            strings = _change_where(_is_not_ascii(strings), strings, _strip_accents)
+        if options.lower_case:
+            # By itself; at the end of a word, tf.strings.lower would make it U+03C2.
+            strings = tf.strings.regex_replace(strings, "\u03a3", "\u03c3")
+            strings = tf.strings.lower(strings, encoding="utf-8")
+        return self._tokenizer.tokenize(strings)
+
+
+def _clean_as_bert(strings: tf.Tensor) -> tf.Tensor:
+    return tf.strings.regex_replace(strings, _REMOVED_BY_BERT, "")
 
 
 def _first(tokens: tf.RaggedTensor, count: int | None) -> tf.RaggedTensor:

@@ -38,6 +38,7 @@ from beam_jobs.contract.training_config import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,
+    PretrainedConfig,
     TrainConfig,
     WeightedBceConfig,
 )
@@ -90,6 +91,28 @@ class Config(Section):
                         "model.C"
                     )
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _encoders_read_their_own_pieces(self):
+        size = self.vocabulary.size
+        if self.text.encoder_directory is None:
+            if isinstance(self.model, PretrainedConfig):
+                raise ValueError(
+                    "expected the directory of the encoder as text.tokenizer with `model.name: "
+                    f"pretrained`, which reads the pieces of its own tokenizer, not "
+                    f"{self.text.tokenizer}"
+                )
+        elif size != VocabularyConfig.model_fields["size"].default:
+            raise ValueError(
+                f"expected no vocabulary.size with the tokenizer of an encoder, not {size}: the "
+                "vocabulary is all of its pieces"
+            )
+        return self
+
+    @property
+    def encoder_directory(self) -> str | None:
+        """Where the weights of the encoder are: `model.backbone`, or else `text.tokenizer`."""
+        return getattr(self.model, "backbone", None) or self.text.encoder_directory
 
     def dataset_config(self) -> dict[str, Any]:
         """The part that decides the dataset's bytes, as plain JSON values."""

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pydantic
 from pydantic import Field
@@ -397,6 +397,23 @@ DataConfig = Annotated[
 # --- text: the analyzer's whole specification ------------------------------------------
 
 
+TokenizerName = Literal["whitespace", "unicode_script", "character"]
+# What an encoder's own tokenizer takes the place of.
+_STEPS_BEFORE_TOKENS = (
+    "normalize",
+    "case",
+    "strip_accents",
+    "expand_contractions",
+    "keep_characters",
+    "keep_symbols",
+    "keep_emoji",
+    "token_pattern",
+    "drop_tokens_with_digits",
+    "stop_words",
+    "subwords",
+)
+
+
 class TextConfig(Section):
     """How raw text becomes tokens: the steps of the analyzer, in this order."""
 
@@ -454,8 +471,13 @@ class TextConfig(Section):
         min_length=1,
         description="RE2 pattern; only its matches remain, each split at spaces again; null: off",
     )
-    tokenizer: Literal["whitespace", "unicode_script", "character"] = Field(
-        "whitespace", description="how text is split into tokens"
+    tokenizer: TokenizerName | Path_ = Field(
+        "whitespace",
+        description=(
+            "how text is split into tokens; or the directory of a pretrained encoder, whose "
+            "tokenizer then does all that is between strip_urls and max_tokens_per_document, and "
+            "whose pieces are the vocabulary. Serving then needs TensorFlow Text"
+        ),
     )
     drop_tokens_with_digits: bool = Field(
         False, description="drop every token that holds a decimal digit"
@@ -495,6 +517,23 @@ class TextConfig(Section):
                 f"them, not {self.tokenizer}, which would split them"
             )
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _encoder_has_its_own_steps(self):
+        if self.encoder_directory is not None:
+            for key in _STEPS_BEFORE_TOKENS:
+                if getattr(self, key) != TextConfig.model_fields[key].default:
+                    raise ValueError(
+                        f"expected no {key} with the tokenizer of the encoder "
+                        f"{self.encoder_directory}, which does that in its own way"
+                    )
+        return self
+
+    @property
+    def encoder_directory(self) -> str | None:
+        """The directory of the encoder whose tokenizer it is; None: it is no encoder's."""
+        is_name = self.tokenizer in get_args(TokenizerName)
+        return self.tokenizer if isinstance(self.tokenizer, str) and not is_name else None
 
     @property
     def has_own_patterns(self) -> bool:

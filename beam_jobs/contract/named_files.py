@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from beam_jobs.contract import encoder_tokenizer
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 
@@ -37,6 +38,19 @@ def hash_files(config: Config, keys: Sequence[str]) -> dict[str, str]:
                 f"{key}: cannot read {path!r}: {error}; expected a file that can be read"
             ) from None
     return hashes
+
+
+def hash_tokenizer(config: Config) -> dict[str, str]:
+    """The same for `text.tokenizer`, where it is the directory of an encoder: the hash of the files
+    that decide its tokenizer.
+
+    Raises:
+      UserError: there are none, or one cannot be read.
+    """
+    directory = config.text.encoder_directory
+    if directory is None:
+        return {}
+    return {"text.tokenizer": encoder_tokenizer.hash_of_files(directory)}
 
 
 def describe_changes(saved: Mapping[str, str], now: Mapping[str, str], config: Config) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 TEXT_FIELDS = ("text",)  # of documents with one text
+VECTOR = "vector"  # the feature with what an encoder has made of a document's texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +34,23 @@ class RecordSpec:
       text_fields: names of the documents' texts; of several, `title` is the feature `text/title`.
       metadata_fields: names of the documents' metadata; `section` is the feature
         `metadata/section`.
+      with_vectors: whether each document has a vector, see `trainer.document_vectors`.
 
     Attributes:
       text_fields: as given.
       metadata_fields: as given.
       text_names: features with text, in the order of the fields.
       metadata_names: features with metadata, in the order of the fields.
+      input_names: features that models read: the texts, or the vector.
       features: all features.
     """
 
     def __init__(
-        self, text_fields: Sequence[str] = TEXT_FIELDS, metadata_fields: Sequence[str] = ()
+        self,
+        text_fields: Sequence[str] = TEXT_FIELDS,
+        metadata_fields: Sequence[str] = (),
+        *,
+        with_vectors: bool = False,
     ):
         self.text_fields, self.metadata_fields = tuple(text_fields), tuple(metadata_fields)
         self.text_names = (
@@ -52,6 +59,7 @@ class RecordSpec:
             else tuple(f"text/{field}" for field in text_fields)
         )
         self.metadata_names = tuple(f"metadata/{field}" for field in metadata_fields)
+        self.input_names = (VECTOR,) if with_vectors else self.text_names
         self.features = (
             Feature("id", "bytes", ragged=False, default=None, doc="the document's id"),
             Feature(
@@ -77,6 +85,11 @@ class RecordSpec:
                 ragged=False,
                 default=1.0,
                 doc="the document's weight in the loss",
+            ),
+            *(
+                [Feature(VECTOR, "bytes", ragged=False, default=b"", doc="float32, little-endian")]
+                if with_vectors
+                else []
             ),
         )
         self._by_name = {feature.name: feature for feature in self.features}

@@ -259,6 +259,52 @@ class LinearConfig(Section):
         return self.pos_weight
 
 
+class PretrainedConfig(Section):
+    """A pretrained encoder, one vector a document, and one dense layer; needs KerasHub."""
+
+    name: Literal["pretrained"] = Field(description="the architecture")
+    backbone: Path_ | None = Field(
+        None,
+        description=(
+            "directory of the encoder: Hugging Face's with safetensors, sentence-transformers', "
+            "or a preset of KerasHub; null: that of text.tokenizer. Its tokenizer has to be that "
+            "of the dataset"
+        ),
+    )
+    trainable_layers: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        0,
+        description=(
+            "layers of the encoder that are trained, from its top: all: with the embeddings; 0: "
+            "none, and then each document is encoded once, before the first epoch"
+        ),
+    )
+    pooling: Literal["mean", "cls"] | None = Field(
+        None,
+        description=(
+            "the document's vector: the mean of the encoder's states, or the first one; null: what "
+            "a directory of sentence-transformers says, else mean"
+        ),
+    )
+    max_tokens: int = Field(
+        256,
+        ge=3,
+        description=("tokens of a document that are read, from its start, with the two around it"),
+    )
+    dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="fraction of the document vector's units dropped while training",
+    )
+    cache_dir: Path_ | None = Field(
+        None,
+        description=(
+            "where the vectors of an encoder that is not trained are kept; null: beside the "
+            "dataset, in output.dataset_dir + .vectors"
+        ),
+    )
+
+
 class _WithOptions(Section):
     model_config = pydantic.ConfigDict(extra="allow")
 
@@ -288,6 +334,7 @@ ModelConfig = Annotated[
     | BowLwanConfig
     | TransformerConfig
     | LinearConfig
+    | PretrainedConfig
     | CustomConfig,
     Field(discriminator="name"),
 ]

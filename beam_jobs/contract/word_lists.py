@@ -1,11 +1,12 @@
-"""The analyzer's specification: the config's section `text` with its word lists written out."""
+"""The analyzer's specification: the config's section `text` with what it names written out."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from beam_jobs.contract import english
-from beam_jobs.contract.dataset_config import TextConfig
+from beam_jobs.contract.dataset_config import TextConfig, TokenizerName
+from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer, read_tokenizer
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.first_bytes import hint_of
 
@@ -19,8 +20,14 @@ class AnalyzerSpec(TextConfig):
     `subwords` is `train` only until the preprocessing job has learned them: the manifest has them.
     """
 
+    tokenizer: TokenizerName | EncoderTokenizer = "whitespace"
     stop_words: None | tuple[str, ...] = None
     subwords: None | Literal["train"] | tuple[str, ...] = None
+
+    @property
+    def encoder_tokenizer(self) -> EncoderTokenizer | None:
+        """The tokenizer of a pretrained encoder; None: the tokens are no encoder's."""
+        return None if isinstance(self.tokenizer, str) else self.tokenizer
 
     @property
     def without_subwords(self) -> "AnalyzerSpec":
@@ -29,11 +36,22 @@ class AnalyzerSpec(TextConfig):
 
 
 def resolve(text: TextConfig) -> AnalyzerSpec:
-    """What the config's section means: stop words and subwords are read from where it names them.
+    """What the config's section means: stop words, subwords and the tokenizer of an encoder are
+    read from where it names them.
 
     Raises:
-      UserError: a file cannot be read, or the subwords cannot be those of a tokenizer.
+      UserError: a file cannot be read, or what it holds is not what the key expects.
     """
+    if text.encoder_directory is not None:
+        return AnalyzerSpec(
+            strip_html=text.strip_html,
+            strip_urls=text.strip_urls,
+            normalize="none",
+            expand_contractions=False,
+            keep_characters=None,
+            tokenizer=read_tokenizer(text.encoder_directory),
+            max_tokens_per_document=text.max_tokens_per_document,
+        )
     resolved = {"stop_words": _stop_words(text.stop_words), "subwords": _subwords(text.subwords)}
     return AnalyzerSpec(**text.model_dump() | resolved)
 

@@ -118,14 +118,19 @@ class CountBuckets(beam.PTransform):
       directory: for spill files.
       vocabulary: which tokens and n-grams of the train split are kept.
       kept_labels: PCollection of one Frequencies.
+      is_given: whether the tokens are given by an encoder; then all that occur are counted.
     """
 
     directory: str
     vocabulary: VocabularyConfig
     kept_labels: beam.PCollection
+    is_given: bool = False
 
     def expand(self, buckets):
         config = self.vocabulary
+        min_count, top_k = config.min_document_count, config.size
+        if self.is_given:
+            min_count, top_k = 1, None
         top_labels = self.kept_labels | "TopLabels" >> beam.Map(top_labels_of)
         counted = buckets | "CountBucket" >> beam.ParDo(
             TimedDoFn("count", CountBucket(config.ngrams)), AsSingleton(top_labels)
@@ -138,7 +143,7 @@ class CountBuckets(beam.PTransform):
             >> beam.Map(lambda element: sum_positives(read_segments(element[1], POSITIVES)))
         )
         vocabulary = counted[TOKEN_COUNTS_TAG] | "Vocabulary" >> MostFrequent(
-            self.directory, config.min_document_count, config.size
+            self.directory, min_count, top_k
         )
         outputs = {"stats": counted.stats, "positives": positives, "vocabulary": vocabulary}
         if config.ngrams > 1:

@@ -31,7 +31,7 @@ from beam_jobs.contract.validation import Section
 from beam_jobs.preprocessing.bucket_stats import POSITIVES, UNSPACED, BucketStats, top_labels_of
 from beam_jobs.preprocessing.dataset_statistics import describe, quantiles
 from beam_jobs.preprocessing.encode_labels import sorted_names
-from beam_jobs.preprocessing.frequencies import Frequencies
+from beam_jobs.preprocessing.frequencies import COUNTS, Frequencies
 from beam_jobs.preprocessing.labels import LabelRules, UnusedNames
 from beam_jobs.runtime.row_accounting import missing
 
@@ -108,12 +108,15 @@ class Finish(beam.PTransform):
       metadata_fields: those of the documents.
       dataset_dir: where the dataset's files are written.
       work_dir: where `results.json` is written.
+      pieces: all of an encoder's tokenizer, which are the vocabulary; None: the train split's
+        tokens are.
     """
 
     labels: LabelRules
     metadata_fields: tuple[str, ...]
     dataset_dir: str
     work_dir: str
+    pieces: tuple[str, ...] | None = None
 
     def expand(self, outputs):
         sides = {
@@ -124,6 +127,8 @@ class Finish(beam.PTransform):
         return start | "WriteFiles" >> beam.Map(self._finish, **sides)
 
     def _finish(self, _, **outputs) -> None:
+        if self.pieces is not None:
+            outputs["vocabulary"] = with_all_pieces(outputs["vocabulary"], self.pieces)
         finish(
             Outputs(**outputs),
             self.dataset_dir,
@@ -131,6 +136,20 @@ class Finish(beam.PTransform):
             labels=self.labels,
             metadata_fields=self.metadata_fields,
         )
+
+
+def with_all_pieces(vocabulary: Frequencies, pieces: Sequence[str]) -> Frequencies:
+    """The frequencies of an encoder's pieces, those that do not occur included.
+
+    What occurs and is no piece is left out: it is unknown to the encoder. Those that occur come
+    first, the most frequent before others, and the rest follow by their ids.
+    """
+    names = pa.array(pieces, COUNTS.field("name").type)
+    counts = vocabulary.counts.filter(pc.is_in(vocabulary.counts["name"], value_set=names))
+    rest = names.filter(pc.invert(pc.is_in(names, value_set=counts["name"].combine_chunks())))
+    zeros = np.zeros(len(rest), np.int64)
+    counts = pa.concat_tables([counts, pa.table([rest, zeros, zeros], schema=COUNTS)])
+    return dataclasses.replace(vocabulary, counts=counts)
 
 
 def finish(

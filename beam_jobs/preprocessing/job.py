@@ -19,7 +19,7 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.dataset_config import CustomData, DirectoriesData, FileSplits
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
-from beam_jobs.contract.named_files import DATASET_KEYS, hash_files
+from beam_jobs.contract.named_files import DATASET_KEYS, hash_files, hash_tokenizer
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import dataset_manifest, finish, labels, pipeline, progress, splits
@@ -65,7 +65,9 @@ def preprocess(
     _check_file_patterns(config, files)
     analyzer_spec = resolve(config.text)
     label_rules = labels.resolve(config.labels)
-    hashes = InputHashes(registry.input_hash(files), hash_files(config, DATASET_KEYS))
+    hashes = InputHashes(
+        registry.input_hash(files), hash_files(config, DATASET_KEYS) | hash_tokenizer(config)
+    )
     if dataset_manifest.is_complete(config, hashes, overwrite=overwrite, force=force):
         print(
             f"{dataset_dir} is complete: the same config and input made it (--force makes it again)"

@@ -70,7 +70,10 @@ def build(
             work_dir, config.text, config.vocabulary
         )
         accounting.append(rows)
-    outputs |= buckets | "Count" >> CountBuckets(work_dir, config.vocabulary, kept_labels)
+    encoder_tokenizer = config.text.encoder_tokenizer
+    outputs |= buckets | "Count" >> CountBuckets(
+        work_dir, config.vocabulary, kept_labels, is_given=encoder_tokenizer is not None
+    )
     write_shard = WriteShard(config.name, dataset_dir, spec, config.output.compression)
     outputs["shards"] = outputs["stats"] | "Write" >> WriteShards(
         write_shard, config.output, 1 << bucket_bits
@@ -78,5 +81,9 @@ def build(
     if accounting:
         outputs["row_accounting"] = accounting | "Accounting" >> beam.Flatten()
     _ = outputs | "Finish" >> Finish(
-        LabelRules(config.labels), spec.metadata_fields, dataset_dir, work_dir
+        LabelRules(config.labels),
+        spec.metadata_fields,
+        dataset_dir,
+        work_dir,
+        None if encoder_tokenizer is None else encoder_tokenizer.pieces,
     )

@@ -22,10 +22,13 @@ class Dataset:
     Attributes:
       directory: the dataset directory.
       manifest: its manifest, checked.
+      vectors: directory of shards of the same names whose records also have vectors, see
+        `trainer.document_vectors`; None: the shards are the dataset's own.
     """
 
     directory: Path
     manifest: Manifest
+    vectors: Path | None = None
 
     def num_examples(self, split: str) -> int:
         """The number of documents in a split."""
@@ -33,12 +36,16 @@ class Dataset:
 
     def shards(self, split: str) -> list[str]:
         """Paths of the split's shards, in order."""
-        return [str(self.directory / shard.file) for shard in self.manifest.splits[split].shards]
+        directory = self.vectors or self.directory
+        return [str(directory / shard.file) for shard in self.manifest.splits[split].shards]
 
     @property
     def record_spec(self) -> RecordSpec:
         """What the records hold."""
-        return self.manifest.record_spec
+        manifest = self.manifest
+        return RecordSpec(
+            manifest.text_fields, manifest.metadata_fields, with_vectors=self.vectors is not None
+        )
 
     @property
     def num_labels(self) -> int:

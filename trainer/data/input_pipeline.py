@@ -24,10 +24,12 @@ READ_BUFFER_BYTES = 4 << 20  # 4 MiB for each open shard
 
 # A batch is a dict:
 #   tokens: tf.RaggedTensor int64 [batch, None], ids of the vectorizer (1 is out of vocabulary,
-#     0 does not occur); a tuple of them if documents have several texts.
+#     0 does not occur); a tuple of them if documents have several texts. Where documents are
+#     encoded already, float32 [batch, size], their vectors.
 #   labels: tf.RaggedTensor int64 [batch, None], sorted label ids.
 #   weights: float32 [batch], the documents' weights in the loss; 0 for padding.
 #   mask: float32 [batch], 1 for a document and 0 for padding, so that each document counts once.
+#   lengths: int64 [batch], the tokens of each document; in annotated batches only.
 Batch = dict[str, Any]
 
 
@@ -63,7 +65,7 @@ def _split_at_spaces(texts: tf.Tensor) -> tf.RaggedTensor:
 
 
 def token_ids(
-    vectorizer: keras.layers.TextVectorization, texts: Sequence[tf.Tensor]
+    vectorizer: Callable[[tf.Tensor], Any], texts: Sequence[tf.Tensor]
 ) -> tf.RaggedTensor | tuple[tf.RaggedTensor, ...]:
     """Analyzed strings [batch] of each text field -> the argument of the model.
 
@@ -75,7 +77,7 @@ def token_ids(
 
 def train_batches(
     dataset: Dataset,
-    vectorizer: keras.layers.TextVectorization,
+    vectorizer: Callable[[tf.Tensor], Any],
     strategy: tf.distribute.Strategy,
     *,
     plan: SplitPlan,
@@ -128,7 +130,7 @@ def train_batches(
 def evaluation_batches(
     dataset: Dataset,
     split: str,
-    vectorizer: keras.layers.TextVectorization,
+    vectorizer: Callable[[tf.Tensor], Any],
     strategy: tf.distribute.Strategy,
     *,
     global_batch_size: int,
@@ -182,7 +184,7 @@ def _read(shards: Sequence[str], *, skip_corrupt: bool = False) -> tf.data.Datas
 def _distribute(
     serialized: tf.data.Dataset,
     record_spec: RecordSpec,
-    vectorizer: keras.layers.TextVectorization,
+    vectorizer: Callable[[tf.Tensor], Any],
     strategy: tf.distribute.Strategy,
     plan: SplitPlan,
     global_batch_size: int,
@@ -239,18 +241,29 @@ def _distribute(
 def _parse_batch(
     records: tf.Tensor,
     record_spec: RecordSpec,
-    vectorizer: keras.layers.TextVectorization,
+    vectorizer: Callable[[tf.Tensor], Any],
     annotate: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None,
 ) -> Batch:
     """Serialized records [batch] -> their tokens, labels, weights and annotations."""
-    features = None if annotate else [*record_spec.text_names, "labels", "weight"]
+    features = None if annotate else [*record_spec.input_names, "labels", "weight"]
     parsed = record_spec.parse_batch(records, features)
     batch = {
-        "tokens": token_ids(vectorizer, [parsed[name] for name in record_spec.text_names]),
+        "tokens": token_ids(vectorizer, [parsed[name] for name in record_spec.input_names]),
         "labels": parsed["labels"],
         "weights": parsed["weight"],
     }
-    return batch | (annotate(parsed) if annotate else {})
+    if annotate:
+        texts = [parsed[name] for name in record_spec.text_names]
+        batch |= {"lengths": _lengths(batch["tokens"], texts), **annotate(parsed)}
+    return batch
+
+
+def _lengths(tokens: Any, texts: Sequence[tf.Tensor]) -> tf.Tensor:
+    """int64 [batch]: the tokens of all texts of each document."""
+    parts = tokens if isinstance(tokens, tuple) else (tokens,)
+    if not isinstance(parts[0], tf.RaggedTensor):  # they are vectors
+        parts = map(_split_at_spaces, texts)
+    return tf.add_n([part.row_lengths() for part in parts])
 
 
 def _padding_record(record_spec: RecordSpec) -> bytes:

@@ -6,6 +6,7 @@ from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from trainer.distribution.strategy import is_chief
+from trainer.document_vectors import with_vectors
 from trainer.evaluation import error_analysis
 from trainer.evaluation.baselines import check_fits, linear_baseline
 from trainer.evaluation.description import describe_evaluation
@@ -56,7 +57,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     if baseline:
         check_fits(dataset)
 
-    evaluator = Evaluator(experiment)
+    evaluator = Evaluator(with_vectors(experiment, splits))
     (thresholds, calibration), validation_errors = _tune(experiment, evaluator)
     confusion_labels = error_analysis.confusion_labels(
         validation_errors, dataset.label_counts("train")

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -65,16 +64,15 @@ class Slicing:
             )
         return tf.stack(columns, axis=1)
 
-    def members(self, tokens: Any, metadata: tf.Tensor) -> tf.Tensor:
+    def members(self, lengths: tf.Tensor, metadata: tf.Tensor) -> tf.Tensor:
         """float32 [batch, slices]: 1 where a document is in a slice; in the graph.
 
         Args:
-          tokens: a batch's token ids, tf.RaggedTensor [batch, None], or a tuple of them.
+          lengths: int64 [batch], the documents' tokens.
           metadata: `metadata_slices`.
         """
         edges = tf.constant(self.length_edges, tf.int64, shape=[len(self.length_edges)])
-        length = tf.add_n([part.row_lengths() for part in tf.nest.flatten(tokens)])
-        is_longer = tf.cast(length[:, tf.newaxis] > edges, tf.int32)
+        is_longer = tf.cast(lengths[:, tf.newaxis] > edges, tf.int32)
         parts = [tf.one_hot(tf.reduce_sum(is_longer, axis=1), len(self.length_edges) + 1)]
         for i, values in enumerate(self.values.values()):
             parts.append(tf.one_hot(metadata[:, i], len(values) + 1))

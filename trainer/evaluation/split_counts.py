@@ -182,7 +182,7 @@ class SplitCounts:
             "slices": slices.slice_counts(
                 scored.labels,
                 decisions[LABEL_THRESHOLDS],
-                self.slicing.members(scored.batch["tokens"], scored.batch["slices"]),
+                self.slicing.members(scored.batch["lengths"], scored.batch["slices"]),
                 scored.mask,
             ),
             "confusions": error_analysis.confusion_counts(

@@ -15,8 +15,15 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract import user_code
+from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import CustomConfig, LinearConfig, ModelConfig
+from beam_jobs.contract.training_config import (
+    CustomConfig,
+    LinearConfig,
+    ModelConfig,
+    PretrainedConfig,
+)
+from trainer.models.backbones import Encoder
 from trainer.models.bow import BagOfEmbeddings
 from trainer.models.bow_lwan import BagWithLabelAttention
 from trainer.models.cnn import ConvolutionalNetwork
@@ -25,6 +32,7 @@ from trainer.models.inputs import ModelInputs, VocabularyStatistics
 from trainer.models.linear import LinearClassifier
 from trainer.models.lstm import LstmNetwork
 from trainer.models.mlp import MultilayerPerceptron
+from trainer.models.pretrained import PretrainedEncoder
 from trainer.models.pretrained_vectors import PretrainedVectors, coverage_text, load_vectors
 from trainer.models.towers import Towers
 from trainer.models.transformer import TransformerEncoder
@@ -54,6 +62,8 @@ def build_model(
     num_texts: int = 1,
     with_pretrained: bool = True,
     sizes: Mapping[str, int] | None = None,
+    encoder: Encoder | None = None,
+    tokenizer: EncoderTokenizer | None = None,
 ) -> keras.Model:
     """Builds the model that `config.name` names, with all its variables.
 
@@ -67,10 +77,11 @@ def build_model(
       with_pretrained: read `config.pretrained_vectors` and print how much of the vocabulary they
         cover; False where a checkpoint is to be restored, which holds them.
       sizes: `ModelInputs.sizes`.
+      encoder: of `pretrained`.
+      tokenizer: the encoder's.
 
     Returns:
       The model, see `ModelInputs`.
-
 
     Raises:
       ValueError: document counts, tokens or bias do not fit the sizes given.
@@ -96,6 +107,13 @@ def build_model(
             ModelInputs(
                 vocabulary, num_labels, output_bias, seed, num_texts=num_texts, sizes=sizes or {}
             )
+        )
+    if isinstance(config, PretrainedConfig):
+        return PretrainedEncoder(
+            config,
+            ModelInputs(vocabulary, num_labels, output_bias, seed, num_texts=num_texts),
+            encoder=encoder,
+            tokenizer=tokenizer,
         )
     vectors = (
         None if config.pretrained_vectors is None else _vectors(config, vocabulary, with_pretrained)

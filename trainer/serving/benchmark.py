@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from beam_jobs.contract import saved_model
 from trainer.serving.synthetic_texts import columns_of
 
 _WARM_UP_REQUESTS = 20
+_MAX_SECONDS = 5.0  # of the requests of a kind: large models answer fewer of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,8 @@ def measure(
     Args:
       model_dir: an exported model.
       texts: of documents; each is divided among the model's text fields.
-      requests: of one document.
-      batches: of all sample documents.
+      requests: of one document; fewer where they take more than 5 s.
+      batches: of all sample documents; the same.
 
     Raises:
       UserError: there is no such model.
@@ -69,13 +70,13 @@ def measure(
         {field: values[i : i + 1] for field, values in batch.items()} for i in range(len(texts))
     ]
     endless = itertools.cycle(documents)
-    for _ in range(_WARM_UP_REQUESTS):
-        _seconds(predict, next(endless))
+    _seconds_of(predict, endless, _WARM_UP_REQUESTS)
     cpu_started = time.process_time()
-    latencies = [_seconds(predict, next(endless)) for _ in range(requests)]
-    request_cpu_seconds = (time.process_time() - cpu_started) / requests
-    _seconds(predict, batch)
-    batch_seconds = [_seconds(predict, batch) for _ in range(batches)]
+    latencies = _seconds_of(predict, endless, requests)
+    request_cpu_seconds = (time.process_time() - cpu_started) / len(latencies)
+    same_batch = itertools.repeat(batch)
+    _seconds_of(predict, same_batch, 1)
+    batch_seconds = _seconds_of(predict, same_batch, batches)
     return Speed(
         bytes=sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file()),
         load_seconds=load_seconds,
@@ -96,6 +97,18 @@ def describe(model_dir: str | Path, texts: Sequence[str]) -> str:
         f"documents of {words} words: {speed.documents_per_second:,.0f} a second "
         f"in batches of {len(texts)}; one a request: {latencies}"
     )
+
+
+def _seconds_of(
+    predict: Callable[..., dict[str, tf.Tensor]],
+    columns: Iterator[dict[str, tf.Tensor]],
+    number: int,
+) -> list[float]:
+    """The seconds of each of `number` calls, or of those until the time is up."""
+    started, seconds = time.perf_counter(), []
+    while len(seconds) < number and (not seconds or time.perf_counter() - started < _MAX_SECONDS):
+        seconds.append(_seconds(predict, next(columns)))
+    return seconds
 
 
 def _seconds(predict: Callable[..., dict[str, tf.Tensor]], columns: dict[str, tf.Tensor]) -> float:

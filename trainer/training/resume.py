@@ -1,5 +1,6 @@
 """Opening a run directory: creates it, or checks that the run in it can be resumed."""
 
+import json
 import shutil
 from typing import Any
 
@@ -10,8 +11,9 @@ from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.named_files import RUN_KEYS, hash_files
 from trainer.distribution.strategy import is_chief, sum_over_workers
 from trainer.experiment import Experiment, changed_files
+from trainer.models.pretrained import PretrainedEncoder
 from trainer.runs.checkpoints import RunState
-from trainer.runs.layout import CONFIG, DATASET_MANIFEST, NAMED_FILES
+from trainer.runs.layout import CONFIG, DATASET_MANIFEST, ENCODER, NAMED_FILES
 
 # The sections of the config that decide the weights.
 _RUN_SECTIONS = {"model", "loss", "optimizer", "train"}
@@ -69,6 +71,8 @@ def _open(experiment: Experiment, *, fresh: bool) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run_dir / DATASET_MANIFEST, manifest)
         write_atomically(run_dir / NAMED_FILES, dump_json(hash_files(experiment.config, RUN_KEYS)))
+        if isinstance(experiment.model, PretrainedEncoder):
+            write_atomically(run_dir / ENCODER, dump_json(experiment.model.encoder_description))
         write_atomically(run_dir / CONFIG, experiment.config.to_yaml())
     except OSError as error:
         raise UserError(
@@ -102,6 +106,10 @@ def _check_same_run(experiment: Experiment, manifest: str) -> None:
     differences = differences or [
         f"  {file} has other content than when the run began" for file in changed_files(experiment)
     ]
+    if not differences and isinstance(experiment.model, PretrainedEncoder):
+        saved = json.loads((run_dir / ENCODER).read_text(encoding="utf-8"))
+        if saved["weights_sha256"] != experiment.model.encoder_description["weights_sha256"]:
+            differences = [f"  {config.encoder_directory} holds other weights than when it began"]
     if differences:
         raise UserError(
             f"the run in {run_dir} cannot be resumed:\n"

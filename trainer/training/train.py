@@ -8,6 +8,7 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import LinearConfig
 from trainer.distribution.strategy import explain_lost_workers, is_chief, sum_over_workers
+from trainer.document_vectors import with_vectors
 from trainer.experiment import Experiment, assemble
 from trainer.losses.losses import build_loss
 from trainer.runs.directories import log_dir
@@ -67,6 +68,7 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
     sampler = make_label_sampler(experiment)
     callbacks = make_callbacks(experiment.config.train.callbacks)
     open_run_directory(experiment, fresh=fresh)
+    experiment = with_vectors(experiment, ["train", "validation"])
 
     run = TrainingRun(experiment, loss=loss, sampler=sampler, callbacks=callbacks)
     with StopRequest() as stop, _log_writer(experiment).as_default(), run.checkpoints:

@@ -19,6 +19,7 @@ from beam_jobs.contract.training_config import (
     OBJECTIVE_TITLES,
     BowConfig,
     Objective,
+    PretrainedConfig,
     SequenceModel,
 )
 from trainer.data.input_pipeline import BatchIterator, train_batches
@@ -377,8 +378,11 @@ class TrainingRun:
 def _length_bucket_steps(config: Config) -> int:
     if config.train.length_bucket_steps is not None:
         return config.train.length_bucket_steps
-    # A bag of embeddings learns less from batches of documents of like length.
-    pads = isinstance(config.model, SequenceModel) and not isinstance(config.model, BowConfig)
+    if isinstance(config.model, PretrainedConfig):
+        pads = config.model.trainable_layers != 0
+    else:
+        # A bag of embeddings learns less from batches of documents of like length.
+        pads = isinstance(config.model, SequenceModel) and not isinstance(config.model, BowConfig)
     return _LENGTH_BUCKET_STEPS_OF_PADDING_MODELS if pads else 1
 
 

@@ -30,6 +30,7 @@ WITH_FIELDS = {
         "split_field": "part",
         "time_field": "created",
     },
+    "text": {"tokenizer": "encoder"},
 }
 
 # No value is the default of its key, as a test below proves.
@@ -251,6 +252,18 @@ OTHER_KINDS = [
             "C": 2.0,
             "pos_weight": "none",
             "min_weight": 0.1,
+        },
+    ),
+    (
+        "model",
+        {
+            "name": "pretrained",
+            "backbone": "other",
+            "trainable_layers": 2,
+            "pooling": "cls",
+            "max_tokens": 64,
+            "dropout": 0.2,
+            "cache_dir": "vectors",
         },
     ),
     ("model", {"name": "custom", "build": "own.models:build"}),

@@ -13,21 +13,14 @@ def test_documents_are_divided_by_length_and_by_the_values_of_each_field():
         "metadata/kind": tf.constant(["a", "zz", ""]),
         "metadata/year": tf.constant(["1999", "2000", "1999"]),
     }
-    tokens = tf.ragged.constant([[1, 2], [1, 2, 3, 4, 5, 6], [1, 2, 3]], dtype=tf.int64)
-    members = slicing.members(tokens, slicing.metadata_slices(parsed)).numpy()
+    lengths = tf.constant([2, 6, 3], tf.int64)
+    members = slicing.members(lengths, slicing.metadata_slices(parsed)).numpy()
     names = [f"{by}: {name}" for by, name in slicing.names]
     assert [[name for name, is_in in zip(names, row, strict=True) if is_in] for row in members] == [
         ["length: 0 to 2 tokens", "kind: a", "year: 1999"],
         ["length: 6 tokens and more", "kind: (other)", "year: (other)"],
         ["length: 3 to 5 tokens", "kind: (empty)", "year: 1999"],
     ]
-
-
-def test_the_length_of_a_document_with_several_texts_is_that_of_all():
-    tokens = tuple(tf.ragged.constant(rows, dtype=tf.int64) for rows in ([[1], [1]], [[1, 2], [1]]))
-    slicing = Slicing((2,), {})
-    none = slicing.metadata_slices({"id": tf.constant(["1", "2"])})
-    assert slicing.members(tokens, none).numpy().tolist() == [[0, 1], [1, 0]]
 
 
 def test_slices_without_quantiles_are_one():

@@ -1,0 +1,185 @@
+"""`model.name: pretrained`, through the command lines, on an encoder of two layers."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from beam_jobs.contract.config import load_config
+from beam_jobs.contract.manifest import load
+from beam_jobs.contract.records import RecordSpec
+from tests.command_lines import fail_cleanly, succeed
+from tests.runs import assert_same_bits, history
+from tests.small_experiment import CONFIG, make_dataset
+from tests.tiny_encoder import DIM, PIECES, POSITIONS, write_encoder, write_tokenizer
+from trainer.document_vectors import VectorReader
+from trainer.experiment import assemble, restore_best
+
+SETTINGS = """\
+text: {tokenizer: encoder}
+model: {name: pretrained, max_tokens: 64}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A dataset of an encoder's pieces, and a run that trains the head on its vectors."""
+    root = tmp_path_factory.mktemp("pretrained")
+    write_encoder(root / "encoder")
+    config = CONFIG.replace("model: {embedding_dim: 16}\n", SETTINGS)
+    make_dataset(root, 500, config.replace("vocabulary: {min_document_count: 1}\n", ""))
+    return root
+
+
+@pytest.fixture(scope="module")
+def frozen(place):
+    """What was printed when the head was trained on vectors."""
+    return _run(place, "train")
+
+
+def _options(*settings):
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    return ("--config", "small.yaml", *overrides)
+
+
+def _run(place, command, *settings):
+    return succeed("trainer.task", command, *_options(*settings), cwd=place)
+
+
+def _refused(place, *settings, command="train"):
+    return fail_cleanly("trainer.task", command, *_options(*settings), cwd=place)
+
+
+def test_the_vocabulary_is_all_pieces_with_their_counts_and_the_manifest_holds_the_tokenizer(place):
+    manifest = load(place / "out/small/dataset")
+    tokens = (place / "out/small/dataset/vocabulary.txt").read_text("utf-8").splitlines()
+    counts = np.load(place / "out/small/dataset/vocabulary_document_counts.npy")
+    assert sorted(tokens) == sorted(PIECES) and tokens[-1] in PIECES
+    assert counts[0] > 0 and counts[tokens.index("[MASK]")] == 0
+    assert (np.diff(counts) <= 0).all()
+    assert manifest.analyzer.encoder_tokenizer.pieces == PIECES
+    assert set(manifest.named_files) == {"text.tokenizer"}
+
+
+def test_another_tokenizer_makes_another_dataset(place, tmp_path):
+    shutil.copytree(place, tmp_path / "copy")
+    write_tokenizer(tmp_path / "copy/encoder", do_lower_case=False)
+    output = fail_cleanly("beam_jobs.preprocess", *_options(), cwd=tmp_path / "copy")
+    assert "was made with other content of encoder (text.tokenizer)" in output
+    assert "model.backbone: the tokenizer of encoder differs" in _refused(tmp_path / "copy")
+
+
+def test_documents_are_encoded_once_and_a_second_run_reads_their_vectors(place, frozen):
+    assert "encoded " in frozen and f"{5 * (DIM + 1)} weights" in frozen.replace(",", "")
+    cache = place / "out/small/dataset.vectors"
+    printed = _run(place, "train", "train.run_dir=out/again")
+    assert "encoded " not in printed
+    assert_same_bits(place / "out/again", place / "out/small/run")
+    # A shard that is missing is made again, and of another pooling there are other vectors.
+    next(cache.glob("*/*train*")).unlink()
+    printed = _run(place, "train", "train.run_dir=out/third", "train.epochs=1")
+    assert "encoded " in printed and "validation documents" not in printed
+    assert history(place / "out/third") == history(place / "out/small/run")[:1]
+    _run(place, "train", "train.run_dir=out/cls", "model.pooling=cls", "train.epochs=1")
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_the_exported_model_scores_as_the_vectors_do_and_needs_no_keras_hub(
+    place, frozen, monkeypatch
+):
+    assert "micro-F1" in _run(place, "evaluate")
+    # The encoder is rebuilt from the run, whatever became of its directory.
+    (place / "encoder/model.safetensors").rename(place / "kept.safetensors")
+    try:
+        _run(place, "export")
+    finally:
+        (place / "kept.safetensors").rename(place / "encoder/model.safetensors")
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    model = tf.saved_model.load(str(place / "out/small/model/1"))
+    (shard,) = sorted((place / "out/small/dataset.vectors").glob("*/*test*-00000-of*"))
+    spec = RecordSpec(with_vectors=True)
+    records = spec.parse_batch(next(iter(tf.data.TFRecordDataset(str(shard)).batch(64))))
+    texts = [*records["text"].numpy().tolist(), b""]
+    scores = model.score_analyzed(tf.constant(texts)).numpy()
+    assert np.isfinite(scores).all()
+    with monkeypatch.context() as restored:
+        restored.delitem(sys.modules, "keras_hub")
+        restored.chdir(place)
+        experiment = assemble(load_config("small.yaml"))
+        restore_best(experiment)
+    vectors = VectorReader(DIM)(records["vector"])
+    np.testing.assert_allclose(experiment.scores(vectors), scores[:-1], atol=1e-5)
+    output = succeed(
+        "trainer.task", "explain", "--model", "out/small/model", "rocket moon", cwd=place
+    )
+    assert "By occlusion" in output and "rocket" in output
+
+
+def test_layers_from_the_top_are_trained_and_a_run_resumes_with_the_same_bits(place, frozen):
+    settings = (
+        "model.trainable_layers=1",
+        "optimizer.name=adamw",
+        "optimizer.learning_rate=1e-3",
+        "optimizer.learning_rate_output=1e-2",
+    )
+    _run(place, "train", "train.run_dir=out/whole", "train.epochs=2", *settings)
+    for epochs in (1, 2):
+        printed = _run(
+            place, "train", "train.run_dir=out/resumed", f"train.epochs={epochs}", *settings
+        )
+    assert "resuming after step" in printed
+    assert_same_bits(place / "out/resumed", place / "out/whole")
+    before = tf.train.load_checkpoint(str(place / "out/small/run/checkpoints"))
+    after = tf.train.load_checkpoint(str(place / "out/whole/checkpoints"))
+    changed = [
+        name
+        for name, shape in before.get_variable_to_shape_map().items()
+        if name.startswith("model/")
+        and len(shape) > 1
+        and not np.array_equal(before.get_tensor(name), after.get_tensor(name))
+    ]
+    # Six matrices of one layer, with the biases of its three heads of attention, and the kernel.
+    assert len(changed) == 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["model.trainable_layers=3"], "received 3, and the encoder has 2 layers; expected at"),
+        ([f"model.max_tokens={POSITIONS + 1}"], f"positions for {POSITIONS}; expected no more"),
+        (["vocabulary.size=9"], "expected no vocabulary.size with the tokenizer of an encoder"),
+        (["text.normalize=lower"], "expected no normalize with the tokenizer of the encoder"),
+        (["text.tokenizer=whitespace"], "expected the directory of the encoder as text.tokenizer"),
+    ],
+)
+def test_what_the_encoder_cannot_do_is_refused(place, settings, expected):
+    assert expected in _refused(place, *settings, "train.run_dir=out/refused")
+
+
+def test_what_cannot_be_read_is_refused_with_what_can(place, tmp_path, monkeypatch):
+    def refused(directory):
+        return _refused(place, f"model.backbone={directory}", "train.run_dir=out/refused")
+
+    other = write_encoder(tmp_path / "other")
+    (other / "config.json").write_text('{"model_type": "modernbert"}')
+    assert "type 'modernbert', which KerasHub does not convert; expected" in refused(other)
+    (other / "config.json").unlink()
+    assert "holds no config.json that can be read" in refused(other)
+    bare = write_encoder(tmp_path / "bare")
+    (bare / "model.safetensors").unlink()
+    assert "holds no *.safetensors" in refused(bare)
+    damaged = write_encoder(tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"no")
+    assert "damaged cannot be read: " in refused(damaged)
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    assert "pip install 'multihot[pretrained]'" in refused(place / "encoder")
+
+
+def test_other_weights_in_the_directory_do_not_continue_a_run(place, frozen, tmp_path):
+    shutil.copytree(place / "encoder", place / "changed")
+    options = ("model.backbone=changed", "train.run_dir=out/changed", "train.epochs=1")
+    _run(place, "train", *options)
+    write_encoder(place / "changed", seed=1)
+    assert "changed holds other weights than when" in _refused(place, *options)

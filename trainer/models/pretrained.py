@@ -1,0 +1,133 @@
+"""A pretrained encoder, one vector a document, and one dense layer on it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import PretrainedConfig
+from trainer.models.backbones import Encoder
+from trainer.models.inputs import ModelInputs
+from trainer.models.layers import NUM_SPECIAL_IDS, LogitsLayer, constant_weight, seeds
+
+_SPECIAL_PIECES = 2  # before and after a document
+
+
+class PretrainedEncoder(keras.Model):
+    """Logits = dense(dropout(v)), where v is the mean of an encoder's states, or the first one.
+
+    The states are those of a document's pieces between the encoder's pieces for start and end, as
+    it was trained with; the mean is over all of them (Reimers & Gurevych 2019, Sentence-BERT,
+    section 3). A document without tokens has these two alone. Of several texts, each has a vector
+    of its own by the same encoder, and the dense layer reads all of them.
+
+    Args:
+      config: what is trained, and how vectors come about.
+      inputs: the vocabulary, its tokens and the number of labels.
+      encoder: loaded, or built to be restored.
+      tokenizer: the encoder's, whose pieces are the vocabulary's tokens.
+
+    Raises:
+      UserError: the encoder has fewer layers, or fewer positions, than the config asks for.
+    """
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        inputs: ModelInputs,
+        *,
+        encoder: Encoder,
+        tokenizer: EncoderTokenizer,
+    ):
+        super().__init__(name="pretrained")
+        seed = seeds(inputs.seed)
+        self.pooling = config.pooling or encoder.description["pooling"] or "mean"
+        self.encoder_description: Mapping[str, Any] = encoder.description
+        self.vector_size = inputs.num_texts * encoder.dim
+        self._max_pieces = _max_pieces(config, encoder)
+        self._is_frozen = config.trainable_layers == 0
+        _set_trainable(config, encoder)
+        self._network = encoder.network
+        self._has_segments = "segment_ids" in encoder.network.input
+        ids = {piece: number for number, piece in enumerate(tokenizer.pieces)}
+        self._start, self._end = ids[tokenizer.start], ids[tokenizer.end]
+        self._piece_ids = constant_weight(
+            self, "piece_ids", _piece_ids(inputs.vocabulary.tokens, ids, tokenizer.unknown)
+        )
+        self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
+        self._dense = LogitsLayer(self.vector_size, inputs.output_bias, seed=next(seed))
+        self.built = True
+
+    def call(
+        self,
+        tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...] | tf.Tensor,
+        training: bool = False,
+        label_ids: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Logits float32 [batch, labels] of token ids int64 [batch, None], see `ModelInputs`.
+
+        In place of token ids, it takes what `encode` has made of them.
+        """
+        is_encoded = isinstance(tokens, tf.Tensor)
+        vectors = tokens if is_encoded else self.encode(tokens, training=training)
+        return self._dense(self._dropout(vectors, training=training), label_ids)
+
+    def encode(
+        self, tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...], training: bool = False
+    ) -> tf.Tensor:
+        """Vectors float32 [batch, vector_size] of each text's token ids int64 [batch, None]."""
+        texts = tokens if isinstance(tokens, tuple) else (tokens,)
+        return tf.concat([self._encode(text, training) for text in texts], axis=1)
+
+    def _encode(self, tokens: tf.RaggedTensor, training: bool) -> tf.Tensor:
+        tokens = tokens[:, : self._max_pieces]
+        pieces = tokens.with_values(tf.gather(self._piece_ids.value, tokens.flat_values))
+        ends = tf.ones([pieces.nrows(), 1], pieces.dtype)
+        pieces = tf.concat([self._start * ends, pieces, self._end * ends], axis=1)
+        ids = pieces.to_tensor()
+        mask = tf.sequence_mask(pieces.row_lengths(), tf.shape(ids)[1])
+        inputs = {"token_ids": ids, "padding_mask": tf.cast(mask, tf.int32)}
+        if self._has_segments:
+            inputs["segment_ids"] = tf.zeros_like(ids)
+        states = self._network(inputs, training=training and not self._is_frozen)
+        if self.pooling == "cls":
+            return tf.cast(states[:, 0], tf.float32)
+        weights = tf.cast(mask, tf.float32)[:, :, None]
+        return tf.reduce_sum(tf.cast(states, tf.float32) * weights, axis=1) / tf.reduce_sum(
+            weights, axis=1
+        )
+
+
+def _max_pieces(config: PretrainedConfig, encoder: Encoder) -> int:
+    longest = encoder.max_tokens
+    if longest is not None and config.max_tokens > longest:
+        raise UserError(
+            f"model.max_tokens: received {config.max_tokens}, and the encoder has positions for "
+            f"{longest}; expected no more"
+        )
+    return config.max_tokens - _SPECIAL_PIECES
+
+
+def _set_trainable(config: PretrainedConfig, encoder: Encoder) -> None:
+    wanted, layers = config.trainable_layers, encoder.layers
+    if wanted == "all":
+        return
+    if wanted > len(layers):
+        raise UserError(
+            f"model.trainable_layers: received {wanted}, and the encoder has {len(layers)} layers; "
+            "expected at most so many, or `all` for these and the embeddings"
+        )
+    for layer in encoder.network.layers:
+        layer.trainable = layer in layers[len(layers) - wanted :]
+
+
+def _piece_ids(tokens: Sequence[str], ids: Mapping[str, int], unknown: str) -> np.ndarray:
+    """int32 [NUM_SPECIAL_IDS + tokens]: the encoder's id of each token id."""
+    return np.array(
+        [ids[unknown]] * NUM_SPECIAL_IDS + [ids.get(token, ids[unknown]) for token in tokens],
+        np.int32,
+    )
