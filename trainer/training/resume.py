@@ -9,9 +9,9 @@ from beam_jobs.contract.config import Config, differing_keys, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.named_files import RUN_KEYS, hash_files
+from beam_jobs.contract.training_config import PretrainedConfig
 from trainer.distribution.strategy import is_chief, sum_over_workers
 from trainer.experiment import Experiment, changed_files
-from trainer.models.pretrained import PretrainedEncoder
 from trainer.runs.checkpoints import RunState
 from trainer.runs.layout import CONFIG, DATASET_MANIFEST, ENCODER, NAMED_FILES
 
@@ -71,7 +71,7 @@ def _open(experiment: Experiment, *, fresh: bool) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run_dir / DATASET_MANIFEST, manifest)
         write_atomically(run_dir / NAMED_FILES, dump_json(hash_files(experiment.config, RUN_KEYS)))
-        if isinstance(experiment.model, PretrainedEncoder):
+        if isinstance(experiment.config.model, PretrainedConfig):
             write_atomically(run_dir / ENCODER, dump_json(experiment.model.encoder_description))
         write_atomically(run_dir / CONFIG, experiment.config.to_yaml())
     except OSError as error:
@@ -106,7 +106,7 @@ def _check_same_run(experiment: Experiment, manifest: str) -> None:
     differences = differences or [
         f"  {file} has other content than when the run began" for file in changed_files(experiment)
     ]
-    if not differences and isinstance(experiment.model, PretrainedEncoder):
+    if not differences and isinstance(experiment.config.model, PretrainedConfig):
         saved = json.loads((run_dir / ENCODER).read_text(encoding="utf-8"))
         if saved["weights_sha256"] != experiment.model.encoder_description["weights_sha256"]:
             differences = [f"  {config.encoder_directory} holds other weights than when it began"]
