@@ -163,6 +163,7 @@ class _ShardEncoder:
         records = tf.data.TFRecordDataset(str(source), compression_type=compression)
         if self._skip_corrupt:
             records = records.ignore_errors()
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_path(target)
         try:
             with tf.io.TFRecordWriter(str(temporary), options=compression) as writer:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.contract.config import load_config
-from beam_jobs.contract.manifest import load
+from beam_jobs.contract.manifest import load, load_document_counts, load_vocabulary
 from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
 from tests.runs import assert_same_bits, history
@@ -54,8 +54,8 @@ def _refused(place, *settings, command="train"):
 
 def test_the_vocabulary_is_all_pieces_with_their_counts_and_the_manifest_holds_the_tokenizer(place):
     manifest = load(place / "out/small/dataset")
-    tokens = (place / "out/small/dataset/vocabulary.txt").read_text("utf-8").splitlines()
-    counts = np.load(place / "out/small/dataset/vocabulary_document_counts.npy")
+    tokens = load_vocabulary(manifest, place / "out/small/dataset")
+    counts = load_document_counts(manifest, place / "out/small/dataset")
     assert sorted(tokens) == sorted(PIECES) and tokens[-1] in PIECES
     assert counts[0] > 0 and counts[tokens.index("[MASK]")] == 0
     assert (np.diff(counts) <= 0).all()
@@ -78,7 +78,7 @@ def test_documents_are_encoded_once_and_a_second_run_reads_their_vectors(place, 
     assert "encoded " not in printed
     assert_same_bits(place / "out/again", place / "out/small/run")
     # A shard that is missing is made again, and of another pooling there are other vectors.
-    next(cache.glob("*/*train*")).unlink()
+    next(cache.rglob("*-train.tfrecord-*")).unlink()
     printed = _run(place, "train", "train.run_dir=out/third", "train.epochs=1")
     assert "encoded " in printed and "validation documents" not in printed
     assert history(place / "out/third") == history(place / "out/small/run")[:1]
@@ -98,7 +98,7 @@ def test_the_exported_model_scores_as_the_vectors_do_and_needs_no_keras_hub(
         (place / "kept.safetensors").rename(place / "encoder/model.safetensors")
     monkeypatch.setitem(sys.modules, "keras_hub", None)
     model = tf.saved_model.load(str(place / "out/small/model/1"))
-    (shard,) = sorted((place / "out/small/dataset.vectors").glob("*/*test*-00000-of*"))
+    (shard,) = (place / "out/small/dataset.vectors").rglob("*-test.tfrecord-00000-of-*")
     spec = RecordSpec(with_vectors=True)
     records = spec.parse_batch(next(iter(tf.data.TFRecordDataset(str(shard)).batch(64))))
     texts = [*records["text"].numpy().tolist(), b""]
