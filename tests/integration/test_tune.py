@@ -11,6 +11,7 @@ import pytest
 from beam_jobs.contract.config import load_config
 from beam_jobs.contract.errors import UserError
 from tests.command_lines import ROOT, fail_cleanly, succeed
+from trainer.tuning.budget import Budget
 from trainer.tuning.search import tune
 
 MADE_UP = (sys.executable, str(ROOT / "tests/made_up_trial.py"))
@@ -85,17 +86,23 @@ def test_a_search_whose_first_trials_all_fail_ends(root):
 def test_a_time_in_which_no_trial_finishes_says_so_and_the_next_call_goes_on(
     root, capsys, monkeypatch
 ):
-    monkeypatch.setenv("EPOCH_SECONDS", "1.5")
-    with pytest.raises(UserError, match="received 3s, in which no trial has finished"):
-        search(RATE, "tune.time=3s", "train.epochs=20")
-    assert "1 trials: 1 to go on" in capsys.readouterr().out
     history = root / "out/small/tune/trials/0000/run/history.json"
+
+    class UpAfterAnEpoch(Budget):
+        def _left(self):
+            return 0.0 if history.exists() else 3600.0
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.tuning.search.Budget", UpAfterAnEpoch)
+        patched.setenv("EPOCH_SECONDS", "0.3")
+        with pytest.raises(UserError, match="received 1h, in which no trial has finished"):
+            search(RATE, "tune.time=1h", "train.epochs=30")
+    printed = capsys.readouterr().out
+    assert "trial 0: the time is up" in printed and "1 trials: 1 to go on" in printed
     before = json.loads(history.read_text())
-    assert before
-    monkeypatch.setenv("EPOCH_SECONDS", "0")
-    search(RATE, "tune.trials=1", "train.epochs=20")
+    search(RATE, "tune.trials=1", "tune.time=1h", "train.epochs=30")
     after = json.loads(history.read_text())
-    assert after[: len(before)] == before and len(after) == 20
+    assert before and after[: len(before)] == before and len(after) == 30
 
 
 @pytest.mark.parametrize(
