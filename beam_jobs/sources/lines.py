@@ -35,17 +35,16 @@ class LinesReader:
             yield text if isinstance(text, Reject) else _document(file, row, text, ())
 
     def _check_no_labels(self, file: InputFile) -> None:
-        """Raises UserError if the first lines begin with labels, which would be taken for words."""
-        texts = itertools.islice(_numbered_texts(file, self.data.max_row_bytes), _PEEKED_LINES)
-        first = ""
-        for text in (text for _, text in texts if isinstance(text, str) and text.strip()):
-            if not text.startswith(_LABEL_PREFIX):
-                return
-            first = first or text
-        if first:
+        """Raises UserError if most of the first lines begin with labels, which would be taken for
+        words; lines without labels may be among them.
+        """
+        rows = itertools.islice(_numbered_texts(file, self.data.max_row_bytes), _PEEKED_LINES)
+        texts = [text for _, text in rows if isinstance(text, str) and text.strip()]
+        labeled = [text for text in texts if text.startswith(_LABEL_PREFIX)]
+        if 2 * len(labeled) > len(texts):
             raise UserError(
-                f"{file.name}: its lines begin with labels, such as {shown(first)}, expected text; "
-                "--source fasttext parts labels and text"
+                f"{file.name}: its lines begin with labels, such as {shown(labeled[0])}, expected "
+                "text; --source fasttext parts labels and text"
             )
 
 

@@ -110,4 +110,6 @@ def test_text_that_begins_with_fasttexts_labels_is_refused_with_the_source_that_
     message = "its lines begin with labels, such as '__label__a x', .* --source fasttext"
     with pytest.raises(UserError, match=message):
         read(b"__label__a x\n\n__label__b y\n", tmp_path)
+    with pytest.raises(UserError, match=message):  # a document may have no labels
+        read(b"__label__a x\n__label__b y\nnone\n", tmp_path)
     assert len(read(b"__label__a x\ny\n", tmp_path)) == 2
