@@ -66,6 +66,8 @@ UNSPACED = (
     ),
 )
 
+MIN_SHARE_OF_UNSPACED = 0.05  # of the documents: fewer may be those that name something
+
 # Documents with a label in a split. Only counts above 0 have rows: a bucket may hold few of many
 # labels.
 POSITIVES = pa.schema([("label", pa.int64()), ("split", pa.int64()), ("count", pa.int64())])
@@ -88,8 +90,8 @@ class BucketStats:
       has_metadata: bool [metadata fields]: whether any document has a value that is not empty.
       train_tokens: sum over the train split's documents of their distinct tokens.
       train_ngrams: sum over the train split's documents of their distinct n-grams.
-      unspaced: [len(UNSPACED), 2] the train split's tokens, and their characters, that are of
-        scripts without spaces between words.
+      unspaced: [len(UNSPACED), 3] the train split's tokens that are of scripts without spaces
+        between words, their characters, and the documents that have some.
     """
 
     bucket: Bucket
@@ -204,24 +206,30 @@ class CountBucket(beam.DoFn):
             has_metadata=_has_metadata(table["metadata"]),
             train_tokens=pc.sum(token_counts["count"], min_count=0).as_py(),
             train_ngrams=pc.sum(ngram_counts["count"], min_count=0).as_py(),
-            unspaced=count_unspaced(token_counts),
+            unspaced=count_unspaced(token_counts, tokens.filter(is_train)),
         )
         yield beam.pvalue.TaggedOutput(TOKEN_COUNTS_TAG, token_counts)
         yield beam.pvalue.TaggedOutput(POSITIVES_TAG, count_positives(labels, label_splits))
 
 
-def count_unspaced(token_counts: pa.Table) -> np.ndarray:
-    """COUNTS -> int64 [len(UNSPACED), 2]: tokens in each kind of script, and their characters."""
+def count_unspaced(token_counts: pa.Table, tokens: pa.ChunkedArray) -> np.ndarray:
+    """COUNTS, and the lists that were counted, one per document -> int64 [len(UNSPACED), 3]: tokens
+    in each kind of script, their characters, and documents with any.
+    """
     lengths = pc.utf8_length(token_counts["name"])
     beyond_ascii = token_counts.append_column("length", lengths).filter(
         pc.greater(pc.binary_length(token_counts["name"]), lengths)
     )
-    counted = np.zeros((len(UNSPACED), 2), np.int64)
+    counted = np.zeros((len(UNSPACED), 3), np.int64)
     for i, script in enumerate(UNSPACED):
         is_of_it = pc.match_substring_regex(beyond_ascii["name"], script.pattern)
         of_it = beyond_ascii.filter(is_of_it)
+        if not of_it.num_rows:
+            continue
         occurrences, lengths = of_it["occurrences"].to_numpy(), of_it["length"].to_numpy()
-        counted[i] = occurrences.sum(), (occurrences * lengths).sum()
+        is_token_of_it = pc.is_in(pc.list_flatten(tokens), of_it["name"].combine_chunks())
+        documents = pc.list_parent_indices(tokens).filter(is_token_of_it).unique()
+        counted[i] = occurrences.sum(), (occurrences * lengths).sum(), len(documents)
     return counted
 
 

@@ -47,8 +47,8 @@ class Results(Section):
       subwords: those that texts are split into; None: texts are of words.
       unused_label_names: by key of `labels`, the names that no document has.
       empty_metadata_fields: those that are empty in every document.
-      unspaced: [len(UNSPACED), 2] the train split's tokens, and their characters, that are of
-        scripts without spaces between words.
+      unspaced: [len(UNSPACED), 3] the train split's tokens that are of scripts without spaces
+        between words, their characters, and the documents that have some.
     """
 
     parts: tuple[int, ...]
@@ -62,7 +62,7 @@ class Results(Section):
     subwords: tuple[str, ...] | None
     unused_label_names: dict[str, UnusedNames] = {}
     empty_metadata_fields: tuple[str, ...] = ()
-    unspaced: tuple[tuple[int, int], ...]
+    unspaced: tuple[tuple[int, int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _document_counts(outputs: Outputs, splits: dict[str, SplitInfo]) -> Counts:
 
 
 def _unspaced(outputs: Outputs) -> np.ndarray:
-    none = np.zeros((len(UNSPACED), 2), np.int64)
+    none = np.zeros((len(UNSPACED), 3), np.int64)
     return sum((one.unspaced for one in outputs.stats), none)
 
 

@@ -23,7 +23,7 @@ from beam_jobs.contract.named_files import DATASET_KEYS, hash_files, hash_tokeni
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import dataset_manifest, finish, labels, pipeline, progress, splits
-from beam_jobs.preprocessing.bucket_stats import UNSPACED
+from beam_jobs.preprocessing.bucket_stats import MIN_SHARE_OF_UNSPACED, UNSPACED
 from beam_jobs.preprocessing.dataset_manifest import InputHashes
 from beam_jobs.runtime import (
     document_counters,
@@ -313,12 +313,15 @@ def warnings(config: Config, results: finish.Results, result: PipelineResult) ->
         for split in ("validation", "test"):
             if getattr(config.splits, split) and not results.splits[split].examples:
                 yield f"splits.{split}: its files hold no document that is kept"
-    for script, (tokens, characters) in zip(UNSPACED, results.unspaced, strict=True):
-        if tokens and characters / tokens > script.max_mean_length:
+    num_documents = results.splits["train"].examples
+    for script, (tokens, characters, of_it) in zip(UNSPACED, results.unspaced, strict=True):
+        is_much = of_it and of_it >= MIN_SHARE_OF_UNSPACED * num_documents
+        if is_much and characters / tokens > script.max_mean_length:
             yield (
-                f"the tokens of text in {script.names} have {characters / tokens:.1f} characters "
-                f"on average, expected at most {script.max_mean_length:g} if they are words: the "
-                f"text has no spaces between words. Set {script.settings}"
+                f"the tokens of text in {script.names}, which {of_it:,} of {num_documents:,} train "
+                f"documents have, have {characters / tokens:.1f} characters on average, expected "
+                f"at most {script.max_mean_length:g} if they are words: the text has no spaces "
+                f"between words. Set {script.settings}"
             )
 
 

@@ -68,8 +68,13 @@ def test_tokens_of_scripts_without_spaces_are_counted_with_their_characters():
             "occurrences": [9, 2, 1, 4, 1],
         }
     ).cast(COUNTS)
-    assert count_unspaced(counts).tolist() == [[3, 7], [4, 12]]
-    assert count_unspaced(counts[:1]).tolist() == [[0, 0], [0, 0]]
+    documents = [
+        [["the", "\u6771\u4eac", "\u30bf\u30ef\u30fc"], ["the"], ["\u00e9t\u00e9"]],
+        [[], ["\u6771\u4eac", "\u0e01\u0e32\u0e23"]],
+    ]
+    tokens = pa.chunked_array(documents, pa.list_(pa.string()))
+    assert count_unspaced(counts, tokens).tolist() == [[3, 7, 2], [4, 12, 1]]
+    assert count_unspaced(counts[:1], tokens).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 @given(rows=rows)
