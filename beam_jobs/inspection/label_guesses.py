@@ -1,6 +1,7 @@
 """Which columns may hold labels, and how: lists, joined or written ones, ids, scores, columns."""
 
 import dataclasses
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ _DELIMITERS |= {"\n": "line breaks", "\t": "tabs", " ": "spaces"}
 _IN_NAMES = ",/ "  # delimiters that names hold too
 _BOOLEANS = {"true": "1", "false": "0"}
 _MAX_WORDS = 6  # of a label
+_MANY_COLUMNS = 12  # of labels, of which a pattern is easier to read than a list
 _MAX_SINGLE = 200  # different values of a column with one label each
 
 
@@ -242,22 +244,34 @@ def _of_several(columns: Sequence[Column]) -> Iterator[Labels]:
     """Columns of 0 and 1, or of scores, each named after its label."""
     binary = [column for column in columns if _is_binary(column)]
     if len(binary) > 1 and any("1" in _numbers(column) for column in binary):
-        yield _columns_labels(binary, "a column of 0 and 1 for each label", 2 + (len(binary) > 2))
+        score = 2 + (len(binary) > 2)
+        yield _columns_labels(columns, binary, "a column of 0 and 1 for each label", score)
     scored = [column for column in columns if _is_binary(column) or _is_score(column)]
     if len(scored) > len(binary) and len(scored) > 2:
-        yield _columns_labels(scored, "a column of scores from 0 to 1 for each label", 2.5)
+        yield _columns_labels(columns, scored, "a column of scores from 0 to 1 for each label", 2.5)
 
 
-def _columns_labels(columns: Sequence[Column], what: str, score: float) -> Labels:
-    names = tuple(column.name for column in columns)
+def _columns_labels(
+    columns: Sequence[Column], of_labels: Sequence[Column], what: str, score: float
+) -> Labels:
+    names = tuple(column.name for column in of_labels)
     more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
     shown = " | ".join(names[:4])
     return Labels(
         names,
-        {"labels_field": None, "label_columns": list(names)},
+        {"labels_field": None, "label_columns": _pattern(columns, names) or list(names)},
         f"{what}: {shown}{more}",
         score,
     )
+
+
+def _pattern(columns: Sequence[Column], names: Sequence[str]) -> list[str] | None:
+    """A pattern that many names match and no other column; None: they are few, or too unlike."""
+    prefix = os.path.commonprefix(names).rstrip("0123456789")
+    others = {column.name for column in columns}.difference(names)
+    is_own = len(prefix) > 1 and not any(name.startswith(prefix) for name in others)
+    is_plain = not any(character in prefix for character in "*?[.")  # a dot: within objects
+    return [f"{prefix}*"] if len(names) >= _MANY_COLUMNS and is_own and is_plain else None
 
 
 def _numbers(column: Column) -> set[str]:

@@ -204,6 +204,21 @@ def test_columns_of_zero_and_one_and_of_scores():
     assert labels(scores)["label_columns"] == ["a", "b", "c"]
 
 
+def test_many_columns_of_like_names_are_a_pattern():
+    def zero_or_one(source, row):
+        return source.choice("01")
+
+    names = [f"topic_{i:02}" for i in range(20)]
+    rows = table(text=text, **dict.fromkeys(names, zero_or_one))
+    assert labels(rows, all_strings=True)["label_columns"] == ["topic_*"]
+    rows = table(text=text, **dict.fromkeys(names[:11], zero_or_one))
+    assert labels(rows, all_strings=True)["label_columns"] == names[:11]
+    rows = table(text=text, topic_of=text, **dict.fromkeys(names, zero_or_one))
+    assert labels(rows, all_strings=True)["label_columns"] == names
+    rows = table(text=text, **dict.fromkeys("abcdefghijklmnop", zero_or_one))
+    assert labels(rows, all_strings=True)["label_columns"] == list("abcdefghijklmnop")
+
+
 def test_nested_fields_are_named_by_their_paths():
     rows = table(
         doc=lambda s, row: {"title": sentence(s, 3, 5) + f" {row}", "body": text(s, row)},
