@@ -32,6 +32,8 @@ from beam_jobs.contract.dataset_config import (
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import (
     AutoConfig,
+    BowTreeConfig,
+    DistributionBalancedConfig,
     EvaluateConfig,
     ExportConfig,
     LinearConfig,
@@ -113,6 +115,23 @@ class Config(Section):
     def encoder_directory(self) -> str | None:
         """Where the weights of the encoder are: `model.backbone`, or else `text.tokenizer`."""
         return getattr(self.model, "backbone", None) or self.text.encoder_directory
+
+    @pydantic.model_validator(mode="after")
+    def _tree_has_negatives_of_its_own(self):
+        if isinstance(self.model, BowTreeConfig):
+            if self.loss.negatives != "all":
+                raise ValueError(
+                    "expected `loss.negatives: all` with `model.name: bow_tree`, not "
+                    f"{self.loss.negatives!r}: the negatives are the labels of the best clusters, "
+                    "see model.beam"
+                )
+            if isinstance(self.loss, DistributionBalancedConfig):
+                raise ValueError(
+                    "expected another loss with `model.name: bow_tree`, not "
+                    "'distribution_balanced': its weights depend on all labels of a document, and "
+                    "the tree takes them cluster by cluster"
+                )
+        return self
 
     def dataset_config(self) -> dict[str, Any]:
         """The part that decides the dataset's bytes, as plain JSON values."""

@@ -43,10 +43,7 @@ class _BagModel(_Model):
     )
 
 
-class BowConfig(_BagModel):
-    """Bag of embeddings: the sum of the tokens' embeddings, then one dense layer."""
-
-    name: Literal["bow"] = Field("bow", description="the architecture")
+class _BowModel(_BagModel):
     dropout: float = Field(
         0.0,
         ge=0,
@@ -60,9 +57,6 @@ class BowConfig(_BagModel):
             "size of the embedding of a pair, at most embedding_dim: a table of its own, several "
             "times as fast; null: pairs are terms like tokens, in one table"
         ),
-    )
-    wide: bool = Field(
-        False, description="add a linear model: a weight for each token or pair and each label"
     )
 
     @pydantic.model_validator(mode="after")
@@ -80,6 +74,29 @@ class BowConfig(_BagModel):
                 f"expected at most embedding_dim, {self.embedding_dim}"
             )
         return self
+
+
+class BowConfig(_BowModel):
+    """Bag of embeddings: the sum of the tokens' embeddings, then one dense layer."""
+
+    name: Literal["bow"] = Field("bow", description="the architecture")
+    wide: bool = Field(
+        False, description="add a linear model: a weight for each token or pair and each label"
+    )
+
+
+class BowTreeConfig(_BowModel):
+    """`bow` for 20,000 labels and more: a label tree decides which labels are scored."""
+
+    name: Literal["bow_tree"] = Field(description="the architecture")
+    cluster_labels: int = Field(
+        16, ge=1, description="labels of a cluster, at most; there are a power of two of clusters"
+    )
+    beam: int = Field(
+        16,
+        ge=1,
+        description="clusters of each document whose labels are scored: those that score highest",
+    )
 
 
 class MlpConfig(_BagModel):
@@ -332,6 +349,7 @@ ModelConfig = Annotated[
     | LstmConfig
     | CnnLwanConfig
     | BowLwanConfig
+    | BowTreeConfig
     | TransformerConfig
     | LinearConfig
     | PretrainedConfig

@@ -13,9 +13,10 @@ class Candidates:
     """The labels whose logits a step computes.
 
     Attributes:
-      label_ids: int64 [candidates], distinct.
-      negative_weights: float32 [candidates], what a document's loss of a label that it does not
-        have is multiplied by.
+      label_ids: int64 [candidates], distinct; or [batch, candidates] where each document has
+        others.
+      negative_weights: float32 in the shape of `label_ids`, what a document's loss of a label that
+        it does not have is multiplied by.
     """
 
     label_ids: tf.Tensor

@@ -26,6 +26,7 @@ from beam_jobs.contract.training_config import (
 from trainer.models.backbones import Encoder
 from trainer.models.bow import BagOfEmbeddings
 from trainer.models.bow_lwan import BagWithLabelAttention
+from trainer.models.bow_tree import BagWithLabelTree
 from trainer.models.cnn import ConvolutionalNetwork
 from trainer.models.cnn_lwan import LabelAttentionNetwork
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
@@ -46,10 +47,11 @@ _ARCHITECTURES = {
     "lstm": LstmNetwork,
     "cnn_lwan": LabelAttentionNetwork,
     "bow_lwan": BagWithLabelAttention,
+    "bow_tree": BagWithLabelTree,
     "transformer": TransformerEncoder,
 }
 # They take all texts of a document themselves; of the others there is a tower for each text.
-_OF_SEVERAL_TEXTS = {"bow_lwan"}
+_OF_SEVERAL_TEXTS = {"bow_lwan", "bow_tree"}
 
 
 def build_model(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import BowConfig
+from beam_jobs.contract.training_config import BowConfig, BowTreeConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, LogitsLayer
 from trainer.models.pair_bags import Bags, WordAndPairBags
@@ -14,7 +14,7 @@ from trainer.models.weighted_sums import sum_bags
 
 
 class EncodedBags(NamedTuple):
-    """Documents as `BagOfEmbeddings` sees them.
+    """Documents as the sums of their embeddings.
 
     Attributes:
       bags: the terms of each table, with their weights in each document.
@@ -25,21 +25,20 @@ class EncodedBags(NamedTuple):
     vectors: tf.Tensor
 
 
-class BagOfEmbeddings(keras.Model):
-    """Logits = dense(dropout(sum over terms of weight * embedding)), see `TermBags`.
+class BagEncoder(keras.layers.Layer):
+    """Documents' vectors = dropout(sum over terms of weight * embedding), see `TermBags`.
 
     With `bigram_dim`, pairs have a table of their own (`WordAndPairBags`), of fewer dimensions. Its
     sum is added to the first units of the document's vector, times embedding_dim / bigram_dim: a
     step of an optimizer that moves each number alike, such as Adam, then moves a logit as far by a
     pair's embedding as by a word's.
 
-    With `wide`, the weighted sum of a weight for each term and label is added: a linear model on
-    TF-IDF beside the embeddings (Cheng et al. 2016, Wide & Deep Learning). These weights start at
-    0. The logits of a document without a known token are the bias.
+    Attributes:
+      num_rows: rows of the tables.
     """
 
-    def __init__(self, config: BowConfig, inputs: ModelInputs):
-        super().__init__(name="bow")
+    def __init__(self, config: BowConfig | BowTreeConfig, inputs: ModelInputs):
+        super().__init__(name="bag")
         weighting, self._pair_table = {"token_weights": config.token_weights}, None
         if config.bigram_dim is None:
             self._terms = term_bags(
@@ -55,24 +54,78 @@ class BagOfEmbeddings(keras.Model):
                 seed=inputs.seed + 2,
                 name="pairs",
             )
-        self._num_rows = self._terms.num_rows
+        num_rows = self._terms.num_rows
         self._table = EmbeddingTable(
-            self._num_rows,
+            num_rows,
             config.embedding_dim,
             vectors=inputs.vectors,
             freeze=config.freeze_pretrained_vectors,
             seed=inputs.seed,
         )
+        self.num_rows = (num_rows,)
+        if config.bigram_dim is not None:
+            self.num_rows += (config.bigram_buckets,)
+        self._dim = config.embedding_dim
+        self._dropout = keras.layers.Dropout(config.dropout, seed=inputs.seed)
+        self.built = True
+
+    def call(self, tokens: tf.RaggedTensor, training: bool = False) -> EncodedBags:
+        """What is computed of documents, token ids int64 [batch, None]."""
+        bags = self._by_table(self._terms(tokens))
+        sums = [
+            self._widened(sum_bags(bag.weights, vectors))
+            for bag, vectors in zip(bags, self._embeddings(bags), strict=True)
+        ]
+        return EncodedBags(bags, self._dropout(tf.add_n(sums), training=training))
+
+    def shares(self, tokens: tf.RaggedTensor) -> tuple[tuple[Bags, ...], list[tf.Tensor]]:
+        """The parts that the tokens of one document have in its vector, without dropout.
+
+        Returns:
+          Of each table, the terms with float32 [tokens, n] as weights, and what these are weights
+          of, float32 [n, dim].
+        """
+        bags = self._by_table(self._terms.shares(tokens))
+        return bags, [self._widened(vectors) for vectors in self._embeddings(bags)]
+
+    def _by_table(self, bags: tuple) -> tuple[Bags, ...]:
+        """Bags of one table or of two -> those of each table."""
+        return (Bags(*bags),) if self._pair_table is None else bags
+
+    def _embeddings(self, bags: tuple[Bags, ...]) -> list[tf.Tensor]:
+        """Of each table, the embeddings float32 [n, its dim] of the rows that are used."""
+        tables = [self._table, self._pair_table][: len(bags)]
+        return [
+            tf.cast(table(bag.rows), tf.float32) for table, bag in zip(tables, bags, strict=True)
+        ]
+
+    def _widened(self, vectors: tf.Tensor) -> tf.Tensor:
+        """Vectors float32 [n, dim of a table] -> parts of documents' vectors [n, embedding_dim]."""
+        dim = vectors.shape[1]
+        if dim == self._dim:
+            return vectors
+        return tf.pad(vectors * (self._dim / dim), [[0, 0], [0, self._dim - dim]])
+
+
+class BagOfEmbeddings(keras.Model):
+    """Logits = dense(a document's vector), see `BagEncoder`.
+
+    With `wide`, the weighted sum of a weight for each term and label is added: a linear model on
+    TF-IDF beside the embeddings (Cheng et al. 2016, Wide & Deep Learning). These weights start at
+    0. The logits of a document without a known token are the bias.
+    """
+
+    def __init__(self, config: BowConfig, inputs: ModelInputs):
+        super().__init__(name="bow")
+        self._bag = BagEncoder(config, inputs)
         self._wide = None
         if config.wide:
-            num_pair_rows = 0 if config.bigram_dim is None else config.bigram_buckets
             self._wide = self.add_weight(
                 name="wide_embeddings",
-                shape=(self._num_rows + num_pair_rows, inputs.num_labels),
+                shape=(sum(self._bag.num_rows), inputs.num_labels),
                 initializer="zeros",
                 autocast=False,
             )
-        self._dropout = keras.layers.Dropout(config.dropout, seed=inputs.seed)
         self._dense = LogitsLayer(config.embedding_dim, inputs.output_bias, seed=inputs.seed + 1)
         self.built = True
 
@@ -84,14 +137,7 @@ class BagOfEmbeddings(keras.Model):
 
     def encode(self, tokens: tf.RaggedTensor, *, training: bool) -> EncodedBags:
         """What the logits of documents, token ids int64 [batch, None], are computed from."""
-        bags = self._by_table(self._terms(tokens))
-        vectors = tf.add_n(
-            [
-                self._widened(sum_bags(bag.weights, table))
-                for bag, table in zip(bags, self._embeddings(bags), strict=True)
-            ]
-        )
-        return EncodedBags(bags, self._dropout(vectors, training=training))
+        return self._bag(tokens, training=training)
 
     def logits(self, documents: EncodedBags, label_ids: tf.Tensor | None = None) -> tf.Tensor:
         """Logits float32 [batch, labels], or [batch, n] of distinct label ids int64 [n]."""
@@ -109,10 +155,9 @@ class BagOfEmbeddings(keras.Model):
         Returns:
           (float32 [tokens, labels], float32 [labels], the bias). Their sum is the logits.
         """
-        bags = self._by_table(self._terms.shares(tokens))
-        embeddings = self._embeddings(bags)
-        bias = self._dense(tf.zeros([1, embeddings[0].shape[1]]))
-        of_terms = [self._dense(self._widened(vectors)) - bias for vectors in embeddings]
+        bags, vectors = self._bag.shares(tokens)
+        bias = self._dense(tf.zeros([1, vectors[0].shape[1]]))
+        of_terms = [self._dense(part) - bias for part in vectors]
         if self._wide is not None:
             of_terms = map(tf.add, of_terms, self._wide_rows(bags))
         of_tokens = [
@@ -121,27 +166,9 @@ class BagOfEmbeddings(keras.Model):
         ]
         return tf.add_n(of_tokens), bias[0]
 
-    def _by_table(self, bags: tuple) -> tuple[Bags, ...]:
-        """Bags of one table or of two -> those of each table."""
-        return (Bags(*bags),) if self._pair_table is None else bags
-
-    def _embeddings(self, bags: tuple[Bags, ...]) -> list[tf.Tensor]:
-        """Of each table, the embeddings float32 [n, its dim] of the rows that are used."""
-        tables = [self._table, self._pair_table][: len(bags)]
-        return [
-            tf.cast(table(bag.rows), tf.float32) for table, bag in zip(tables, bags, strict=True)
-        ]
-
-    def _widened(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Vectors float32 [n, dim of a table] -> parts of documents' vectors [n, embedding_dim]."""
-        dim, num_units = vectors.shape[1], self._dense.num_inputs
-        if dim == num_units:
-            return vectors
-        return tf.pad(vectors * (num_units / dim), [[0, 0], [0, num_units - dim]])
-
     def _wide_rows(self, bags: tuple[Bags, ...]) -> list[tf.Tensor]:
         """Of each table, the wide weights float32 [n, labels] of the rows that are used."""
-        first_rows = (0, self._num_rows)
+        first_rows = (0, self._bag.num_rows[0])
         return [
             tf.gather(self._wide.value, bag.rows + first_row if first_row else bag.rows)
             for bag, first_row in zip(bags, first_rows, strict=False)

@@ -64,6 +64,10 @@ class LogitsLayer(keras.layers.Layer):
         )
         self.built = True
 
+    def set_bias(self, bias: np.ndarray) -> None:
+        """Sets the bias, float32 [labels]."""
+        self._bias.assign(bias)
+
     def call(self, vectors: tf.Tensor, label_ids: tf.Tensor | None = None) -> tf.Tensor:
         """Logits float32 [batch, labels] of vectors [batch, inputs].
 

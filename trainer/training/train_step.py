@@ -13,7 +13,9 @@ from trainer.data.labels import multi_hot
 from trainer.experiment import Experiment
 from trainer.losses.losses import Loss
 from trainer.losses.sampled_negatives import LabelSampler
+from trainer.models.bow_tree import BagWithLabelTree
 from trainer.training import optimizers
+from trainer.training.shortlist_loss import shortlist_loss
 
 
 def make_train_steps(
@@ -52,15 +54,20 @@ def make_train_steps(
     # for each length of a padded batch. Ragged and sparse operations it does not compile.
     pass_size = global_batch_size // strategy.num_replicas_in_sync // accumulate_steps
 
-    def gradients_of(batch: Batch) -> tuple[tf.Tensor, list[Any]]:
+    def loss_of(batch: Batch) -> tf.Tensor:
+        if isinstance(model, BagWithLabelTree):
+            return shortlist_loss(model, batch, loss)
         if sampler is None:
             candidates, labels, options = None, multi_hot(batch["labels"], num_labels), {}
         else:
             candidates, labels = sampler.candidates(batch["labels"], optimizer.iterations.value)
             options = {"label_ids": candidates.label_ids}
+        logits = model(batch["tokens"], training=True, **options)
+        return tf.reduce_sum(loss(labels, logits, batch["weights"], candidates))
+
+    def gradients_of(batch: Batch) -> tuple[tf.Tensor, list[Any]]:
         with tf.GradientTape() as tape:
-            logits = model(batch["tokens"], training=True, **options)
-            loss_sum = tf.reduce_sum(loss(labels, logits, batch["weights"], candidates))
+            loss_sum = loss_of(batch)
             mean = optimizer.scale_loss(loss_sum / global_batch_size)
         return loss_sum, tape.gradient(mean, model.trainable_variables)
 

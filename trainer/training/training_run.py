@@ -30,11 +30,13 @@ from trainer.experiment import Experiment
 from trainer.losses.description import describe_loss
 from trainer.losses.losses import Loss
 from trainer.losses.sampled_negatives import LabelSampler
+from trainer.models.bow_tree import BagWithLabelTree
 from trainer.runs.checkpoints import Checkpoints, RunState
 from trainer.runs.history import describe_validation
 from trainer.runs.layout import HISTORY
 from trainer.training.callbacks import Callbacks, epoch_logs
 from trainer.training.early_stopping import is_out_of_patience
+from trainer.training.label_tree import plant_label_tree
 from trainer.training.optimizers import build_optimizer
 from trainer.training.resume import check_data_order
 from trainer.training.train_step import make_train_steps
@@ -131,7 +133,11 @@ class TrainingRun:
         self.state = self._restore()
 
     def _restore(self) -> RunState:
-        state = self.checkpoints.restore_latest() or RunState()
+        state = self.checkpoints.restore_latest()
+        if state is None:
+            state = RunState()
+            if isinstance(self._model, BagWithLabelTree):
+                plant_label_tree(self._experiment)
         check_agreement(
             self._strategy,
             state.step,

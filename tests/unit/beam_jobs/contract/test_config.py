@@ -234,6 +234,17 @@ OTHER_KINDS = [
     (
         "model",
         {
+            "name": "bow_tree",
+            "token_weights": "uniform",
+            "bigram_buckets": 64,
+            "cluster_labels": 8,
+            "beam": 4,
+        }
+        | _EMBEDDINGS,
+    ),
+    (
+        "model",
+        {
             "name": "transformer",
             "max_tokens": 9,
             "layers": 1,
@@ -902,6 +913,14 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
             },
             "expected convolution_dim: null or embedding_dim with pretrained_vectors, not 64 and "
             "128",
+        ),
+        (
+            {"model": {"name": "bow_tree"}, "loss": {"negatives": "sampled"}},
+            "expected `loss.negatives: all` with `model.name: bow_tree`, not 'sampled'",
+        ),
+        (
+            {"model": {"name": "bow_tree"}, "loss": {"name": "distribution_balanced"}},
+            "expected another loss with `model.name: bow_tree`, not 'distribution_balanced'",
         ),
         (
             {"model": {"name": "custom", "build": "own.build"}},
