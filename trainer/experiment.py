@@ -68,17 +68,20 @@ class Experiment:
     def _prior_correction(self) -> np.ndarray:
         return prior_correction(self.config.loss, **self.loss_statistics)
 
-    def log_odds(self, logits: tf.Tensor) -> tf.Tensor:
+    def log_odds(self, logits: tf.Tensor, label_ids: tf.Tensor | None = None) -> tf.Tensor:
         """Logits [batch, labels] -> log-odds, float32 [batch, labels].
+
+        Or those [batch, n] of some labels: int64 [n], or [batch, n] where each document has others.
 
         The effect of the loss's weights on the logits is undone. A linear model's are calibrated
         when it is fitted.
         """
         if isinstance(self.config.model, LinearConfig):
             return tf.cast(logits, tf.float32)
-        return undo_loss_weighting(
-            self.config.loss, logits, correction=tf.constant(self._prior_correction)
-        )
+        correction = tf.constant(self._prior_correction)
+        if label_ids is not None:
+            correction = tf.gather(correction, label_ids)
+        return undo_loss_weighting(self.config.loss, logits, correction=correction)
 
     def scores(self, tokens: tf.RaggedTensor) -> tf.Tensor:
         """Token ids [batch, None] -> probabilities, float32 [batch, labels], not yet calibrated."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 from trainer.data.dataset import Dataset
 from trainer.data.records import read_records
 from trainer.metrics.bootstrap import document_key
+from trainer.metrics.columns import Columns
 from trainer.runs.evaluation_record import (
     Confusion,
     ConfusionMatrix,
@@ -45,6 +46,7 @@ def confusion_counts(
     mask: tf.Tensor,
     *,
     label_ids: np.ndarray,
+    columns: Columns | None = None,
 ) -> dict[str, tf.Tensor]:
     """Pairs of labels, counted in the graph. One batch must hold fewer than 2^24 documents.
 
@@ -53,7 +55,8 @@ def confusion_counts(
       scores: float32 [batch, labels].
       decisions: bool [batch, labels].
       mask: float32 [batch].
-      label_ids: int [n], `confusion_labels`.
+      label_ids: int [n], `confusion_labels`; they have columns.
+      columns: see `trainer.metrics.classification`.
 
     Returns:
       pairs: int64 [n, n], documents that have the row's label but do not get it, while they get
@@ -62,10 +65,12 @@ def confusion_counts(
       one_label: int64 [], documents with exactly one label.
     """
     weight = tf.cast(mask, tf.float32)[:, tf.newaxis]
-    present = tf.gather(labels, label_ids, axis=1)
-    assigned = tf.gather(tf.cast(decisions, tf.float32), label_ids, axis=1)
-    best_label = tf.argmax(scores, axis=1)[:, tf.newaxis]
-    is_best = tf.cast(best_label == tf.constant(label_ids, tf.int64), tf.float32)
+    places = tf.constant(label_ids, tf.int64)
+    if columns is not None:
+        places = columns.places(places)
+    present = tf.gather(labels, places, axis=1)
+    assigned = tf.gather(tf.cast(decisions, tf.float32), places, axis=1)
+    is_best = tf.cast(tf.argmax(scores, axis=1)[:, tf.newaxis] == places, tf.float32)
 
     def count_pairs(left, right):
         return tf.cast(tf.matmul(left * weight, right, transpose_a=True), tf.int64)
@@ -110,7 +115,12 @@ def describe_confusions(
 
 
 def confident_errors(
-    labels: tf.Tensor, scores: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor, keys: tf.Tensor
+    labels: tf.Tensor,
+    scores: tf.Tensor,
+    decisions: tf.Tensor,
+    mask: tf.Tensor,
+    keys: tf.Tensor,
+    columns: Columns | None = None,
 ) -> dict[str, tf.Tensor]:
     """The wrong labels of a batch with the highest scores, and the missed ones with the lowest.
 
@@ -122,6 +132,7 @@ def confident_errors(
       decisions: bool [batch, labels].
       mask: float32 [batch].
       keys: int64 [batch], `trainer.metrics.bootstrap.document_key`.
+      columns: see `trainer.metrics.classification`.
 
     Returns:
       Two rows each, wrong and missed:
@@ -131,7 +142,7 @@ def confident_errors(
     """
     is_real = tf.cast(mask, tf.bool)[:, tf.newaxis]
     positive, decided = tf.cast(labels, tf.bool), tf.cast(decisions, tf.bool)
-    columns = {"confidence": [], "label": [], "key": []}
+    errors = {"confidence": [], "label": [], "key": []}
     for is_error, confidence in (
         (decided & ~positive, scores),
         (positive & ~decided, 1 - scores),
@@ -140,10 +151,11 @@ def confident_errors(
         best = tf.math.top_k(
             tf.reduce_max(confidence, axis=1), tf.minimum(_MAX_ERRORS, tf.shape(scores)[0])
         )
-        columns["confidence"].append(best.values)
-        columns["label"].append(tf.gather(tf.argmax(confidence, axis=1), best.indices))
-        columns["key"].append(tf.gather(keys, best.indices))
-    return {name: tf.stack(rows) for name, rows in columns.items()}
+        places = tf.gather(tf.argmax(confidence, axis=1), best.indices)
+        errors["confidence"].append(best.values)
+        errors["label"].append(places if columns is None else tf.gather(columns.label_ids, places))
+        errors["key"].append(tf.gather(keys, best.indices))
+    return {name: tf.stack(rows) for name, rows in errors.items()}
 
 
 def top_errors(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,12 @@ from trainer.evaluation.split_counts import Counts, Histograms, ScoredBatch, Spl
 from trainer.experiment import Experiment
 from trainer.metrics import ranking
 from trainer.metrics.calibration import Calibration
+from trainer.metrics.columns import Columns, of_columns
 from trainer.metrics.thresholds import MAX_TOP_K, Thresholds, common_f1, tune
+from trainer.models.bow_tree import NOT_SCORED, BagWithLabelTree
+
+# Documents x labels of a batch of a model that scores some labels of each; 16 MiB of float32.
+_MAX_CELLS = 4 << 20
 
 
 class Evaluator:
@@ -39,10 +44,23 @@ class Evaluator:
         self._num_labels = experiment.dataset.num_labels
         self._histograms = Histograms(self._num_labels)
         replicas = self._strategy.num_replicas_in_sync
+        batch_size = experiment.config.evaluate.batch_size
+        if isinstance(experiment.model, BagWithLabelTree):
+            batch_size = min(batch_size, replicas * self._documents_at_a_time())
         # Rounded up to a share for each replica; padding is masked, so the numbers do not change.
-        self._batch_size = -(-experiment.config.evaluate.batch_size // replicas) * replicas
+        self._batch_size = -(-batch_size // replicas) * replicas
         # Training calls it after every epoch, so it is traced once.
         self._histogram_step = self._step(self._histograms.cells_of_scores)
+
+    def _documents_at_a_time(self) -> int:
+        """So many that a batch and its columns, see `_scored_columns`, stay within _MAX_CELLS."""
+        size, documents = (
+            self._experiment.model.shortlist_size,
+            self._experiment.config.evaluate.batch_size,
+        )
+        while documents > 1 and documents * min(self._num_labels, documents * size) > _MAX_CELLS:
+            documents //= 2
+        return documents
 
     def histogram(self, split: str) -> np.ndarray:
         """Of a split before calibration, `trainer.metrics.classification.score_histogram`."""
@@ -75,15 +93,18 @@ class Evaluator:
         }
 
     def log_odds_histogram(self, split: str) -> np.ndarray:
-        """int64 [2, labels, bins]: `Histograms.of_log_odds` of a split, before calibration."""
+        """Of a split before calibration, `trainer.metrics.score_histograms.log_odds_histogram`.
+
+        Of the labels that the model scores: those of others are not log-odds.
+        """
 
         def count(scored: ScoredBatch) -> Counts:
-            return {"histogram": self._histograms.of_log_odds(scored, scored.prior_corrected)}
+            return self._histograms.of_log_odds(scored, scored.prior_corrected, of_scored=True)
 
-        total = {"histogram": self._histograms.empty_of_log_odds()}
+        histogram = self._histograms.empty_of_log_odds()
         for part in self._results(self._step(count), split, what=f"calibrating on {split}"):
-            total = _add(total, part)
-        return sum_over_workers(self._strategy, total)["histogram"]
+            self._histograms.add_log_odds(histogram, part)
+        return sum_over_workers(self._strategy, histogram)
 
     def tuning_counts(self, split: str, calibration: Calibration) -> Counts:
         """What thresholds are tuned on, see `trainer.metrics.thresholds.tune`.
@@ -98,10 +119,11 @@ class Evaluator:
         def count(scored: ScoredBatch) -> Counts:
             ranked = ranking.ranking_counts(
                 scored.labels,
-                tf.where(is_trained, scored.scores, -1.0),  # the others are never assigned
+                # The others are never assigned.
+                tf.where(of_columns(is_trained, scored.columns), scored.scores, -1.0),
                 scored.mask,
                 at_k=at_k,
-                label_propensities=equal,
+                label_propensities=of_columns(equal, scored.columns),
             )
             return {"scores": self._histograms.cells_of_scores(scored), "hits": ranked["hits"]}
 
@@ -132,6 +154,7 @@ class Evaluator:
         Returns:
           Summed `SplitCounts.of_batch`, with
           histogram: `trainer.metrics.classification.score_histogram` of calibrated scores;
+          log_odds: `trainer.metrics.score_histograms.log_odds_histogram` of calibrated log-odds;
           errors: `trainer.evaluation.error_analysis.top_errors` of the split;
           slicing: the `trainer.evaluation.slices.Slicing` of the counts `slices`.
         """
@@ -148,46 +171,99 @@ class Evaluator:
                 "sums": split_counts.of_batch(scored),
                 "errors": split_counts.top_errors(scored),
                 "scores": self._histograms.cells_of_scores(scored),
+                "log_odds": self._histograms.of_log_odds(scored, scored.log_odds),
             }
 
-        total, errors, histogram = None, [], self._histograms.empty_of_scores()
-        step = self._step(count, calibration)
+        total, errors = None, []
+        histogram, log_odds = (
+            self._histograms.empty_of_scores(),
+            self._histograms.empty_of_log_odds(),
+        )
+        step = self._step(count, calibration, labels=split_counts.labels_counted.tolist())
         for part in self._results(
             step, split, annotate=split_counts.annotate, what=f"measuring {split}"
         ):
             total = part["sums"] if total is None else _add(total, part["sums"])
             errors = [error_analysis.top_errors([*errors, part["errors"]])]
             self._histograms.add_scores(histogram, part["scores"])
+            self._histograms.add_log_odds(log_odds, part["log_odds"])
+        total |= {"histogram": histogram, "log_odds": log_odds}
         errors_by_worker = gather_over_workers(self._strategy, errors[0])
-        return sum_over_workers(self._strategy, total | {"histogram": histogram}) | {
+        return sum_over_workers(self._strategy, total) | {
             "errors": error_analysis.top_errors(errors_by_worker),
             "slicing": split_counts.slicing,
         }
 
-    def _score(self, batch: Batch, calibration: Calibration | None) -> ScoredBatch:
+    def _score(
+        self, batch: Batch, calibration: Calibration | None, labels: Sequence[int]
+    ) -> ScoredBatch:
         """The way from tokens to scores, in the graph; what a step does not use is not computed."""
-        logits = self._experiment.model(batch["tokens"], training=False)
-        prior_corrected = self._experiment.log_odds(logits)
-        log_odds = calibration.log_odds(prior_corrected) if calibration else prior_corrected
+        experiment = self._experiment
+        if isinstance(experiment.model, BagWithLabelTree):
+            columns, logits = self._scored_columns(batch, labels)
+            label_ids = columns.label_ids
+            own = batch["labels"].with_values(columns.places(batch["labels"].values))
+            positives = multi_hot(own, tf.size(label_ids, tf.int64))
+        else:
+            columns, label_ids = None, None
+            logits = experiment.model(batch["tokens"], training=False)
+            positives = multi_hot(batch["labels"], self._num_labels)
+        prior_corrected = experiment.log_odds(logits, label_ids)
+        log_odds = prior_corrected
+        if calibration:
+            log_odds = calibration.log_odds(prior_corrected, label_ids)
+        scores, is_scored = tf.sigmoid(log_odds), None
+        if columns is not None:
+            is_scored = logits > NOT_SCORED
+            scores = tf.where(is_scored, scores, 0.0)
         return ScoredBatch(
             batch=batch,
-            labels=multi_hot(batch["labels"], self._num_labels),
+            columns=columns,
+            labels=positives,
             logits=logits,
             prior_corrected=prior_corrected,
             log_odds=log_odds,
-            scores=tf.sigmoid(log_odds),
+            scores=scores,
+            is_scored=is_scored,
         )
 
+    def _scored_columns(self, batch: Batch, labels: Sequence[int]) -> tuple[Columns, tf.Tensor]:
+        """The columns of a batch and their logits, float32 [batch, columns].
+
+        Those labels have columns that the model scores for a document, that a document has, and
+        the given ones.
+        """
+        label_ids, logits = self._experiment.model.shortlist(batch["tokens"])
+        used = [
+            tf.reshape(label_ids, [-1]),
+            batch["labels"].values,
+            tf.constant(labels, tf.int64, [len(labels)]),
+        ]
+        columns = Columns.of(tf.concat(used, axis=0), num_labels=self._num_labels)
+        places = columns.places(label_ids)
+        documents = tf.range(tf.shape(logits, tf.int64)[0])[:, tf.newaxis]
+        cells = tf.stack([tf.broadcast_to(documents, tf.shape(places)), places], axis=2)
+        shape = [tf.shape(logits)[0], tf.size(columns.label_ids)]
+        # The maximum: an empty slot is one of label 0.
+        return columns, tf.tensor_scatter_nd_max(tf.fill(shape, NOT_SCORED), cells, logits)
+
     def _step(
-        self, count: Callable[[ScoredBatch], Counts], calibration: Calibration | None = None
+        self,
+        count: Callable[[ScoredBatch], Counts],
+        calibration: Calibration | None = None,
+        *,
+        labels: Sequence[int] = (),
     ) -> Callable[[Iterator[Any]], Counts]:
-        """A graph function that counts the next batch of an iterator on every replica."""
+        """A graph function that counts the next batch of an iterator on every replica.
+
+        The ids `labels` have a column in every batch.
+        """
         # AutoGraph takes ten times as long to rewrite all that is counted as 10,000 documents take
         # to be counted. The model may need it.
         count = tf.autograph.experimental.do_not_convert(count)
 
         def of_replica(batch: Batch) -> Counts:
-            return count(self._score(batch, calibration))
+            return count(self._score(batch, calibration, labels))
 
         return tf.function(lambda iterator: self._strategy.run(of_replica, args=(next(iterator),)))
 

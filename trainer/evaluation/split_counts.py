@@ -12,6 +12,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.input_pipeline import Batch
 from trainer.evaluation import error_analysis, slices
 from trainer.metrics import bootstrap, classification, ranking, score_histograms
+from trainer.metrics.columns import Columns, of_columns
 from trainer.metrics.thresholds import Thresholds, expected_f1_decisions
 from trainer.runs.evaluation_record import (
     EXPECTED_F1,
@@ -38,24 +39,34 @@ class ScoredBatch:
 
     Attributes:
       batch: from the input pipeline, with what `SplitCounts.annotate` adds.
+      columns: which labels the columns of all these matrices stand for, see
+        `trainer.metrics.columns`; None: all, in order.
       labels: float32 [batch, labels], multi-hot.
       logits: [batch, labels], the model's output.
       prior_corrected: float32 [batch, labels], log-odds: logits without the loss's weighting.
       log_odds: float32 [batch, labels], the prior-corrected ones after calibration.
-      scores: float32 [batch, labels], their sigmoid.
+      scores: float32 [batch, labels], their sigmoid; 0 of labels that are not scored.
+      is_scored: bool [batch, labels], or None: all are.
     """
 
     batch: Batch
+    columns: Columns | None
     labels: tf.Tensor
     logits: tf.Tensor
     prior_corrected: tf.Tensor
     log_odds: tf.Tensor
     scores: tf.Tensor
+    is_scored: tf.Tensor | None = None
 
     @property
     def mask(self) -> tf.Tensor:
         """float32 [batch]: 1 for a document, 0 for padding."""
         return self.batch["mask"]
+
+    @property
+    def num_documents(self) -> tf.Tensor:
+        """int64 []: the documents without padding."""
+        return tf.cast(tf.reduce_sum(self.mask), tf.int64)
 
 
 class Histograms:
@@ -73,24 +84,60 @@ class Histograms:
           cells: see `trainer.metrics.classification.histogram_cells`; documents: int64 [].
         """
         cells = classification.histogram_cells(
-            scored.labels, scored.scores, scored.mask, num_bins=self._score_bins
+            scored.labels,
+            scored.scores,
+            scored.mask,
+            num_bins=self._score_bins,
+            columns=scored.columns,
         )
-        return {"cells": cells, "documents": tf.cast(tf.reduce_sum(scored.mask), tf.int64)}
+        return {"cells": cells, "documents": scored.num_documents}
 
     def add_scores(self, histogram: np.ndarray, counts: Counts) -> None:
         """Adds `cells_of_scores` to a histogram that began as `empty_of_scores`, in place."""
         classification.add_cells(histogram, counts["cells"], documents=counts["documents"])
 
-    def of_log_odds(self, scored: ScoredBatch, log_odds: tf.Tensor) -> tf.Tensor:
-        """int64 [2, labels, bins], see `trainer.metrics.score_histograms.log_odds_histogram`."""
-        return score_histograms.log_odds_histogram(
-            scored.labels, log_odds, scored.mask, num_bins=self._log_odds_bins
+    def of_log_odds(
+        self, scored: ScoredBatch, log_odds: tf.Tensor, *, of_scored: bool = False
+    ) -> Counts:
+        """What `add_log_odds` adds to a histogram of log-odds, in the graph.
+
+        With `of_scored`, the labels that the model does not score for a document are left out.
+
+        Returns:
+          counts: int64 [2, labels, bins], see
+            `trainer.metrics.score_histograms.log_odds_histogram`;
+          label_ids: of the columns, where not all labels have one; documents: int64 [].
+        """
+        mask, documents = scored.mask, scored.num_documents
+        if of_scored and scored.columns is not None:
+            mask = mask[:, tf.newaxis] * tf.cast(scored.is_scored, tf.float32)
+            documents = tf.zeros_like(documents)
+        counts = score_histograms.log_odds_histogram(
+            scored.labels, log_odds, mask, num_bins=self._log_odds_bins
         )
+        if scored.columns is None:
+            return {"counts": counts}
+        return {
+            "counts": counts,
+            "label_ids": scored.columns.label_ids,
+            "documents": documents,
+        }
+
+    def add_log_odds(self, histogram: np.ndarray, counts: Counts) -> None:
+        """Adds `of_log_odds` to a histogram that began as `empty_of_log_odds`, in place."""
+        if "label_ids" in counts:
+            score_histograms.add_columns(histogram, **counts)
+        else:
+            histogram += counts["counts"]
 
     def of_pooled_log_odds(self, scored: ScoredBatch, log_odds: tf.Tensor) -> tf.Tensor:
         """int64 [2, bins]: `of_log_odds` summed over labels."""
         return score_histograms.pooled_log_odds_histogram(
-            scored.labels, log_odds, scored.mask, num_bins=self._log_odds_bins
+            scored.labels,
+            log_odds,
+            scored.mask,
+            num_bins=self._log_odds_bins,
+            columns=scored.columns,
         )
 
     def empty_of_scores(self) -> np.ndarray:
@@ -98,7 +145,7 @@ class Histograms:
         return np.zeros((2, self._num_labels, self._score_bins + 1), np.int64)
 
     def empty_of_log_odds(self) -> np.ndarray:
-        """`of_log_odds` of no documents."""
+        """int64 [2, labels, bins]: `score_histograms.log_odds_histogram` of no documents."""
         return np.zeros((2, self._num_labels, self._log_odds_bins), np.int64)
 
 
@@ -147,6 +194,12 @@ class SplitCounts:
             dataset.num_labels, replicates=len(RESAMPLED_METHODS) * self._replicates
         )
 
+    @property
+    def labels_counted(self) -> np.ndarray:
+        """Ids of the labels that need a column in every batch, whatever the model scores."""
+        most = np.argsort(-self._frequency, kind="stable")[: max(self._at_k)]
+        return np.concatenate([most, np.flatnonzero(self._is_frequent), self._confusion_labels])
+
     def annotate(self, parsed: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """What the counts need of parsed records, in addition to their tokens; on a CPU."""
         keys = bootstrap.document_key(parsed["id"])
@@ -163,8 +216,7 @@ class SplitCounts:
         Returns:
           methods: by key of the method, `trainer.metrics.classification.decision_counts`;
           rankings: MODEL_RANKING or the key of a baseline, the counts of `trainer.metrics.ranking`;
-          log_odds: see `Histograms.of_log_odds`, of calibrated log-odds;
-          prior_corrected, logits: int64 [2, bins], the same of all labels together, before the
+          prior_corrected, logits: int64 [2, bins], `Histograms.of_pooled_log_odds` before the
             calibration, and before the prior correction too;
           slices: see `trainer.evaluation.slices.slice_counts`;
           confusions: see `trainer.evaluation.error_analysis.confusion_counts`;
@@ -174,7 +226,9 @@ class SplitCounts:
         decisions = self._decisions(scored)
         counts = {
             "methods": {
-                key: classification.decision_counts(scored.labels, decided, scored.mask)
+                key: classification.decision_counts(
+                    scored.labels, decided, scored.mask, scored.columns
+                )
                 for key, decided in decisions.items()
             },
             "rankings": self._rankings(scored),
@@ -191,6 +245,7 @@ class SplitCounts:
                 decisions[LABEL_THRESHOLDS],
                 scored.mask,
                 label_ids=self._confusion_labels,
+                columns=scored.columns,
             ),
         }
         if self._replicates:
@@ -201,6 +256,7 @@ class SplitCounts:
                     scored.batch["resampled"],
                     scored.mask,
                     with_labels=self._resample_labels,
+                    columns=scored.columns,
                 )
                 for key in RESAMPLED_METHODS
             }
@@ -208,17 +264,23 @@ class SplitCounts:
 
     def top_errors(self, scored: ScoredBatch) -> Counts:
         """`trainer.evaluation.error_analysis.confident_errors` of a batch, in the graph."""
-        decided = classification.decide(scored.scores, self._thresholds.per_label_bins)
+        bins = of_columns(np.array(self._thresholds.per_label_bins), scored.columns)
         return error_analysis.confident_errors(
-            scored.labels, scored.scores, decided, scored.mask, scored.batch["keys"]
+            scored.labels,
+            scored.scores,
+            classification.decide(scored.scores, bins),
+            scored.mask,
+            scored.batch["keys"],
+            scored.columns,
         )
 
     def _decisions(self, scored: ScoredBatch) -> dict[str, tf.Tensor]:
         """By key of the method, bool [batch, labels]."""
         shape = tf.shape(scored.scores)
-        return model_decisions(scored.scores, self._thresholds) | {
+        is_frequent = of_columns(self._is_frequent, scored.columns)
+        return model_decisions(scored.scores, self._thresholds, scored.columns) | {
             NO_LABELS: tf.zeros(shape, tf.bool),
-            FREQUENT_LABELS: tf.broadcast_to(self._is_frequent, shape),
+            FREQUENT_LABELS: tf.broadcast_to(is_frequent, shape),
         }
 
     def _rankings(self, scored: ScoredBatch) -> dict[str, Counts]:
@@ -228,34 +290,40 @@ class SplitCounts:
                 scores,
                 scored.mask,
                 at_k=self._at_k,
-                label_propensities=self._propensities,
+                label_propensities=of_columns(self._propensities, scored.columns),
             )
 
-        by_frequency = tf.broadcast_to(self._frequency, tf.shape(scored.scores))
+        frequency = of_columns(self._frequency, scored.columns)
+        by_frequency = tf.broadcast_to(frequency, tf.shape(scored.scores))
         return {
             MODEL_RANKING: counts_at_k(scored.scores)
-            | ranking.full_ranking_counts(scored.labels, scored.scores, scored.mask),
+            | ranking.full_ranking_counts(
+                scored.labels, scored.scores, scored.mask, scored.columns
+            ),
             FREQUENT_LABELS: counts_at_k(by_frequency),
         }
 
     def _histogram_counts(self, scored: ScoredBatch) -> Counts:
         return {
-            "log_odds": self._histograms.of_log_odds(scored, scored.log_odds),
             "prior_corrected": self._histograms.of_pooled_log_odds(scored, scored.prior_corrected),
             "logits": self._histograms.of_pooled_log_odds(scored, scored.logits),
         }
 
 
-def model_decisions(scores: tf.Tensor, thresholds: Thresholds) -> dict[str, tf.Tensor]:
+def model_decisions(
+    scores: tf.Tensor, thresholds: Thresholds, columns: Columns | None = None
+) -> dict[str, tf.Tensor]:
     """The labels that each of the model's rules assigns: by key, bool [batch, labels].
 
     No rule assigns labels that are withheld or never assigned.
     """
-    is_assignable = thresholds.is_assignable
+    is_assignable = of_columns(thresholds.is_assignable, columns)
+    common_bins = of_columns(np.array(thresholds.common_bins), columns)
+    per_label_bins = of_columns(np.array(thresholds.per_label_bins), columns)
     best = ranking.top_k_decisions(tf.where(is_assignable, scores, -1.0), thresholds.top_k)
     return {
-        ONE_THRESHOLD: classification.decide(scores, thresholds.common_bins),
-        LABEL_THRESHOLDS: classification.decide(scores, thresholds.per_label_bins),
+        ONE_THRESHOLD: classification.decide(scores, common_bins),
+        LABEL_THRESHOLDS: classification.decide(scores, per_label_bins),
         TOP_K: best & is_assignable,
         EXPECTED_F1: expected_f1_decisions(tf.where(is_assignable, scores, 0.0)),
     }

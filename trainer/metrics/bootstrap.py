@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.metrics.classification import ratio
+from trainer.metrics.columns import Columns, of_labels
 
 # Counts of all labels in all replicates; if they are larger, macro-F1 has no interval.
 MAX_MACRO_BYTES = 256 << 20  # 256 MiB
@@ -69,6 +70,7 @@ def resampled_counts(
     mask: tf.Tensor,
     *,
     with_labels: bool,
+    columns: Columns | None = None,
 ) -> dict[str, tf.Tensor]:
     """Counts of each replicate, in the graph.
 
@@ -80,13 +82,15 @@ def resampled_counts(
       weights: float32 [batch, replicates], of `resample`.
       mask: float32 [batch].
       with_labels: count every label separately, for macro-F1.
+      columns: see `trainer.metrics.classification`.
 
     Returns:
       tp, fp, fn: int64 [replicates, labels], or [replicates, 1] summed over labels.
     """
     weights = weights * mask[:, tf.newaxis]
     if with_labels:
-        return _counts_by_label(tf.cast(labels, tf.bool), tf.cast(decisions, tf.bool), weights)
+        counts = _counts_by_label(tf.cast(labels, tf.bool), tf.cast(decisions, tf.bool), weights)
+        return {name: of_labels(values, columns) for name, values in counts.items()}
     positive, decided = tf.cast(labels, tf.float32), tf.cast(decisions, tf.float32)
     counts = {
         "tp": positive * decided,

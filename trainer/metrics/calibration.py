@@ -47,26 +47,34 @@ class Calibration:
         """The map that changes nothing."""
         return cls("none", np.ones(num_labels, np.float32), np.zeros(num_labels, np.float32))
 
-    def log_odds(self, log_odds: tf.Tensor) -> tf.Tensor:
+    def log_odds(self, log_odds: tf.Tensor, label_ids: tf.Tensor | None = None) -> tf.Tensor:
         """Calibrates log-odds, in the graph.
 
         Args:
-          log_odds: [batch, labels], of `trainer.experiment.Experiment.log_odds`.
+          log_odds: [batch, labels], of `trainer.experiment.Experiment.log_odds`; or [batch, n] of
+            some labels.
+          label_ids: int64 [n] or [batch, n], those; None: all labels.
 
         Returns:
-          float32 [batch, labels].
+          float32, in the shape of `log_odds`.
         """
         log_odds = tf.cast(log_odds, tf.float32)
         if self.method == "none":
             return log_odds
-        linear = log_odds * tf.constant(self.scale) + tf.constant(self.bias)
+
+        def of_label(values: np.ndarray) -> tf.Tensor:
+            return tf.constant(values) if label_ids is None else tf.gather(values, label_ids)
+
+        linear = log_odds * of_label(self.scale) + of_label(self.bias)
         if self.table is None:
             return linear
         position = tf.clip_by_value(
             (linear + LOG_ODDS_LIMIT) * ((KNOTS - 1) / (2 * LOG_ODDS_LIMIT)), 0.0, KNOTS - 1.0
         )
         left = tf.minimum(tf.floor(position), KNOTS - 2.0)  # the knot to the left, in knots
-        cells = tf.cast(left, tf.int32) + tf.range(len(self.scale)) * KNOTS
+        cells = (
+            tf.cast(left, tf.int32) + of_label(np.arange(len(self.scale), dtype=np.int32)) * KNOTS
+        )
         flat = tf.constant(self.table.reshape(-1))
         low, high = tf.gather(flat, cells), tf.gather(flat, cells + 1)
         return low + (high - low) * (position - left)

@@ -12,6 +12,7 @@ Arguments that recur:
   labels: float32 or bool [batch, labels], multi-hot (`trainer.data.labels.multi_hot`).
   scores: float [batch, labels], probabilities in [0, 1].
   decisions: bool [batch, labels] (`decide`).
+  columns: which labels `labels`, `scores` and `decisions` have columns of; None: all, in order.
   mask: float32 or bool [batch], 1 for a document and 0 for padding.
 
 A ratio with a zero denominator is 0, as with `zero_division=0` in scikit-learn; so the F1 of a
@@ -24,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from trainer.metrics.columns import Columns, of_labels
 
 # Thresholds are the multiples of 1 / NUM_BINS. It is a power of two, so that they and
 # score * NUM_BINS are exact in float32: with 1000, a score of float32(0.251) would fall below the
@@ -96,21 +99,29 @@ def score_histogram(
 
 
 def histogram_cells(
-    labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, num_bins: int
+    labels: tf.Tensor,
+    scores: tf.Tensor,
+    mask: tf.Tensor,
+    *,
+    num_bins: int,
+    columns: Columns | None = None,
 ) -> tf.Tensor:
     """The cells of `score_histogram` that the scores of a batch fall in.
 
     Negatives in bin 0, which are nearly all where labels are many, are left out: `add_cells` knows
-    how many they are. So a batch costs neither the memory of a histogram nor its addition.
+    how many they are. So a batch costs neither the memory of a histogram nor its addition, and
+    labels without a column need none.
 
     Returns:
       int32 [n], indices of the histogram in C order; one for each score.
     """
-    num_labels = tf.shape(scores, tf.int64)[1]
     bins, positive = score_bins(scores, num_bins), tf.cast(labels, tf.bool)
     pairs = tf.where((positive | (bins > 0)) & tf.cast(mask, tf.bool)[:, tf.newaxis])
     is_positive = tf.cast(tf.gather_nd(positive, pairs), tf.int64)
-    rows = is_positive * num_labels + pairs[:, 1]
+    if columns is None:
+        rows = is_positive * tf.shape(scores, tf.int64)[1] + pairs[:, 1]
+    else:
+        rows = is_positive * columns.num_labels + tf.gather(columns.label_ids, pairs[:, 1])
     cells = rows * (num_bins + 1) + tf.cast(tf.gather_nd(bins, pairs), tf.int64)
     return tf.cast(cells, tf.int32)
 
@@ -127,7 +138,7 @@ def histogram_of_bins(
       labels: [batch, labels].
       bins: int32 [labels, batch], in [0, num_bins). Transposed, because labels are counted row by
         row.
-      mask: [batch].
+      mask: [batch], or [batch, labels] where only some labels of a document are counted.
       num_bins: the number of bins.
 
     Returns:
@@ -138,7 +149,9 @@ def histogram_of_bins(
     positive = tf.transpose(tf.cast(labels, tf.float32)) > 0
     cells = bins + tf.where(positive, num_bins, 0)
     # The op ignores cells past the end.
-    cells = tf.where(tf.cast(mask, tf.bool)[tf.newaxis, :], cells, row)
+    is_counted = tf.cast(mask, tf.float32)
+    is_counted = is_counted[tf.newaxis, :] if len(mask.shape) == 1 else tf.transpose(is_counted)
+    cells = tf.where(is_counted > 0, cells, row)
     # One row per label is counted in parallel without private copies: 2.5 times as fast at 5,000
     # labels as a flat bincount or unsorted_segment_sum, 7 times as fast as scatter_nd. int32,
     # because the op has no int64 kernel on a GPU.
@@ -147,7 +160,7 @@ def histogram_of_bins(
 
 
 def decision_counts(
-    labels: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor
+    labels: tf.Tensor, decisions: tf.Tensor, mask: tf.Tensor, columns: Columns | None = None
 ) -> dict[str, tf.Tensor]:
     """What `summarize` and `per_label` need to know of the decisions.
 
@@ -167,7 +180,8 @@ def decision_counts(
     hit = positive * decided
 
     def sum_over_documents(matrix):
-        return tf.cast(tf.linalg.matvec(matrix, mask, transpose_a=True), tf.int64)
+        sums = tf.cast(tf.linalg.matvec(matrix, mask, transpose_a=True), tf.int64)
+        return of_labels(sums, columns)
 
     def sum_over_labels(matrix):
         return tf.cast(tf.reduce_sum(matrix, axis=1), tf.float64)

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.metrics.classification import ratio
+from trainer.metrics.columns import Columns
 
 
 def propensities(
@@ -43,7 +44,7 @@ def ranking_counts(
     mask: tf.Tensor,
     *,
     at_k: Sequence[int],
-    label_propensities: np.ndarray,
+    label_propensities: np.ndarray | tf.Tensor,
 ) -> dict[str, tf.Tensor]:
     """What `summarize_ranking` needs to know of the k best-scored labels.
 
@@ -55,7 +56,7 @@ def ranking_counts(
       scores: [batch, labels].
       mask: [batch], 0 for padding.
       at_k: the k, each 1 or more.
-      label_propensities: float [labels], see `propensities`.
+      label_propensities: float64 [labels], see `propensities`.
 
     Returns:
       Sums over documents, each [len(at_k)]:
@@ -66,7 +67,7 @@ def ranking_counts(
     """
     num_labels = scores.shape[1] or tf.shape(scores)[1]
     max_k = tf.minimum(max(at_k), num_labels)
-    inverse = tf.constant(1 / np.asarray(label_propensities), tf.float32)
+    inverse = tf.cast(1 / tf.cast(label_propensities, tf.float64), tf.float32)
     positive, weight = tf.cast(labels, tf.float32), tf.cast(mask, tf.float32)[:, tf.newaxis]
     best = tf.math.top_k(tf.cast(scores, tf.float32), max_k).indices
     hit = tf.gather(positive, best, batch_dims=1) * weight
@@ -90,7 +91,7 @@ def ranking_counts(
 
 
 def full_ranking_counts(
-    labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor
+    labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, columns: Columns | None = None
 ) -> dict[str, tf.Tensor]:
     """What `summarize_ranking` needs to know of the ranks of all positives.
 
@@ -107,6 +108,8 @@ def full_ranking_counts(
     """
     positive, scores = tf.cast(labels, tf.bool), tf.cast(scores, tf.float32)
     num_documents, num_labels = tf.shape(scores)[0], tf.cast(tf.shape(scores)[1], tf.float32)
+    num_absent = tf.constant(0.0) if columns is None else tf.cast(columns.num_absent, tf.float32)
+    num_labels += num_absent
     positives = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
     # The maximum over no documents is the smallest int32.
     max_positives = tf.maximum(tf.reduce_max(positives), 0)
@@ -127,7 +130,8 @@ def full_ranking_counts(
             tf.maximum(num_documents, 1),
         )
 
-    reaching = count_reaching(scores)
+    # Labels without a column have the score 0.
+    reaching = count_reaching(scores) + tf.where(own_scores <= 0, num_absent, 0.0)
     hits = count_reaching(tf.where(is_real, positive_scores, np.nan))  # which reaches nothing
 
     def sum_by_document(values):

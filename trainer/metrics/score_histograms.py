@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.metrics.classification import NUM_BINS, histogram_bins, histogram_of_bins, ratio
+from trainer.metrics.columns import Columns
 
 # Log-odds beyond are counted in the outer bins; a score of 1e-7 is at -16.1.
 LOG_ODDS_LIMIT = 16.0
@@ -51,9 +52,17 @@ def log_odds_histogram(
 
 
 def pooled_log_odds_histogram(
-    labels: tf.Tensor, log_odds: tf.Tensor, mask: tf.Tensor, *, num_bins: int
+    labels: tf.Tensor,
+    log_odds: tf.Tensor,
+    mask: tf.Tensor,
+    *,
+    num_bins: int,
+    columns: Columns | None = None,
 ) -> tf.Tensor:
-    """`log_odds_histogram` summed over labels: int64 [2, bins]."""
+    """`log_odds_histogram` summed over labels: int64 [2, bins].
+
+    Labels without a column are negatives in bin 0.
+    """
     bins = _bins(tf.cast(log_odds, tf.float32), num_bins)
     cells = bins + tf.where(tf.cast(labels, tf.bool), num_bins, 0)
     # The op ignores cells past the end.
@@ -61,7 +70,11 @@ def pooled_log_odds_histogram(
     counts = tf.raw_ops.DenseBincount(
         input=tf.reshape(cells, [-1]), size=2 * num_bins, weights=tf.zeros([0], tf.int32)
     )
-    return tf.cast(tf.reshape(counts, [2, num_bins]), tf.int64)
+    counts = tf.cast(tf.reshape(counts, [2, num_bins]), tf.int64)
+    if columns is None:
+        return counts
+    absent = columns.num_absent * tf.cast(tf.reduce_sum(tf.cast(mask, tf.float32)), tf.int64)
+    return tf.tensor_scatter_nd_add(counts, [[0, 0]], [absent])
 
 
 def _bins(log_odds: tf.Tensor, num_bins: int) -> tf.Tensor:
@@ -72,6 +85,24 @@ def _bins(log_odds: tf.Tensor, num_bins: int) -> tf.Tensor:
 
 
 # --- on the host -----------------------------------------------------------------------
+
+
+def add_columns(
+    histogram: np.ndarray, counts: np.ndarray, *, label_ids: np.ndarray, documents: int
+) -> None:
+    """Adds the `log_odds_histogram` of a batch's columns to that of all labels, in place.
+
+    Labels without a column are negatives in bin 0.
+
+    Args:
+      histogram: int64 [2, labels, bins].
+      counts: int64 [2, columns, bins].
+      label_ids: int64 [columns], distinct.
+      documents: the documents in the batch without padding.
+    """
+    histogram[:, label_ids] += counts
+    histogram[0, :, 0] += documents
+    histogram[0, label_ids, 0] -= documents
 
 
 def bin_centers(num_bins: int) -> np.ndarray:
