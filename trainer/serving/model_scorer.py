@@ -8,12 +8,21 @@ from trainer.data.input_pipeline import token_ids
 from trainer.experiment import Experiment
 from trainer.metrics.calibration import Calibration
 from trainer.models.bow import BagOfEmbeddings
+from trainer.models.bow_tree import NOT_SCORED, BagWithLabelTree
 from trainer.models.linear import LinearClassifier
 from trainer.serving.half_precision import HalfPrecisionWeights
+
+# In the place of a probability, where a shortlist has no label.
+NOT_A_SCORE = -1.0
 
 
 class ModelScorer(tf.Module):
     """Analyzed strings [N] of each text field -> probabilities, float32 [N, labels].
+
+    A model that scores some labels of each document has `shortlist`, a function of the same
+    strings: label ids int64 [N, n] and their probabilities float32 [N, n], NOT_A_SCORE where there
+    is no label; and `shortlist_size`, the fewest labels that it gives. All other labels have the
+    probability 0.
 
     A bag of embeddings or a linear model of one text field also has `contributions`, a tf.function
     of one analyzed document, string [1]: float32 [tokens, labels], what its tokens add to the
@@ -45,10 +54,23 @@ class ModelScorer(tf.Module):
                 logits = model(token_ids(vectorizer, analyzed), training=False)
             return tf.sigmoid(calibration.log_odds(experiment.log_odds(logits)))
 
+        def shortlist(*analyzed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            with stored_weights():
+                label_ids, logits = model.shortlist(token_ids(vectorizer, analyzed))
+            log_odds = calibration.log_odds(experiment.log_odds(logits, label_ids), label_ids)
+            return label_ids, tf.where(logits > NOT_SCORED, tf.sigmoid(log_odds), NOT_A_SCORE)
+
+        def score_by_shortlist(*analyzed: tf.Tensor) -> tf.Tensor:
+            label_ids, scores = shortlist(*analyzed)
+            return scores_of_all(label_ids, scores, num_labels=experiment.dataset.num_labels)
+
         def contributions(analyzed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             with stored_weights():
                 return model.contributions(vectorizer(analyzed))
 
+        if isinstance(model, BagWithLabelTree):
+            self.shortlist, self.shortlist_size = tf.function(shortlist), model.shortlist_size
+            score = score_by_shortlist
         self._score = tf.function(score)
         has_one_text = len(experiment.dataset.manifest.text_fields) == 1
         if has_one_text and isinstance(model, BagOfEmbeddings | LinearClassifier):
@@ -58,3 +80,11 @@ class ModelScorer(tf.Module):
 
     def __call__(self, *analyzed: tf.Tensor) -> tf.Tensor:
         return self._score(*analyzed)
+
+
+def scores_of_all(label_ids: tf.Tensor, scores: tf.Tensor, *, num_labels: int) -> tf.Tensor:
+    """Probabilities float32 [N, labels] of a shortlist, see `ModelScorer`; 0 for other labels."""
+    documents = tf.range(tf.shape(scores, tf.int64)[0])[:, tf.newaxis]
+    cells = tf.stack([tf.broadcast_to(documents, tf.shape(label_ids)), label_ids], axis=2)
+    # The maximum: where there is no label, the id is that of another.
+    return tf.tensor_scatter_nd_max(tf.zeros([tf.shape(scores)[0], num_labels]), cells, scores)

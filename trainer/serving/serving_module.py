@@ -8,6 +8,7 @@ import tensorflow as tf
 from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.saved_model import SIGNATURES
 from trainer.metrics import classification
+from trainer.serving.model_scorer import NOT_A_SCORE
 
 # String operations use one core each, so large batches are split in parts that are analyzed in
 # parallel.
@@ -25,7 +26,8 @@ class ServingModule(tf.Module):
       text_fields: names of a document's texts.
       analyzer: raw strings -> analyzed strings.
       score: analyzed strings [N] of each text field -> probabilities, float32 [N, labels]; a
-        tf.Module that holds what it needs.
+        tf.Module that holds what it needs. If it has a `shortlist`, see
+        `trainer.serving.model_scorer.ModelScorer`, the best labels are found there alone.
       label_names: by label id.
       threshold_bins: int [labels], for `trainer.metrics.classification.decide`.
       top_k: how many labels `serving_default` answers with.
@@ -73,8 +75,9 @@ class ServingModule(tf.Module):
 
     def _serving_default(self, *texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """[N] -> labels: string [N, k], scores: float32 [N, k], best first."""
-        best = tf.math.top_k(self._scores(texts), self._top_k)
-        return {"labels": tf.gather(self._label_names, best.indices), "scores": best.values}
+        label_ids, scores = self._shortlist(texts, at_least=self._top_k)
+        best = tf.math.top_k(scores, self._top_k)
+        return {"labels": self._names_of(best.indices, label_ids), "scores": best.values}
 
     def _decide(self, *texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """[N] -> the labels at or above their thresholds; m is how many a document has at most.
@@ -84,14 +87,17 @@ class ServingModule(tf.Module):
           scores: float32 [N, m], padded with zeros.
           counts: int32 [N].
         """
-        scores = self._scores(texts)
-        assigned = classification.decide(scores, self.threshold_bins)
+        label_ids, scores = self._shortlist(texts)
+        bins = self.threshold_bins
+        if label_ids is not None:
+            bins = tf.gather(bins, label_ids)
+        assigned = classification.decide(scores, bins) & (scores > NOT_A_SCORE)
         counts = tf.reduce_sum(tf.cast(assigned, tf.int32), axis=1)
         # The maximum of no documents is the smallest int32.
         width = tf.maximum(tf.reduce_max(counts), 0)
         best = tf.math.top_k(tf.where(assigned, scores, -1.0), width)
         is_label = tf.sequence_mask(counts, width)
-        names = tf.where(is_label, tf.gather(self._label_names, best.indices), "")
+        names = tf.where(is_label, self._names_of(best.indices, label_ids), "")
         return {"labels": names, "scores": tf.where(is_label, best.values, 0.0), "counts": counts}
 
     def _analyze(self, *texts: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -131,6 +137,23 @@ class ServingModule(tf.Module):
             "scores": scores,
             "assigned": classification.decide(scores, self.threshold_bins),
         }
+
+    def _shortlist(
+        self, texts: Sequence[tf.Tensor], *, at_least: int = 0
+    ) -> tuple[tf.Tensor | None, tf.Tensor]:
+        """The ids int64 [N, n] and scores float32 [N, n] of at least so many labels.
+
+        None as ids: all labels, in order.
+        """
+        if getattr(self._score, "shortlist_size", -1) < at_least:
+            return None, self._scores(texts)
+        return self._score.shortlist(*(self._analyzed(text) for text in texts))
+
+    def _names_of(self, places: tf.Tensor, label_ids: tf.Tensor | None) -> tf.Tensor:
+        """Label names of columns [N, k] of what `_shortlist` gives."""
+        if label_ids is not None:
+            places = tf.gather(label_ids, places, batch_dims=1)
+        return tf.gather(self._label_names, places)
 
     def _scores(self, texts: Sequence[tf.Tensor]) -> tf.Tensor:
         return self._score_analyzed(*(self._analyzed(text) for text in texts))
