@@ -31,6 +31,8 @@ _DOCUMENTS_SEEN = 640_000
 _MIN_EPOCHS, _MAX_EPOCHS = 4, 14
 # More labels need all units of the document's vector, so that fewer of them are dropped.
 _MANY_LABELS = 1_000
+# From so many on, a label tree takes less time than the scores of all labels.
+_TREE_LABELS = 20_000
 # With more tokens in all train documents, pairs of tokens get more buckets.
 _MANY_TOKENS = 12_000_000
 
@@ -125,6 +127,9 @@ def choose(sizes: Sizes, *, in_steps: bool = False) -> Choice:
         many_tokens = sizes.documents * sizes.tokens >= _MANY_TOKENS
         model["bigram_buckets"] = 1_048_576 if many_tokens else 262_144
         reason = f"for {sizes}: enough to learn embeddings of words and of pairs of words"
+    if sizes.labels >= _TREE_LABELS:
+        model["name"] = "bow_tree"
+        reason += ", and labels that only a tree scores in little time"
     values = {
         "model": model,
         "loss": {"name": "squared_hinge"},

@@ -44,6 +44,14 @@ def test_many_documents_get_pairs_of_words_and_fewer_epochs():
     assert large["train"]["epochs"] < small["train"]["epochs"]
 
 
+def test_very_many_labels_get_a_label_tree():
+    names = [
+        choose(dataclasses.replace(LARGE, labels=labels)).values["model"]["name"]
+        for labels in (19_999, 20_000)
+    ]
+    assert names == ["bow", "bow_tree"]
+
+
 def test_keys_that_are_set_stay_as_set_and_the_others_are_chosen(tmp_path, sizes):
     config, line = resolve(
         _config(tmp_path, optimizer={"learning_rate": 0.5}, train={"epochs": 3}), None
