@@ -237,6 +237,7 @@ OTHER_KINDS = [
             "name": "bow_tree",
             "token_weights": "uniform",
             "bigram_buckets": 64,
+            "bigram_dim": 8,
             "cluster_labels": 8,
             "beam": 4,
         }

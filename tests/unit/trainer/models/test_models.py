@@ -159,9 +159,9 @@ def test_bigrams_do_not_cross_documents_or_unknown_tokens():
 
 def test_bigrams_that_share_a_row_are_terms_of_their_own():
     model = _build(bigram_buckets=1)
-    rows, bags = model._terms(_ragged([[2, 3, 4]]))
+    rows, bags = model._bag._terms(_ragged([[2, 3, 4]]))
     of_bigrams = bags.values.numpy()[
-        rows.numpy()[bags.indices.numpy()[:, 1]] == model._terms.num_rows - 1
+        rows.numpy()[bags.indices.numpy()[:, 1]] == model._bag._terms.num_rows - 1
     ]
     assert len(of_bigrams) == 2 and of_bigrams.all()
     np.testing.assert_allclose(tf.reduce_sum(tf.square(bags.values)), 1, rtol=1e-6)
@@ -209,7 +209,7 @@ def test_bigram_hash_spreads_over_its_buckets():
     model = _build(bigram_buckets=1024)
     pairs = [[a, b] for a in range(2, 102) for b in range(2, 102)]
     first, second = tf.unstack(tf.constant(pairs, tf.int64), axis=1)
-    used = model._terms._bigram_rows(first, second).numpy() - model._terms._num_token_rows
+    used = model._bag._terms._bigram_rows(first, second).numpy() - model._bag._terms._num_token_rows
     loads = np.bincount(used, minlength=1024)
     # Mean 9.8 a bucket; a random hash stays within this at all but a chance of one in a million.
     assert len(loads) == 1024

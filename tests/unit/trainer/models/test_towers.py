@@ -60,8 +60,8 @@ def test_towers_of_bow_are_one_dense_layer_over_both_vectors_side_by_side():
     title, body = model._towers
     vectors = []
     for tower, tokens in ((title, TITLES), (body, BODIES)):
-        rows, bags = tower._terms(tokens)
-        vectors.append(tf.sparse.sparse_dense_matmul(bags, tower._table(rows)))
+        rows, bags = tower._bag._terms(tokens)
+        vectors.append(tf.sparse.sparse_dense_matmul(bags, tower._bag._table(rows)))
     kernel = np.concatenate([tower._dense._kernel.numpy().T for tower in (title, body)])
     np.testing.assert_array_equal(body._dense._bias, np.zeros(3))
     np.testing.assert_allclose(
@@ -70,7 +70,9 @@ def test_towers_of_bow_are_one_dense_layer_over_both_vectors_side_by_side():
         rtol=1e-5,
         atol=1e-6,
     )
-    assert not np.allclose(title._table.trainable_variables[0], body._table.trainable_variables[0])
+    assert not np.allclose(
+        title._bag._table.trainable_variables[0], body._bag._table.trainable_variables[0]
+    )
 
 
 class FirstTextOnly(tf.keras.Model):

@@ -44,9 +44,9 @@ def test_contributions_and_bias_sum_to_the_logits(name):
 def test_a_pair_counts_half_for_each_of_its_words_and_occurrences_share_alike():
     model = bow(BowConfig(embedding_dim=4, bigram_buckets=1024))
     vectorizer = make_vectorizer(VOCABULARY)
-    rows, shares = model._terms.shares(vectorizer(tf.constant(["goal team goal"])))
+    rows, shares = model._bag._terms.shares(vectorizer(tf.constant(["goal team goal"])))
     dense = tf.scatter_nd(shares.indices, shares.values, shares.dense_shape).numpy()
-    _, bags = model._terms(vectorizer(tf.constant(["goal team goal"])))
+    _, bags = model._bag._terms(vectorizer(tf.constant(["goal team goal"])))
     np.testing.assert_allclose(dense.sum(axis=0), tf.sparse.to_dense(bags)[0], rtol=1e-6)
     row = {int(row): dense[:, i] for i, row in enumerate(rows.numpy())}
     goal, team = row[2], row[3]
