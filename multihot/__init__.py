@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from beam_jobs.sources.documents import Document, Reject
     from beam_jobs.sources.input_files import InputFile
     from beam_jobs.sources.registry import Reader
+    from multihot.auditing import audit
     from multihot.classifier import MultihotClassifier
     from multihot.dataset import Dataset
     from multihot.model import Model, load
@@ -30,6 +31,7 @@ _MODULES = {
     "Model": "multihot.model",
     "Run": "multihot.run",
     "UserError": "beam_jobs.contract.errors",
+    "audit": "multihot.auditing",
     "load": "multihot.model",
     "preprocess": "multihot.preprocessing",
     "train": "multihot.run",
@@ -59,6 +61,7 @@ __all__ = [
     "Run",
     "UserError",
     "VocabularyStatistics",
+    "audit",
     "load",
     "preprocess",
     "train",

@@ -45,6 +45,7 @@ COMMANDS = {
     "train": _of_trainer("train", "a dataset -> a run, or resume one"),
     "tune": Command("trainer.tune", "search for good values of keys"),
     "evaluate": _of_trainer("evaluate", "tune thresholds, print metrics beside baselines"),
+    "audit": Command("trainer.audit", "labels that look wrong or missing"),
     "report": _of_trainer("report", "write a page of an evaluation"),
     "export": _of_trainer("export", "a run -> a SavedModel"),
     "predict": _of_trainer("predict", "labels of texts"),

@@ -54,16 +54,25 @@ def train(
         from trainer.training.signals import StoppedBySignal
         from trainer.training.train import train as train_run
 
-        if isinstance(source, str | os.PathLike) and (Path(source) / MANIFEST).exists():
-            source = Dataset(source)
-        base = source.config if isinstance(source, Dataset) else source
-        place = None if run_dir is None else {"train.run_dir": os.fspath(run_dir)}
-        config = config_with(base, settings, sections, place)
+        config = config_of(source, settings, sections, run_dir=run_dir)
         try:
             train_run(config, fresh=fresh)
         except StoppedBySignal as stopped:
             raise KeyboardInterrupt(str(stopped)) from None
         return Run(with_directories(config, os.environ).train.run_dir)
+
+
+def config_of(
+    source: Dataset | Config | Settings | str | os.PathLike[str],
+    *settings: Settings | None,
+    run_dir: str | os.PathLike[str] | None,
+) -> Config:
+    """The config of a run on a dataset, its directory or a config, with the settings in it."""
+    if isinstance(source, str | os.PathLike) and (Path(source) / MANIFEST).exists():
+        source = Dataset(source)
+    base = source.config if isinstance(source, Dataset) else source
+    place = None if run_dir is None else {"train.run_dir": os.fspath(run_dir)}
+    return config_with(base, *settings, place)
 
 
 class Run:

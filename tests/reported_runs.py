@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.command_lines import succeed
 from tests.small_experiment import Trained
+from trainer.auditing import COLUMNS, as_csv
 
 NASTY = "<script>document.title='taken'</script>&amp;\"'$x$"
 
@@ -14,7 +15,7 @@ NASTY = "<script>document.title='taken'</script>&amp;\"'$x$"
 def make_reported(trained: Trained, root: Path) -> Path:
     """The experiment with a second run of another learning rate beside it.
 
-    The first has a label, a text and an id that hold HTML.
+    The first has a label, a text and an id that hold HTML, and so has its audit.
     """
     shutil.copytree(trained.root, root)
     shutil.copytree(root / "out/small/run", root / "out/other")
@@ -33,6 +34,9 @@ def make_reported(trained: Trained, root: Path) -> Path:
     )
     evaluation["slices"].append(evaluation["slices"][0] | {"by": NASTY, "name": NASTY})
     path.write_text(json.dumps(evaluation))
+    suspect = dict.fromkeys(COLUMNS, NASTY) | {"kind": "wrong"}
+    (root / "out/small/run-audit").mkdir()
+    (root / "out/small/run-audit/audit.csv").write_text(as_csv([suspect]))
     return root
 
 

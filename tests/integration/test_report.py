@@ -46,6 +46,13 @@ def test_html_from_data_is_escaped(page):
     assert text.count("&lt;script&gt;document.title=") >= 6
 
 
+def test_what_an_audit_has_found_is_shown(page, root, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    assert 'href="#audit"' in text and "Labels that look wrong" in text
+    report(run_dir=str(root / "out/other"), model_dir=None, output=str(tmp_path))
+    assert "#audit" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
 def test_numbers_are_those_of_the_evaluation_and_the_manifest(root, page):
     text = page.read_text(encoding="utf-8")
     for method in read_evaluation(root / "out/small/run/evaluation-test.json").methods:

@@ -4,7 +4,9 @@ Here are the page's values; its structure and wording are in `templates/report.h
 """
 
 import collections
+import csv
 import dataclasses
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +31,7 @@ from trainer.runs.evaluation_record import (
     Evaluation,
     LabelRow,
 )
-from trainer.runs.layout import REPORT
+from trainer.runs.layout import AUDIT, REPORT, audit_dir
 from trainer.runs.run import Run, run_of_model
 
 PAGE = "index.html"
@@ -37,6 +39,7 @@ MAX_LABELS = 20_000  # in the table of the page, the most frequent: 2 MB
 _MAX_MATRIX_LABELS = 40
 _MAX_PAIRS = 20
 _MAX_ERRORS = 10
+_MAX_SUSPECTS = 20  # of each kind
 _MAX_CHANGES = 8
 _NOTHING = "–"
 _QUANTILES = ("0.05", "0.5", "0.95", "1")  # of token lengths
@@ -132,12 +135,28 @@ def page(run: Run, others: Sequence[Run], plots: Mapping[str, str]) -> str:
             max_labels=MAX_LABELS,
             max_pairs=_MAX_PAIRS,
             max_errors=_MAX_ERRORS,
+            audit=_audit(run),
+            audit_dir=audit_dir(run.directory),
             matrix=_matrix(evaluation.confusions.matrix) if evaluation.confusions.matrix else None,
             document_rows=_document_rows(run),
             quantiles=_QUANTILES,
             statistics=_statistics(run),
         )
     )
+
+
+def _audit(run: Run) -> dict[str, list[dict[str, str]]]:
+    """The first rows of each kind that `audit` has written for the run, by title; empty: none."""
+    try:
+        text = (audit_dir(run.directory) / AUDIT).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    rows = list(csv.DictReader(io.StringIO(text)))
+    titles = {"wrong": "Labels that look wrong", "missing": "Labels that look missing"}
+    return {
+        title: [row for row in rows if row["kind"] == kind][:_MAX_SUSPECTS]
+        for kind, title in titles.items()
+    }
 
 
 def _environment() -> jinja2.Environment:

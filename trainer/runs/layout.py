@@ -26,6 +26,10 @@ CALIBRATION = "calibration.npz"
 
 REPORT = "report"  # directory of the page and its plots
 
+# --- what `audit` writes -----------------------------------------------------------------
+
+AUDIT = "audit.csv"
+
 # The splits that are evaluated; a reader takes the last of them that is there.
 EVALUATED_SPLITS = ("validation", "test")
 
@@ -43,3 +47,8 @@ def evaluation_text_path(run_dir: Path, split: str) -> Path:
 def label_report_path(run_dir: Path, split: str) -> Path:
     """The metrics of every label on a split, as text in the form of scikit-learn."""
     return run_dir / f"evaluation-{split}-labels.txt"
+
+
+def audit_dir(run_dir: Path) -> Path:
+    """The directory of an audit: beside the run directory, which holds one run alone."""
+    return run_dir.with_name(f"{run_dir.name}-audit")
