@@ -5,8 +5,10 @@ A page may hold these lines of its own:
   <!-- help: MODULE ARGS -->    what `python -m MODULE ARGS --help` prints
   <!-- file: NAME -->           a Markdown file of the repository's root
   <!-- pages -->                links to the other pages of the folder
+  <!-- notebook: NAME -->       a notebook of docs/notebooks, with what its cells printed
 """
 
+import json
 import os
 import re
 import subprocess
@@ -27,6 +29,8 @@ _CONFIG_KEYS = "<!-- config keys -->"
 _HELP = re.compile(r"<!-- help: (.+?) -->")
 _FILE = re.compile(r"<!-- file: (\S+) -->")
 _PAGES = "<!-- pages -->"
+_NOTEBOOK = re.compile(r"<!-- notebook: (\w+) -->")
+_STYLE = re.compile(r"<style.*?</style>\n?", re.DOTALL)  # pandas has one for each table
 _KINDS = ("source", "method", "name")  # the keys that say which kind a section is
 
 
@@ -36,6 +40,7 @@ def on_page_markdown(markdown: str, page, **_) -> str:
     if _CONFIG_KEYS in markdown:
         markdown = markdown.replace(_CONFIG_KEYS, config_reference())
     markdown = _FILE.sub(lambda match: root_file(match[1]), markdown)
+    markdown = _NOTEBOOK.sub(lambda match: notebook(match[1]), markdown)
     return _HELP.sub(lambda match: help_of(match[1].split()), markdown)
 
 
@@ -76,6 +81,28 @@ def _cell(text: str) -> str:
 def root_file(name: str) -> str:
     """A file of the repository's root, whose links into docs/ become links between pages."""
     return (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+
+
+def notebook(name: str) -> str:
+    """The cells of a notebook as Markdown: text, code, and the code's outputs."""
+    path = ROOT / f"docs/notebooks/{name}.ipynb"
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source.replace("](../", "]("))
+            continue
+        parts.append(f"```python\n{source}\n```")
+        printed = "".join("".join(output.get("text", "")) for output in cell["outputs"])
+        results = [output["data"] for output in cell["outputs"] if "data" in output]
+        texts = [printed, *("".join(result.get("text/plain", "")) for result in results)]
+        tables = [_STYLE.sub("", "".join(result.get("text/html", ""))) for result in results]
+        for text, html in zip(texts, ["", *tables], strict=True):
+            if html.startswith(("<table", "<div>")):
+                parts.append(html)
+            elif text.strip():
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    return "\n\n".join(parts)
 
 
 def pages_beside(index: Path) -> str:
