@@ -20,6 +20,7 @@ EXTRAS = {
     "gcp": "Google Cloud: Dataflow and gs://",
     "aws": "Amazon S3: s3://",
     "hadoop": "Hadoop's file system: hdfs://",
+    "pretrained": "encoders that are trained already, `model.name: pretrained`",
     "serve": "the development server, `multihot serve`",
     "tune": "the search for good values of keys, `multihot tune`",
 }
