@@ -135,6 +135,8 @@ class _Search:
         run = TrialRun(directory, config, command=self._command)
         with run.process() as process:
             ending = self._watch(trial, run, process, epochs=config.train.epochs)
+        if process.returncode and not ending and self._stop.requested:
+            ending = self._stopped()  # the signal has reached the trial too
         history = run.history()
         seconds = time.monotonic() - started
         if ending:
@@ -187,12 +189,15 @@ class _Search:
     def _ending(self, trial: optuna.Trial, *, is_new: bool) -> str | None:
         """Why the trial is to end now; `is_new`: it has reported something since."""
         if self._stop.requested:
-            return f"stopped by {self._stop.requested}"
+            return self._stopped()
         if self._budget.is_over:
             return _TIME_IS_UP
         # The config's own choice is what all others are measured by.
         is_worse = is_new and trial.should_prune()
         return _PRUNED if is_worse and not trial.user_attrs.get(START) else None
+
+    def _stopped(self) -> str:
+        return f"stopped by {self._stop.requested}"
 
     def _end(self, process) -> None:
         """Lets the process save its step, for `tune.grace_seconds`."""
