@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from beam_jobs.contract.config import Config, config_from_dict, load_saved_config
 from beam_jobs.contract.training_config import LINEAR_TRAIN_KEYS, AutoConfig, TrainConfig
 from trainer.data.dataset import Dataset
@@ -16,7 +18,7 @@ from trainer.runs.layout import CONFIG
 
 # The sections whose keys are chosen, and those of `train` that are.
 _SECTIONS = ("model", "loss", "optimizer")
-_TRAIN_KEYS = ("epochs",)
+_TRAIN_KEYS = ("epochs", "batch_size")
 # Keys of `train` that no linear model reads, and that yet do not ask for one that is trained in
 # steps.
 _NEUTRAL_KEYS = {"seed", "deterministic", "shard_by", "keep_checkpoints"}
@@ -33,6 +35,10 @@ _MIN_EPOCHS, _MAX_EPOCHS = 4, 14
 _MANY_LABELS = 1_000
 # From so many on, a label tree takes less time than the scores of all labels.
 _TREE_LABELS = 20_000
+# An encoder reads so many pieces of a document; without a GPU, its upper layers are trained on up
+# to so many pieces of all train documents: some minutes an epoch on a core, for six layers.
+_MAX_ENCODER_TOKENS = 256
+_MAX_TUNED_PIECES = 500_000
 # With more tokens in all train documents, pairs of tokens get more buckets.
 _MANY_TOKENS = 12_000_000
 
@@ -97,7 +103,11 @@ def resolve(config: Config, dataset: Dataset, *, fresh: bool = False) -> tuple[C
     if begun.exists() and not fresh:
         resolved = _with_values(config, _of_run(begun))
         return resolved, f"model: auto: {resolved.model.name}, as chosen when the run began"
-    choice = choose(Sizes.of(dataset), in_steps=_sets_steps(config))
+    sizes = Sizes.of(dataset)
+    if config.encoder_directory is not None:
+        choice = choose_for_encoder(sizes, on_gpu=bool(tf.config.list_physical_devices("GPU")))
+    else:
+        choice = choose(sizes, in_steps=_sets_steps(config))
     resolved = _with_values(config, choice.values)
     return resolved, f"model: auto: {_describe(choice, resolved)}, {choice.reason}"
 
@@ -137,6 +147,32 @@ def choose(sizes: Sizes, *, in_steps: bool = False) -> Choice:
         "train": {"epochs": epochs},
     }
     return Choice(values, reason)
+
+
+def choose_for_encoder(sizes: Sizes, *, on_gpu: bool) -> Choice:
+    """The rules where `text.tokenizer` names a pretrained encoder.
+
+    Args:
+      sizes: of the dataset; its tokens are the encoder's pieces.
+      on_gpu: whether the machine has one.
+    """
+    pieces = sizes.documents * min(sizes.tokens, _MAX_ENCODER_TOKENS)
+    optimizer = {"name": "adamw", "learning_rate": 2e-3, "schedule": "linear"}
+    model: dict[str, Any] = {"name": "pretrained"}
+    values = {"model": model, "loss": {"name": "squared_hinge"}, "optimizer": optimizer}
+    if not on_gpu and pieces > _MAX_TUNED_PIECES:
+        model |= {"trainable_layers": 0, "hidden_units": [1024], "dropout": 0.5}
+        reason = f"for {sizes} and no GPU: each is encoded once, and layers on the encoder learn"
+        return Choice(values | {"train": {"epochs": 12, "batch_size": 64}}, reason)
+    model["trainable_layers"] = "all" if on_gpu else 2
+    optimizer |= {
+        "learning_rate": 5e-5 if on_gpu else 1e-4,
+        "learning_rate_output": 2e-3,
+        "warmup_fraction": 0.1,
+        "clip_norm": 1.0,
+    }
+    reason = f"for {sizes} and {'a GPU' if on_gpu else 'no GPU'}: few enough to train the encoder"
+    return Choice(values | {"train": {"epochs": 3, "batch_size": 32}}, reason)
 
 
 def _sets_steps(config: Config) -> bool:

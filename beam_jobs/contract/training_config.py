@@ -277,7 +277,7 @@ class LinearConfig(Section):
 
 
 class PretrainedConfig(Section):
-    """A pretrained encoder, one vector a document, and one dense layer; needs KerasHub."""
+    """A pretrained encoder, one vector a document, and dense layers; needs KerasHub."""
 
     name: Literal["pretrained"] = Field(description="the architecture")
     backbone: Path_ | None = Field(
@@ -307,11 +307,14 @@ class PretrainedConfig(Section):
         ge=3,
         description=("tokens of a document that are read, from its start, with the two around it"),
     )
+    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="units of each layer between the document's vector and the last layer"
+    )
     dropout: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="fraction of the document vector's units dropped while training",
+        description="fraction of the units dropped before each layer on the encoder",
     )
     cache_dir: Path_ | None = Field(
         None,

@@ -82,7 +82,9 @@ def test_documents_are_encoded_once_and_a_second_run_reads_their_vectors(place, 
     printed = _run(place, "train", "train.run_dir=out/third", "train.epochs=1")
     assert "encoded " in printed and "validation documents" not in printed
     assert history(place / "out/third") == history(place / "out/small/run")[:1]
-    _run(place, "train", "train.run_dir=out/cls", "model.pooling=cls", "train.epochs=1")
+    other = ("model.pooling=cls", "model.hidden_units=[8]", "train.epochs=1")
+    printed = _run(place, "train", "train.run_dir=out/cls", *other)
+    assert f"{DIM * 8 + 8 + 5 * (8 + 1)} weights" in printed
     assert len(list(cache.iterdir())) == 2
 
 

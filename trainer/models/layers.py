@@ -10,6 +10,7 @@ from beam_jobs.contract.training_config import SequenceModel
 from trainer.models.inputs import ModelInputs
 from trainer.models.pretrained_vectors import PretrainedVectors
 
+HEAD_LAYER = "head"  # how layers between a pretrained encoder and the logits are called
 NUM_SPECIAL_IDS = 2  # TextVectorization's ids before the vocabulary: 0 pads, 1 is out of vocabulary
 
 

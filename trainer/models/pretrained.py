@@ -1,5 +1,6 @@
-"""A pretrained encoder, one vector a document, and one dense layer on it."""
+"""A pretrained encoder, one vector a document, and dense layers on it."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,22 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import PretrainedConfig
 from trainer.models.backbones import Encoder
 from trainer.models.inputs import ModelInputs
-from trainer.models.layers import NUM_SPECIAL_IDS, LogitsLayer, constant_weight, seeds
+from trainer.models.layers import (
+    HEAD_LAYER,
+    NUM_SPECIAL_IDS,
+    LogitsLayer,
+    constant_weight,
+    dense_layer,
+    seeds,
+)
 
 _SPECIAL_PIECES = 2  # before and after a document
 
 
 class PretrainedEncoder(keras.Model):
-    """Logits = dense(dropout(v)), where v is the mean of an encoder's states, or the first one.
+    """Dense layers on a vector: the mean of an encoder's states, or the first one.
+
+    Each layer is dense(dropout(x)); all but the last have GELU (Hendrycks & Gimpel 2016).
 
     The states are those of a document's pieces between the encoder's pieces for start and end, as
     it was trained with; the mean is over all of them (Reimers & Gurevych 2019, Sentence-BERT,
@@ -58,8 +68,13 @@ class PretrainedEncoder(keras.Model):
         self._piece_ids = constant_weight(
             self, "piece_ids", _piece_ids(inputs.vocabulary.tokens, ids, tokenizer.unknown)
         )
-        self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
-        self._dense = LogitsLayer(self.vector_size, inputs.output_bias, seed=next(seed))
+        sizes = (self.vector_size, *config.hidden_units)
+        self._hidden = [
+            dense_layer(before, units, activation="gelu", seed=next(seed), name=f"{HEAD_LAYER}_{i}")
+            for i, (before, units) in enumerate(itertools.pairwise(sizes))
+        ]
+        self._dropouts = [keras.layers.Dropout(config.dropout, seed=next(seed)) for _ in sizes]
+        self._dense = LogitsLayer(sizes[-1], inputs.output_bias, seed=next(seed))
         self.built = True
 
     def call(
@@ -73,8 +88,10 @@ class PretrainedEncoder(keras.Model):
         In place of token ids, it takes what `encode` has made of them.
         """
         is_encoded = isinstance(tokens, tf.Tensor)
-        vectors = tokens if is_encoded else self.encode(tokens, training=training)
-        return self._dense(self._dropout(vectors, training=training), label_ids)
+        x = tokens if is_encoded else self.encode(tokens, training=training)
+        for dropout, hidden in zip(self._dropouts, self._hidden, strict=False):
+            x = hidden(dropout(x, training=training))
+        return self._dense(self._dropouts[-1](x, training=training), label_ids)
 
     def encode(
         self, tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...], training: bool = False

@@ -3,6 +3,7 @@
 import keras
 
 from beam_jobs.contract.training_config import OptimizerConfig
+from trainer.models.layers import HEAD_LAYER
 
 GROUPS = ("embeddings", "encoder", "output")
 
@@ -10,13 +11,15 @@ GROUPS = ("embeddings", "encoder", "output")
 def group_of(variable: keras.Variable) -> str:
     """The group of a weight, by its path, such as `table/embeddings` or `logits/kernel`.
 
-    `embeddings` have that in their own name. `output` is a layer called `logits`, and of a
-    label-wise attention the `outputs_kernel` and the model's bias. All else is `encoder`.
+    `embeddings` have that in their own name. `output` is a layer called `logits`, what is between
+    it and a pretrained encoder, and of a label-wise attention the `outputs_kernel` and the model's
+    bias. All else is `encoder`.
     """
     *layers, name = variable.path.split("/")
     if "embeddings" in name:
         return "embeddings"
-    is_output = "logits" in layers or name in ("outputs_kernel", "labels_bias")
+    in_head = any(layer == "logits" or layer.startswith(f"{HEAD_LAYER}_") for layer in layers)
+    is_output = in_head or name in ("outputs_kernel", "labels_bias")
     return "output" if is_output else "encoder"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from beam_jobs.contract.config import config_from_dict
 from trainer import auto
-from trainer.auto import Sizes, choose, resolve
+from trainer.auto import Sizes, choose, choose_for_encoder, resolve
 
 SMALL = Sizes(documents=5_000, labels=40, tokens=20)
 LARGE = Sizes(documents=160_000, labels=176, tokens=90)
@@ -50,6 +50,24 @@ def test_very_many_labels_get_a_label_tree():
         for labels in (19_999, 20_000)
     ]
     assert names == ["bow", "bow_tree"]
+
+
+def test_an_encoder_is_trained_where_it_is_fast_enough_and_else_documents_are_encoded_once():
+    few, many = (choose_for_encoder(sizes, on_gpu=False).values for sizes in (SMALL, LARGE))
+    assert few["model"]["trainable_layers"] == 2 and many["model"]["trainable_layers"] == 0
+    assert few["optimizer"]["learning_rate"] < few["optimizer"]["learning_rate_output"]
+    on_gpu = choose_for_encoder(LARGE, on_gpu=True).values
+    assert on_gpu["model"]["trainable_layers"] == "all"
+
+
+def test_a_tokenizer_of_an_encoder_leads_to_the_encoder_and_its_batches_are_kept(tmp_path, sizes):
+    config, line = resolve(_config(tmp_path, text={"tokenizer": "minilm"}), None)
+    assert config.model.name == "pretrained" and config.encoder_directory == "minilm"
+    assert "model.trainable_layers 2" in line and "few enough to train the encoder" in line
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    sizes["sizes"] = LARGE
+    assert resolve(_config(tmp_path, text={"tokenizer": "minilm"}), None)[0] == config
 
 
 def test_keys_that_are_set_stay_as_set_and_the_others_are_chosen(tmp_path, sizes):

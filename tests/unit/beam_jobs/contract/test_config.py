@@ -274,6 +274,7 @@ OTHER_KINDS = [
             "trainable_layers": 2,
             "pooling": "cls",
             "max_tokens": 64,
+            "hidden_units": [8],
             "dropout": 0.2,
             "cache_dir": "vectors",
         },
