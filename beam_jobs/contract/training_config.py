@@ -536,6 +536,15 @@ class OptimizerConfig(Section):
     learning_rate_output: float | None = Field(
         None, gt=0, description="the same for the last layer alone; null: learning_rate"
     )
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description=(
+            "what the learning rate of a layer of a pretrained encoder is multiplied by for each "
+            "layer above it, so that lower ones move less; null: all move alike"
+        ),
+    )
     schedule: Literal["constant", "linear", "cosine", "plateau"] = Field(
         "constant",
         description=(

@@ -18,7 +18,7 @@ from beam_jobs.contract.errors import UserError, first_line
 # What KerasHub 0.32 converts from Hugging Face's directories, of encoders.
 _MODEL_TYPES = ("bert", "distilbert", "roberta", "xlm-roberta", "albert")
 _INPUTS = {"token_ids", "padding_mask", "segment_ids"}
-_LAYER = re.compile(r"(?:transformer_layer|disentangled_attention_encoder_layer|group)_\d+")
+_LAYER = re.compile(r"(?:transformer_layer|disentangled_attention_encoder_layer|group)_(\d+)")
 _READABLE = (
     f"expected a directory of Hugging Face with safetensors of the type {', '.join(_MODEL_TYPES)}, "
     "or a preset of KerasHub"
@@ -47,6 +47,12 @@ class Encoder:
     def layers(self) -> list[keras.layers.Layer]:
         """The layers of attention, from the lowest."""
         return [layer for layer in self.network.layers if _LAYER.match(layer.name)]
+
+
+def layer_number(path: str) -> int | None:
+    """The number of the layer that the path of a weight is of, from the lowest; None: of none."""
+    match = _LAYER.match(path)
+    return None if match is None else int(match[1])
 
 
 def load_encoder(directory: str) -> Encoder:

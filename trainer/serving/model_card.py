@@ -75,6 +75,7 @@ def model_card(
         quantiles={"low": low, "median": median, "high": high},
         num_rare_labels=int((dataset.label_counts("train") < _RARE_LABEL_DOCUMENTS).sum()),
         rare_label_documents=_RARE_LABEL_DOCUMENTS,
+        has_encoder=manifest.analyzer.encoder_tokenizer is not None,
         has_subwords=manifest.analyzer.subwords is not None,
         max_tokens_per_document=manifest.analyzer.max_tokens_per_document,
         model_max_tokens=getattr(config.model, "max_tokens", None),

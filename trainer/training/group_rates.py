@@ -1,8 +1,12 @@
 """Learning rates of their own for embeddings, encoder and output."""
 
+from collections.abc import Sequence
+
 import keras
 
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import OptimizerConfig
+from trainer.models.backbones import layer_number
 from trainer.models.layers import HEAD_LAYER
 
 GROUPS = ("embeddings", "encoder", "output")
@@ -29,21 +33,51 @@ def rate_factors(config: OptimizerConfig) -> dict[str, float]:
     return {group: rate / config.learning_rate for group, rate in rates.items() if rate is not None}
 
 
-class GroupRates:
-    """A mixin of optimizers: multiplies the learning rate of each group's weights by a factor.
+def layer_factors(variables: Sequence[keras.Variable], decay: float) -> list[float]:
+    """`decay` to the power of the number of layers of a pretrained encoder above each weight.
 
-    Weight decay, which is times the learning rate, is multiplied as well.
+    It is 1 for what stands on the encoder. What has no number, such as embeddings, is below all.
+
+    Raises:
+      UserError: no weight is of a layer of an encoder, and `decay` is not 1.
+    """
+    if decay == 1:
+        return [1.0] * len(variables)
+    numbers = [layer_number(variable.path) for variable in variables]
+    known = [number for number in numbers if number is not None]
+    if not known:
+        raise UserError(
+            f"optimizer.layer_decay: received {decay}, and no layer of a pretrained encoder is "
+            "trained; expected null, or `model.name: pretrained` with trainable_layers above 0"
+        )
+    return [
+        1.0
+        if group_of(variable) == "output"
+        else decay ** (max(known) - (min(known) - 1 if number is None else number))
+        for variable, number in zip(variables, numbers, strict=True)
+    ]
+
+
+class GroupRates:
+    """A mixin of optimizers: multiplies the learning rate of each weight by factors.
+
+    They are that of its group, and that of its layer. Weight decay, which is times the learning
+    rate, is multiplied as well.
     """
 
-    def __init__(self, *, rate_factors: dict[str, float], **options):
+    def __init__(self, *, rate_factors: dict[str, float], layer_decay: float = 1.0, **options):
         super().__init__(**options)
-        self._factor_of_group, self._factor = rate_factors, 1.0
+        self._factor_of_group, self._layer_decay, self._factor = rate_factors, layer_decay, 1.0
 
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
-        self._factors = [self._factor_of_group.get(group_of(v), 1.0) for v in variables]
+        of_layers = layer_factors(variables, self._layer_decay)
+        self._factors = [
+            self._factor_of_group.get(group_of(variable), 1.0) * of_layer
+            for variable, of_layer in zip(variables, of_layers, strict=True)
+        ]
 
     def update_step(self, gradient, variable, learning_rate):
         factor = self._factors[self._get_variable_index(variable)]

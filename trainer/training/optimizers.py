@@ -56,9 +56,10 @@ def build_optimizer(
         options["clip_norm"] = config.clip_norm
     if scales_loss:
         mixins.append(_LossScaling)
-    if factors := rate_factors(config):
+    factors = rate_factors(config)
+    if factors or config.layer_decay is not None:
         mixins.append(GroupRates)
-        options["rate_factors"] = factors
+        options |= {"rate_factors": factors, "layer_decay": config.layer_decay or 1.0}
     if config.schedule == "plateau":
         mixins.append(_ReducibleRate)
 

@@ -121,6 +121,7 @@ FULL = {
         "learning_rate_embeddings": 1e-4,
         "learning_rate_encoder": 1e-3,
         "learning_rate_output": 1e-1,
+        "layer_decay": 0.9,
         "schedule": "plateau",
         "plateau_factor": 0.2,
         "plateau_patience": 3,

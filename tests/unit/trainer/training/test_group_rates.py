@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
 
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import ModelConfig, OptimizerConfig
 from tests.small_models import SMALL, VOCABULARY
 from trainer.models import build_model
-from trainer.training.group_rates import group_of
+from trainer.training.group_rates import group_of, layer_factors
 from trainer.training.optimizers import build_optimizer
 
 FACTORS = {"embeddings": 1.0, "encoder": 0.5, "output": 0.25}
@@ -72,3 +73,30 @@ def test_weight_decay_is_times_the_groups_rate():
         [0.0, 0.1 * 0.5, 0.02 * 0.5],
         rtol=1e-5,
     )
+
+
+def test_lower_layers_of_an_encoder_move_less_and_what_stands_on_it_moves_as_it_is():
+    names = {
+        "token_embedding": "embeddings",
+        "embeddings_layer_norm": "gamma",
+        "transformer_layer_1": "kernel",
+        "transformer_layer_2": "kernel",
+        "head_0": "kernel",
+        "logits": "bias",
+    }
+    weights = []
+    for layer, name in names.items():
+        with keras.name_scope(layer):
+            weights.append(keras.Variable(np.ones(2), dtype="float32", name=name))
+    assert layer_factors(weights, 0.5) == [0.25, 0.25, 0.5, 1.0, 1.0, 1.0]
+    optimizer = build_optimizer(
+        OptimizerConfig(name="sgd", learning_rate=0.1, learning_rate_output=0.4, layer_decay=0.5)
+    )
+    optimizer.build(weights)
+    optimizer.apply([tf.ones(2)] * len(weights), weights)
+    moved = [1 - float(weight.numpy()[0]) for weight in weights]
+    np.testing.assert_allclose(moved, [0.025, 0.025, 0.05, 0.1, 0.4, 0.4], rtol=1e-5)
+    others = [weight for weight in weights if "transformer" not in weight.path]
+    assert layer_factors(others, 1.0) == [1.0] * len(others)
+    with pytest.raises(UserError, match="layer_decay: received 0.5, and no layer of a pretrained"):
+        layer_factors(others, 0.5)
