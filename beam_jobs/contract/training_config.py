@@ -89,6 +89,11 @@ class BowTreeConfig(_BowModel):
     """`bow` for 20,000 labels and more: a label tree decides which labels are scored."""
 
     name: Literal["bow_tree"] = Field(description="the architecture")
+    head_labels: int = Field(
+        1024,
+        ge=0,
+        description="the most frequent labels, which are always scored; the others are in the tree",
+    )
     cluster_labels: int = Field(
         16, ge=1, description="labels of a cluster, at most; there are a power of two of clusters"
     )

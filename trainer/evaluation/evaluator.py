@@ -54,11 +54,8 @@ class Evaluator:
 
     def _documents_at_a_time(self) -> int:
         """So many that a batch and its columns, see `_scored_columns`, stay within _MAX_CELLS."""
-        size, documents = (
-            self._experiment.model.shortlist_size,
-            self._experiment.config.evaluate.batch_size,
-        )
-        while documents > 1 and documents * min(self._num_labels, documents * size) > _MAX_CELLS:
+        model, documents = self._experiment.model, self._experiment.config.evaluate.batch_size
+        while documents > 1 and documents * model.most_labels(documents) > _MAX_CELLS:
             documents //= 2
         return documents
 

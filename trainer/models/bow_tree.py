@@ -1,4 +1,4 @@
-"""A bag of embeddings whose labels are in a tree: only those of the best clusters are scored."""
+"""A bag of embeddings whose rarer labels are in a tree: those of the best clusters are scored."""
 
 from typing import NamedTuple
 
@@ -19,11 +19,14 @@ _MIN_FREQUENCY = 1e-6  # the biases of empty slots, and of labels on every docum
 
 
 class TrainingShortlist(NamedTuple):
-    """What a step learns from: all clusters, and the labels of some.
+    """What a step learns from: the head labels, all clusters, and the labels of some.
 
     A row is a document and one of the clusters that it has a label of or that score highest for it.
 
     Attributes:
+      head_ids: int64 [head].
+      head_logits: float32 [batch, head].
+      has_head: float32 [batch, head], 1 where the document has the label.
       cluster_logits: float32 [batch, clusters].
       has_cluster: float32 [batch, clusters], 1 where the document has a label of the cluster.
       documents: int64 [rows], the place of each row's document in the batch.
@@ -32,6 +35,9 @@ class TrainingShortlist(NamedTuple):
       has_label: float32 [rows, slots].
     """
 
+    head_ids: tf.Tensor
+    head_logits: tf.Tensor
+    has_head: tf.Tensor
     cluster_logits: tf.Tensor
     has_cluster: tf.Tensor
     documents: tf.Tensor
@@ -41,13 +47,15 @@ class TrainingShortlist(NamedTuple):
 
 
 class BagWithLabelTree(keras.Model):
-    """logit_l = w_l . v + b_l for the labels l of the `beam` best clusters, NOT_SCORED for others.
+    """logit_l = w_l . v + b_l for some of the labels l, NOT_SCORED for the others.
 
     v is the document's vector as in `BagOfEmbeddings`; of several texts, their vectors side by
-    side. A cluster c scores u_c . v + a_c. The clusters are the leaves of a label tree (Prabhu et
-    al. 2018, Parabel), which `set_tree` takes; until then labels with neighbouring ids are
-    together. The tree is in variables, so that checkpoints and exports have it. A document without
-    a known token has biases as its logits.
+    side. The most frequent labels, the head, are always scored, as they are most of what documents
+    have (as in the adaptive softmax of Grave et al. 2017). The others are in clusters, and those of
+    the `beam` best clusters are scored; a cluster c scores u_c . v + a_c. The clusters are the
+    leaves of a label tree (Prabhu et al. 2018, Parabel), which `set_tree` takes; until then labels
+    with neighbouring ids are together. The tree is in variables, so that checkpoints and exports
+    have it. A document without a known token has biases as its logits.
     """
 
     def __init__(self, config: BowTreeConfig, inputs: ModelInputs):
@@ -55,16 +63,22 @@ class BagWithLabelTree(keras.Model):
         texts = inputs_of_texts(inputs)
         self._bags = [BagEncoder(config, text) for text in texts]
         self._num_labels, self._seed = inputs.num_labels, inputs.seed
-        self._num_clusters, self._num_slots = tree_shape(inputs.num_labels, config.cluster_labels)
+        # At least one label is in the tree.
+        num_head = min(config.head_labels, inputs.num_labels - 1)
+        by_frequency = np.argsort(-inputs.output_bias, kind="stable")
+        head, self._tail = np.sort(by_frequency[:num_head]), np.sort(by_frequency[num_head:])
+        self._num_clusters, self._num_slots = tree_shape(len(self._tail), config.cluster_labels)
         self._beam = min(config.beam, self._num_clusters)
         # Of each label among the train documents, float64 [labels].
         self._frequency = 1 / (1 + np.exp(-inputs.output_bias.astype(np.float64)))
 
         slots = self.tree_of(np.zeros((inputs.num_labels, 1), np.float32))
         self._labels = constant_weight(self, "labels_of_clusters", slots)
-        self._slots = constant_weight(self, "slots_of_labels", _slots_of_labels(slots))
+        self._slots = constant_weight(self, "slots_of_labels", self._slots_of_labels(slots))
+        self._head_ids = constant_weight(self, "head_labels", head)
         dim = config.embedding_dim * len(texts)
         cluster_bias, label_bias = self._biases(slots)
+        self._head = LogitsLayer(dim, inputs.output_bias[head], seed=inputs.seed + 3)
         self._clusters = LogitsLayer(dim, cluster_bias, seed=inputs.seed + 1)
         self._leaves = _LeafLogits(dim, label_bias, seed=inputs.seed + 2)
         self.built = True
@@ -73,15 +87,25 @@ class BagWithLabelTree(keras.Model):
 
     def tree_of(self, vectors: np.ndarray) -> np.ndarray:
         """The tree of labels with vectors float32 [labels, dim]: int64 [clusters, slots]."""
-        return cluster_labels(vectors, num_clusters=self._num_clusters, seed=self._seed)
+        slots = cluster_labels(
+            vectors[self._tail], num_clusters=self._num_clusters, seed=self._seed
+        )
+        return np.where(slots == NO_LABEL, NO_LABEL, self._tail[slots])
 
     def set_tree(self, slots: np.ndarray) -> None:
         """Takes the labels of each cluster, of `tree_of`, before the first step."""
         self._labels.assign(slots)
-        self._slots.assign(_slots_of_labels(slots))
+        self._slots.assign(self._slots_of_labels(slots))
         cluster_bias, label_bias = self._biases(slots)
         self._clusters.set_bias(cluster_bias)
         self._leaves.set_bias(label_bias)
+
+    def _slots_of_labels(self, slots: np.ndarray) -> np.ndarray:
+        """int64 [labels]: where each label is, cluster x slots + slot; -1 for those of the head."""
+        of_labels = np.full(self._num_labels, -1, np.int64)
+        places = np.flatnonzero(slots.reshape(-1) != NO_LABEL)
+        of_labels[slots.reshape(-1)[places]] = places
+        return of_labels
 
     def _biases(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The logits to start from, float32 [clusters] and [clusters, slots].
@@ -124,9 +148,15 @@ class BagWithLabelTree(keras.Model):
     @property
     def shortlist_size(self) -> int:
         """The fewest labels that are scored for a document."""
+        num_head = self._num_labels - len(self._tail)
         if self._beam == self._num_clusters:
             return self._num_labels
-        return self._beam * (self._num_slots - 1)
+        return num_head + self._beam * (self._num_slots - 1)
+
+    def most_labels(self, documents: int) -> int:
+        """The most labels that so many documents together are scored for."""
+        num_head = self._num_labels - len(self._tail)
+        return min(self._num_labels, num_head + documents * self._beam * self._num_slots)
 
     def shortlist(
         self, tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...]
@@ -143,7 +173,12 @@ class BagWithLabelTree(keras.Model):
         label_ids, logits = self._leaves_of(vectors, documents, tf.reshape(clusters, [-1]))
         logits = tf.where(label_ids == NO_LABEL, NOT_SCORED, logits)
         shape = [-1, self._beam * self._num_slots]
-        return tf.reshape(tf.maximum(label_ids, 0), shape), tf.reshape(logits, shape)
+        head_logits = self._head(vectors)
+        head_ids = tf.broadcast_to(self._head_ids.value, tf.shape(head_logits))
+        return (
+            tf.concat([head_ids, tf.reshape(tf.maximum(label_ids, 0), shape)], axis=1),
+            tf.concat([head_logits, tf.reshape(logits, shape)], axis=1),
+        )
 
     def _leaves_of(
         self, vectors: tf.Tensor, documents: tf.Tensor, clusters: tf.Tensor
@@ -159,8 +194,16 @@ class BagWithLabelTree(keras.Model):
         vectors = self.vectors(tokens, training=True)
         cluster_logits = self._clusters(vectors)
         shape = tf.shape(cluster_logits)
-        own_slots = tf.gather(self._slots.value, labels.values)
-        own = tf.stack([labels.value_rowids(), own_slots // self._num_slots], axis=1)
+        head_logits = self._head(vectors)
+        own_slots, own_documents = (
+            tf.gather(self._slots.value, labels.values),
+            labels.value_rowids(),
+        )
+        is_tail = own_slots >= 0
+        places = tf.searchsorted(self._head_ids.value, labels.values[~is_tail], out_type=tf.int64)
+        head_cells = tf.stack([own_documents[~is_tail], places], axis=1)
+        own_slots = own_slots[is_tail]
+        own = tf.stack([own_documents[is_tail], own_slots // self._num_slots], axis=1)
         has_cluster = _with_ones(tf.zeros(shape), own)
         best = tf.math.top_k(tf.stop_gradient(cluster_logits), self._beam, sorted=False).indices
         chosen = _with_ones(has_cluster, _cells_of_rows(tf.cast(best, tf.int64)))
@@ -174,7 +217,15 @@ class BagWithLabelTree(keras.Model):
         cells = tf.stack([tf.gather_nd(row_of_pair, own), own_slots % self._num_slots], axis=1)
         has_label = _with_ones(tf.zeros(tf.shape(logits)), cells)
         return TrainingShortlist(
-            cluster_logits, has_cluster, documents, label_ids, logits, has_label
+            head_ids=tf.convert_to_tensor(self._head_ids.value),
+            head_logits=head_logits,
+            has_head=_with_ones(tf.zeros(tf.shape(head_logits)), head_cells),
+            cluster_logits=cluster_logits,
+            has_cluster=has_cluster,
+            documents=documents,
+            label_ids=label_ids,
+            logits=logits,
+            has_label=has_label,
         )
 
 
@@ -219,15 +270,6 @@ class _LeafLogits(keras.layers.Layer):
         first_slots = tf.cast(clusters, tf.int64)[:, tf.newaxis] * self._num_slots
         slots = first_slots + tf.range(self._num_slots, dtype=tf.int64)
         return logits + tf.gather(self._bias.value, slots)
-
-
-def _slots_of_labels(slots: np.ndarray) -> np.ndarray:
-    """int64 [labels]: where each label is, cluster x slots + slot."""
-    flat = slots.reshape(-1)
-    places = np.flatnonzero(flat != NO_LABEL)
-    of_labels = np.empty(len(places), np.int64)
-    of_labels[flat[places]] = places
-    return of_labels
 
 
 def _cells_of_rows(columns: tf.Tensor) -> tf.Tensor:

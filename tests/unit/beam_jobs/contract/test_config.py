@@ -239,6 +239,7 @@ OTHER_KINDS = [
             "token_weights": "uniform",
             "bigram_buckets": 64,
             "bigram_dim": 8,
+            "head_labels": 100,
             "cluster_labels": 8,
             "beam": 4,
         }

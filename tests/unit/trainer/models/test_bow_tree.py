@@ -30,11 +30,10 @@ def _build(config, num_texts=1):
     )
 
 
-def _tree(beam, num_texts=1):
+def _tree(beam, num_texts=1, head_labels=0):
     """A model whose labels are not in the order of their ids, with weights that are not near 0."""
-    model = _build(
-        BowTreeConfig(name="bow_tree", cluster_labels=3, beam=beam, **BAG), num_texts=num_texts
-    )
+    sizes = {"cluster_labels": 3, "beam": beam, "head_labels": head_labels}
+    model = _build(BowTreeConfig(name="bow_tree", **sizes, **BAG), num_texts=num_texts)
     generator = np.random.default_rng(0)
     model.set_tree(model.tree_of(generator.normal(size=(NUM_LABELS, 3)).astype(np.float32)))
     for variable in model.trainable_variables:
@@ -48,18 +47,16 @@ def _slots(model):
 
 def _weights(model):
     """Of clusters and of labels by id: kernel and bias each."""
-    (cluster_kernel, label_kernel), (cluster_bias, label_bias) = (
+    (head_kernel, cluster_kernel, label_kernel), (head_bias, cluster_bias, label_bias) = (
         [v.numpy() for v in model.trainable_variables if v.path.endswith(end)]
         for end in ("logits/kernel", "logits/bias")
     )
-    slots = _slots(model).reshape(-1)
+    head = next(v for v in model.variables if v.name == "head_labels").numpy()
+    slots = np.concatenate([head, _slots(model).reshape(-1)])
     order = np.argsort(slots)[(slots == NO_LABEL).sum() :]
-    return (
-        cluster_kernel,
-        cluster_bias,
-        label_kernel.reshape(len(slots), -1)[order],
-        label_bias[order],
-    )
+    kernel = np.concatenate([head_kernel, label_kernel.reshape(-1, head_kernel.shape[1])])
+    bias = np.concatenate([head_bias, label_bias])
+    return cluster_kernel, cluster_bias, kernel[order], bias[order]
 
 
 def _full(tree):
@@ -73,9 +70,9 @@ def _full(tree):
     return model
 
 
-@pytest.mark.parametrize("beam", [4, 50])
-def test_with_all_clusters_in_the_beam_it_is_bow(beam):
-    tree = _tree(beam)
+@pytest.mark.parametrize(("beam", "head_labels"), [(4, 0), (50, 0), (50, 5), (1, 10), (1, 99)])
+def test_with_all_clusters_in_the_beam_it_is_bow(beam, head_labels):
+    tree = _tree(beam, head_labels=head_labels)
     np.testing.assert_allclose(tree(TOKENS), _full(tree)(TOKENS), rtol=1e-4, atol=1e-5)
 
 
@@ -126,12 +123,26 @@ def test_a_step_learns_from_the_own_clusters_and_the_best_ones_alone():
     np.testing.assert_array_equal(touched, expected.reshape(-1))
 
 
+def test_the_most_frequent_labels_are_always_scored_and_trained():
+    tree = _tree(1, head_labels=4)
+    head = [7, 8, 9, 10]  # BIAS rises
+    logits = tree(TOKENS).numpy()
+    np.testing.assert_allclose(logits[:, head], _full(tree)(TOKENS).numpy()[:, head], rtol=1e-4)
+    assert (logits == NOT_SCORED).any()
+    found = tree.training_shortlist(TOKENS, LABELS)
+    np.testing.assert_array_equal(found.head_ids, head)
+    np.testing.assert_allclose(found.head_logits, logits[:, head], rtol=1e-5)
+    np.testing.assert_array_equal(np.argwhere(found.has_head.numpy()), [[0, 2], [3, 3]])
+    assert found.has_label.numpy().sum() == 2  # 0 and 4
+
+
 def test_no_documents_and_empty_ones_give_finite_logits_and_gradients():
-    tree = _tree(2)
+    tree = _tree(2, head_labels=1)
     empty = tf.RaggedTensor.from_row_lengths(tf.zeros([0], tf.int64), tf.zeros([2], tf.int64))
     with tf.GradientTape() as tape:
         found = tree.training_shortlist(empty, empty)
-        loss = tf.reduce_sum(found.logits) + tf.reduce_sum(found.cluster_logits)
+        logits = [found.head_logits, found.logits, found.cluster_logits]
+        loss = tf.add_n([tf.reduce_sum(part) for part in logits])
     gradients = tape.gradient(loss, tree.trainable_variables)
     assert all(np.isfinite(tf.convert_to_tensor(g)).all() for g in gradients)
     np.testing.assert_allclose(tree(empty)[0], tree(TOKENS)[2], rtol=1e-6)
@@ -139,7 +150,7 @@ def test_no_documents_and_empty_ones_give_finite_logits_and_gradients():
 
 
 def test_an_untrained_models_biases_are_log_odds_and_those_of_clusters_of_their_union():
-    tree = _build(BowTreeConfig(name="bow_tree", cluster_labels=3, **BAG))
+    tree = _build(BowTreeConfig(name="bow_tree", cluster_labels=3, head_labels=2, **BAG))
     _, cluster_bias, _, label_bias = _weights(tree)
     np.testing.assert_allclose(label_bias, BIAS, rtol=1e-5)
     without = 1 / (1 + np.exp(BIAS[_slots(tree)[0]]))
