@@ -45,9 +45,9 @@ def preprocess(
         mapping of the splits `train`, `validation` and `test` to such tables. Documents are written
         to a Parquet file in `output_dir` first.
       text: of documents: the column with the text, or several, which become one text.
-      labels: of documents: the column with a list of labels; or several columns, each of which
-        holds 0 or 1 for the label of its name. Of strings with joined labels, the setting
-        `data.label_delimiter` says what is between them.
+      labels: of documents: the column with a list of labels, or of their ids; or several columns,
+        each of which holds 0 or 1 for the label of its name. Of strings with joined labels, the
+        setting `data.label_delimiter` says what is between them.
       name: of the experiment that documents become: lower-case letters, digits and _.
       output_dir: the experiment's folder, with the dataset, runs and models; default: out/NAME of
         documents, and what the config says.
@@ -108,8 +108,10 @@ def _config_of_table(
     data["text_fields"] = [text] if isinstance(text, str) else list(text)
     tables.check_columns(table, data["text_fields"], "text")
     if isinstance(labels, str):
-        data["labels_field"] = labels
         tables.check_columns(table, [labels], "labels")
+        data["labels_field"] = labels
+        if tables.holds_ids(table, labels):
+            data["label_format"] = "ids"  # whose names are in the schema of a `datasets.Dataset`
     elif labels is not None:
         data |= {"labels_field": None, "label_columns": list(labels)}
         tables.check_columns(table, data["label_columns"], "labels")

@@ -90,6 +90,13 @@ def check_columns(table: pa.Table, wanted: Sequence[str], what: str) -> None:
         )
 
 
+def holds_ids(table: pa.Table, column: str) -> bool:
+    """Whether a column holds lists of integers."""
+    kind = table.schema.field(column).type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return is_list and pa.types.is_integer(kind.value_type)
+
+
 def _of_splits(tables: Mapping[str, Any]) -> pa.Table:
     parts = []
     for split, table in tables.items():

@@ -61,6 +61,11 @@ def test_a_table_that_arrow_refuses_is_one_message(wrong):
         tables.to_arrow(wrong)
 
 
+def test_lists_of_integers_are_ids():
+    table = pa.table({"ids": [[0, 1], []], "names": [["x"], []], "single": [0, 1]})
+    assert [tables.holds_ids(table, name) for name in table.column_names] == [True, False, False]
+
+
 def test_a_missing_column_is_named_beside_those_there_are():
     with pytest.raises(UserError, match="text: received title, expected .* columns body, tags"):
         tables.check_columns(pa.table(COLUMNS), ["title"], "text")
