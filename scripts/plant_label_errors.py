@@ -6,7 +6,8 @@
     python scripts/plant_label_errors.py count FOLDER
 
 In a fraction of the train and validation documents that have labels, one label is replaced by
-another, drawn by the frequency of labels: each has a wrong label then, and lacks a right one.
+another, drawn by the frequency of labels, or uniformly: each has a wrong label then, and lacks a
+right one.
 """
 
 import argparse
@@ -41,10 +42,12 @@ def documents(dataset: multihot.Dataset) -> list[dict]:
     return rows
 
 
-def plant(dataset: str, folder: Path, fraction: float, seed: int) -> None:
+def plant(dataset: str, folder: Path, fraction: float, seed: int, uniform: bool) -> None:
     """Writes the documents with errors, a config for them, and what was planted."""
     rows, draw = documents(multihot.Dataset(dataset)), random.Random(seed)
     pool = [label for row in rows for label in row["labels"]]
+    if uniform:
+        pool = sorted(set(pool))
     planted = {}
     for row in draw.sample(rows, round(fraction * len(rows))):
         wrong = next(
@@ -87,10 +90,17 @@ def main() -> None:
     planting.add_argument("folder", type=Path)
     planting.add_argument("--fraction", type=float, default=0.05)
     planting.add_argument("--seed", type=int, default=0)
+    planting.add_argument("--uniform", action="store_true", help="draw every label as often")
     commands.add_parser("count").add_argument("folder", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "plant":
-        plant(arguments.dataset, arguments.folder, arguments.fraction, arguments.seed)
+        plant(
+            arguments.dataset,
+            arguments.folder,
+            arguments.fraction,
+            arguments.seed,
+            arguments.uniform,
+        )
     else:
         count(arguments.folder)
 
