@@ -15,6 +15,8 @@ from beam_jobs.contract.errors import UserError
 OUTPUT_KEY = "output.dataset_dir"
 # A run that ends in this moment removes its lock file: that is worth a second try.
 LOCK_SECONDS, LOCK_POLL_SECONDS = 0.2, 0.05
+LOCK = ".lock"
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 
 
 # --- files -----------------------------------------------------------------------------
@@ -38,6 +40,12 @@ def temporary_path(path: str | Path) -> Path:
     """
     path = Path(path)
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def file_of_temporary(name: str) -> str | None:
+    """The name of the file that one of `temporary_path` was to become; None: it is no such file."""
+    match = _TEMPORARY.fullmatch(name)
+    return match and match[1]
 
 
 def rename(temporary: str | Path, path: str | Path) -> None:
@@ -83,7 +91,7 @@ def staging_within(parent: Path) -> Iterator[Path]:
       parent: the directory of the versions; made if it is missing.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    path, lock_file = parent / ".staging", parent / ".lock"
+    path, lock_file = parent / ".staging", parent / LOCK
     with FileLock(lock_file):
         try:
             shutil.rmtree(path, ignore_errors=True)
@@ -146,7 +154,21 @@ def exclusive(directory: str | Path, what: str) -> Iterator[None]:
       UserError: another run does, or the folder around it cannot be written.
     """
     directory = Path(directory)
-    path = _beside(directory, "lock")
+    with _locked(_beside(directory, "lock"), directory, what):
+        yield
+
+
+@contextlib.contextmanager
+def exclusive_within(directory: Path, what: str) -> Iterator[None]:
+    """As `exclusive`, by a file in the directory, which is made if it is missing: the folder around
+    it need not be one that may be written.
+    """
+    with _locked(directory / LOCK, directory, what):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, directory: Path, what: str) -> Iterator[None]:
     lock = FileLock(path, timeout=LOCK_SECONDS, poll_interval=LOCK_POLL_SECONDS)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

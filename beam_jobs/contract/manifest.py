@@ -223,7 +223,7 @@ def load(dataset_dir: str | Path) -> Manifest:
             received = "is missing" if size is None else f"has {size} bytes"
             raise UserError(
                 f"{places.join(dataset_dir, info.file)} {received}, expected {info.bytes} bytes: "
-                "the dataset is damaged; run the preprocessing again with --overwrite"
+                "the dataset is damaged; run the preprocessing again with --force"
             )
     return manifest
 

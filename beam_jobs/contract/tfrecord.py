@@ -32,7 +32,7 @@ class CorruptRecord(UserError):
     def __init__(self, path: str | Path, number: int, offset: int, fault: str):
         super().__init__(
             f"{path}: record {number:,}, at byte {offset:,}, {fault}: the dataset is damaged; run "
-            "the preprocessing again with --overwrite"
+            "the preprocessing again with --force"
         )
         self.offset, self.fault = offset, fault
 

@@ -186,7 +186,7 @@ def _check_sha256(info: FileInfo, directory: Path) -> None:
 
 def _damaged(path: Path, how: str) -> UserError:
     return UserError(
-        f"{path} {how}: the dataset is damaged; run the preprocessing again with --overwrite"
+        f"{path} {how}: the dataset is damaged; run the preprocessing again with --force"
     )
 
 

@@ -76,6 +76,8 @@ def is_complete(config: Config, hashes: InputHashes, *, overwrite: bool, force: 
         return False
     try:
         _check_same(dataset_dir, config, hashes)
+        if not force:
+            manifests.load(dataset_dir)  # all files are there, in their sizes
     except UserError:
         if overwrite:
             return False
@@ -85,7 +87,7 @@ def is_complete(config: Config, hashes: InputHashes, *, overwrite: bool, force: 
 
 def _check_same(dataset_dir: str, config: Config, hashes: InputHashes) -> None:
     """Raises UserError unless the config and the input would give the dataset that is there."""
-    manifest = manifests.load(dataset_dir)
+    manifest = manifests.read(dataset_dir)
     manifests.check_same_dataset(manifest, config.dataset_config(), dataset_dir)
     if manifest.input_hash != hashes.inputs:
         raise UserError(

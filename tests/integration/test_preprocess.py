@@ -329,6 +329,23 @@ def test_force_makes_the_same_bytes_again_beside_those_that_may_be_read(copied):
         assert len(list((copied / DATASET).iterdir())) == 3  # with the manifest and the one before
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_damaged_dataset_is_mended_as_its_error_says(copied, is_gone, capsys):
+    before = contents(files_of(copied / DATASET))
+    shard = next(files_of(copied / DATASET).glob("*.tfrecord-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.unlink() if is_gone else shard.write_bytes(content)
+    message = fail_cleanly("beam_jobs.inspect", DATASET, "--records=0", cwd=copied)
+    assert "the dataset is damaged; run the preprocessing again with --force" in message
+    if is_gone:
+        with pytest.raises(UserError, match="is missing.* is damaged; .* with --force"):
+            preprocess.main(["--config", "config.yaml"])
+    preprocess.main(["--config", "config.yaml", "--force"])
+    assert contents(files_of(copied / DATASET)) == before
+    succeed("beam_jobs.inspect", DATASET, "--records=0", cwd=copied)
+
+
 @pytest.mark.parametrize("force", [[], ["--force"]])
 def test_a_dataset_of_another_config_or_input_is_refused_without_overwrite(copied, force):
     before = contents(copied / "out")

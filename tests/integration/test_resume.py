@@ -106,7 +106,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_checkpo
 def test_a_corrupt_record_in_an_epoch_is_named_or_skipped_and_counted(place, whole, tmp_path):
     root = tmp_path / "p"
     shutil.copytree(place, root)
-    shard = sorted((root / "out/small/dataset").glob("small-train*"))[1]
+    shard = sorted((root / "out/small/dataset").rglob("small-train*"))[1]
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)

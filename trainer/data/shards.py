@@ -129,12 +129,22 @@ def describe_corruption(dataset: Dataset, split: str) -> list[str]:
 
 @contextlib.contextmanager
 def explain_corrupt_shards(dataset: Dataset, split: str) -> Iterator[None]:
-    """Turns TensorFlow's DataLossError, which names no file, into a UserError that does."""
+    """Turns TensorFlow's DataLossError, which names no file, into a UserError that does; and the
+    error for a file that is gone.
+    """
     try:
         yield
+    except tf.errors.NotFoundError:
+        missing = [path for path in map(str, dataset.shards(split)) if not tf.io.gfile.exists(path)]
+        if not missing:
+            raise
+        raise UserError(
+            f"{missing[0]} is gone: the dataset is damaged, or was replaced while it was read; "
+            "expected what the preprocessing wrote: run it again with --force"
+        ) from None
     except tf.errors.DataLossError as error:
         faults = describe_corruption(dataset, split) or [f"{dataset.directory}: {error.message}"]
-        advice = "expected what the preprocessing wrote: run it again with --overwrite"
+        advice = "expected what the preprocessing wrote: run it again with --force"
         if split == "train":
             advice += ", or set train.on_corrupt=skip to skip what follows in a corrupt shard"
         raise UserError("\n  ".join(["the dataset is damaged", *faults, advice])) from None

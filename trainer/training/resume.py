@@ -1,10 +1,18 @@
 """Opening a run directory: creates it, or checks that the run in it can be resumed."""
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from beam_jobs.contract.atomic import write_atomically
+from beam_jobs.contract.atomic import (
+    LOCK,
+    exclusive_within,
+    file_of_temporary,
+    write_atomically,
+)
 from beam_jobs.contract.config import Config, differing_keys, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
@@ -13,8 +21,9 @@ from beam_jobs.contract.training_config import PretrainedConfig
 from trainer.distribution.strategy import is_chief, sum_over_workers
 from trainer.experiment import Experiment, changed_files
 from trainer.runs.checkpoints import RunState
-from trainer.runs.layout import CONFIG, DATASET_MANIFEST, ENCODER, NAMED_FILES
+from trainer.runs.layout import CONFIG, DATASET_MANIFEST, ENCODER, HISTORY, NAMED_FILES
 
+_FIRST_FILES = (DATASET_MANIFEST, NAMED_FILES, ENCODER)  # before the config, which makes it a run
 # The sections of the config that decide the weights.
 _RUN_SECTIONS = {"model", "loss", "optimizer", "train"}
 # Their keys that may differ between a run and its resumption: they decide how long it trains, where
@@ -32,8 +41,10 @@ _MAY_CHANGE = {
 }
 
 
-def open_run_directory(experiment: Experiment, *, fresh: bool) -> None:
-    """Creates the run directory, or checks that the run in it has the same config and dataset.
+@contextlib.contextmanager
+def open_run_directory(experiment: Experiment, *, fresh: bool) -> Iterator[None]:
+    """Creates the run directory, or checks that the run in it has the same config and dataset;
+    during the block no other run can be opened there.
 
     The chief does it. The other workers wait, and stop if it refuses.
 
@@ -45,30 +56,38 @@ def open_run_directory(experiment: Experiment, *, fresh: bool) -> None:
       UserError: the run there cannot be resumed, or the directory cannot be used.
     """
     refusal = None
-    if is_chief(experiment.strategy):
-        try:
-            _open(experiment, fresh=fresh)
-        except UserError as error:
-            refusal = error
-    if sum_over_workers(experiment.strategy, int(refusal is not None)):
-        raise refusal or UserError(
-            "the chief, worker 0, has refused to start; its own message says why"
-        )
+    with contextlib.ExitStack() as held:
+        if is_chief(experiment.strategy):
+            try:
+                held.enter_context(exclusive_within(experiment.run_dir, "train.run_dir"))
+                _open(experiment, fresh=fresh)
+            except UserError as error:
+                refusal = error
+        if sum_over_workers(experiment.strategy, int(refusal is not None)):
+            raise refusal or UserError(
+                "the chief, worker 0, has refused to start; its own message says why"
+            )
+        yield
 
 
 def _open(experiment: Experiment, *, fresh: bool) -> None:
     run_dir = experiment.run_dir
     manifest = (experiment.dataset.directory / MANIFEST).read_text(encoding="utf-8")
-    if fresh and (run_dir / CONFIG).exists():
-        shutil.rmtree(run_dir)
-    if (run_dir / CONFIG).exists():
-        _check_same_run(experiment, manifest)
-    elif run_dir.exists() and any(run_dir.iterdir()):
+    is_run = (run_dir / CONFIG).exists()
+    paths = [path for path in run_dir.iterdir() if path.name != LOCK]
+    if not is_run and any(path.name not in _FIRST_FILES for path in paths if not _is_left(path)):
         raise UserError(
             f"train.run_dir: {run_dir} holds files, but no run; expected a new directory"
         )
+    if is_run and not fresh:
+        _check_same_run(experiment, manifest)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        # What makes it a run goes last, so that a killed command is begun again.
+        for path in sorted(paths, key=lambda path: path.name == CONFIG):
+            if fresh and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif fresh or _is_left(path):
+                path.unlink()
         write_atomically(run_dir / DATASET_MANIFEST, manifest)
         write_atomically(run_dir / NAMED_FILES, dump_json(hash_files(experiment.config, RUN_KEYS)))
         if isinstance(experiment.config.model, PretrainedConfig):
@@ -79,6 +98,11 @@ def _open(experiment: Experiment, *, fresh: bool) -> None:
             f"train.run_dir: cannot write to {run_dir}: {error.strerror}; expected a directory "
             "that you may write to"
         ) from None
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a file is what a run that was killed had begun to write."""
+    return file_of_temporary(path.name) in (*_FIRST_FILES, CONFIG, HISTORY)
 
 
 def _check_same_run(experiment: Experiment, manifest: str) -> None:

@@ -43,20 +43,20 @@ def train(config: Config, *, fresh: bool = False) -> None:
 
 def _fit(experiment: Experiment, *, fresh: bool) -> None:
     """Fits a linear model."""
-    open_run_directory(experiment, fresh=fresh)
-    run = LinearRun(experiment)
-    try:
-        with StopRequest() as stop:
-            if not run.is_finished:
-                run.fit(stop)
-    except StoppedBySignal as stopped:
-        if is_chief(experiment.strategy):
-            print(
-                f"stopped by {stopped.signal}; the labels that are fitted are kept, and the same "
-                "command goes on with the others",
-                flush=True,
-            )
-        raise
+    with open_run_directory(experiment, fresh=fresh):
+        run = LinearRun(experiment)
+        try:
+            with StopRequest() as stop:
+                if not run.is_finished:
+                    run.fit(stop)
+        except StoppedBySignal as stopped:
+            if is_chief(experiment.strategy):
+                print(
+                    f"stopped by {stopped.signal}; the labels that are fitted are kept, and the "
+                    "same command goes on with the others",
+                    flush=True,
+                )
+            raise
     if is_chief(experiment.strategy):
         print(run.result(), flush=True)
 
@@ -67,14 +67,13 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
     loss = build_loss(experiment.config.loss, **experiment.loss_statistics)
     sampler = make_label_sampler(experiment)
     callbacks = make_callbacks(experiment.config.train.callbacks)
-    open_run_directory(experiment, fresh=fresh)
-    experiment = with_vectors(experiment, ["train", "validation"])
-
-    run = TrainingRun(experiment, loss=loss, sampler=sampler, callbacks=callbacks)
-    with StopRequest() as stop, _log_writer(experiment).as_default(), run.checkpoints:
-        run.begin()
-        stopped_by = _train_epochs(run, stop, experiment.strategy)
-        run.end()
+    with open_run_directory(experiment, fresh=fresh):
+        experiment = with_vectors(experiment, ["train", "validation"])
+        run = TrainingRun(experiment, loss=loss, sampler=sampler, callbacks=callbacks)
+        with StopRequest() as stop, _log_writer(experiment).as_default(), run.checkpoints:
+            run.begin()
+            stopped_by = _train_epochs(run, stop, experiment.strategy)
+            run.end()
 
     stopped_early = stopped_by is not None and not run.is_finished
     if is_chief(experiment.strategy):

@@ -177,7 +177,9 @@ class TrainingRun:
         if self._is_chief:
             print(self._description(), flush=True)
             print(describe_loss(self._config.loss, **self._experiment.loss_statistics), flush=True)
-            if self.state.step:
+            if self.is_finished:
+                print("the run is finished; nothing is trained", flush=True)
+            elif self.state.step:
                 print(
                     f"resuming after step {self.state.step:,} (epoch {self.state.epoch + 1}, "
                     f"step {self.state.step_in_epoch} of {self._plan.steps})",

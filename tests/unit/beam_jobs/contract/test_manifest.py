@@ -272,7 +272,7 @@ def test_missing_file_is_named_with_the_fix(complete, file):
     (complete / file).unlink()
     with pytest.raises(UserError) as raised:
         manifests.load(complete)
-    damage = "the dataset is damaged; run the preprocessing again with --overwrite"
+    damage = "the dataset is damaged; run the preprocessing again with --force"
     assert str(raised.value) == f"{complete / file} is missing, expected {size} bytes: {damage}"
 
 

@@ -150,3 +150,11 @@ def test_tensorflows_error_becomes_one_that_names_file_and_offset(shard):
     )
     assert "train.on_corrupt=skip" in str(raised.value)
     assert len(describe_corruption(dataset, "test")) == 1
+
+
+def test_a_shard_that_is_deleted_while_it_is_read_is_named(shard):
+    dataset = types.SimpleNamespace(shards=lambda split: [str(shard)], directory=shard.parent)
+    shard.unlink()
+    message = f"{shard} is gone: the dataset is damaged, .* with --force"
+    with pytest.raises(UserError, match=message), explain_corrupt_shards(dataset, "train"):
+        list(tf.data.TFRecordDataset(str(shard)))

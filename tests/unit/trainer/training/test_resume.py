@@ -19,7 +19,7 @@ def open_run(tmp_path):
     dataset.mkdir()
     (dataset / MANIFEST).write_text("{}")
 
-    def open_(*, fresh=False, **sections):
+    def open_(*, fresh=False, within=None, **sections):
         values = {"name": "x", "data": {"source": "python_docstrings"}} | sections
         values["train"] = {"run_dir": str(tmp_path / "run")} | values.get("train", {})
         config = config_from_dict(values, what="")
@@ -29,7 +29,9 @@ def open_run(tmp_path):
             dataset=types.SimpleNamespace(directory=dataset),
             strategy=tf.distribute.OneDeviceStrategy("/cpu:0"),
         )
-        open_run_directory(experiment, fresh=fresh)
+        with open_run_directory(experiment, fresh=fresh):
+            if within:
+                within()
 
     return open_
 
@@ -93,10 +95,36 @@ def test_a_run_is_refused_whose_inputs_have_changed(open_run, tmp_path, changed,
 def test_a_directory_of_other_files_is_no_run(open_run, tmp_path):
     (tmp_path / "run").mkdir()
     open_run()
-    (tmp_path / "run/config.yaml").unlink()
+    (tmp_path / "run/config.yaml").rename(tmp_path / "run/other.yaml")
     for fresh in (False, True):
         with pytest.raises(UserError, match="run holds files, but no run; expected a new dir"):
             open_run(fresh=fresh)
+    assert (tmp_path / "run/other.yaml").exists()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("number", range(4))
+def test_a_run_that_was_killed_at_its_start_is_begun_again(open_run, tmp_path, number, fresh):
+    run = tmp_path / "run"
+    open_run()
+    whole = {path.name: path.read_bytes() for path in run.iterdir()}
+    for name in ["config.yaml", "named_files.json", "dataset_manifest.json"][:number]:
+        (run / name).unlink()
+    for name in whole:
+        (run / f".{name}.{'0' * 32}.tmp").write_text("{")
+    open_run(fresh=fresh)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == whole
+
+
+def test_no_two_runs_are_open_in_a_directory(open_run, tmp_path):
+    def open_another():
+        for fresh in (False, True):
+            with pytest.raises(UserError, match="another run is writing .*; .*set train.run_dir"):
+                open_run(fresh=fresh)
+
+    open_run(within=open_another)
+    open_run()
+    assert not (tmp_path / "run/.lock").exists()
 
 
 def test_an_epoch_goes_on_in_the_order_in_which_it_began():
