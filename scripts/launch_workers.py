@@ -4,7 +4,8 @@ r"""Starts several workers of one training run on this machine, and ends them to
 Each worker is a process `python -m trainer.task COMMAND ...` that finds the others through
 TF_CONFIG. Their output is printed line by line, prefixed with `[worker N]`. The first worker to
 fail ends the rest, and its exit status is the launcher's. Ctrl-C and SIGTERM are passed on: the
-workers save a checkpoint after the same step and end; a second Ctrl-C does not wait for that.
+workers save a checkpoint after the same step and end; a second Ctrl-C does not wait for that. On
+Linux they do so, too, when the launcher itself is killed.
 With --restarts the workers start again after a failure, and training resumes from the newest
 checkpoint.
 
@@ -22,6 +23,7 @@ exit status: that of the first worker that failed (128 + the signal's number if 
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -35,6 +37,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 EXIT_USER_ERROR = 2
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 POLL_SECONDS = 0.05
 
 
@@ -130,6 +133,7 @@ class Launcher:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that Ctrl-C comes once, through us
+                preexec_fn=end_with_the_launcher,
             )
             self._processes.append(process)
             readers.append(
@@ -180,6 +184,24 @@ class Launcher:
             with self._print:
                 sys.stdout.write(f"[worker {index}] {line.decode('utf-8', 'replace')}")
                 sys.stdout.flush()
+
+
+def _prctl():
+    """Linux's prctl; None: there is none here."""
+    with contextlib.suppress(OSError, AttributeError):
+        return ctypes.CDLL(None).prctl
+    return None
+
+
+PRCTL = _prctl()
+
+
+def end_with_the_launcher() -> None:
+    """Has the calling process, which is about to become a worker, receive SIGTERM when the launcher
+    ends, however it ends: its workers would go on, and those of the next launcher beside them.
+    """
+    if PRCTL is not None:
+        PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_ports(count: int) -> list[int]:

@@ -158,6 +158,13 @@ def exclusive(directory: str | Path, what: str) -> Iterator[None]:
         yield
 
 
+def remove_free_lock(directory: str | Path) -> None:
+    """Removes the lock file of `exclusive` that a killed run has left, if nobody holds it."""
+    if _beside(Path(directory), "lock").exists():
+        with contextlib.suppress(UserError), exclusive(directory, OUTPUT_KEY):
+            pass
+
+
 @contextlib.contextmanager
 def exclusive_within(directory: Path, what: str) -> Iterator[None]:
     """As `exclusive`, by a file in the directory, which is made if it is missing: the folder around

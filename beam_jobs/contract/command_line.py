@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from beam_jobs.contract import user_code
 from beam_jobs.contract.config import Config, load_config
-from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.errors import UserError, failure_of_place
 from beam_jobs.contract.validation import describe_keys
 
 EXIT_FAILURE = 1
@@ -87,8 +87,9 @@ def collect_garbage_rarely() -> None:
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs `main(argv)` and ends the process with its exit status.
 
-    Status 0: done. 2: the user's input was wrong, as one message on stderr says. 130: Ctrl-C.
-    Any other exception passes through and Python ends with its traceback and status 1.
+    Status 0: done. 2: the user's input was wrong, or a disk is full or may not be written, as one
+    message on stderr says. 130: Ctrl-C. Any other exception passes through and Python ends with its
+    traceback and status 1.
     """
     _escape_what_the_terminal_lacks()
     collect_garbage_rarely()
@@ -107,3 +108,13 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)
+    except Exception as error:
+        refused = failure_of_place(error)
+        if refused is None:
+            raise
+        print(
+            f"error: {refused}; expected a place that you may write, with space on it; what was "
+            "finished before is whole",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_USER_ERROR)

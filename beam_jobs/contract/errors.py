@@ -1,5 +1,8 @@
 """The one exception that means "the user's input was wrong", and how messages show values."""
 
+import errno
+import os
+import re
 from typing import Any
 
 MAX_SHOWN = 80  # characters of a value
@@ -12,6 +15,36 @@ class UserError(ValueError):
     lines print it alone, without a traceback, and exit with status 2. Any other exception
     is a defect of ours or a failure of the machine and exits with status 1.
     """
+
+
+# What a place answers that is full, read-only or somebody else's.
+_PLACE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+)
+
+
+_OF_OPERATIONS = re.compile(r"\{\{[^{}]*\}\} ?| ?\[Op:\w+\]")  # which one failed
+
+
+def failure_of_place(error: BaseException) -> str | None:
+    """What the file system refused, in words; None: the error is another one.
+
+    TensorFlow's errors are no OSError, and have the reason in their text.
+    """
+    if isinstance(error, OSError):
+        if error.errno not in _PLACE_ERRORS:
+            return None
+        return f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}"
+    if type(error).__module__.partition(".")[0] != "tensorflow":
+        return None
+    reasons = list(map(os.strerror, _PLACE_ERRORS))
+    lines = _OF_OPERATIONS.sub("", str(error)).splitlines()
+    return next((line for line in lines if any(reason in line for reason in reasons)), None)
 
 
 def shown(value: Any) -> str:

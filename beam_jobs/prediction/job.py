@@ -34,7 +34,7 @@ from beam_jobs.prediction.output_files import (
     json_line,
     open_writer,
 )
-from beam_jobs.runtime import file_systems, generations, local_progress, runners
+from beam_jobs.runtime import file_systems, generations, local_progress, runners, write_errors
 from beam_jobs.runtime.generations import Generation
 from beam_jobs.sources import delimited, registry
 from beam_jobs.sources.batches import batches
@@ -98,7 +98,8 @@ def score_files(
     except ValueError as error:
         raise UserError(f"--output: received {output!r}; {error}") from None
     file_systems.configure(beam_arguments)
-    _check_output(output, overwrite=overwrite)
+    if _named_files(output) is None:
+        _check_output(output, overwrite=overwrite)
     import_tensorflow_quietly()
     model_dir = model if places.is_remote(model) else os.path.abspath(model)
     loaded = process_model(model_dir)
@@ -120,9 +121,19 @@ def score_files(
         data.model_dump_json(),
         registry.input_hash(files),
     )
-    with generations.writing(
-        output, name, live=lambda: _live_generation(output), what="--output"
-    ) as generation:
+    if not overwrite and _is_complete(output, name):
+        generations.remove_lock_of_killed_run(output)
+        print(
+            f"{output} is complete: the same model and input made it (--overwrite makes it again)"
+        )
+        return
+    _check_output(output, overwrite=overwrite)
+    with (
+        write_errors.told(output, what="--output", quiet=runners.is_local(options)),
+        generations.writing(
+            output, name, live=lambda: _live_generation(output), what="--output"
+        ) as generation,
+    ):
         score = ScorePart(
             reader,
             model_dir,
@@ -213,6 +224,23 @@ def _named_files(output: str) -> list[str] | None:
     except ValueError:
         return []
     return [info["file"] for info in summary.get("files", ())]
+
+
+def _is_complete(output: str, name: str) -> bool:
+    """Whether predictions of this name are there, and all of their files in their sizes."""
+    try:
+        summary = json.loads(places.read_bytes(places.join(output, SUMMARY)))
+    except (OSError, ValueError):
+        return False
+    sizes = {info["file"]: info["bytes"] for info in summary.get("files", ())}
+    generation = next(map(generations.generation_of, sizes), None)
+    if not generation or generation.partition("-")[0] != name:
+        return False
+    found = places.list_files(places.join(output, generation))
+    return all(
+        file.partition("/")[2] in found and found[file.partition("/")[2]].size == size
+        for file, size in sizes.items()
+    )
 
 
 def _live_generation(output: str) -> str | None:

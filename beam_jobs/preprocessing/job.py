@@ -1,11 +1,7 @@
 """The preprocessing job from a config to a published dataset."""
 
 import contextlib
-import errno
 import json
-import logging
-import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 
@@ -32,6 +28,7 @@ from beam_jobs.runtime import (
     local_progress,
     runners,
     step_times,
+    write_errors,
 )
 from beam_jobs.runtime.generations import Generation
 from beam_jobs.sources import delimited, registry
@@ -45,7 +42,6 @@ from beam_jobs.sources.streams import is_zip
 BUCKET_BYTES = 8 << 20  # about 8 MiB of input per bucket
 MAX_BUCKET_BITS = 12
 UNKNOWN_BYTES = 1 << 30  # assumed size of a source that lists no files: 1 GiB
-_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def preprocess(
@@ -69,6 +65,7 @@ def preprocess(
         registry.input_hash(files), hash_files(config, DATASET_KEYS) | hash_tokenizer(config)
     )
     if dataset_manifest.is_complete(config, hashes, overwrite=overwrite, force=force):
+        generations.remove_lock_of_killed_run(dataset_dir)
         print(
             f"{dataset_dir} is complete: the same config and input made it (--force makes it again)"
         )
@@ -88,7 +85,7 @@ def preprocess(
     print(f"preprocessing {what} on {runners.describe(options)}", flush=True)
 
     with (
-        _write_errors(dataset_dir, quiet=is_local),
+        write_errors.told(dataset_dir, what=OUTPUT_KEY, quiet=is_local),
         generations.writing(
             dataset_dir,
             dataset_manifest.generation_name(config, hashes),
@@ -193,37 +190,6 @@ def _run(
     )
     _check_complete(results, num_parts=len(parts))
     return result, results
-
-
-@contextlib.contextmanager
-def _write_errors(dataset_dir: str, *, quiet: bool) -> Iterator[None]:
-    """Turns a failure to write, here or in a worker, into a UserError.
-
-    Args:
-      dataset_dir: named in the error.
-      quiet: keep Beam from logging the failure first.
-    """
-    beam_logger = logging.getLogger("apache_beam")
-    level = beam_logger.level
-    if quiet:
-        beam_logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        # A worker's error arrives as text.
-        numbers = re.findall(r"\[Errno (\d+)\]", f"{error!r} {error}")
-        codes = set(map(int, numbers)) & _WRITE_ERRORS
-        if not codes:
-            raise
-        reason = " and ".join(map(os.strerror, sorted(codes)))
-        raise UserError(
-            f"output.dataset_dir: cannot write {dataset_dir}: {reason}; nothing is published. "
-            "Expected space for the dataset and about three times as much for the work on it"
-        ) from None
-    finally:
-        beam_logger.setLevel(level)
 
 
 def _check_complete(results: finish.Results, *, num_parts: int) -> None:

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 
 from beam_jobs.contract import places
-from beam_jobs.contract.atomic import exclusive
+from beam_jobs.contract.atomic import exclusive, remove_free_lock
 from beam_jobs.contract.manifest import FileInfo
 
 _NAME = re.compile(r"[0-9a-f]{16}(-[1-9][0-9]*)?")
@@ -135,6 +135,12 @@ def writing(
             yield generation
         finally:
             _clean_up(generation)
+
+
+def remove_lock_of_killed_run(place: str) -> None:
+    """Removes the lock file that a run has left that was killed after it had published."""
+    if not places.is_remote(place):
+        remove_free_lock(place)
 
 
 @contextlib.contextmanager

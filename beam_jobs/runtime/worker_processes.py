@@ -1,9 +1,11 @@
 """The worker processes of Beam's local runner, seen from the process that starts them."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 
 import grpc
@@ -43,7 +45,15 @@ class WorkerProcess(GrpcWorkerHandler):
             f"--id={self.worker_id}",
             f"--provision_endpoint={self.control_address}",
         ]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        # For files that TensorFlow removes when its process ends, and not when it is killed.
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="multihot-", ignore_cleanup_errors=True
+        )
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"TMPDIR": self._temporary.name},
+        )
         _running.append(self)
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -55,6 +65,8 @@ class WorkerProcess(GrpcWorkerHandler):
         self._fail_requests("the job has ended")
         _running.remove(self)
         super().close()
+        self._process.wait()
+        self._temporary.cleanup()
 
     def stop_worker(self) -> None:
         self._process.wait()

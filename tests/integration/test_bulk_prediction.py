@@ -248,10 +248,17 @@ def test_a_runner_that_loses_a_part_publishes_nothing(place, tmp_path, monkeypat
 
 
 def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(
-    place, tmp_path, monkeypatch
+    place, tmp_path, monkeypatch, capsys
 ):
     given = "--input", "documents.jsonl"
-    run(monkeypatch, place, tmp_path / "out", *given)
+    first = run(monkeypatch, place, tmp_path / "out", *given)
+    (tmp_path / ".out.lock").touch()  # of a run that was killed after it had published
+    capsys.readouterr()
+    assert run(monkeypatch, place, tmp_path / "out", *given) == first
+    assert "out is complete: the same model and input made it" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--output: .*holds predictions; --overwrite replaces them"):
+        run(monkeypatch, place, tmp_path / "out", *given, "--labels", "best")
+    next((tmp_path / "out").glob("*/*.jsonl")).write_text("damaged")
     with pytest.raises(UserError, match="--output: .*holds predictions; --overwrite replaces them"):
         run(monkeypatch, place, tmp_path / "out", *given)
     files = run(monkeypatch, place, tmp_path / "out", *given, "--labels", "best", "--overwrite")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,13 @@ def test_worker_processes_write_the_same_bytes(tmp_path, monkeypatch, settings):
     monkeypatch.setattr(
         runners, "run", lambda pipeline: results.append(run(pipeline)) or results[-1]
     )
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     arguments += ["--force", *MULTI_PROCESSING]
     printed = succeed("beam_jobs.preprocess", *arguments, cwd=home)
     assert "FnApiRunner, multi_processing, 2 workers" in printed
     assert contents(files_of(home / DATASET)) == once
+    assert list((tmp_path / "temporary").iterdir()) == []  # although the workers were killed
     counts = manifests.load(home / DATASET).counts
     expected = counts.model_dump() | {"rejected": sum(counts.rejected.values())}
     del expected["written_without_labels"]  # those that are written have been counted

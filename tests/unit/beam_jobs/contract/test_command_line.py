@@ -1,16 +1,19 @@
 """Command lines: their shared flags, and how a run ends."""
 
 import argparse
+import errno
 import io
 import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from beam_jobs.contract import command_line
 from beam_jobs.contract.errors import UserError
 
 ROOT = Path(__file__).parents[4]
+PLACE = "expected a place that you may write, with space on it; what was finished before is whole\n"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +57,21 @@ def test_main_gets_its_arguments_and_a_good_run_returns():
     [
         (UserError("mend this"), 2, "error: mend this\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (OSError(errno.ENOSPC, "", "run/x"), 2, f"error: run/x: No space left on device; {PLACE}"),
+        (OSError(errno.EROFS, "", "run/x"), 2, f"error: run/x: Read-only file system; {PLACE}"),
+        (OSError(errno.EFBIG, ""), 2, f"error: cannot write: File too large; {PLACE}"),
+        (
+            tf.errors.ResourceExhaustedError(
+                None, None, "{{node a}} run/x; No space left on device [Op:SaveV2]"
+            ),
+            2,
+            f"error: run/x; No space left on device; {PLACE}",
+        ),
+        (
+            tf.errors.FailedPreconditionError(None, None, "a\nrun/x; Read-only file system\nb"),
+            2,
+            f"error: run/x; Read-only file system; {PLACE}",
+        ),
     ],
 )
 def test_expected_endings_are_one_line_and_a_status(capsys, error, status, told):
@@ -66,11 +84,20 @@ def test_expected_endings_are_one_line_and_a_status(capsys, error, status, told)
     assert capsys.readouterr().err == told
 
 
-def test_defects_keep_their_traceback():
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a defect"),
+        FileNotFoundError(errno.ENOENT, "", "x"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_defects_keep_their_traceback(error):
     def main(argv):
-        raise ValueError("a defect")
+        raise error
 
-    with pytest.raises(ValueError, match="a defect"):
+    with pytest.raises(type(error)):
         command_line.run_main(main, [])
 
 
