@@ -16,6 +16,7 @@ from trainer.runs import evaluation_record as records
 from trainer.runs.evaluation_record import FORMAT_VERSION, LABEL_THRESHOLDS, METHODS
 
 _CURVE_POINTS = 128
+_LABELS_AT_A_TIME = 1024  # an array float64 [these, bins] then takes 8 MB
 
 
 def describe_evaluation(
@@ -187,8 +188,10 @@ def _sweep(histogram: np.ndarray) -> records.Sweep:
     indices = np.arange(0, bins + 1, max(1, bins // _CURVE_POINTS))
     micro = classification.sweep(histogram.sum(axis=1))
     macro_f1 = np.zeros(len(indices))
-    for label in range(histogram.shape[1]):
-        macro_f1 += classification.sweep(histogram[:, label])["f1"][indices] / histogram.shape[1]
+    for start in range(0, histogram.shape[1], _LABELS_AT_A_TIME):
+        part = histogram[:, start : start + _LABELS_AT_A_TIME]
+        f1 = classification.sweep(part)["f1"][:, indices] / histogram.shape[1]
+        macro_f1 += f1.sum(axis=0)
     return records.Sweep(
         threshold=tuple((indices / bins).tolist()),
         micro_precision=tuple(micro["precision"][indices].tolist()),
