@@ -42,14 +42,14 @@ def with_vectors(experiment: Experiment, splits: Sequence[str]) -> Experiment:
       splits: those that are read.
 
     Returns:
-      The experiment with another dataset and vectorizer, or as it is if its encoder is trained or
-      it has none.
+      The experiment with another dataset and vectorizer, or as it is if its documents are not
+      encoded once, see `PretrainedConfig.encodes_once`.
 
     Raises:
       UserError: the vectors cannot be written, or a shard is corrupt.
     """
     config = experiment.config.model
-    if not isinstance(config, PretrainedConfig) or config.trainable_layers != 0:
+    if not isinstance(config, PretrainedConfig) or not config.encodes_once:
         return experiment
     directory = _directory(experiment)
     failure = None

@@ -297,14 +297,16 @@ class PretrainedConfig(Section):
         0,
         description=(
             "layers of the encoder that are trained, from its top: all: with the embeddings; 0: "
-            "none, and then each document is encoded once, before the first epoch"
+            "none, and then each document is encoded once, before the first epoch, unless pooling "
+            "is label_attention"
         ),
     )
-    pooling: Literal["mean", "cls"] | None = Field(
+    pooling: Literal["mean", "cls", "label_attention"] | None = Field(
         None,
         description=(
-            "the document's vector: the mean of the encoder's states, or the first one; null: what "
-            "a directory of sentence-transformers says, else mean"
+            "the document's vector: the mean of the encoder's states, or the first one; "
+            "label_attention: each label has its own, by attention over the states; null: what a "
+            "directory of sentence-transformers says, else mean"
         ),
     )
     max_tokens: int = Field(
@@ -328,6 +330,20 @@ class PretrainedConfig(Section):
             "dataset, in output.dataset_dir + .vectors"
         ),
     )
+
+    @pydantic.model_validator(mode="after")
+    def _attention_is_the_last_layer(self):
+        if self.pooling == "label_attention" and self.hidden_units:
+            raise ValueError(
+                "expected no hidden_units with `pooling: label_attention`, which gives the logits "
+                f"itself, not {list(self.hidden_units)}"
+            )
+        return self
+
+    @property
+    def encodes_once(self) -> bool:
+        """Whether each document is encoded before the first epoch, and its vector kept."""
+        return self.trainable_layers == 0 and self.pooling != "label_attention"
 
 
 class _WithOptions(Section):

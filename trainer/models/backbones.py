@@ -152,16 +152,11 @@ def _hash_of_weights(root: Path) -> str:
 
 
 def _sentence_pooling(root: Path) -> str | None:
-    """How a folder of sentence-transformers makes one vector of the states; None: it is no such.
-
-    Raises:
-      UserError: in a way that is neither the mean nor the first state.
-    """
+    """How a folder of sentence-transformers makes one vector of the states; None: it is no such."""
     path = root / "1_Pooling" / "config.json"
     if not path.is_file():
         return None
     config = json.loads(path.read_text(encoding="utf-8"))
-    modes = {key.removeprefix("pooling_mode_") for key, on in config.items() if on is True}
-    if "mean_tokens" in modes:
-        return "mean"
-    return "cls" if "cls_token" in modes else None
+    modes = [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True]
+    modes = [key for key in modes if key in ("mean_tokens", "cls_token")] or modes
+    return {"mean_tokens": "mean", "cls_token": "cls"}.get(modes[0], modes[0]) if modes else None

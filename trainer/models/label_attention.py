@@ -36,25 +36,19 @@ class LabelAttention(keras.layers.Layer):
         super().__init__(name="label_attention")
         self._sequences = TokenSequences(config, inputs, dim=dim, seed=next(seed))
         self._dropout = keras.layers.Dropout(config.dropout, seed=next(seed))
-        self._filters = self._unit_variance(
-            "convolution_kernel", (config.filter_width, dim, config.filters), next(seed)
+        self._filters = unit_variance_weight(
+            self, "convolution_kernel", (config.filter_width, dim, config.filters), next(seed)
         )
         self._bias = self.add_weight(
             name="convolution_bias", shape=(config.filters,), initializer="zeros", autocast=False
         )
         # One row per label, so that the gradient of some labels' logits touches their rows alone.
         shape = (inputs.num_labels, config.filters)
-        self._queries = self._unit_variance("queries_kernel", shape, next(seed))
-        self._outputs = self._unit_variance("outputs_kernel", shape, next(seed))
+        self._queries = unit_variance_weight(self, "queries_kernel", shape, next(seed))
+        self._outputs = unit_variance_weight(self, "outputs_kernel", shape, next(seed))
         self._filter_scale = (config.filter_width * dim) ** -0.5
         self._label_scale = config.filters**-0.5
         self.built = True
-
-    def _unit_variance(self, name: str, shape: tuple[int, ...], seed: int) -> keras.Variable:
-        limit = 3**0.5
-        initializer = keras.initializers.RandomUniform(-limit, limit, seed=seed)
-        # With autocast, mixed precision would cast all rows and make their gradient dense.
-        return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
 
     def call(
         self, tokens: tf.RaggedTensor, training: bool = False, label_ids: tf.Tensor | None = None
@@ -91,11 +85,37 @@ class LabelAttention(keras.layers.Layer):
         hidden = tf.nn.conv1d(vectors, filters, stride=1, padding="SAME")
         hidden = tf.tanh(hidden + tf.cast(self._bias.value, hidden.dtype))
 
-        scores = _products(hidden, queries * self._label_scale) + padding_bias(mask)[:, :, None]
-        values = _products(hidden, outputs * self._label_scale)
-        logits = tf.reduce_sum(tf.nn.softmax(scores, axis=1) * values, axis=1)
-        # The attention of an empty document spreads over padding.
-        return tf.where(tf.reduce_any(mask, axis=1)[:, None], logits, 0.0)
+        return attended_logits(
+            hidden, mask, queries * self._label_scale, outputs * self._label_scale
+        )
+
+
+def unit_variance_weight(
+    layer: keras.layers.Layer, name: str, shape: tuple[int, ...], seed: int
+) -> keras.Variable:
+    """A weight that starts with a variance of 1, see `LabelAttention`."""
+    limit = 3**0.5
+    initializer = keras.initializers.RandomUniform(-limit, limit, seed=seed)
+    # With autocast, mixed precision would cast all rows and make their gradient dense.
+    return layer.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
+
+
+def attended_logits(
+    hidden: tf.Tensor, mask: tf.Tensor, queries: tf.Tensor, outputs: tf.Tensor
+) -> tf.Tensor:
+    """float32 [batch, n]: b_l . sum over tokens of softmax(h u_l) h; 0 for a document of no tokens.
+
+    Args:
+      hidden: [batch, tokens, dim], the h.
+      mask: bool [batch, tokens], true for tokens.
+      queries: float32 [n, dim], the u_l, or [batch, n, dim], each document's own.
+      outputs: the b_l, of the same shape.
+    """
+    scores = _products(hidden, queries) + padding_bias(mask)[:, :, None]
+    values = _products(hidden, outputs)
+    logits = tf.reduce_sum(tf.nn.softmax(scores, axis=1) * values, axis=1)
+    # The attention of an empty document spreads over padding.
+    return tf.where(tf.reduce_any(mask, axis=1)[:, None], logits, 0.0)
 
 
 def _products(hidden: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:

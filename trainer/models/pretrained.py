@@ -1,7 +1,7 @@
 """A pretrained encoder, one vector a document, and dense layers on it."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,12 +13,14 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import PretrainedConfig
 from trainer.models.backbones import Encoder
 from trainer.models.inputs import ModelInputs
+from trainer.models.label_attention import attended_logits, unit_variance_weight
 from trainer.models.layers import (
     HEAD_LAYER,
     NUM_SPECIAL_IDS,
     LogitsLayer,
     constant_weight,
     dense_layer,
+    rows_of,
     seeds,
 )
 
@@ -28,7 +30,8 @@ _SPECIAL_PIECES = 2  # before and after a document
 class PretrainedEncoder(keras.Model):
     """Dense layers on a vector: the mean of an encoder's states, or the first one.
 
-    Each layer is dense(dropout(x)); all but the last have GELU (Hendrycks & Gimpel 2016).
+    Each layer is dense(dropout(x)); all but the last have GELU (Hendrycks & Gimpel 2016). With
+    `pooling: label_attention`, `StateAttention` takes their place.
 
     The states are those of a document's pieces between the encoder's pieces for start and end, as
     it was trained with; the mean is over all of them (Reimers & Gurevych 2019, Sentence-BERT,
@@ -55,7 +58,7 @@ class PretrainedEncoder(keras.Model):
     ):
         super().__init__(name="pretrained")
         seed = seeds(inputs.seed)
-        self.pooling = config.pooling or encoder.description["pooling"] or "mean"
+        self.pooling = _pooling(config, encoder)
         self.encoder_description: Mapping[str, Any] = encoder.description
         self.vector_size = inputs.num_texts * encoder.dim
         self._max_pieces = _max_pieces(config, encoder)
@@ -68,13 +71,18 @@ class PretrainedEncoder(keras.Model):
         self._piece_ids = constant_weight(
             self, "piece_ids", _piece_ids(inputs.vocabulary.tokens, ids, tokenizer.unknown)
         )
-        sizes = (self.vector_size, *config.hidden_units)
-        self._hidden = [
-            dense_layer(before, units, activation="gelu", seed=next(seed), name=f"{HEAD_LAYER}_{i}")
-            for i, (before, units) in enumerate(itertools.pairwise(sizes))
-        ]
+        self._hidden, sizes = [], (self.vector_size, *config.hidden_units)
         self._dropouts = [keras.layers.Dropout(config.dropout, seed=next(seed)) for _ in sizes]
-        self._dense = LogitsLayer(sizes[-1], inputs.output_bias, seed=next(seed))
+        if self.pooling == "label_attention":
+            self._attention = StateAttention(encoder.dim, inputs.output_bias, seed=seed)
+        else:
+            self._hidden = [
+                dense_layer(
+                    before, units, activation="gelu", seed=next(seed), name=f"{HEAD_LAYER}_{i}"
+                )
+                for i, (before, units) in enumerate(itertools.pairwise(sizes))
+            ]
+            self._dense = LogitsLayer(sizes[-1], inputs.output_bias, seed=next(seed))
         self.built = True
 
     def call(
@@ -87,6 +95,10 @@ class PretrainedEncoder(keras.Model):
 
         In place of token ids, it takes what `encode` has made of them.
         """
+        if self.pooling == "label_attention":
+            states, mask = self._states_of_all(tokens, training)
+            states = self._dropouts[0](states, training=training)
+            return self._attention(states, mask, label_ids)
         is_encoded = isinstance(tokens, tf.Tensor)
         x = tokens if is_encoded else self.encode(tokens, training=training)
         for dropout, hidden in zip(self._dropouts, self._hidden, strict=False):
@@ -97,10 +109,19 @@ class PretrainedEncoder(keras.Model):
         self, tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...], training: bool = False
     ) -> tf.Tensor:
         """Vectors float32 [batch, vector_size] of each text's token ids int64 [batch, None]."""
-        texts = tokens if isinstance(tokens, tuple) else (tokens,)
-        return tf.concat([self._encode(text, training) for text in texts], axis=1)
+        return tf.concat(
+            [self._pooled(*self._states(text, training)) for text in _texts(tokens)], axis=1
+        )
 
-    def _encode(self, tokens: tf.RaggedTensor, training: bool) -> tf.Tensor:
+    def _states_of_all(
+        self, tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...], training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The states of all texts, one text after the other, and their mask, see `_states`."""
+        parts = [self._states(text, training) for text in _texts(tokens)]
+        return tuple(tf.concat(part, axis=1) for part in zip(*parts, strict=True))
+
+    def _states(self, tokens: tf.RaggedTensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """float32 [batch, longest, dim], and bool [batch, longest], true where a piece is."""
         tokens = tokens[:, : self._max_pieces]
         pieces = tokens.with_values(tf.gather(self._piece_ids.value, tokens.flat_values))
         ends = tf.ones([pieces.nrows(), 1], pieces.dtype)
@@ -111,12 +132,63 @@ class PretrainedEncoder(keras.Model):
         if self._has_segments:
             inputs["segment_ids"] = tf.zeros_like(ids)
         states = self._network(inputs, training=training and not self._is_frozen)
+        return tf.cast(states, tf.float32), mask
+
+    def _pooled(self, states: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         if self.pooling == "cls":
-            return tf.cast(states[:, 0], tf.float32)
+            return states[:, 0]
         weights = tf.cast(mask, tf.float32)[:, :, None]
-        return tf.reduce_sum(tf.cast(states, tf.float32) * weights, axis=1) / tf.reduce_sum(
-            weights, axis=1
+        return tf.reduce_sum(states * weights, axis=1) / tf.reduce_sum(weights, axis=1)
+
+
+class StateAttention(keras.layers.Layer):
+    """logit_l = b_l . (sum of a_lt h_t) + c_l, with a_l = softmax over the states h of h u_l.
+
+    The attention of `LabelAttention`, whose weights start in the same way, on an encoder's states.
+
+    Args:
+      dim: size of a state.
+      output_bias: float32 [labels], the first c.
+      seed: of the u_l and the b_l.
+    """
+
+    def __init__(self, dim: int, output_bias: np.ndarray, *, seed: Iterator[int]):
+        super().__init__(name=f"{HEAD_LAYER}_attention")
+        shape = (len(output_bias), dim)
+        self._queries = unit_variance_weight(self, "queries_kernel", shape, next(seed))
+        self._outputs = unit_variance_weight(self, "outputs_kernel", shape, next(seed))
+        self._bias = self.add_weight(
+            name="labels_bias",
+            shape=shape[:1],
+            autocast=False,
+            initializer=lambda shape, dtype: tf.constant(output_bias, dtype),
         )
+        self._scale = dim**-0.5
+        self.built = True
+
+    def call(
+        self, states: tf.Tensor, mask: tf.Tensor, label_ids: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Logits float32 [batch, labels], or of `label_ids` alone, of states [batch, n, dim]."""
+        queries, outputs, bias = (
+            rows_of(weight, label_ids) for weight in (self._queries, self._outputs, self._bias)
+        )
+        logits = attended_logits(states, mask, queries * self._scale, outputs * self._scale)
+        return logits + tf.cast(bias, tf.float32)
+
+
+def _texts(tokens: Any) -> tuple[tf.RaggedTensor, ...]:
+    return tokens if isinstance(tokens, tuple) else (tokens,)
+
+
+def _pooling(config: PretrainedConfig, encoder: Encoder) -> str:
+    pooling = config.pooling or encoder.description["pooling"] or "mean"
+    if pooling not in ("mean", "cls", "label_attention"):
+        raise UserError(
+            f"model.backbone: the encoder pools by {pooling}; expected model.pooling: mean, cls or "
+            "label_attention to take its place"
+        )
+    return pooling
 
 
 def _max_pieces(config: PretrainedConfig, encoder: Encoder) -> int:

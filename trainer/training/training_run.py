@@ -387,7 +387,7 @@ def _length_bucket_steps(config: Config) -> int:
     if config.train.length_bucket_steps is not None:
         return config.train.length_bucket_steps
     if isinstance(config.model, PretrainedConfig):
-        pads = config.model.trainable_layers != 0
+        pads = not config.model.encodes_once
     else:
         # A bag of embeddings learns less from batches of documents of like length.
         pads = isinstance(config.model, SequenceModel) and not isinstance(config.model, BowConfig)

@@ -1,0 +1,139 @@
+"""The model on a pretrained encoder: its vectors, and what stands on them, against NumPy."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from pydantic import TypeAdapter
+
+from beam_jobs.contract.encoder_tokenizer import read_tokenizer
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.training_config import ModelConfig
+from tests.tiny_encoder import DIM, PIECES, write_encoder
+from trainer.models import VocabularyStatistics, build_model
+from trainer.models.backbones import build_encoder, load_encoder
+
+BIAS = np.array([0.5, -1.0, 0.0], np.float32)
+# The vocabulary has the pieces in another order than the encoder, as a dataset's has.
+TOKENS = PIECES[::-1]
+DOCUMENTS = [[5, 9, 2], [], [30, 31, 1, 7, 8, 9, 10], [12]]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return str(write_encoder(tmp_path_factory.mktemp("encoder")))
+
+
+@pytest.fixture(scope="module")
+def encoder(directory):
+    return load_encoder(directory)
+
+
+def build(encoder, directory, num_texts=1, **options):
+    values = {"name": "pretrained", "max_tokens": 8} | options
+    return build_model(
+        TypeAdapter(ModelConfig).validate_json(json.dumps(values)),
+        vocabulary=VocabularyStatistics(
+            size=len(TOKENS),
+            document_counts=np.ones(len(TOKENS), np.int64),
+            num_documents=9,
+            tokens=TOKENS,
+        ),
+        num_labels=3,
+        output_bias=BIAS,
+        seed=3,
+        num_texts=num_texts,
+        encoder=encoder,
+        tokenizer=read_tokenizer(directory),
+    )
+
+
+def ragged(rows):
+    return tf.ragged.constant(rows, dtype=tf.int64, ragged_rank=1, row_splits_dtype=tf.int64)
+
+
+def states_of(encoder, document) -> np.ndarray:
+    """The encoder's states of a document alone: [CLS], at most six pieces, [SEP]."""
+    ids = {piece: i for i, piece in enumerate(PIECES)}
+    names = [TOKENS[i - 2] if i > 1 else "[UNK]" for i in document[:6]]
+    row = np.array([[ids[name] for name in ("[CLS]", *names, "[SEP]")]], np.int32)
+    inputs = {"token_ids": row, "padding_mask": np.ones_like(row), "segment_ids": 0 * row}
+    return encoder.network(inputs, training=False).numpy()[0]
+
+
+def test_a_vector_is_the_mean_or_the_first_of_the_states_of_the_document_alone(encoder, directory):
+    states = [states_of(encoder, document) for document in DOCUMENTS]
+    mean = build(encoder, directory).encode(ragged(DOCUMENTS)).numpy()
+    np.testing.assert_allclose(mean, [rows.mean(axis=0) for rows in states], atol=1e-5)
+    first = build(encoder, directory, pooling="cls").encode(ragged(DOCUMENTS)).numpy()
+    np.testing.assert_allclose(first, [rows[0] for rows in states], atol=1e-5)
+
+
+def test_vectors_may_take_the_place_of_tokens_and_of_several_texts_each_has_its_own(
+    encoder, directory
+):
+    model = build(encoder, directory, num_texts=2, hidden_units=[5])
+    texts = ragged(DOCUMENTS), ragged(DOCUMENTS[::-1])
+    vectors = model.encode(texts)
+    assert vectors.shape == (4, 2 * DIM)
+    np.testing.assert_allclose(vectors[:, :DIM], vectors[::-1, DIM:], atol=1e-5)
+    np.testing.assert_allclose(model(texts), model(vectors), atol=1e-6)
+    some = model(texts, label_ids=tf.constant([2, 0], tf.int64))
+    np.testing.assert_allclose(some, model(texts).numpy()[:, [2, 0]], atol=1e-6)
+    assert len(model.trainable_variables) == 4  # the encoder's are not
+
+
+def test_label_attention_is_that_of_its_equation_over_the_states_of_all_texts(encoder, directory):
+    model = build(encoder, directory, num_texts=2, pooling="label_attention")
+    weights = {variable.name: variable.numpy() for variable in model.trainable_variables}
+    queries, outputs = (weights[f"{name}_kernel"] * DIM**-0.5 for name in ("queries", "outputs"))
+    expected = []
+    for first, second in zip(DOCUMENTS, DOCUMENTS[::-1], strict=True):
+        states = np.concatenate([states_of(encoder, first), states_of(encoder, second)])
+        scores = np.exp(states @ queries.T)
+        attention = scores / scores.sum(axis=0)
+        expected.append((attention * (states @ outputs.T)).sum(axis=0) + BIAS)
+    received = model((ragged(DOCUMENTS), ragged(DOCUMENTS[::-1])))
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+    with pytest.raises(Exception, match="expected no hidden_units with `pooling: label_attention`"):
+        build(encoder, directory, pooling="label_attention", hidden_units=[5])
+
+
+@pytest.mark.parametrize(("layers", "matrices"), [(0, 1), (1, 7), (2, 13), ("all", 16)])
+def test_so_many_upper_layers_are_trained(directory, layers, matrices):
+    model = build(load_encoder(directory), directory, trainable_layers=layers)
+    assert sum(v.path.endswith(("kernel", "embeddings")) for v in model.trainable_variables) == (
+        matrices
+    )
+
+
+def test_an_encoder_is_built_again_from_its_description_in_another_precision(encoder):
+    again = build_encoder(json.loads(json.dumps(encoder.description)))
+    shapes = [variable.shape for variable in encoder.network.variables]
+    assert [variable.shape for variable in again.network.variables] == shapes
+    again.network.set_weights(encoder.network.get_weights())
+    row = np.array([[2, 7, 3]], np.int32)
+    inputs = {"token_ids": row, "padding_mask": np.ones_like(row), "segment_ids": 0 * row}
+    np.testing.assert_array_equal(again.network(inputs), encoder.network(inputs))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = build_encoder(encoder.description).network
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert half(inputs).dtype == tf.bfloat16 and half.variables[0].dtype == "float32"
+
+
+def test_the_pooling_of_a_folder_of_sentence_transformers_is_read(directory, tmp_path):
+    root = write_encoder(tmp_path / "sentences")
+    (root / "1_Pooling").mkdir()
+    pooling = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (root / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    assert build(load_encoder(str(root)), directory).pooling == "cls"
+    assert build(load_encoder(str(root)), directory, pooling="mean").pooling == "mean"
+    pooling = {"pooling_mode_max_tokens": True}
+    (root / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    with pytest.raises(UserError, match="pools by max_tokens; expected model.pooling"):
+        build(load_encoder(str(root)), directory)
+    assert build(load_encoder(str(root)), directory, pooling="mean").pooling == "mean"
