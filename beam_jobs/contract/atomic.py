@@ -1,6 +1,7 @@
 """Files and directories that appear whole or not at all: written elsewhere, then renamed."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ OUTPUT_KEY = "output.dataset_dir"
 # A run that ends in this moment removes its lock file: that is worth a second try.
 LOCK_SECONDS, LOCK_POLL_SECONDS = 0.2, 0.05
 LOCK = ".lock"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 
 
@@ -168,14 +170,14 @@ def remove_free_lock(directory: str | Path) -> None:
 @contextlib.contextmanager
 def exclusive_within(directory: Path, what: str) -> Iterator[None]:
     """As `exclusive`, by a file in the directory, which is made if it is missing: the folder around
-    it need not be one that may be written.
+    it need not be one that may be written. Where the file system knows no locks there is none.
     """
-    with _locked(directory / LOCK, directory, what):
+    with _locked(directory / LOCK, directory, what, is_needed=False):
         yield
 
 
 @contextlib.contextmanager
-def _locked(path: Path, directory: Path, what: str) -> Iterator[None]:
+def _locked(path: Path, directory: Path, what: str, *, is_needed: bool = True) -> Iterator[None]:
     lock = FileLock(path, timeout=LOCK_SECONDS, poll_interval=LOCK_POLL_SECONDS)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,10 +188,11 @@ def _locked(path: Path, directory: Path, what: str) -> Iterator[None]:
             "directory"
         ) from None
     except OSError as error:
-        raise UserError(
-            f"{what}: cannot write in {path.parent}: {error.strerror}; expected a directory you "
-            "may write"
-        ) from None
+        if is_needed or error.errno not in _NO_LOCKS:
+            raise UserError(
+                f"{what}: cannot write in {path.parent}: {error.strerror}; expected a directory "
+                "you may write"
+            ) from None
     try:
         yield
     finally:

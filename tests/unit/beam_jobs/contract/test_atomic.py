@@ -1,5 +1,6 @@
 """Files and directories appear whole or not at all, whatever is killed and whoever else runs."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -279,3 +280,17 @@ def test_a_file_whose_writing_fails_stays_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_atomically(tmp_path / "file", "new")
     assert ((tmp_path / "file").read_text(), names(tmp_path)) == ("old", ["file"])
+
+
+def test_a_file_system_without_locks_has_run_directories_and_no_outputs(tmp_path, monkeypatch):
+    def acquire(self):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(atomic.FileLock, "acquire", acquire)
+    with atomic.exclusive_within(tmp_path / "run", "train.run_dir"):
+        assert (tmp_path / "run").is_dir()
+    with (
+        pytest.raises(UserError, match="No locks available"),
+        atomic.exclusive(tmp_path / "out", "output.dataset_dir"),
+    ):
+        pass
