@@ -119,8 +119,8 @@ def test_thresholds_and_metrics_come_out_the_same_from_the_saved_scores(
     restore_best(experiment)
     tuned = load_tuned(experiment.run_dir, num_labels=experiment.dataset.num_labels)
     measured = Evaluator(experiment).measure(
-        "test", *tuned, confusion_labels=np.arange(experiment.dataset.num_labels)
-    )
+        ["test"], *tuned, confusion_labels=np.arange(experiment.dataset.num_labels)
+    )["test"]
     counts = measured["methods"]["label_thresholds"]
     shards = experiment.dataset.shards("test")
     ids = [

@@ -62,10 +62,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     confusion_labels = error_analysis.confusion_labels(
         validation_errors, dataset.label_counts("train")
     )
-    counts = {
-        split: evaluator.measure(split, thresholds, calibration, confusion_labels=confusion_labels)
-        for split in splits
-    }
+    counts = evaluator.measure(splits, thresholds, calibration, confusion_labels=confusion_labels)
     if not is_chief(experiment.strategy):
         return {}
 

@@ -133,35 +133,48 @@ class Evaluator:
 
     def measure(
         self,
-        split: str,
+        splits: Sequence[str],
         thresholds: Thresholds,
         calibration: Calibration,
         *,
         confusion_labels: np.ndarray,
-    ) -> Counts:
-        """Everything that an evaluation says of a split, whose documents are read once.
+    ) -> dict[str, Counts]:
+        """Everything that an evaluation says of splits, whose documents are read once.
 
         Args:
-          split: the split.
+          splits: the splits.
           thresholds: of the calibrated scores.
           calibration: what calibrates the model's log-odds.
           confusion_labels: the labels whose confusions are counted, see
             `trainer.evaluation.error_analysis.confusion_labels`.
 
         Returns:
-          Summed `SplitCounts.of_batch`, with
+          By split, the summed `SplitCounts.of_batch`, with
           histogram: `trainer.metrics.classification.score_histogram` of calibrated scores;
           log_odds: `trainer.metrics.score_histograms.log_odds_histogram` of calibrated log-odds;
           errors: `trainer.evaluation.error_analysis.top_errors` of the split;
           slicing: the `trainer.evaluation.slices.Slicing` of the counts `slices`.
         """
-        split_counts = SplitCounts(
-            self._experiment.config,
-            self._experiment.dataset,
-            split,
-            thresholds,
-            confusion_labels=confusion_labels,
-        )
+        counts, steps = {}, {}
+        for split in splits:
+            split_counts = SplitCounts(
+                self._experiment.config,
+                self._experiment.dataset,
+                split,
+                thresholds,
+                confusion_labels=confusion_labels,
+            )
+            # Splits whose slices are as many are counted by one graph: to trace it takes a second.
+            sizes = split_counts.slicing.sizes
+            if sizes not in steps:
+                steps[sizes] = self._counting_step(split_counts, calibration)
+            counts[split] = self._measure(split, split_counts, steps[sizes])
+        return counts
+
+    def _counting_step(
+        self, split_counts: SplitCounts, calibration: Calibration
+    ) -> Callable[[Iterator[Any]], Counts]:
+        """The graph function of what `measure` counts in each batch."""
 
         def count(scored: ScoredBatch) -> Counts:
             return {
@@ -171,12 +184,17 @@ class Evaluator:
                 "log_odds": self._histograms.of_log_odds(scored, scored.log_odds),
             }
 
+        return self._step(count, calibration, labels=split_counts.labels_counted.tolist())
+
+    def _measure(
+        self, split: str, split_counts: SplitCounts, step: Callable[[Iterator[Any]], Counts]
+    ) -> Counts:
+        """What `measure` gives of one split."""
         total, errors = None, []
         histogram, log_odds = (
             self._histograms.empty_of_scores(),
             self._histograms.empty_of_log_odds(),
         )
-        step = self._step(count, calibration, labels=split_counts.labels_counted.tolist())
         for part in self._results(
             step, split, annotate=split_counts.annotate, what=f"measuring {split}"
         ):

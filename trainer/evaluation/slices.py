@@ -45,6 +45,13 @@ class Slicing:
             rows.append((field, "(other)"))
         return rows
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of slices by length and of each metadata field: all that `members` rests on,
+        besides the edges.
+        """
+        return (len(self.length_edges) + 1, *(len(values) + 1 for values in self.values.values()))
+
     def metadata_slices(self, parsed: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The index of each document's slice within each metadata field, from parsed records.
 
