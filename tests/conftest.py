@@ -26,11 +26,17 @@ LAYERS = ("unit", "integration", "system")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test with its layer, which is the folder that it lies in."""
+    """Marks every test with its layer, which is the folder that it lies in.
+
+    Where processes share the files, those of long tests come first, so that none of the processes
+    is left alone with one at the end.
+    """
     for item in items:
         layer = item.path.relative_to(TESTS).parts[0]
         assert layer in LAYERS, f"{item.path}: expected a test in one of {LAYERS}"
         item.add_marker(layer)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: -LAYERS.index(item.path.relative_to(TESTS).parts[0]))
 
 
 def pytest_collection_finish() -> None:
@@ -44,6 +50,14 @@ def shared_folder(tmp_path_factory) -> Path:
     """A folder that all processes of this run of the tests share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def small_dataset(shared_folder) -> Path:
+    """A folder with `small.yaml` and its dataset of 500 documents. Copy it; do not change it."""
+    from tests.small_experiment import make_shared_dataset
+
+    return make_shared_dataset(shared_folder / "small_dataset", 500)
 
 
 @pytest.fixture(scope="session")

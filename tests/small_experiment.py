@@ -84,6 +84,17 @@ def make_dataset(root: Path, documents: int, config: str = CONFIG, *settings: st
     return succeed("beam_jobs.preprocess", "--config", "small.yaml", *overrides, cwd=root)
 
 
+def make_shared_dataset(root: Path, documents: int) -> Path:
+    """`root`, where the first process that asks makes the dataset of CONFIG."""
+    with filelock.FileLock(f"{root}.lock"):
+        done = root.with_suffix(".done")
+        if not done.exists():
+            root.mkdir()
+            make_dataset(root, documents)
+            done.touch()
+    return root
+
+
 def make_trained(root: Path) -> Trained:
     """A small experiment, from raw text to the exported model.
 

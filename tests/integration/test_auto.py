@@ -1,16 +1,17 @@
 """A config that names no model, from training to the exported model."""
 
+import shutil
+
 import pytest
 
 from tests.command_lines import fail_cleanly, succeed
-from tests.small_experiment import CONFIG, make_dataset
+from tests.small_experiment import CONFIG
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(small_dataset, tmp_path_factory):
     """A small dataset, and `auto.yaml`, which names no model."""
-    root = tmp_path_factory.mktemp("auto")
-    make_dataset(root, 500)
+    root = shutil.copytree(small_dataset, tmp_path_factory.mktemp("auto") / "root")
     kept = [line for line in CONFIG.splitlines() if not line.startswith(("model:", "train:"))]
     (root / "auto.yaml").write_text("\n".join(kept) + "\n", encoding="utf-8")
     return root

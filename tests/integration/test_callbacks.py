@@ -1,19 +1,19 @@
 """Keras callbacks through the command line."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from tests.command_lines import fail_cleanly, run_module, train
 from tests.recording_callback import OWN, expected_calls, recorded, recorder
 from tests.runs import history
-from tests.small_experiment import make_dataset
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    root = tmp_path_factory.mktemp("callbacks")
+def place(small_dataset, tmp_path_factory):
+    root = shutil.copytree(small_dataset, tmp_path_factory.mktemp("callbacks") / "root")
     (root / "own.py").write_text(OWN, encoding="utf-8")
-    make_dataset(root, 300)
     return root
 
 

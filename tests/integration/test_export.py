@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import gc
+import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -362,22 +364,24 @@ def test_an_export_that_fails_publishes_nothing_and_leaves_nothing(trained, tmp_
 
 
 @pytest.mark.skipif(not ARXIV.exists(), reason="the real documents are not here")
-def test_ten_thousand_real_documents_get_the_scores_of_the_trainer(tmp_path, monkeypatch):
-    """The largest difference of a score was 0 over 10,420 papers.
+def test_thousands_of_real_documents_get_the_scores_of_the_trainer(tmp_path, monkeypatch):
+    """The largest difference of a score was 0 over 10,420 papers, of which these are a part.
 
     Where a batch is divided among threads in another way, last bits may differ.
     """
-    config = f"""\
+    config = """\
 name: papers
 data:
-  {{source: jsonl, inputs: [{ARXIV}], id_field: id, text_fields: [title, abstract],
-   labels_field: categories}}
-splits: {{train: 0.5, validation: 0.08, test: 0.42}}
-model: {{bigram_buckets: 16384, embedding_dim: 64}}
-train: {{epochs: 1}}
-evaluate: {{calibration: platt}}
+  {source: jsonl, inputs: [papers.jsonl], id_field: id, text_fields: [title, abstract],
+   labels_field: categories}
+splits: {train: 0.3, validation: 0.1, test: 0.6}
+model: {bigram_buckets: 16384, embedding_dim: 64}
+train: {epochs: 1}
+evaluate: {calibration: platt}
 """
     (tmp_path / "papers.yaml").write_text(config)
+    with gzip.open(ARXIV) as papers:
+        (tmp_path / "papers.jsonl").write_bytes(b"".join(itertools.islice(papers, 6000)))
     succeed("beam_jobs.preprocess", "--config", "papers.yaml", cwd=tmp_path)
     for command in ("train", "evaluate", "export"):
         succeed("trainer.task", command, "--config", "papers.yaml", cwd=tmp_path)
@@ -408,7 +412,7 @@ evaluate: {{calibration: platt}}
         return tf.sigmoid(calibration.log_odds(experiment.log_odds(logits)))
 
     largest, documents = 0.0, 0
-    for lines in tf.data.TextLineDataset(str(ARXIV), "GZIP").batch(500).as_numpy_iterator():
+    for lines in tf.data.TextLineDataset("papers.jsonl").batch(500).as_numpy_iterator():
         papers = [paper for paper in map(json.loads, lines) if paper["id"].encode() in analyzed]
         raw = tf.constant([f"{paper['title']}\n\n{paper['abstract']}" for paper in papers])
         served = model.module.signatures["scores"](text=raw)["scores"]
@@ -417,6 +421,6 @@ evaluate: {{calibration: platt}}
         )
         largest = max(largest, float(tf.reduce_max(tf.abs(served - trained_scores))))
         documents += len(papers)
-    assert documents >= 10_000
+    assert documents >= 3000
     assert largest < 5e-6, largest
     print(f"largest difference of a score over {documents:,} documents: {largest:.1e}")

@@ -1,5 +1,7 @@
 """Accumulation and plateaus through the command line: equal results, and wrong values."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,10 @@ from tests.small_experiment import CONFIG, make_dataset
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    root = tmp_path_factory.mktemp("optimizing")
-    make_dataset(root, 500, CONFIG.replace("model: {", "model: {name: mlp, hidden_units: [8], "))
+def place(small_dataset, tmp_path_factory):
+    root = shutil.copytree(small_dataset, tmp_path_factory.mktemp("optimizing") / "root")
+    config = CONFIG.replace("model: {", "model: {name: mlp, hidden_units: [8], ")
+    (root / "small.yaml").write_text(config, encoding="utf-8")
     return root
 
 

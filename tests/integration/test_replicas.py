@@ -1,6 +1,7 @@
 """Several devices train the same model as one, and the launcher of workers knows its arguments."""
 
 import importlib.util
+import shutil
 
 import pytest
 
@@ -9,8 +10,8 @@ from tests.runs import assert_equal_within_tolerance, history
 from tests.small_experiment import CONFIG, make_dataset
 
 
-def test_two_replicas_give_the_losses_and_weights_of_one(tmp_path):
-    make_dataset(tmp_path, 500)  # the last batch of training is partial
+def test_two_replicas_give_the_losses_and_weights_of_one(small_dataset, tmp_path):
+    shutil.copytree(small_dataset, tmp_path, dirs_exist_ok=True)  # the last batch is partial
     train(tmp_path, "train.run_dir=alone", "train.epochs=2")
     mirrored = "train.strategy=mirrored", "train.replicas=2"
     train(tmp_path, "train.run_dir=mirrored", "train.epochs=2", *mirrored)

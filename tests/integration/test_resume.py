@@ -8,14 +8,12 @@ import tensorflow as tf
 
 from tests.command_lines import fail_cleanly, train
 from tests.runs import SETTINGS, assert_same_bits, history, newest_step, variables
-from tests.small_experiment import make_dataset
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(small_dataset, tmp_path_factory):
     """A small dataset."""
-    root = tmp_path_factory.mktemp("resume")
-    make_dataset(root, 500)
+    root = shutil.copytree(small_dataset, tmp_path_factory.mktemp("resume") / "root")
     return root
 
 

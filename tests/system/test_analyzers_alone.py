@@ -63,7 +63,7 @@ SERVER = """
 import base64, json, sys
 folder, core, full = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
 texts = [base64.b64decode(text) for text in json.load(open(folder + "/texts.json"))]
-sys.modules["tensorflow_text"] = None
+sys.modules |= dict.fromkeys(("tensorflow_text", "sklearn", "matplotlib"))
 import tensorflow as tf
 answers = {}
 def serve(name):

@@ -145,17 +145,6 @@ print(json.dumps([n for n in ("tensorflow", "keras", "apache_beam") if n in sys.
     assert found == loaded
 
 
-def test_a_report_is_made_without_tensorflow(trained, tmp_path):
-    arguments = ["report", "--run", str(trained.root / "out/small/run"), "--output", str(tmp_path)]
-    loaded = run(f"""
-import json, sys
-from trainer import task
-task.main({arguments!r})
-print(json.dumps([name for name in ("tensorflow", "keras", "apache_beam") if name in sys.modules]))
-""")
-    assert loaded == [] and (tmp_path / "index.html").exists()
-
-
 def test_files_are_inspected_without_tensorflow(tmp_path):
     (tmp_path / "in.csv").write_text("text,tags\nsome words here,a;b\nother words of it,b\n")
     loaded = run(f"""

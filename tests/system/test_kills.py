@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -10,15 +11,13 @@ import numpy as np
 import pytest
 
 from tests.runs import SETTINGS, assert_same_bits, history, newest_step, variables
-from tests.small_experiment import make_dataset
 from tests.system.processes import finish, kill, start, train, wait_for
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(small_dataset, tmp_path_factory):
     """A small dataset."""
-    root = tmp_path_factory.mktemp("kills")
-    make_dataset(root, 500)
+    root = shutil.copytree(small_dataset, tmp_path_factory.mktemp("kills") / "root")
     return root
 
 
@@ -32,7 +31,7 @@ def whole(place):
 def test_killed_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_not(place, whole):
     rng = random.Random(0)
     kills, last = 0, history(whole)[-1]["step"]
-    for _ in range(5):
+    for _ in range(4):
         process = start(place, "train.run_dir=killed", *SETTINGS)
         before = newest_step(place / "killed")
         try:
@@ -127,7 +126,7 @@ def test_killed_while_saving_at_every_step_a_run_can_always_be_resumed(place):
     )
     rng = random.Random(1)
     step = 0
-    for _ in range(4):
+    for _ in range(3):
         process = start(place, *settings)
         wait_for(lambda step=step: newest_step(place / "saving") > step, process)
         time.sleep(rng.random())

@@ -31,7 +31,10 @@ module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 print(json.dumps(module.answers_of(tf.saved_model.load(path), json.load(sys.stdin))))
 """
-BLOCKED = ("beam_jobs", "trainer", "multihot", "apache_beam", "pydantic", "pyarrow", "sklearn")
+BLOCKED = (
+    *("beam_jobs", "trainer", "multihot", "apache_beam", "pydantic", "pyarrow"),
+    *("sklearn", "matplotlib"),
+)
 TEXTS = ["Rocket in orbit around the moon", "", "<b>guitar</b> &amp; GOAL", "Étude, don't", "日本"]
 
 

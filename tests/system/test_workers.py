@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -23,23 +24,18 @@ from tests.system.processes import (
 )
 
 
-def make_sharded(root, documents, *, shards, splits=""):
-    make_dataset(root, documents, CONFIG.replace("shards: 3", f"shards: {shards}") + splits)
-
-
 @pytest.fixture(scope="session")
-def even(tmp_path_factory):
+def even(small_dataset, tmp_path_factory):
     """A dataset whose last train batch is partial, in three shards, uneven for two workers."""
-    root = tmp_path_factory.mktemp("even")
-    make_sharded(root, 500, shards=3)
-    return root
+    return shutil.copytree(small_dataset, tmp_path_factory.mktemp("even") / "root")
 
 
 @pytest.fixture(scope="session")
 def uneven(tmp_path_factory):
     """A dataset of 23 documents in 32 shards, so that some are empty, and no validation split."""
     root = tmp_path_factory.mktemp("uneven")
-    make_sharded(root, 23, shards=32, splits="splits: {train: 0.9, validation: 0, test: 0.1}")
+    splits = "splits: {train: 0.9, validation: 0, test: 0.1}"
+    make_dataset(root, 23, CONFIG.replace("shards: 3", "shards: 32") + splits)
     return root
 
 
