@@ -1,10 +1,9 @@
 """Which labels look wrong or missing: those that a model, which never saw the document, denies.
 
-The scores are out of fold: each document is scored by the run whose validation fold it is in. For a
-label that a document has, the lower its score the likelier it is wrong; for one that it lacks, the
-higher its score the likelier it is missing. Scores of labels are made comparable by what the
-documents with the label score on average (the self-confidence of Northcutt et al. 2021, Confident
-Learning, https://doi.org/10.1613/jair.1.12125).
+The scores are out of fold: each document is scored by the run whose validation fold it is in
+(Northcutt et al. 2021, Confident Learning, https://doi.org/10.1613/jair.1.12125). For a label that
+a document has, the lower its score the likelier it is wrong; for one that it lacks, the higher its
+score the likelier it is missing.
 """
 
 from collections.abc import Sequence
@@ -138,7 +137,7 @@ def suspects(scored: Scored, num_labels: int, *, top: int) -> list[Suspect]:
     usual = usual_scores(scored, num_labels)[scored.label_ids]
     found = []
     for kind, is_kind, order in (
-        ("wrong", scored.given, _wrong_order(scored, usual)),
+        ("wrong", scored.given, _wrong_order(scored)),
         ("missing", ~scored.given, -scored.scores),
     ):
         pairs = np.flatnonzero(is_kind)
@@ -164,15 +163,14 @@ def usual_scores(scored: Scored, num_labels: int) -> np.ndarray:
     return sums / np.maximum(np.bincount(label_ids, minlength=num_labels), 1)
 
 
-def _wrong_order(scored: Scored, usual: np.ndarray) -> np.ndarray:
+def _wrong_order(scored: Scored) -> np.ndarray:
     """float64 [pairs]: the lower, the likelier the document has the label wrongly.
 
-    The score, beside the usual one of the label, and beside the best score of a label that the
-    document lacks and could have been meant.
+    The score, beside the best score of a label that the document lacks: that may have been meant.
     """
     best = np.zeros(len(scored.documents))
     np.maximum.at(best, scored.rows[~scored.given], scored.scores[~scored.given])
-    return _log(scored.scores) - _log(usual) - _log(best[scored.rows])
+    return _log(scored.scores) - _log(best[scored.rows])
 
 
 def _log(scores: np.ndarray) -> np.ndarray:
