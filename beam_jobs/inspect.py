@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from beam_jobs.contract import places
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.command_line import run_main
 from beam_jobs.contract.errors import UserError
@@ -32,7 +33,7 @@ _ROWS, _RECORDS, _LABELS = 1000, 2, 20
 
 def main(argv: list[str]) -> None:
     arguments = make_parser().parse_args(argv)
-    is_dataset = len(arguments.paths) == 1 and _is_dataset(Path(arguments.paths[0]))
+    is_dataset = len(arguments.paths) == 1 and _is_dataset(arguments.paths[0])
     _check_flags(arguments, is_dataset)
     if is_dataset:
         _show_dataset(arguments)
@@ -97,11 +98,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _is_dataset(directory: Path) -> bool:
+def _is_dataset(directory: str) -> bool:
     """Whether a directory is what preprocessing has written, or what is left of it."""
-    return (directory / MANIFEST).is_file() or (
-        directory.is_dir() and any(directory.glob("*.tfrecord*"))
-    )
+    if places.is_remote(directory):
+        names = places.list_files(directory)
+        return MANIFEST in names or any(".tfrecord-" in name for name in names)
+    if not Path(directory).is_dir():
+        return False
+    shards = (any(Path(directory).glob(pattern)) for pattern in ("*.tfrecord*", "*/*.tfrecord*"))
+    return Path(directory, MANIFEST).is_file() or any(shards)
 
 
 def _check_flags(arguments: argparse.Namespace, is_dataset: bool) -> None:
@@ -117,7 +122,7 @@ def _check_flags(arguments: argparse.Namespace, is_dataset: bool) -> None:
 
 def _show_dataset(arguments: argparse.Namespace) -> None:
     for line in dataset.show(
-        Path(arguments.paths[0]),
+        arguments.paths[0],
         labels=_LABELS if arguments.labels is None else arguments.labels,
         records=_RECORDS if arguments.records is None else arguments.records,
         with_checksums=not arguments.no_verify,

@@ -5,7 +5,9 @@ import io
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 
@@ -51,6 +53,16 @@ def python_call(*, verbose: bool, tensorflow: bool = True) -> Iterator[None]:
         raise UserError(in_python(str(error))) from None
     finally:
         logger.setLevel(level)
+
+
+def on_disk(directory: str | os.PathLike[str]) -> Path:
+    """A directory's path; raises UserError if it is a URL, which only the commands take."""
+    if places.is_remote(directory):
+        raise UserError(
+            f"received {os.fspath(directory)!r}, expected a directory on a disk; the commands, "
+            "such as multihot-train, take URLs too"
+        )
+    return Path(directory)
 
 
 def in_python(message: str) -> str:

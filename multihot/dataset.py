@@ -2,13 +2,12 @@
 
 import html
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import CONFIG_FILE, Config, load_saved_config
 from beam_jobs.contract.errors import UserError
-from multihot.calls import python_call
+from multihot.calls import on_disk, python_call
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,7 +32,7 @@ class Dataset:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, config: Config | None = None):
-        self.directory = Path(directory)
+        self.directory = on_disk(directory)
         with python_call(verbose=True, tensorflow=False):
             self.manifest = manifests.load(self.directory)
             saved = self.manifest.config_file

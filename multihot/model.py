@@ -51,7 +51,7 @@ class Model:
     def __init__(self, path: str | os.PathLike[str]):
         with python_call(verbose=True):
             self._model = saved_model.load(os.fspath(path))
-        self.path = Path(self._model.path)
+        self.path = Path(saved_model.local_copy(self._model.path))
         self.label_names = self._model.label_names()
         self._config = self._saved_config()
         self.text_fields = self._model.text_fields

@@ -13,7 +13,7 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
 from multihot import tables
-from multihot.calls import python_call
+from multihot.calls import on_disk, python_call
 from multihot.dataset import Dataset
 from multihot.settings import Settings, config_with
 
@@ -69,7 +69,7 @@ def preprocess(
     with python_call(verbose=verbose, tensorflow=False):
         beside = ""
         if tables.is_table(source) or tables.are_tables(source) or text is not None:
-            place = Path(output_dir or f"out/{name}")
+            place = on_disk(output_dir or f"out/{name}")
             config = _config_of_table(source, text, labels, name, place, [settings, sections])
             is_new = overwrite or not (Path(config.output.dataset_dir) / MANIFEST).exists()
             tables.write(tables.to_arrow(source), place / DOCUMENTS, replace=is_new)

@@ -9,7 +9,7 @@ from beam_jobs.contract.config import CONFIG_FILE, Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
 from beam_jobs.contract.training_config import OBJECTIVE_TITLES
-from multihot.calls import python_call
+from multihot.calls import on_disk, python_call
 from multihot.dataset import Dataset
 from multihot.model import Model
 from multihot.settings import Settings, config_with
@@ -91,7 +91,7 @@ class Run:
     """
 
     def __init__(self, directory: str | os.PathLike[str]):
-        self.directory = Path(directory)
+        self.directory = on_disk(directory)
         with python_call(verbose=True, tensorflow=False):
             try:
                 text = (self.directory / HISTORY).read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ import tensorflow as tf
 from beam_jobs.contract.config import Config, config_from_dict, load_saved_config
 from beam_jobs.contract.training_config import LINEAR_TRAIN_KEYS, AutoConfig, TrainConfig
 from trainer.data.dataset import Dataset
+from trainer.runs import remote_directory
 from trainer.runs.layout import CONFIG
 
 # The sections whose keys are chosen, and those of `train` that are.
@@ -99,7 +100,7 @@ def resolve(config: Config, dataset: Dataset, *, fresh: bool = False) -> tuple[C
     """
     if not isinstance(config.model, AutoConfig):
         return config, ""
-    begun = Path(config.train.run_dir) / CONFIG
+    begun = remote_directory.local(config.train.run_dir) / CONFIG
     if begun.exists() and not fresh:
         resolved = _with_values(config, _of_run(begun))
         return resolved, f"model: auto: {resolved.model.name}, as chosen when the run began"

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contract import places
 from beam_jobs.contract.atomic import rename, temporary_path
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.progress import ProgressLine
@@ -104,8 +105,11 @@ def _directory(experiment: Experiment) -> Path:
         ),
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-    parent = config.model.cache_dir or f"{config.output.dataset_dir.rstrip('/')}.vectors"
-    return Path(parent) / digest[:16]
+    place = config.output.dataset_dir
+    beside = f"{place.rstrip('/')}.vectors"
+    if places.is_remote(place):
+        beside = str(places.cache_directory() / "vectors")
+    return Path(config.model.cache_dir or beside) / digest[:16]
 
 
 def _encode_missing(experiment: Experiment, splits: Sequence[str], directory: Path) -> None:
@@ -122,6 +126,7 @@ def _encode_missing(experiment: Experiment, splits: Sequence[str], directory: Pa
         what = f"encoding {split}"
         with ProgressLine(what) as progress, explain_corrupt_shards(dataset, split):
             for shard in shards:
+                dataset.fetch([str(dataset.directory / shard.file)])
                 encoder = _ShardEncoder(experiment, skip_corrupt=_skips(experiment, split))
                 for number in encoder.write(dataset.directory / shard.file, directory / shard.file):
                     done += number

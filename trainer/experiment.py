@@ -22,11 +22,12 @@ from trainer.auto import resolve
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.folds import take_fold
 from trainer.data.input_pipeline import make_vectorizer
-from trainer.distribution.strategy import check_agreement, make_strategy
+from trainer.distribution.strategy import check_agreement, is_chief, make_strategy
 from trainer.losses import label_weights
 from trainer.losses.prior_correction import prior_correction, undo_loss_weighting
 from trainer.models import VocabularyStatistics, build_model
 from trainer.models.backbones import Encoder, build_encoder, load_encoder
+from trainer.runs import remote_directory
 from trainer.runs.checkpoints import Checkpoints, RunState, saved_sizes
 from trainer.runs.directories import with_directories
 from trainer.runs.layout import ENCODER, NAMED_FILES
@@ -53,7 +54,18 @@ class Experiment:
 
     @property
     def run_dir(self) -> Path:
-        return Path(self.config.train.run_dir)
+        """The run directory; of one on a store, the local copy."""
+        return remote_directory.local(self.config.train.run_dir)
+
+    @property
+    def run_place(self) -> str:
+        """Where the run directory is, for people."""
+        return self.config.train.run_dir
+
+    def push(self) -> None:
+        """Puts what the chief has changed in the copy of a run directory on a store."""
+        if is_chief(self.strategy):
+            remote_directory.push(self.config.train.run_dir)
 
     @property
     def loss_statistics(self) -> dict[str, Any]:
@@ -128,7 +140,7 @@ def assemble(config: Config, *, for_training: bool = False, fresh: bool = False)
             seed=config.train.seed,
             num_texts=len(dataset.record_spec.text_names),
             with_pretrained=for_training,
-            sizes=saved_sizes(Path(config.train.run_dir))
+            sizes=saved_sizes(remote_directory.local(config.train.run_dir))
             if isinstance(config.model, LinearConfig)
             else None,
             encoder=_encoder(config, dataset, for_training=for_training)
@@ -147,15 +159,15 @@ def _encoder(config: Config, dataset: Dataset, *, for_training: bool) -> Encoder
       UserError: it cannot be read, its tokenizer is not the dataset's, or there is no such run.
     """
     if not for_training:
-        path = Path(config.train.run_dir) / ENCODER
+        path = remote_directory.local(config.train.run_dir) / ENCODER
         if not path.exists():
-            raise _no_model(path.parent)
+            raise _no_model(config.train.run_dir)
         return build_encoder(json.loads(path.read_text(encoding="utf-8")))
     own = encoder_tokenizer.read_tokenizer(config.encoder_directory, key="model.backbone")
     if own != dataset.manifest.analyzer.encoder_tokenizer:
         raise UserError(
             f"model.backbone: the tokenizer of {config.encoder_directory} differs from the one "
-            f"that the dataset {dataset.directory} was made with, of {config.text.tokenizer}; "
+            f"that the dataset {dataset.place} was made with, of {config.text.tokenizer}; "
             "expected the same: make the dataset with text.tokenizer: "
             f"{config.encoder_directory}, or leave model.backbone out"
         )
@@ -211,7 +223,7 @@ def restore_best(experiment: Experiment) -> RunState:
     """
     if changed := changed_files(experiment):
         raise UserError(
-            f"the run in {experiment.run_dir} was trained with other content of "
+            f"the run in {experiment.run_place} was trained with other content of "
             f"{' and '.join(changed)}; set it back, or train again with --fresh"
         )
     state = None
@@ -220,11 +232,11 @@ def restore_best(experiment: Experiment) -> RunState:
             experiment.run_dir, experiment.model, optimizer=None, strategy=experiment.strategy
         ).restore_best()
     if state is None:
-        raise _no_model(experiment.run_dir)
+        raise _no_model(experiment.run_place)
     return state
 
 
-def _no_model(run_dir: Path) -> UserError:
+def _no_model(run_dir: str) -> UserError:
     return UserError(
         f"train.run_dir: {run_dir} holds no trained model; expected one that "
         "`python -m trainer.task train` has written"

@@ -18,6 +18,7 @@ from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from beam_jobs.contract import places
 from beam_jobs.contract.dataset_config import (
     DataConfig,
     DuplicatesConfig,
@@ -227,7 +228,7 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
         of a wrong type or range. All wrong keys are named at once.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = places.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"cannot read the config {path}: {error}. Expected a YAML file, such as "

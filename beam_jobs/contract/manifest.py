@@ -216,6 +216,12 @@ def load(dataset_dir: str | Path) -> Manifest:
       UserError: there is no complete dataset of a known format version in `dataset_dir`.
     """
     manifest = read(dataset_dir)
+    check_files(manifest, dataset_dir)
+    return manifest
+
+
+def check_files(manifest: Manifest, dataset_dir: str | Path) -> None:
+    """Raises UserError unless every file that the manifest names is there in its full size."""
     sizes = _sizes(manifest, dataset_dir)
     for info in manifest.files():
         size = sizes.get(info.file)
@@ -225,7 +231,6 @@ def load(dataset_dir: str | Path) -> Manifest:
                 f"{places.join(dataset_dir, info.file)} {received}, expected {info.bytes} bytes: "
                 "the dataset is damaged; run the preprocessing again with --force"
             )
-    return manifest
 
 
 def read(dataset_dir: str | Path) -> Manifest:

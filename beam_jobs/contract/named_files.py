@@ -6,9 +6,8 @@ A dataset and a run keep the SHA-256 of each, and are not reused where one has c
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from beam_jobs.contract import encoder_tokenizer
+from beam_jobs.contract import encoder_tokenizer, places
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 
@@ -32,7 +31,7 @@ def hash_files(config: Config, keys: Sequence[str]) -> dict[str, str]:
         if not isinstance(path, str) or path == _NO_FILES.get(key):
             continue
         try:
-            hashes[key] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            hashes[key] = hashlib.sha256(places.read_bytes(path)).hexdigest()
         except OSError as error:
             raise UserError(
                 f"{key}: cannot read {path!r}: {error}; expected a file that can be read"

@@ -7,11 +7,14 @@ store it is put there by one call.
 
 import contextlib
 import functools
+import hashlib
+import io
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from beam_jobs.contract.atomic import rename, temporary_path
@@ -20,6 +23,7 @@ from beam_jobs.contract.object_stores import EXTRAS, STORES, Store, StoredFile
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _URL = re.compile(rf"({'|'.join(STORES)})://[^/]+(/|$)")
+_BLOCK_BYTES = 1 << 20  # 1 MiB is copied at a time
 _SPOOL_BYTES = 32 << 20  # 32 MiB are collected in memory before a temporary file takes them
 
 _options: Mapping[str, Any] = {}
@@ -106,6 +110,11 @@ def read_bytes(path: str | os.PathLike, offset: int = 0, length: int | None = No
         return stream.read(-1 if length is None else length)
 
 
+def read_text(path: str | os.PathLike, *, encoding: str = "utf-8") -> str:
+    """A text, its line ends as `\\n`; raises what `read_bytes` does, or UnicodeDecodeError."""
+    return io.TextIOWrapper(io.BytesIO(read_bytes(path)), encoding=encoding).read()
+
+
 @contextlib.contextmanager
 def open_local(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file as a local one that is open for reading; a remote one is downloaded first."""
@@ -137,6 +146,29 @@ def list_files(directory: str | os.PathLike) -> dict[str, StoredFile]:
                     path, status.st_size, status.st_mtime
                 )
     return found
+
+
+def cache_directory() -> Path:
+    """Where copies of remote files are kept: MULTIHOT_CACHE_DIR, or the user's cache."""
+    given = os.environ.get("MULTIHOT_CACHE_DIR")
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(given) if given else Path(user, "multihot")
+
+
+def download(path: str, target: Path) -> str:
+    """Copies a remote file to a local one, which appears whole; returns its SHA-256, in hex."""
+    digest = hashlib.sha256()
+    with open_local(path) as source, create(target) as stream:
+        while block := source.read(_BLOCK_BYTES):
+            stream.write(block)
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def upload(path: Path, target: str) -> None:
+    """Copies a local file to a remote one, which appears whole."""
+    with open(path, "rb") as source, _told(target, "written"):
+        _store_of(target).put(target, source)
 
 
 # --- writing ---------------------------------------------------------------------------

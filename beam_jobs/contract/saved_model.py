@@ -1,17 +1,22 @@
 """An exported model on disk: numbered versions of a SavedModel, found, checked and loaded."""
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
-from pathlib import PurePath
+import tempfile
+from collections.abc import Collection
+from pathlib import Path, PurePath
 from typing import Any
 
+from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError, first_line
 
 SIGNATURES = ("serving_default", "scores", "decide", "classify_examples", "analyze")
 EXTRA = "assets.extra"  # the folder of a SavedModel that TensorFlow ignores
 ORIGIN = "origin.json"
-_GRAPH = "saved_model.pb"  # a directory without it is not a SavedModel
+GRAPH = "saved_model.pb"  # a directory without it is not a SavedModel
 _ADVICE = (
     "expected a directory that `python -m trainer.task export` has written, such as "
     "out/docstrings/model"
@@ -23,7 +28,7 @@ class SavedModel:
     """A loaded model.
 
     Attributes:
-      path: the version's directory.
+      path: the version's directory, as it was found; a URL of one on a store.
       module: what tf.saved_model.load returned: its signatures and functions.
       text_fields: names of a document's texts, which the signatures take as string tensors [N].
       num_labels: number of labels.
@@ -45,13 +50,10 @@ class SavedModel:
 
     def origin(self) -> dict[str, Any]:
         """What the export says of the model: hashes of the dataset, analyzer, step."""
-        import tensorflow as tf
-
-        path = f"{self.path}/{EXTRA}/{ORIGIN}"
+        path = places.join(self.path, EXTRA, ORIGIN)
         try:
-            with tf.io.gfile.GFile(path) as stream:
-                return json.loads(stream.read())
-        except (tf.errors.OpError, ValueError) as error:
+            return json.loads(places.read_bytes(path))
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"cannot read {path}: {first_line(error)}; export the model again"
             ) from None
@@ -63,43 +65,70 @@ def find_version(model_dir: str, *, what: str = "--model") -> str:
     Raises:
       UserError: there is no SavedModel.
     """
-    import tensorflow as tf
-
-    files = tf.io.gfile
     model_dir = model_dir.rstrip("/") or model_dir
-    if not files.isdir(model_dir):
+    if not places.is_remote(model_dir) and not os.path.isdir(model_dir):
         raise UserError(f"{what}: {model_dir} is not a directory; {_ADVICE}")
-    if files.exists(f"{model_dir}/{_GRAPH}"):
+    names = _names(model_dir)
+    if GRAPH in names:
         return model_dir
-    version = newest_version(model_dir)
+    version = _newest(model_dir, names)
     if version is None:
         raise UserError(f"{what}: {model_dir} holds no SavedModel; {_ADVICE}")
     return version
 
 
+def _names(model_dir: str) -> set[str]:
+    """The files of a directory, and of those in it, by their paths from there."""
+    if places.is_remote(model_dir):
+        return set(places.list_files(model_dir))
+    folders = [model_dir, *(entry.path for entry in os.scandir(model_dir) if entry.is_dir())]
+    return {
+        os.path.relpath(entry.path, model_dir) for folder in folders for entry in os.scandir(folder)
+    }
+
+
+def _newest(model_dir: str, names: Collection[str]) -> str | None:
+    numbers = (name.removesuffix(f"/{GRAPH}") for name in names if name.endswith(f"/{GRAPH}"))
+    newest = max((int(number) for number in numbers if number.isdigit()), default=None)
+    return None if newest is None else places.join(model_dir, str(newest))
+
+
 def versions(model_dir: str) -> list[int]:
-    """The numbers of the versions in a directory, also of those that are not whole; ascending.
-
-    TensorFlow is needed only for directories that are not local, such as gs://.
-    """
-    list_names = os.listdir
-    if "://" in model_dir:
-        import tensorflow as tf
-
-        list_names = tf.io.gfile.listdir  # directories have a slash at the end
-    names = [name.rstrip("/") for name in list_names(model_dir)]
+    """The numbers of the versions in a directory, also of those that are not whole; ascending."""
+    if places.is_remote(model_dir):
+        names = {name.partition("/")[0] for name in places.list_files(model_dir)}
+    else:
+        names = set(os.listdir(model_dir))
     return sorted(int(name) for name in names if name.isdigit())
 
 
 def newest_version(model_dir: str) -> str | None:
     """The directory of the highest number that holds a whole SavedModel; None: there is none."""
-    exists = os.path.exists
-    if "://" in model_dir:
-        import tensorflow as tf
+    if not places.is_remote(model_dir) and not os.path.isdir(model_dir):
+        return None
+    return _newest(model_dir, _names(model_dir))
 
-        exists = tf.io.gfile.exists
-    paths = [f"{model_dir}/{number}" for number in reversed(versions(model_dir))]
-    return next((path for path in paths if exists(f"{path}/{_GRAPH}")), None)
+
+def local_copy(version: str) -> str:
+    """The directory of a version itself, or a copy of a remote one in the cache.
+
+    Raises:
+      UserError: the store does not answer.
+    """
+    if not places.is_remote(version):
+        return version
+    files = places.list_files(version)
+    content = json.dumps([version, *((n, f.size, f.updated) for n, f in sorted(files.items()))])
+    key = hashlib.sha256(content.encode()).hexdigest()[:32]
+    folder = places.cache_directory() / "models" / key
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            for name, file in files.items():
+                places.download(file.path, Path(temporary, "model", name))
+            with contextlib.suppress(OSError):  # another process was faster
+                os.replace(Path(temporary, "model"), folder)
+    return str(folder)
 
 
 def load(model_dir: str, *, what: str = "--model") -> SavedModel:
@@ -113,7 +142,9 @@ def load(model_dir: str, *, what: str = "--model") -> SavedModel:
 
     path = find_version(model_dir, what=what)
     try:
-        module = tf.saved_model.load(path)
+        module = tf.saved_model.load(local_copy(path))
+    except UserError:
+        raise
     except (
         Exception
     ) as error:  # TensorFlow raises nearly anything for files that are damaged or cut short

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import google_crc32c
 
+from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
 
 _LENGTH = struct.Struct("<Q")
@@ -50,7 +51,8 @@ def read_records(path: str | Path) -> Iterator[bytes]:
       CorruptRecord: a checksum is wrong or the file ends within a record.
     """
     offset = 0
-    with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as stream:
+    with places.open_local(path) as raw:
+        stream = gzip.open(raw) if str(path).endswith(".gz") else raw
         for number in itertools.count(1):
             try:
                 header = stream.read(_HEADER_BYTES)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from beam_jobs.contract.validation import Directory, Fraction, Path_, Section
+from beam_jobs.contract.validation import Directory, Fraction, Path_, Place, Section
 
 
 class AutoConfig(Section):
@@ -323,7 +323,7 @@ class PretrainedConfig(Section):
         lt=1,
         description="fraction of the units dropped before each layer on the encoder",
     )
-    cache_dir: Path_ | None = Field(
+    cache_dir: Directory | None = Field(
         None,
         description=(
             "where the vectors of an encoder that is not trained are kept; null: beside the "
@@ -630,7 +630,7 @@ class CallbackConfig(_WithOptions):
 class TrainConfig(Section):
     """The training run."""
 
-    run_dir: Directory = Field(description="checkpoints, logs and reports; default: out/NAME/run")
+    run_dir: Place = Field(description="checkpoints, logs and reports; default: out/NAME/run")
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = Field(
         "auto",
         description=(
@@ -848,14 +848,12 @@ class EvaluateConfig(Section):
 class ExportConfig(Section):
     """The SavedModel."""
 
-    model_dir: Directory = Field(
-        description="parent of the numbered versions; default: out/NAME/model"
-    )
+    model_dir: Place = Field(description="parent of the numbered versions; default: out/NAME/model")
     top_k: int = Field(5, ge=1, description="labels that serving_default returns")
     threshold: Literal["global", "per_label"] = Field(
         "per_label", description="the tuned thresholds that `decide` applies"
     )
-    thresholds_from: Directory | None = Field(
+    thresholds_from: Place | None = Field(
         None,
         description=(
             "run_dir of an evaluated run with the same labels, whose thresholds and calibration "

@@ -13,7 +13,7 @@ from beam_jobs.contract.training_config import (
     OptimizerConfig,
     TrainConfig,
 )
-from beam_jobs.contract.validation import Path_, Section, variants_of
+from beam_jobs.contract.validation import Directory, Section, variants_of
 
 # The sections that may be searched. Those before them decide the dataset, which is made once.
 _SEARCHED = {
@@ -65,7 +65,7 @@ class SearchRange(Section):
 class TuneConfig(Section):
     """The search of `multihot-tune` for good values of keys."""
 
-    dir: Path_ = Field(
+    dir: Directory = Field(
         description=(
             "the study's trials, plots and best.yaml; all its workers share it; default: "
             "out/NAME/tune"

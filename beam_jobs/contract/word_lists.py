@@ -1,10 +1,9 @@
 """The analyzer's specification: the config's section `text` with what it names written out."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-from beam_jobs.contract import english
+from beam_jobs.contract import english, places
 from beam_jobs.contract.dataset_config import TextConfig, TokenizerName
 from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer, read_tokenizer
 from beam_jobs.contract.errors import UserError
@@ -85,7 +84,7 @@ def _subwords(value: None | str | Sequence[str]) -> None | str | tuple[str, ...]
 
 def _read(key: str, path: str, expected: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return places.read_text(path, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"text.{key}: cannot read {path!r}: {error}{hint_of(path)}. {expected}"

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from beam_jobs.contract import manifest as manifests
@@ -17,7 +16,7 @@ READ_BYTES = 1 << 20  # 1 MiB at a time
 TEXT_CHARACTERS = 160  # of each record shown
 
 
-def show(directory: Path, *, labels: int, records: int, with_checksums: bool) -> Iterator[str]:
+def show(directory: str, *, labels: int, records: int, with_checksums: bool) -> Iterator[str]:
     """What a dataset holds, a line each.
 
     Args:
@@ -37,7 +36,7 @@ def show(directory: Path, *, labels: int, records: int, with_checksums: bool) ->
         yield verify(manifest, directory)
 
 
-def describe(manifest: Manifest, directory: Path, *, labels: int) -> list[str]:
+def describe(manifest: Manifest, directory: str, *, labels: int) -> list[str]:
     """Counts, splits, labels and statistics, a line each; at most `labels` labels."""
     statistics = manifests.load_statistics(manifest, directory) or {
         "splits": {},
@@ -104,7 +103,7 @@ def _describe_split(
     return lines
 
 
-def _describe_labels(manifest: Manifest, directory: Path, most: int) -> list[str]:
+def _describe_labels(manifest: Manifest, directory: str, most: int) -> list[str]:
     rows = manifests.load_labels(manifest, directory)
     rows.sort(key=lambda row: -row["positives"]["train"])
     lines = [f"labels: {manifest.num_labels:,}, with documents in {' / '.join(manifest.splits)}"]
@@ -116,9 +115,9 @@ def _describe_labels(manifest: Manifest, directory: Path, most: int) -> list[str
     return lines
 
 
-def show_records(manifest: Manifest, directory: Path, split: str, count: int) -> Iterator[str]:
+def show_records(manifest: Manifest, directory: str, split: str, count: int) -> Iterator[str]:
     """The first records of a split, a few lines each."""
-    files = [directory / shard.file for shard in manifest.splits[split].shards]
+    files = [places.join(directory, shard.file) for shard in manifest.splits[split].shards]
     records = list(
         itertools.islice(itertools.chain.from_iterable(map(read_records, files)), max(count, 0))
     )
@@ -143,7 +142,7 @@ def show_records(manifest: Manifest, directory: Path, split: str, count: int) ->
             yield f"  {name}: {value}"
 
 
-def verify(manifest: Manifest, directory: Path) -> str:
+def verify(manifest: Manifest, directory: str) -> str:
     """Checks the SHA-256 of every file of the manifest and the checksums of every record.
 
     Returns:
@@ -160,10 +159,10 @@ def verify(manifest: Manifest, directory: Path) -> str:
     with ProgressLine("verifying") as line:
         for info in files:
             if info.file in shards:
-                found = sum(1 for _ in read_records(directory / info.file))
+                found = sum(1 for _ in read_records(places.join(directory, info.file)))
                 if found != shards[info.file]:
                     raise _damaged(
-                        directory / info.file,
+                        places.join(directory, info.file),
                         f"holds {found:,} records, expected {shards[info.file]:,}",
                     )
                 examples += found
@@ -173,18 +172,17 @@ def verify(manifest: Manifest, directory: Path) -> str:
     return f"verified: {len(files):,} files, {total / 1e6:,.1f} MB, {examples:,} records"
 
 
-def _check_sha256(info: FileInfo, directory: Path) -> None:
+def _check_sha256(info: FileInfo, directory: str) -> None:
     digest = hashlib.sha256()
-    with open(directory / info.file, "rb") as stream:
+    path = places.join(directory, info.file)
+    with places.open_local(path) as stream:
         while block := stream.read(READ_BYTES):
             digest.update(block)
     if digest.hexdigest() != info.sha256:
-        raise _damaged(
-            directory / info.file, f"has SHA-256 {digest.hexdigest()}, expected {info.sha256}"
-        )
+        raise _damaged(path, f"has SHA-256 {digest.hexdigest()}, expected {info.sha256}")
 
 
-def _damaged(path: Path, how: str) -> UserError:
+def _damaged(path: str, how: str) -> UserError:
     return UserError(
         f"{path} {how}: the dataset is damaged; run the preprocessing again with --force"
     )

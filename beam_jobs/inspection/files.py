@@ -13,6 +13,7 @@ from beam_jobs.inspection.guesses import Guesses, are_splits, file_splits, guess
 from beam_jobs.inspection.sample import Documents, Sample, first_documents, read_sample
 from beam_jobs.inspection.starting_config import Start
 from beam_jobs.inspection.table import cut, one_line, table, terminal_width
+from beam_jobs.runtime import file_systems
 from beam_jobs.sources.documents import BLANK_LINE, Reject
 from beam_jobs.sources.registry import make_reader
 
@@ -56,6 +57,7 @@ def inspect_files(
     Raises:
       UserError: a file is missing, empty or of no format that can be read, or has no text.
     """
+    file_systems.configure(())
     found = recognise(starting_config.short_inputs(paths))
     if found.source == "lines":
         raise _no_source(found)

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_jobs.contract import places
 from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.first_bytes import hint_of
@@ -45,7 +45,7 @@ def resolve(config: LabelsConfig) -> ResolvedLabels:
 def _read_names(path: str) -> tuple[str, ...]:
     expected = "expected a list, or a UTF-8 file with one label per line"
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = places.read_text(path, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"labels.allow: cannot read {path!r}: {error}{hint_of(path)}; {expected}"

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from beam_jobs.contract import places
 from beam_jobs.contract.dataset_config import RowData
 from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.contract.first_bytes import hint_of
@@ -42,7 +42,7 @@ def resolve(data: RowData) -> RowData:
 def _read(path: str) -> list[str]:
     """A line a name. A blank line would move those after it to other ids, so it is an error."""
     try:
-        content = Path(path).read_text(encoding="utf-8-sig")
+        content = places.read_text(path, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"data.label_names: cannot read {path!r}: {error}{hint_of(path)}; expected a list, or "

@@ -41,6 +41,7 @@ def shards(tmp_path_factory):
         record_spec=RecordSpec(),
         manifest=types.SimpleNamespace(splits={"train": split}),
         num_examples=lambda _: sum(SIZES),
+        fetch=list,
         shards=lambda _: [str(directory / f"shard{i}") for i in range(len(SIZES))],
     )
 

@@ -1,13 +1,16 @@
 """A dataset on an object store: the same bytes, whole or not at all, whoever writes beside."""
 
+import contextlib
 import json
+import re
+import shutil
 import threading
 import time
 
 import pyarrow as pa
 import pytest
 
-from beam_jobs import preprocess
+from beam_jobs import inspect, predict, preprocess
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
@@ -24,6 +27,10 @@ from tests.object_stores import (
     s3_environment,
     s3_server,
 )
+from tests.runs import assert_same_bits
+from trainer import task
+from trainer.data import dataset_cache
+from trainer.runs import remote_directory
 
 
 @pytest.fixture(scope="session")
@@ -271,3 +278,132 @@ def test_a_shard_that_is_not_as_it_was_written_fails_the_job(place, plan):
     places.write(f"{place}/out/{info.file}", places.read_bytes(f"{place}/out/{info.file}")[:-1])
     with pytest.raises(RuntimeError, match="has .* bytes and SHA-256 .*, as they were written"):
         list(CheckShard(f"{place}/out").process(("train", 0, info)))
+
+
+# --- training ------------------------------------------------------------------------------
+
+
+def trainer(*command: str) -> None:
+    task.main([*command, "--config", "small.yaml"])
+
+
+@pytest.fixture(scope="session")
+def on_store(server, tmp_path_factory, trained):
+    """A home whose dataset, run and model are on S3; and the bucket."""
+    home = tmp_path_factory.mktemp("on_store")
+    with s3_environment(server, with_endpoint=True), pytest.MonkeyPatch.context() as patch:
+        bucket = make_bucket(server)
+        patch.chdir(home)
+        patch.setenv("MULTIHOT_CACHE_DIR", str(home / "cache"))
+        source = trained.root / "out/small/dataset"
+        for name in places.list_files(source):
+            places.write(f"{bucket}/dataset/{name}", (source / name).read_bytes())
+        config = (trained.root / "small.yaml").read_text()
+        config = config.replace("output: {", f"output: {{dataset_dir: {bucket}/dataset, ")
+        config = config.replace("train: {", f"train: {{run_dir: {bucket}/run, ")
+        config = f"{config}\nexport: {{model_dir: {bucket}/model}}\n"
+        places.write(f"{bucket}/small.yaml", config)
+        for command in ("train", "evaluate", "export"):
+            task.main([command, "--config", f"{bucket}/small.yaml"])
+        yield home, bucket
+
+
+def test_a_run_on_a_store_has_the_weights_and_evaluation_of_one_on_the_disk(
+    on_store, trained, monkeypatch
+):
+    home, bucket = on_store
+    found = places.list_files(f"{bucket}/run")
+    local = places.list_files(trained.root / "out/small/run")
+    is_log = re.compile("logs/|report/")
+    assert {n for n in found if not is_log.match(n)} == {n for n in local if not is_log.match(n)}
+    for name in found:
+        places.download(f"{bucket}/run/{name}", home / "run" / name)
+    assert_same_bits(home / "run", trained.root / "out/small/run")
+    evaluation = "evaluation-test.json"
+    assert (home / "run" / evaluation).read_bytes() == (
+        trained.root / "out/small/run" / evaluation
+    ).read_bytes()
+    assert not list(home.glob("s3:*"))
+
+
+def test_shards_come_from_the_cache_and_one_that_was_changed_is_told(on_store, tmp_path):
+    home, bucket = on_store
+    directory, manifest = dataset_cache.open_remote(f"{bucket}/dataset")
+    assert directory.is_relative_to(home / "cache")
+    shard = manifest.splits["train"].shards[0]
+    assert (directory / shard.file).stat().st_size == shard.bytes  # as the training has left it
+    stored = places.read_bytes(f"{bucket}/dataset/{shard.file}")
+    (directory / shard.file).unlink()
+    places.write(f"{bucket}/dataset/{shard.file}", bytes([stored[0] ^ 1]) + stored[1:])
+    try:
+        with pytest.raises(
+            UserError, match=f"{shard.file} has SHA-256 .*, expected {shard.sha256}"
+        ):
+            dataset_cache.fetch(f"{bucket}/dataset", directory, [shard])
+        assert not (directory / shard.file).exists()
+    finally:
+        places.write(f"{bucket}/dataset/{shard.file}", stored)
+    dataset_cache.fetch(f"{bucket}/dataset", directory, [shard])
+    assert (directory / shard.file).read_bytes() == stored
+    assert not list(directory.rglob("*.tmp"))
+
+
+def test_a_model_on_a_store_answers_predicts_in_bulk_and_leads_to_its_report(
+    on_store, trained, monkeypatch, capsys
+):
+    home, bucket = on_store
+    monkeypatch.chdir(home)
+    task.main(["predict", "--model", f"{bucket}/model", "--json", "soup and bread"])
+    assert json.loads(capsys.readouterr().out)["labels"][0] == "food"
+    shutil.copy(trained.root / "documents.jsonl", home)
+    predict.main(
+        [
+            *("--model", f"{bucket}/model", "--input", "documents.jsonl"),
+            *("--output", f"{bucket}/predicted"),
+        ]
+    )
+    summary = json.loads(places.read_bytes(f"{bucket}/predicted/predictions.json"))
+    assert summary["model"] == f"{bucket}/model/1" and summary["written"] == 1200
+    assert {info["file"] for info in summary["files"]} | {"predictions.json"} == set(
+        places.list_files(f"{bucket}/predicted")
+    )
+    capsys.readouterr()
+    task.main(["report", "--model", f"{bucket}/model"])
+    assert f"wrote {bucket}/run/report/" in capsys.readouterr().out
+    inspect.main([f"{bucket}/dataset", "--records=0"])
+    shown = capsys.readouterr().out
+    assert f"files: {bucket}/dataset/" in shown and "verified: " in shown
+
+
+@pytest.mark.parametrize("killed_after", range(1, 9))
+def test_a_push_that_is_killed_leaves_a_run_that_can_be_resumed(s3, monkeypatch, killed_after):
+    """Each complete state that the list of checkpoints names has its index and data."""
+    run_dir = f"{s3}/run{killed_after}"
+    path = remote_directory.local(run_dir)
+
+    def save(step: int) -> None:
+        for suffix in ("data-00000-of-00001", "index"):
+            places.write(path / f"checkpoints/ckpt-{step}.{suffix}", f"{step}")
+        places.write(path / "checkpoints/checkpoint", f"{step}")
+        for old in (path / "checkpoints").glob(f"ckpt-{step - 2}.*"):
+            old.unlink()
+        remote_directory.push(run_dir)
+
+    save(1)
+    requests, put = [0], places._store("s3").put
+
+    def put_until_killed(*arguments) -> None:
+        requests[0] += 1
+        if requests[0] > killed_after:
+            raise KeyboardInterrupt
+        put(*arguments)
+
+    monkeypatch.setattr(places._store("s3"), "put", put_until_killed)
+    with contextlib.suppress(KeyboardInterrupt):
+        for step in (2, 3, 4):
+            save(step)
+    found = stored(f"{run_dir}/checkpoints")
+    newest = int(found["checkpoint"])
+    assert newest == 1 + killed_after // 3
+    for suffix in ("data-00000-of-00001", "index"):
+        assert found[f"ckpt-{newest}.{suffix}"] == b"%d" % newest

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract import places
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.records import RecordSpec
+from trainer.data import dataset_cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +22,16 @@ class Dataset:
     """A complete dataset, whose files are read when they are needed.
 
     Attributes:
-      directory: the dataset directory.
+      directory: the dataset directory; of a dataset on a store, a folder of the cache.
       manifest: its manifest, checked.
+      place: where the dataset is.
       vectors: directory of shards of the same names whose records also have vectors, see
         `trainer.document_vectors`; None: the shards are the dataset's own.
     """
 
     directory: Path
     manifest: Manifest
+    place: str = ""
     vectors: Path | None = None
 
     def num_examples(self, split: str) -> int:
@@ -35,9 +39,20 @@ class Dataset:
         return self.manifest.splits[split].examples
 
     def shards(self, split: str) -> list[str]:
-        """Paths of the split's shards, in order."""
+        """Paths of the split's shards, in order; `fetch` them before they are read."""
         directory = self.vectors or self.directory
         return [str(directory / shard.file) for shard in self.manifest.splits[split].shards]
+
+    def fetch(self, shards: Sequence[str]) -> Sequence[str]:
+        """The paths, once the shards are there; those of a dataset on a store are downloaded."""
+        if self.vectors is None and places.is_remote(self.place):
+            infos = {
+                str(self.directory / shard.file): shard
+                for split in self.manifest.splits.values()
+                for shard in split.shards
+            }
+            dataset_cache.fetch(self.place, self.directory, [infos[path] for path in shards])
+        return shards
 
     @property
     def record_spec(self) -> RecordSpec:
@@ -105,15 +120,17 @@ def open_dataset(config: Config) -> Dataset:
     Raises:
       UserError: it is missing, damaged, or was made with another config.
     """
-    directory = Path(config.output.dataset_dir)
-    manifest = manifests.load(directory)
-    manifests.check_same_dataset(manifest, config.dataset_config(), directory)
+    place = config.output.dataset_dir
+    if places.is_remote(place):
+        directory, manifest = dataset_cache.open_remote(place)
+    else:
+        directory, manifest = Path(place), manifests.load(place)
+    manifests.check_same_dataset(manifest, config.dataset_config(), place)
     if not manifest.vocabulary_size:
         raise UserError(
-            f"the dataset {directory} has an empty vocabulary; look at "
-            "vocabulary.min_document_count"
+            f"the dataset {place} has an empty vocabulary; look at vocabulary.min_document_count"
         )
-    return Dataset(directory, manifest)
+    return Dataset(directory, manifest, place)
 
 
 def compression_of(shards: Sequence[str]) -> str:

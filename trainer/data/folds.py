@@ -83,7 +83,7 @@ def take_fold(dataset: Dataset, *, fold: int, folds: int, repeat: int = 0) -> Fo
         "validation": _with_shards(splits["validation"], validation),
     }
     manifest = dataset.manifest.model_copy(update={"splits": splits | new_splits})
-    return FoldDataset(dataset.directory, manifest)
+    return FoldDataset(dataset.directory, manifest, dataset.place)
 
 
 def _shuffled(pool: Sequence[ShardInfo], repeat: int) -> list[int]:

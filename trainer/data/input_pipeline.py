@@ -112,7 +112,7 @@ def train_batches(
     """
     order = np.random.default_rng([seed, epoch])
     shards = plan.by_file[worker_index(strategy)] if plan.by_file else dataset.shards("train")
-    shards = order.permutation(shards).tolist()
+    shards = order.permutation(dataset.fetch(shards)).tolist()
     shuffle_seed = int(order.integers(1 << 31))
     serialized = _read(shards, skip_corrupt=skip_corrupt).shuffle(
         shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False
@@ -149,7 +149,7 @@ def evaluation_batches(
     )
     shards = plan.by_file[worker_index(strategy)] if plan.by_file else dataset.shards(split)
     return _distribute(
-        _read(shards),
+        _read(dataset.fetch(shards)),
         dataset.record_spec,
         vectorizer,
         strategy,

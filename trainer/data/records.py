@@ -22,7 +22,7 @@ def read_records(
     Raises:
       UserError: a shard is corrupt.
     """
-    shards = dataset.shards(split)
+    shards = dataset.fetch(dataset.shards(split))
     compression = compression_of(shards)
 
     def read(shard: tf.Tensor) -> tf.data.Dataset:

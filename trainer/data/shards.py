@@ -119,7 +119,7 @@ def first_corruption(path: str | Path) -> CorruptRecord | None:
 
 def describe_corruption(dataset: Dataset, split: str) -> list[str]:
     """The file, offset and fault of each corrupt shard of a split. Reads the whole split."""
-    corruptions = {path: first_corruption(path) for path in dataset.shards(split)}
+    corruptions = {path: first_corruption(path) for path in dataset.fetch(dataset.shards(split))}
     return [
         f"{path}: the record at byte {corrupt.offset:,} {corrupt.fault}"
         for path, corrupt in corruptions.items()

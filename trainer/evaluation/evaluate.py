@@ -48,7 +48,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     splits = [split for split in EVALUATED_SPLITS if dataset.num_examples(split)]
     if not splits:
         raise UserError(
-            f"the dataset {dataset.directory} has neither validation nor test documents, so there "
+            f"the dataset {dataset.place} has neither validation nor test documents, so there "
             "is nothing to tune thresholds or to measure the model on; expected a dataset with one "
             "of them (`splits`). The model can be exported as it is: `python -m trainer.task "
             "export` then decides by 0.5, or by the thresholds of an evaluated run with the same "
@@ -82,6 +82,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
             confusion_labels=confusion_labels,
         )
         text = _write(experiment, evaluations[split])
+    experiment.push()
     print(text)
     method = experiment.config.evaluate.calibration
     if calibration.method != method:
@@ -90,8 +91,8 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
             f"{dataset.num_examples('validation'):,} documents do not rank above chance"
         )
     print(
-        f"evaluations of {' and '.join(splits)} in {experiment.run_dir}; a page of them: "
-        f"python -m trainer.task report --run {experiment.run_dir}"
+        f"evaluations of {' and '.join(splits)} in {experiment.run_place}; a page of them: "
+        f"python -m trainer.task report --run {experiment.run_place}"
     )
     return evaluations
 
@@ -106,12 +107,13 @@ def tune_thresholds(config: Config) -> None:
     state = restore_best(experiment)
     if not experiment.dataset.num_examples("validation"):
         raise UserError(
-            f"the dataset {experiment.dataset.directory} has no validation documents to tune "
+            f"the dataset {experiment.dataset.place} has no validation documents to tune "
             "thresholds on; expected some (`splits`)"
         )
     tuned, _ = _tune(experiment, Evaluator(experiment))
     if is_chief(experiment.strategy):
         save_tuned(experiment.run_dir, tuned, step=state.step)
+        experiment.push()
 
 
 def _tune(experiment: Experiment, evaluator: Evaluator) -> tuple[Tuned, np.ndarray]:

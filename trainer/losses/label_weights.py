@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.first_bytes import hint_of
 from beam_jobs.contract.training_config import (
@@ -103,8 +104,7 @@ def _weights_from_file(path: str, label_names: Sequence[str]) -> np.ndarray:
     )
 
     try:
-        with open(path, encoding="utf-8") as stream:
-            weights = json.load(stream)
+        weights = json.loads(places.read_text(path))
     except (OSError, ValueError) as error:
         raise UserError(
             f"loss.pos_weight_file: cannot read {path}: {error}{hint_of(path)}; {expected}"

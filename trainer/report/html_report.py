@@ -9,14 +9,13 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract.atomic import write_atomically
+from beam_jobs.contract import places
 from beam_jobs.contract.config import differing_keys
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import OBJECTIVE_TITLES
@@ -81,25 +80,24 @@ def report(
     Raises:
       UserError: a directory is something else, was not evaluated, or cannot be written.
     """
-    run = Run(Path(run_dir) if run_dir else run_of_model(Path(model_dir or "")))
-    others = [Run(Path(directory)) for directory in compare]
+    run = Run(run_dir or run_of_model(model_dir or ""))
+    others = [Run(directory) for directory in compare]
     histories = {"": run.history}
     if others:
-        histories = {str(each.directory): each.history for each in (run, *others)}
+        histories = {each.place: each.history for each in (run, *others)}
     plots = draw_all(run.evaluation, histories)
-    directory = Path(output) if output else run.directory / REPORT
+    directory = output or places.join(run.place, REPORT)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         for name, (_, png) in plots.items():
-            write_atomically(directory / f"{name}.png", png)
+            places.write(places.join(directory, f"{name}.png"), png)
         svgs = {name: svg for name, (svg, _) in plots.items()}
-        write_atomically(directory / PAGE, page(run, others, svgs))
+        places.write(places.join(directory, PAGE), page(run, others, svgs))
     except OSError as error:
         raise UserError(
             f"--output: cannot write in {directory}: {error.strerror}; expected a directory you "
             "may write"
         ) from None
-    print(f"wrote {directory / PAGE} and {len(plots)} plots as PNG beside it")
+    print(f"wrote {places.join(directory, PAGE)} and {len(plots)} plots as PNG beside it")
 
 
 def page(run: Run, others: Sequence[Run], plots: Mapping[str, str]) -> str:
@@ -268,7 +266,7 @@ class _Comparison:
                 for other in same_dataset
                 if other.evaluation.split != run.evaluation.split
             ],
-            runs=[str(each.directory) for each in all_runs],
+            runs=[each.place for each in all_runs],
             config_rows=_config_rows(all_runs),
             label_changes=[_label_changes(run, other) for other in others],
         )
@@ -332,7 +330,7 @@ def _label_changes(run: Run, other: Run) -> list[tuple[str, list[list[str]]]]:
 
     def table(title: str, chosen: list[tuple[float, LabelRow]]):
         largest = sorted(chosen, key=lambda pair: (-abs(pair[0]), pair[1].name))[:_MAX_CHANGES]
-        return f"{title} in {other.directory}", [
+        return f"{title} in {other.place}", [
             [row.name, _number(row.train_positives), _number(row.f1), f"{change:+.3f}"]
             for change, row in largest
         ]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ class Checkpoints:
       optimizer: its built optimizer; None: only weights are restored.
       strategy: the strategy of both.
       keep: how many of the newest are kept.
+      after_save: is called when a checkpoint is complete.
+      after_save: is called when a checkpoint is complete.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Checkpoints:
         *,
         strategy: tf.distribute.Strategy,
         keep: int = 1,
+        after_save: Callable[[], None] = lambda: None,
     ):
         self._state = _state_variable()
         # Variables one by one: tf.train.Checkpoint(model=model) leaves out the state of dropout's
@@ -97,7 +101,7 @@ class Checkpoints:
         if optimizer is not None:
             tracked["optimizer"] = [variable.value for variable in optimizer.variables]
         self._checkpoint = tf.train.Checkpoint(**tracked)
-        self._run_dir, self._strategy = run_dir, strategy
+        self._run_dir, self._strategy, self._after_save = run_dir, strategy, after_save
         self._scratch = (
             None if is_chief(strategy) else run_dir / f"scratch-worker-{worker_index(strategy)}"
         )
@@ -134,6 +138,7 @@ class Checkpoints:
     def _save(self, manager: tf.train.CheckpointManager, state: RunState) -> None:
         self._state.assign(json.dumps(dataclasses.asdict(state)))
         manager.save(checkpoint_number=state.step)
+        self._after_save()
 
     def restore_latest(self) -> RunState | None:
         """Restores the newest complete checkpoint; None: there is none.

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.contract import manifest as manifests
+from beam_jobs.contract import places
 from beam_jobs.contract.config import Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.saved_model import EXTRA, newest_version
+from trainer.runs import remote_directory
 from trainer.runs.evaluation_record import Evaluation, Method, read_evaluation
 from trainer.runs.layout import (
     CONFIG,
@@ -23,21 +25,22 @@ class Run:
     """What a run directory holds of a trained and evaluated model.
 
     Args:
-      directory: what `train` and `evaluate` have written to.
+      place: what `train` and `evaluate` have written to.
 
     Raises:
       UserError: it is not a run, or it was not evaluated, or a file of it is damaged.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, place: str | Path):
+        directory = remote_directory.local(place)
         if not directory.is_dir():
             raise UserError(
-                f"--run: {directory} is not a directory; expected one that "
+                f"--run: {place} is not a directory; expected one that "
                 "`python -m trainer.task train` has written, such as out/docstrings/run"
             )
         if not (directory / CONFIG).is_file() or not (directory / HISTORY).is_file():
             raise UserError(
-                f"--run: {directory} holds no training run; expected train.run_dir of a run, "
+                f"--run: {place} holds no training run; expected train.run_dir of a run, "
                 "such as out/docstrings/run"
             )
         evaluated = [
@@ -47,16 +50,16 @@ class Run:
         manifest = manifests.parse(_read_json(manifest_path), what=str(manifest_path))
         if not evaluated and not any(manifest.splits[split].examples for split in EVALUATED_SPLITS):
             raise UserError(
-                f"--run: {directory} was trained on a dataset without validation and test "
+                f"--run: {place} was trained on a dataset without validation and test "
                 "documents, so there is no evaluation to report; expected a run on a dataset with "
                 "one of them (`splits`)"
             )
         if not evaluated:
             raise UserError(
-                f"--run: {directory} holds no evaluation; expected that of a validation or test "
+                f"--run: {place} holds no evaluation; expected that of a validation or test "
                 "split: run `python -m trainer.task evaluate` first"
             )
-        self.directory = directory
+        self.directory, self.place = directory, str(place)
         self.config: Config = load_saved_config(
             directory / CONFIG, remedy="train and evaluate again"
         )
@@ -66,28 +69,30 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"{self.config.name} ({self.directory})"
+        return f"{self.config.name} ({self.place})"
 
     def method(self, key: str) -> Method:
         """One method of the evaluation."""
         return self.evaluation.method(key)
 
 
-def run_of_model(model_dir: Path) -> Path:
+def run_of_model(model_dir: str) -> str:
     """The run directory that an exported model, or the newest of its versions, was trained in.
 
     Raises:
       UserError: it is not a model, or its run is not there.
     """
-    version = newest_version(str(model_dir)) if model_dir.is_dir() else None
-    config_path = Path(version or model_dir) / EXTRA / CONFIG
-    if not config_path.is_file():
+    try:
+        version = newest_version(model_dir) or model_dir
+        config_path = places.join(version, EXTRA, CONFIG)
+        places.read_bytes(config_path)
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"--model: {model_dir} holds no exported model; expected a directory that "
             "`python -m trainer.task export` has written"
-        )
-    run_dir = Path(load_saved_config(config_path, remedy="train and export again").train.run_dir)
-    if not run_dir.is_dir():
+        ) from None
+    run_dir = load_saved_config(config_path, remedy="train and export again").train.run_dir
+    if not remote_directory.local(run_dir).is_dir():
         raise UserError(
             f"--model: {model_dir} was trained in {run_dir}, which is not there; expected to be "
             "called where it is, or with --run"

@@ -77,8 +77,9 @@ def measure(
     same_batch = itertools.repeat(batch)
     _seconds_of(predict, same_batch, 1)
     batch_seconds = _seconds_of(predict, same_batch, batches)
+    files = Path(saved_model.local_copy(path)).rglob("*")
     return Speed(
-        bytes=sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file()),
+        bytes=sum(file.stat().st_size for file in files if file.is_file()),
         load_seconds=load_seconds,
         load_cpu_seconds=load_cpu_seconds,
         documents_per_second=len(texts) / float(np.median(batch_seconds)),

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +15,7 @@ from trainer.data.dataset import Dataset, open_dataset
 from trainer.evaluation.tuned import load_tuned_of
 from trainer.metrics import classification
 from trainer.metrics.thresholds import Thresholds, tune
+from trainer.runs import remote_directory
 from trainer.runs.directories import with_directories
 from trainer.serving.export import describe_tuning
 from trainer.serving.model_version import (
@@ -91,7 +91,8 @@ def _thresholds(
     is_trained = _is_trained(dataset, members)
     other = config.export.thresholds_from
     if other is not None:
-        thresholds, calibration = load_tuned_of(Path(other), label_names=dataset.label_names)
+        other_run = remote_directory.local(other)
+        thresholds, calibration = load_tuned_of(other_run, label_names=dataset.label_names)
         if calibration.method != "none":
             raise UserError(
                 f"export.thresholds_from: the thresholds of {other} are those of scores calibrated "
@@ -169,14 +170,14 @@ def _check_member(member: SavedModel, dataset: Dataset) -> None:
     for key, expected in text_definition(dataset).items():
         if received.get(key) != expected:
             raise UserError(
-                f"--average: {member.path} and the dataset {dataset.directory} differ in "
+                f"--average: {member.path} and the dataset {dataset.place} differ in "
                 f"{key.replace('_', ' ')}; expected models that were trained on this dataset's text"
             )
     names = member.label_names()
     if names != dataset.label_names:
         in_one_only = sorted(set(names) ^ set(dataset.label_names))[:5]
         raise UserError(
-            f"--average: {member.path} has {len(names)} labels and the dataset {dataset.directory} "
+            f"--average: {member.path} has {len(names)} labels and the dataset {dataset.place} "
             f"{dataset.num_labels}; expected the same labels, and these are not in both: "
             f"{', '.join(in_one_only) or 'none, but their order differs'}"
         )

@@ -11,6 +11,7 @@ from trainer.evaluation.tuned import Tuned, has_tuned, load_tuned, load_tuned_of
 from trainer.experiment import Experiment, assemble, restore_best
 from trainer.metrics.calibration import Calibration
 from trainer.metrics.thresholds import NO_DOCUMENTS, TUNED, Thresholds
+from trainer.runs import remote_directory
 from trainer.runs.evaluation_record import LABEL_THRESHOLDS, ONE_THRESHOLD, read_evaluation
 from trainer.runs.layout import EVALUATED_SPLITS, evaluation_path, evaluation_text_path
 from trainer.serving.half_precision import check_range
@@ -20,7 +21,7 @@ from trainer.serving.serving_module import ServingModule
 from trainer.serving.validation import validation_f1
 
 
-def export(config: Config, *, summary: bool = True) -> Path | None:
+def export(config: Config, *, summary: bool = True) -> str | None:
     """Writes the next version of the SavedModel, whole or not at all.
 
     Args:
@@ -96,7 +97,8 @@ def tuned_for_export(experiment: Experiment, step: int) -> tuple[Tuned, str]:
     dataset, other = experiment.dataset, experiment.config.export.thresholds_from
     is_trained = dataset.is_trained
     if other is not None:
-        thresholds, calibration = load_tuned_of(Path(other), label_names=dataset.label_names)
+        other_run = remote_directory.local(other)
+        thresholds, calibration = load_tuned_of(other_run, label_names=dataset.label_names)
         tuned = Tuned(thresholds.of_other_model(is_trained), calibration)
         origin = f"those of the run {other}, whose model has other weights"
     elif dataset.num_examples("validation") or has_tuned(experiment.run_dir):

@@ -1,19 +1,22 @@
 """The next version of a model directory: a SavedModel and what belongs beside it."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
 
+from beam_jobs.contract import places
 from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.atomic import publish, staging_within
 from beam_jobs.contract.config import CONFIG_FILE, Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
-from beam_jobs.contract.saved_model import EXTRA, ORIGIN, versions
+from beam_jobs.contract.saved_model import EXTRA, GRAPH, ORIGIN, versions
 from trainer.data.dataset import Dataset
 from trainer.evaluation.text_report import labels_without_own_threshold
 from trainer.metrics.thresholds import NEVER_TRAINED, Thresholds
@@ -49,7 +52,7 @@ def write_version(
     thresholds: Thresholds,
     thresholds_origin: str,
     measured: Mapping[str, Any] | None = None,
-) -> Path:
+) -> str:
     """Writes `export.model_dir/N` whole or not at all; N is one more than the newest version.
 
     Args:
@@ -70,9 +73,9 @@ def write_version(
     Raises:
       UserError: it cannot be written.
     """
-    model_dir = Path(config.export.model_dir)
+    model_dir = config.export.model_dir
     try:
-        with staging_within(model_dir) as staged:
+        with _staging(model_dir) as staged:
             tf.saved_model.save(module, str(staged), signatures=module.signatures())
             _mark_classification(str(staged))
             fingerprint = tf.saved_model.experimental.read_fingerprint(str(staged)).singleprint()
@@ -99,8 +102,11 @@ def write_version(
             columns = columns_of(synthetic_texts(dataset.vocabulary), dataset.manifest.text_fields)
             warmup.write_requests(staged, name=config.name, columns=columns)
 
-            version = model_dir / str(max(versions(str(model_dir)), default=0) + 1)
-            publish(staged, version)
+            version = places.join(model_dir, str(max(versions(model_dir), default=0) + 1))
+            if places.is_remote(model_dir):
+                _upload(staged, version)
+            else:
+                publish(staged, Path(version))
     except OSError as error:
         raise UserError(
             f"export.model_dir: cannot write in {model_dir}: {error.strerror}; expected a "
@@ -109,13 +115,31 @@ def write_version(
     return version
 
 
+@contextlib.contextmanager
+def _staging(model_dir: str) -> Iterator[Path]:
+    """A new directory to write a version in, which may then be moved into `model_dir`."""
+    if places.is_remote(model_dir):
+        with tempfile.TemporaryDirectory(prefix="multihot-model-") as folder:
+            yield Path(folder, "version")
+    else:
+        with staging_within(Path(model_dir)) as staged:
+            yield staged
+
+
+def _upload(staged: Path, version: str) -> None:
+    """Puts a version on a store: its graph last, without which it is none for whoever looks."""
+    names = [path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()]
+    for name in sorted(names, key=lambda name: (name == GRAPH, name)):
+        places.upload(staged / name, places.join(version, name))
+
+
 def _never_trained(dataset: Dataset, thresholds: Thresholds) -> list[str]:
     names = zip(dataset.label_names, thresholds.sources, strict=True)
     return [name for name, source in names if source == NEVER_TRAINED]
 
 
 def print_summary(
-    path: Path,
+    path: str,
     dataset: Dataset,
     origin: Mapping[str, Any],
     thresholds: Thresholds,

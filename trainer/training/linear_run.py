@@ -157,7 +157,7 @@ class LinearRun:
         row, text = self.state.history[-1], "fitted"
         if row["threshold"] is not None:
             text += f": {describe_validation(row)}"
-        text += f", {row['seconds']:.1f} s; checkpoint in {self._experiment.run_dir}"
+        text += f", {row['seconds']:.1f} s; checkpoint in {self._experiment.run_place}"
         if row["skipped"]:
             faults = describe_corruption(self._experiment.dataset, "train")
             lines = [

@@ -20,6 +20,7 @@ from beam_jobs.contract.named_files import RUN_KEYS, hash_files
 from beam_jobs.contract.training_config import PretrainedConfig
 from trainer.distribution.strategy import is_chief, sum_over_workers
 from trainer.experiment import Experiment, changed_files
+from trainer.runs import remote_directory
 from trainer.runs.checkpoints import RunState
 from trainer.runs.layout import CONFIG, DATASET_MANIFEST, ENCODER, HISTORY, NAMED_FILES
 
@@ -61,12 +62,15 @@ def open_run_directory(experiment: Experiment, *, fresh: bool) -> Iterator[None]
             try:
                 held.enter_context(exclusive_within(experiment.run_dir, "train.run_dir"))
                 _open(experiment, fresh=fresh)
+                experiment.push()
             except UserError as error:
                 refusal = error
         if sum_over_workers(experiment.strategy, int(refusal is not None)):
             raise refusal or UserError(
                 "the chief, worker 0, has refused to start; its own message says why"
             )
+        if not is_chief(experiment.strategy):
+            remote_directory.refresh(experiment.run_place)
         yield
 
 
@@ -77,7 +81,8 @@ def _open(experiment: Experiment, *, fresh: bool) -> None:
     paths = [path for path in run_dir.iterdir() if path.name != LOCK]
     if not is_run and any(path.name not in _FIRST_FILES for path in paths if not _is_left(path)):
         raise UserError(
-            f"train.run_dir: {run_dir} holds files, but no run; expected a new directory"
+            f"train.run_dir: {experiment.run_place} holds files, but no run; expected a new "
+            "directory"
         )
     if is_run and not fresh:
         _check_same_run(experiment, manifest)
@@ -124,7 +129,7 @@ def _check_same_run(experiment: Experiment, manifest: str) -> None:
         and saved_manifest.read_text(encoding="utf-8") != manifest
     ):
         differences = [
-            f"  dataset: {experiment.dataset.directory} was made again, and differs from the one "
+            f"  dataset: {experiment.dataset.place} was made again, and differs from the one "
             "the run began with"
         ]
     differences = differences or [
@@ -136,7 +141,7 @@ def _check_same_run(experiment: Experiment, manifest: str) -> None:
             differences = [f"  {config.encoder_directory} holds other weights than when it began"]
     if differences:
         raise UserError(
-            f"the run in {run_dir} cannot be resumed:\n"
+            f"the run in {config.train.run_dir} cannot be resumed:\n"
             + "\n".join(differences)
             + "\nset the keys back, choose another train.run_dir, or give --fresh to delete "
             "the run and start again"

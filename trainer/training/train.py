@@ -38,7 +38,10 @@ def train(config: Config, *, fresh: bool = False) -> None:
         print(experiment.auto, flush=True)
     is_linear = isinstance(experiment.config.model, LinearConfig)
     with explain_lost_workers(experiment.strategy):
-        (_fit if is_linear else _train)(experiment, fresh=fresh)
+        try:
+            (_fit if is_linear else _train)(experiment, fresh=fresh)
+        finally:
+            experiment.push()
 
 
 def _fit(experiment: Experiment, *, fresh: bool) -> None:

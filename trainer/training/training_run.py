@@ -110,6 +110,7 @@ class TrainingRun:
             self._optimizer,
             strategy=self._strategy,
             keep=train.keep_checkpoints,
+            after_save=experiment.push,
         )
         self._run_steps = make_train_steps(
             self._strategy,
@@ -379,7 +380,7 @@ class TrainingRun:
             )
         return (
             f"trained {state.epoch} epochs, {state.step:,} steps{best}; "
-            f"checkpoints in {self._experiment.run_dir}"
+            f"checkpoints in {self._config.train.run_dir}"
         )
 
 

@@ -50,7 +50,7 @@ def tune(config: Config, *, command: Sequence[str] = COMMAND) -> None:
     dataset = open_dataset(config)
     if not dataset.num_examples("validation"):
         raise UserError(
-            f"the dataset {dataset.directory} has no validation documents, on which trials are "
+            f"the dataset {dataset.place} has no validation documents, on which trials are "
             "compared; expected a validation split (`splits`)"
         )
     base, auto = resolve(config, dataset, fresh=True)

@@ -20,3 +20,9 @@ def test_the_best_epoch_of_a_run_is_that_of_its_objective(tmp_path, objective, b
     run = multihot.Run(tmp_path)
     assert run.best["epoch"] == best
     assert f"best {best}: validation {objective[:5]}-F1" in repr(run)
+
+
+@pytest.mark.parametrize("opened", [multihot.Run, multihot.Dataset])
+def test_a_url_is_refused_since_only_the_commands_take_one(opened):
+    with pytest.raises(multihot.UserError, match="received 's3://b/x', expected a directory on a"):
+        opened("s3://b/x")

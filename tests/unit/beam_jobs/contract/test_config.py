@@ -1090,13 +1090,17 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
             {"train": {"strategy": "mirrored", "replicas": 3}},
             "expected a batch_size that replicas divide, not 256 and 3",
         ),
-        # directories of other file systems
+        # directories of other storage
         (
-            {"train": {"run_dir": "gs://bucket/run"}},
-            "train.run_dir: received 'gs://bucket/run' (str); expected a directory of a mounted",
+            {"train": {"run_dir": "ftp://server/run"}},
+            "train.run_dir: received 'ftp://server/run' (str); expected a local path, gs://BUCKET/",
         ),
         ({"export": {"model_dir": "s3:/bucket/model"}}, "export.model_dir: received 's3:/bucket/"),
-        ({"export": {"thresholds_from": "hdfs://nn/run"}}, "export.thresholds_from: received 'hd"),
+        ({"export": {"thresholds_from": "az://nn/run"}}, "export.thresholds_from: received 'az"),
+        (
+            {"tune": {"dir": "gs://bucket/tune"}},
+            "tune.dir: received 'gs://bucket/tune' (str); expected a directory of a mounted",
+        ),
     ],
 )
 def test_wrong_key_is_told_with_what_was_received_and_expected(changes, expected):

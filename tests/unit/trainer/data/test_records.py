@@ -22,7 +22,9 @@ def dataset(tmp_path):
                 values = {"id": b"%d" % i, "text": b"a b", "labels": [i] * (i % 2), "weight": 1.0}
                 writer.write(spec.encode(values))
         paths.append(str(path))
-    return types.SimpleNamespace(shards=lambda split: paths, directory=tmp_path, record_spec=spec)
+    return types.SimpleNamespace(
+        shards=lambda split: paths, fetch=list, directory=tmp_path, record_spec=spec
+    )
 
 
 def test_records_come_in_order_with_the_features_that_are_asked_for(dataset):

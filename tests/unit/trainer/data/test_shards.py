@@ -30,6 +30,9 @@ class Counts:
     def num_examples(self, split):
         return sum(shard.examples for shard in self.manifest.splits[split].shards)
 
+    def fetch(self, shards):
+        return shards
+
     def shards(self, split):
         return [f"shard{i}" for i in range(len(self.manifest.splits[split].shards))]
 
@@ -142,7 +145,9 @@ def test_tensorflows_error_becomes_one_that_names_file_and_offset(shard):
     content = bytearray(shard.read_bytes())
     content[2 * RECORD_BYTES + 13] ^= 1
     shard.write_bytes(content)
-    dataset = types.SimpleNamespace(shards=lambda split: [str(shard)], directory=shard.parent)
+    dataset = types.SimpleNamespace(
+        shards=lambda split: [str(shard)], fetch=list, directory=shard.parent
+    )
     with pytest.raises(UserError) as raised, explain_corrupt_shards(dataset, "train"):
         list(tf.data.TFRecordDataset(str(shard)))
     assert f"{shard}: the record at byte {2 * RECORD_BYTES} has bytes of a wrong checksum" in str(

@@ -26,7 +26,9 @@ def open_run(tmp_path):
         experiment = types.SimpleNamespace(
             config=config,
             run_dir=tmp_path / "run",
-            dataset=types.SimpleNamespace(directory=dataset),
+            run_place="run",
+            push=lambda: None,
+            dataset=types.SimpleNamespace(directory=dataset, place="dataset"),
             strategy=tf.distribute.OneDeviceStrategy("/cpu:0"),
         )
         with open_run_directory(experiment, fresh=fresh):
