@@ -71,6 +71,19 @@ def test_a_vector_is_the_mean_or_the_first_of_the_states_of_the_document_alone(e
     np.testing.assert_allclose(first, [rows[0] for rows in states], atol=1e-5)
 
 
+def test_a_batch_of_many_documents_is_encoded_as_each_of_them_is(encoder, directory):
+    lengths = np.random.default_rng(0).integers(0, 9, 150)
+    documents = [[2 + (i * 7 + j) % 60 for j in range(n)] for i, n in enumerate(lengths)]
+    for options in ({"hidden_units": [5]}, {"pooling": "label_attention"}):
+        model = build(encoder, directory, **options)
+        compiled = tf.function(lambda tokens, model=model: model(tokens, training=False))
+        logits = compiled(ragged(documents)).numpy()
+        assert logits.shape == (150, 3)
+        for i in (0, 70, 149):
+            np.testing.assert_allclose(logits[i], model(ragged([documents[i]]))[0], atol=1e-5)
+        assert compiled(ragged(documents[:1])[:0]).shape == (0, 3)
+
+
 def test_vectors_may_take_the_place_of_tokens_and_of_several_texts_each_has_its_own(
     encoder, directory
 ):

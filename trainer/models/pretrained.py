@@ -1,7 +1,7 @@
 """A pretrained encoder, one vector a document, and dense layers on it."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,6 +25,7 @@ from trainer.models.layers import (
 )
 
 _SPECIAL_PIECES = 2  # before and after a document
+_PART_DOCUMENTS = 64
 
 
 class PretrainedEncoder(keras.Model):
@@ -96,9 +97,9 @@ class PretrainedEncoder(keras.Model):
         In place of token ids, it takes what `encode` has made of them.
         """
         if self.pooling == "label_attention":
-            states, mask = self._states_of_all(tokens, training)
-            states = self._dropouts[0](states, training=training)
-            return self._attention(states, mask, label_ids)
+            return _in_parts(
+                lambda texts: self._attended(texts, training, label_ids), tokens, training
+            )
         is_encoded = isinstance(tokens, tf.Tensor)
         x = tokens if is_encoded else self.encode(tokens, training=training)
         for dropout, hidden in zip(self._dropouts, self._hidden, strict=False):
@@ -109,16 +110,19 @@ class PretrainedEncoder(keras.Model):
         self, tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...], training: bool = False
     ) -> tf.Tensor:
         """Vectors float32 [batch, vector_size] of each text's token ids int64 [batch, None]."""
-        return tf.concat(
-            [self._pooled(*self._states(text, training)) for text in _texts(tokens)], axis=1
-        )
 
-    def _states_of_all(
-        self, tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...], training: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The states of all texts, one text after the other, and their mask, see `_states`."""
-        parts = [self._states(text, training) for text in _texts(tokens)]
-        return tuple(tf.concat(part, axis=1) for part in zip(*parts, strict=True))
+        def vectors(texts: Sequence[tf.RaggedTensor]) -> tf.Tensor:
+            return tf.concat([self._pooled(*self._states(text, training)) for text in texts], 1)
+
+        return tf.ensure_shape(_in_parts(vectors, tokens, training), [None, self.vector_size])
+
+    def _attended(
+        self, texts: Sequence[tf.RaggedTensor], training: bool, label_ids: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Logits by attention over the states of all texts, one text after the other."""
+        parts = [self._states(text, training) for text in texts]
+        states, mask = (tf.concat(part, axis=1) for part in zip(*parts, strict=True))
+        return self._attention(self._dropouts[0](states, training=training), mask, label_ids)
 
     def _states(self, tokens: tf.RaggedTensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """float32 [batch, longest, dim], and bool [batch, longest], true where a piece is."""
@@ -177,8 +181,32 @@ class StateAttention(keras.layers.Layer):
         return logits + tf.cast(bias, tf.float32)
 
 
-def _texts(tokens: Any) -> tuple[tf.RaggedTensor, ...]:
-    return tokens if isinstance(tokens, tuple) else (tokens,)
+def _in_parts(
+    function: Callable[[Sequence[tf.RaggedTensor]], tf.Tensor],
+    tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...],
+    training: bool,
+) -> tf.Tensor:
+    """What a function makes of a batch, float32 [batch, n], a part of the documents at a time.
+
+    A part has documents of like length, so that little is padded, and memory is that of a part: a
+    batch of an evaluation has a thousand documents. Those of training are sorted already.
+    """
+    texts = tokens if isinstance(tokens, tuple) else (tokens,)
+    if training:
+        return function(texts)
+    lengths = tf.reduce_max(tf.stack([text.row_lengths() for text in texts]), axis=0)
+    order = tf.argsort(lengths, stable=True)
+    texts = [tf.gather(text, order) for text in texts]
+    number = tf.maximum(-(-tf.size(order) // _PART_DOCUMENTS), 1)
+
+    def add(i: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        rows = slice(i * _PART_DOCUMENTS, (i + 1) * _PART_DOCUMENTS)
+        return i + 1, results.write(i, function([text[rows] for text in texts]))
+
+    results = tf.TensorArray(tf.float32, size=number, infer_shape=False)
+    start = (tf.constant(0), results)
+    _, results = tf.while_loop(lambda i, _: i < number, add, start, parallel_iterations=1)
+    return tf.gather(results.concat(), tf.argsort(order))
 
 
 def _pooling(config: PretrainedConfig, encoder: Encoder) -> str:
