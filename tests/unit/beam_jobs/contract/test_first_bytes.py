@@ -11,7 +11,7 @@ from beam_jobs.preprocessing.labels import resolve
 from beam_jobs.sources import label_names
 
 CONTENTS = [
-    (gzip.compress(b"cars\n"), "a gzip file, so unpack it"),
+    (gzip.compress(b"cars\n", mtime=0), "a gzip file, so unpack it"),
     (b"PK\3\4\x80", "a zip file, so unpack it"),
     ("cars\n".encode("utf-16"), "a text in UTF-16, so save it in UTF-8"),
     (b"PAR1\x80", "a Parquet file, so write it as text"),

@@ -122,7 +122,7 @@ WORD2VEC = b"2 3\nof " + np.array([1, 2, 3], "<f4").tobytes() + b"\nthe " + byte
     ("content", "kind"),
     [
         (WORD2VEC, "it has word2vec's header and binary numbers after it, so write it as text"),
-        (gzip.compress(WORD2VEC), "it has word2vec's header and binary numbers after it"),
+        (gzip.compress(WORD2VEC, mtime=0), "it has word2vec's header and binary numbers after it"),
         (b"PK\3\4" + GLOVE.encode(), "its first bytes are those of a zip file, so unpack it"),
         (GLOVE.encode("utf-16"), "those of a text in UTF-16, so save it in UTF-8"),
         (b"\xba\x16\x4f\x2f\f", "those of a fastText model, so take its .vec file"),
