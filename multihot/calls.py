@@ -2,14 +2,13 @@
 
 import contextlib
 import io
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.quiet import import_tensorflow_quietly
+from beam_jobs.contract.quiet import import_tensorflow_quietly, no_tensorflow_warnings
 
 # What messages advise on a command line, and what that is in Python.
 _IN_PYTHON = {
@@ -41,18 +40,11 @@ def python_call(*, verbose: bool, tensorflow: bool = True) -> Iterator[None]:
     if tensorflow:
         import_tensorflow_quietly()
     quiet = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
-    # In a notebook it says which files of a SavedModel it has written; and it warns of functions
-    # that are traced again, as those of every run in one process are.
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with quiet:
+        with quiet, no_tensorflow_warnings():
             yield
     except UserError as error:
         raise UserError(in_python(str(error))) from None
-    finally:
-        logger.setLevel(level)
 
 
 def on_disk(directory: str | os.PathLike[str]) -> Path:

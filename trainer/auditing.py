@@ -10,6 +10,7 @@ from pathlib import Path
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.quiet import no_tensorflow_warnings
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.distribution.strategy import num_workers
 from trainer.evaluation.label_audit import Scored, Suspect, score_validation, suspects
@@ -50,9 +51,10 @@ def audit(
         shutil.rmtree(folder, ignore_errors=True)
     folds = config.train.folds or FOLDS
     parts = []
-    for fold in range(folds):
-        print(f"fold {fold + 1} of {folds}", flush=True)
-        parts.append(_score_fold(config, folder, fold, folds))
+    with no_tensorflow_warnings():
+        for fold in range(folds):
+            print(f"fold {fold + 1} of {folds}", flush=True)
+            parts.append(_score_fold(config, folder, fold, folds))
     scored, dataset = Scored.of_parts(parts), open_dataset(config)
     if top is None:
         top = max(_MIN_TOP, round(_TOP_FRACTION * len(scored.documents)))

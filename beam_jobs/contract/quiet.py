@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import tempfile
@@ -64,6 +65,22 @@ def _keras_left_out() -> Iterator[None]:
         yield
     finally:
         del sys.modules[_OPTIMIZERS]
+
+
+@contextlib.contextmanager
+def no_tensorflow_warnings() -> Iterator[None]:
+    """TensorFlow logs errors alone while the block runs.
+
+    It warns of functions that are traced again, as those of each of several runs in one process
+    are; and in a notebook it says which files of a SavedModel it has written.
+    """
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Later(types.ModuleType):
