@@ -25,6 +25,7 @@ def train(
     *,
     run_dir: str | os.PathLike[str] | None = None,
     fresh: bool = False,
+    start_from: "Run | str | os.PathLike[str] | None" = None,
     verbose: bool = True,
     settings: Settings | None = None,
     **sections: Settings,
@@ -36,6 +37,8 @@ def train(
       run_dir: the run's directory; default: the one that the config names. A run of other settings
         needs another one, or `fresh`.
       fresh: delete an earlier run there and start again.
+      start_from: a run on another dataset, whose weights of tokens and labels that both have a new
+        run starts with.
       verbose: print what is trained, and every epoch.
       settings: keys of the config, such as `{"train.epochs": 3}`.
       **sections: the same by section, such as `model={"name": "bow"}, train={"epochs": 3}`. Without
@@ -55,8 +58,10 @@ def train(
         from trainer.training.train import train as train_run
 
         config = config_of(source, settings, sections, run_dir=run_dir)
+        other = start_from.directory if isinstance(start_from, Run) else start_from
+        other = None if other is None else os.fspath(other)
         try:
-            train_run(config, fresh=fresh)
+            train_run(config, fresh=fresh, source=other)
         except StoppedBySignal as stopped:
             raise KeyboardInterrupt(str(stopped)) from None
         return Run(with_directories(config, os.environ).train.run_dir)

@@ -102,6 +102,13 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="delete an earlier run in train.run_dir and start again",
     )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="RUN",
+        help="start a new run with the weights of another one, on another dataset: those of tokens "
+        "and labels that both have",
+    )
 
 
 def _train(arguments: argparse.Namespace, config: Config) -> None:
@@ -110,7 +117,7 @@ def _train(arguments: argparse.Namespace, config: Config) -> None:
     from trainer.training.train import train
 
     try:
-        train(config, fresh=arguments.fresh)
+        train(config, fresh=arguments.fresh, source=arguments.source)
     except StoppedBySignal as stopped:
         sys.exit(stopped.exit_status)
     except LostWorkerError as error:

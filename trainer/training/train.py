@@ -1,6 +1,7 @@
 """The command `train`: trains a model, or resumes a run that was stopped."""
 
 import os
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -12,7 +13,9 @@ from trainer.document_vectors import with_vectors
 from trainer.experiment import Experiment, assemble
 from trainer.losses.losses import build_loss
 from trainer.runs.directories import log_dir
+from trainer.runs.layout import CHECKPOINTS
 from trainer.training.callbacks import make_callbacks
+from trainer.training.carry_over import carry_over
 from trainer.training.linear_run import LinearRun
 from trainer.training.resume import open_run_directory
 from trainer.training.signals import StoppedBySignal, StopRequest
@@ -20,12 +23,14 @@ from trainer.training.train_step import make_label_sampler
 from trainer.training.training_run import TrainingRun
 
 
-def train(config: Config, *, fresh: bool = False) -> None:
+def train(config: Config, *, fresh: bool = False, source: str | None = None) -> None:
     """Trains a model, or resumes a run at the step after its newest checkpoint.
 
     Args:
       config: the experiment.
       fresh: delete what an earlier run left in `train.run_dir`.
+      source: another run, whose weights a new run starts from, see
+        `trainer.training.carry_over.carry_over`; a run that is resumed goes on with its own.
 
     Raises:
       UserError: dataset, strategy or run directory do not fit the config, a shard is corrupt, or
@@ -36,6 +41,9 @@ def train(config: Config, *, fresh: bool = False) -> None:
     experiment = assemble(config, for_training=True, fresh=fresh)
     if experiment.auto and is_chief(experiment.strategy):
         print(experiment.auto, flush=True)
+    has_begun = tf.train.latest_checkpoint(str(experiment.run_dir / CHECKPOINTS)) and not fresh
+    if source is not None and not has_begun:
+        print(carry_over(experiment, Path(source)), flush=True)
     is_linear = isinstance(experiment.config.model, LinearConfig)
     with explain_lost_workers(experiment.strategy):
         try:

@@ -1,0 +1,91 @@
+"""`train --from RUN`: a run on a dataset of more documents starts from what another one knows."""
+
+import json
+
+import numpy as np
+import pytest
+
+from beam_jobs.contract.config import load_config
+from tests.command_lines import fail_cleanly, succeed
+from tests.runs import history
+from tests.small_experiment import Trained
+from trainer.experiment import assemble, restore_best
+from trainer.training.carry_over import carry_over
+
+MORE = """\
+name: small
+data: {source: jsonl, inputs: [more.jsonl], id_field: key}
+vocabulary: {min_document_count: 1}
+output: {shards: 3, dataset_dir: more/dataset}
+model: {embedding_dim: 16}
+train: {batch_size: 32, epochs: 1, run_dir: more/run}
+export: {model_dir: more/model}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(trained: Trained, tmp_path_factory):
+    """A folder with a dataset of 300 documents with a new label and new words."""
+    root = tmp_path_factory.mktemp("more")
+    rows = [json.loads(line) for line in (trained.root / "documents.jsonl").open()][:300]
+    for row in rows[::5]:
+        row["labels"] = [*row["labels"], "zoo"]
+        row["text"] += " giraffe elephant"
+    (root / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "more.yaml").write_text(MORE)
+    (root / "out").symlink_to(trained.root / "out")
+    succeed("beam_jobs.preprocess", "--config", "more.yaml", cwd=root)
+    return root
+
+
+def train(root, *arguments, run=succeed):
+    return run("trainer.task", "train", "--config", "more.yaml", *arguments, cwd=root)
+
+
+def test_rows_of_known_tokens_and_labels_are_those_of_the_other_run(root, monkeypatch):
+    monkeypatch.chdir(root)
+    new, other = (
+        assemble(load_config(name)) for name in ("more.yaml", "out/small/run/config.yaml")
+    )
+    restore_best(other)
+    initial = [variable.numpy().copy() for variable in new.model.variables]
+    said = carry_over(new, root / "out/small/run")
+    assert "5 of 6 labels (1 new, 0 of the earlier ones gone)" in said
+    ours, theirs = new.model.variables, other.model.variables
+    token, label = (e.dataset.vocabulary.index("goal") for e in (new, other)), "space"
+    rows = [index + 2 for index in token]
+    columns = [e.dataset.label_names.index(label) for e in (new, other)]
+    named = {variable.path.partition("/")[2]: i for i, variable in enumerate(ours)}
+    (table,) = [i for name, i in named.items() if name.endswith("embeddings")]
+    np.testing.assert_array_equal(ours[table].numpy()[rows[0]], theirs[table].numpy()[rows[1]])
+    giraffe = new.dataset.vocabulary.index("giraffe") + 2
+    np.testing.assert_array_equal(ours[table].numpy()[giraffe], initial[table][giraffe])
+    (bias,) = [i for name, i in named.items() if name.endswith("bias")]
+    assert ours[bias].numpy()[columns[0]] == theirs[bias].numpy()[columns[1]]
+    zoo = new.dataset.label_names.index("zoo")
+    assert ours[bias].numpy()[zoo] == initial[bias][zoo]
+
+
+def test_a_run_that_starts_from_another_is_ahead_of_one_from_scratch(root):
+    train(root)
+    scratch = history(root / "more/run")[0]["validation_micro_f1"]
+    printed = train(root, "--fresh", "--from", "out/small/run")
+    assert "carried over from out/small/run: " in printed
+    assert history(root / "more/run")[0]["validation_micro_f1"] > scratch
+    assert "carried over" not in train(root, "--from", "out/small/run")  # it is finished
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--from", "nowhere"], "--from: nowhere holds no run"),
+        (["--from", "out/small/run", "--set", "model={name: linear}"], "labels are fitted anew"),
+        (
+            ["--from", "out/small/run", "--set", "model.embedding_dim=8"],
+            "differ in model.embedding_dim; expected the same model",
+        ),
+    ],
+)
+def test_what_cannot_be_carried_over_is_one_message(root, arguments, message):
+    arguments = [*arguments, "--set", "train.run_dir=more/other"]
+    assert message in train(root, *arguments, run=fail_cleanly)

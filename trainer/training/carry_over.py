@@ -1,0 +1,214 @@
+"""`train --from RUN`: weights of a run on another dataset, carried over by the names of tokens and
+labels.
+
+Which axes of a variable are tokens or labels is found out, not declared: the model is built with a
+few tokens and labels more, and what grows with them is theirs.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from beam_jobs.contract.config import load_saved_config
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import MANIFEST
+from beam_jobs.contract.training_config import (
+    CustomConfig,
+    LinearConfig,
+    ModelConfig,
+    PretrainedConfig,
+)
+from trainer.distribution.strategy import num_workers
+from trainer.experiment import Experiment, assemble, restore_best
+from trainer.models import VocabularyStatistics, build_model
+from trainer.runs.layout import CONFIG, DATASET_MANIFEST
+
+# Sizes of the models that are built to find the axes: no other axis differs between them.
+_TOKENS, _MORE_TOKENS = 11, 18
+_LABELS, _MORE_LABELS = 3, 5
+_RESERVED = 2  # rows before the first token's: padding, and what is out of the vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """What the axes of a variable are.
+
+    Attributes:
+      tokens: the axis with a row for each token after the reserved ones; None: there is none.
+      labels: the axis with a row for each label; None: there is none.
+    """
+
+    tokens: int | None = None
+    labels: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """Tokens and labels of a dataset, in the order of their ids."""
+
+    tokens: Sequence[str]
+    labels: Sequence[str]
+
+
+def carry_over(experiment: Experiment, source: Path) -> str:
+    """Gives the model what the best epoch of another run knows of its tokens and labels.
+
+    Tokens and labels that the other run lacks keep their initial weights, and so do n-grams.
+
+    Args:
+      experiment: a new run.
+      source: the other run directory; its dataset must be there still.
+
+    Returns:
+      What was carried over, for people.
+
+    Raises:
+      UserError: the other run has another model, or its dataset is not there any more.
+    """
+    _check_kind(experiment.config.model)
+    if num_workers(experiment.strategy) > 1:
+        raise UserError("--from: received with several workers, expected one")
+    other = _open(source)
+    ours, theirs = (_architecture(e.config.model) for e in (experiment, other))
+    if ours != theirs:
+        keys = sorted(f"model.{k}" for k in ours | theirs if ours.get(k) != theirs.get(k))
+        raise UserError(
+            f"--from: {source} and this run differ in {', '.join(keys)}; expected the same model"
+        )
+    restore_best(other)
+    keras.utils.set_random_seed(experiment.config.train.seed)  # the other run has set its own
+    num_texts = len(experiment.dataset.record_spec.text_names)
+    if num_texts != len(other.dataset.record_spec.text_names):
+        raise UserError(f"--from: {source} has other text fields, expected as many as this run's")
+    old, new = (Names(e.dataset.vocabulary, e.dataset.label_names) for e in (other, experiment))
+    axes = axes_of(experiment.config.model, num_texts=num_texts)
+    with experiment.strategy.scope():
+        for variable, known, of in zip(
+            experiment.model.variables, other.model.variables, axes, strict=True
+        ):
+            variable.assign(carried(variable.numpy(), known.numpy(), of, old=old, new=new))
+    return _describe(source, old, new)
+
+
+def axes_of(config: ModelConfig, *, num_texts: int = 1) -> list[Axes]:
+    """What the axes of each of the model's variables are, in their order."""
+
+    def shapes(tokens: int, labels: int) -> list[tuple[int, ...]]:
+        model = build_model(
+            config,
+            vocabulary=VocabularyStatistics(tokens, np.ones(tokens, np.int64), num_documents=1),
+            num_labels=labels,
+            output_bias=np.zeros(labels, np.float32),
+            seed=0,
+            num_texts=num_texts,
+            with_pretrained=False,
+        )
+        return [tuple(variable.shape) for variable in model.variables]
+
+    def first_difference(one: tuple[int, ...], other: tuple[int, ...], by: int) -> int | None:
+        grown = [axis for axis in range(len(one)) if other[axis] - one[axis] == by]
+        return grown[0] if grown else None
+
+    base = shapes(_TOKENS, _LABELS)
+    return [
+        Axes(
+            tokens=first_difference(one, more_tokens, _MORE_TOKENS - _TOKENS),
+            labels=first_difference(one, more_labels, _MORE_LABELS - _LABELS),
+        )
+        for one, more_tokens, more_labels in zip(
+            base, shapes(_MORE_TOKENS, _LABELS), shapes(_TOKENS, _MORE_LABELS), strict=True
+        )
+    ]
+
+
+def carried(
+    initial: np.ndarray, known: np.ndarray, axes: Axes, *, old: Names, new: Names
+) -> np.ndarray:
+    """The initial values with what is known of tokens and labels that both have."""
+    to, source = [slice(None)] * initial.ndim, [slice(None)] * initial.ndim
+    if axes.tokens is not None:
+        reserved = np.arange(_RESERVED)
+        ours, theirs = _common(new.tokens, old.tokens)
+        to[axes.tokens] = np.concatenate([reserved, ours + _RESERVED])
+        source[axes.tokens] = np.concatenate([reserved, theirs + _RESERVED])
+    if axes.labels is not None:
+        to[axes.labels], source[axes.labels] = _common(new.labels, old.labels)
+    result, taken = initial.copy(), known
+    for axis, rows in enumerate(source):
+        if not isinstance(rows, slice):
+            taken = np.take(taken, rows, axis)
+    whole = [np.arange(size) for size in initial.shape]
+    ids = [all_ if isinstance(rows, slice) else rows for rows, all_ in zip(to, whole, strict=True)]
+    result[np.ix_(*ids)] = taken
+    return result
+
+
+def _common(new: Sequence[str], old: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of the names that both have: in the new order, and those of the same in the old."""
+    index_of = {name: i for i, name in enumerate(old)}
+    pairs = [(i, index_of[name]) for i, name in enumerate(new) if name in index_of]
+    ours, theirs = np.array(pairs, np.int64).reshape(-1, 2).T
+    return ours, theirs
+
+
+def _check_kind(config: ModelConfig) -> None:
+    if isinstance(config, LinearConfig):
+        raise UserError(
+            "--from: received with `model.name: linear`, whose labels are fitted anew each time; "
+            "expected a model that is trained in steps, such as model.name=bow"
+        )
+    if isinstance(config, CustomConfig | PretrainedConfig):
+        raise UserError(
+            f"--from: received with `model.name: {config.name}`, expected one of multihot's own "
+            "models"
+        )
+
+
+def _open(source: Path) -> Experiment:
+    """The other run; raises UserError unless its dataset is as it was."""
+    if not (source / CONFIG).is_file():
+        raise UserError(
+            f"--from: {source} holds no run; expected train.run_dir of one, such as "
+            "out/docstrings/run"
+        )
+    config = load_saved_config(source / CONFIG, remedy="train it again")
+    train = config.train.model_copy(update={"run_dir": str(source)})
+    config = config.model_copy(update={"train": train})
+    _check_kind(config.model)
+    manifest = Path(config.output.dataset_dir) / MANIFEST
+    saved = json.loads((source / DATASET_MANIFEST).read_text(encoding="utf-8"))
+    if not manifest.is_file() or json.loads(manifest.read_text(encoding="utf-8")) != saved:
+        raise UserError(
+            f"--from: the dataset of {source}, {config.output.dataset_dir}, is not there any more "
+            "as it was; expected it, for its tokens and labels: make the new dataset in another "
+            "output.dataset_dir"
+        )
+    return assemble(config)
+
+
+def _architecture(config: ModelConfig) -> dict:
+    """What decides the variables: all keys but those of dropout and of pretrained vectors."""
+    values = config.model_dump(mode="json")
+    return {
+        key: value
+        for key, value in values.items()
+        if "dropout" not in key and "pretrained_vectors" not in key
+    }
+
+
+def _describe(source: Path, old: Names, new: Names) -> str:
+    parts = []
+    for what, ours, theirs in (
+        ("tokens", new.tokens, old.tokens),
+        ("labels", new.labels, old.labels),
+    ):
+        kept = len(_common(ours, theirs)[0])
+        parts.append(
+            f"{kept:,} of {len(ours):,} {what} ({len(ours) - kept:,} new, "
+            f"{len(theirs) - kept:,} of the earlier ones gone)"
+        )
+    return f"carried over from {source}: {' and '.join(parts)}"
