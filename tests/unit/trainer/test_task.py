@@ -33,13 +33,13 @@ def test_the_command_line_ends_with_the_status_of_what_ended_training(
     config = tmp_path / "c.yaml"
     config.write_text("name: x\ndata: {source: python_docstrings}\n")
 
-    def train(config, *, fresh):
-        assert (config.name, fresh) == ("x", True)
+    def train(config, *, fresh, source):
+        assert (config.name, fresh, source) == ("x", True, "earlier")
         raise raised
 
     monkeypatch.setattr(train_module, "train", train)
     with pytest.raises(SystemExit) as ended:
-        task.main(["train", "--config", str(config), "--fresh"])
+        task.main(["train", "--config", str(config), "--fresh", "--from", "earlier"])
     assert ended.value.code == status
     assert capsys.readouterr().err.startswith(message)
 
