@@ -56,6 +56,7 @@ CASES = {
         "optimizer": {"average_epochs": 1, "clip_norm": 1.0},
     },
     "bow_lwan": {"model": {"name": "bow_lwan", "bigram_buckets": 64}},
+    "bow_tree": {"model": {"name": "bow_tree", "head_labels": 2, "cluster_labels": 2, "beam": 2}},
     "mlp": {"model": {"name": "mlp"}},
     "cnn": {"model": {"name": "cnn"}},
     "cnn_lwan": {"model": {"name": "cnn_lwan"}},
