@@ -134,7 +134,9 @@ class _Search:
             return
         run = TrialRun(directory, config, command=self._command)
         with run.process() as process:
-            ending = self._watch(trial, run, process, epochs=config.train.epochs)
+            # A linear model is fitted once.
+            epochs = 1 if isinstance(config.model, LinearConfig) else config.train.epochs
+            ending = self._watch(trial, run, process, epochs=epochs)
         if process.returncode and not ending and self._stop.requested:
             ending = self._stopped()  # the signal has reached the trial too
         history = run.history()
