@@ -209,8 +209,9 @@ def _precision_recall(
     The points differ in recall by about 1 / _CURVE_POINTS.
     """
     curves = {}
-    for name, label_ids in {"all": np.arange(histogram.shape[1]), **groups}.items():
-        pooled = histogram[:, label_ids].sum(axis=1)
+    for name, label_ids in {"all": None, **groups}.items():
+        of_group = histogram if label_ids is None else histogram[:, label_ids]
+        pooled = of_group.sum(axis=1)
         if not pooled[1].sum():
             continue
         swept = classification.sweep(pooled)

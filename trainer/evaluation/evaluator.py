@@ -198,7 +198,9 @@ class Evaluator:
         for part in self._results(
             step, split, annotate=split_counts.annotate, what=f"measuring {split}"
         ):
-            total = part["sums"] if total is None else _add(total, part["sums"])
+            if total is None:
+                total = tf.nest.map_structure(np.zeros_like, part["sums"])
+            total = _add(total, part["sums"])
             errors = [error_analysis.top_errors([*errors, part["errors"]])]
             self._histograms.add_scores(histogram, part["scores"])
             self._histograms.add_log_odds(log_odds, part["log_odds"])
@@ -318,11 +320,18 @@ class Evaluator:
         """The counts of each replica of this worker."""
         for replica in range(self._strategy.num_replicas_in_sync // num_workers(self._strategy)):
             yield tf.nest.map_structure(
-                lambda value, i=replica: self._strategy.experimental_local_results(value)[
-                    i
-                ].numpy(),
+                lambda value, i=replica: _to_numpy(
+                    self._strategy.experimental_local_results(value)[i]
+                ),
                 counts,
             )
+
+
+def _to_numpy(tensor: tf.Tensor) -> np.ndarray:
+    """A tensor as an array that must not be written to: without a copy, where it is on the host."""
+    if not tensor.shape.rank or "CPU" not in tensor.backing_device:
+        return tensor.numpy()
+    return np.asarray(memoryview(tensor))
 
 
 def _add(total: Counts, part: Counts) -> Counts:

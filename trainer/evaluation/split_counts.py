@@ -293,14 +293,13 @@ class SplitCounts:
                 label_propensities=of_columns(self._propensities, scored.columns),
             )
 
-        frequency = of_columns(self._frequency, scored.columns)
-        by_frequency = tf.broadcast_to(frequency, tf.shape(scored.scores))
+        frequency = tf.reshape(of_columns(self._frequency, scored.columns), [1, -1])
         return {
             MODEL_RANKING: counts_at_k(scored.scores)
             | ranking.full_ranking_counts(
                 scored.labels, scored.scores, scored.mask, scored.columns
             ),
-            FREQUENT_LABELS: counts_at_k(by_frequency),
+            FREQUENT_LABELS: counts_at_k(frequency),
         }
 
     def _histogram_counts(self, scored: ScoredBatch) -> Counts:
@@ -325,7 +324,7 @@ def model_decisions(
         ONE_THRESHOLD: classification.decide(scores, common_bins),
         LABEL_THRESHOLDS: classification.decide(scores, per_label_bins),
         TOP_K: best & is_assignable,
-        EXPECTED_F1: expected_f1_decisions(tf.where(is_assignable, scores, 0.0)),
+        EXPECTED_F1: expected_f1_decisions(scores, is_assignable),
     }
 
 

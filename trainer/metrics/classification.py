@@ -231,8 +231,8 @@ def add_cells(histogram: np.ndarray, cells: np.ndarray, *, documents: int) -> No
     """
     _, num_labels, row = histogram.shape
     np.add.at(histogram.reshape(-1), cells.astype(np.int64), 1)
-    counted = np.bincount(cells // row % num_labels, minlength=num_labels)
-    histogram[0, :, 0] += documents - counted
+    counted = np.bincount(cells // row, minlength=2 * num_labels)
+    histogram[0, :, 0] += documents - counted[:num_labels] - counted[num_labels:]
 
 
 def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, Any]:

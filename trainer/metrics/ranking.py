@@ -15,6 +15,9 @@ import tensorflow as tf
 from trainer.metrics.classification import ratio
 from trainer.metrics.columns import Columns
 
+# So many of the best-scored labels hold nearly all that a document has, and is given.
+NUM_BEST = 64
+
 
 def propensities(
     train_positives: np.ndarray, num_documents: int, *, a: float = 0.55, b: float = 1.5
@@ -53,7 +56,7 @@ def ranking_counts(
 
     Args:
       labels: multi-hot [batch, labels].
-      scores: [batch, labels].
+      scores: [batch, labels]; [1, labels] if all documents have the same.
       mask: [batch], 0 for padding.
       at_k: the k, each 1 or more.
       label_propensities: float64 [labels], see `propensities`.
@@ -69,7 +72,8 @@ def ranking_counts(
     max_k = tf.minimum(max(at_k), num_labels)
     inverse = tf.cast(1 / tf.cast(label_propensities, tf.float64), tf.float32)
     positive, weight = tf.cast(labels, tf.float32), tf.cast(mask, tf.float32)[:, tf.newaxis]
-    best = tf.math.top_k(tf.cast(scores, tf.float32), max_k).indices
+    best = best_scored(scores, max(at_k)).indices[:, :max_k]
+    best = tf.broadcast_to(best, [tf.shape(labels)[0], max_k])
     hit = tf.gather(positive, best, batch_dims=1) * weight
     positives = tf.reduce_sum(positive, axis=1, keepdims=True)
     ranks = tf.cast(tf.range(max_k), tf.float32)
@@ -95,8 +99,9 @@ def full_ranking_counts(
 ) -> dict[str, tf.Tensor]:
     """What `summarize_ranking` needs to know of the ranks of all positives.
 
-    Ties count against the positives, as in scikit-learn. As many positives as the batch has
-    documents are compared with all scores of their documents at a time, so the time grows with the
+    Ties count against the positives, as in scikit-learn. A positive is compared with the best
+    scores of its document, and with all of them only where it is not above the last of those. As
+    many positives as the batch has documents are compared at a time, so the time grows with the
     positives of the batch, and the memory does not.
 
     Returns:
@@ -111,16 +116,10 @@ def full_ranking_counts(
     num_absent = tf.constant(0.0) if columns is None else tf.cast(columns.num_absent, tf.float32)
     num_labels += num_absent
     positives = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
-    # The maximum over no documents is the smallest int32.
-    max_positives = tf.maximum(tf.reduce_max(positives), 0)
-    # [batch, max_positives]: scores of the positives, descending, then padding.
-    positive_scores = tf.math.top_k(tf.where(positive, scores, -np.inf), max_positives).values
-    is_real = tf.sequence_mask(positives, max_positives)
-    # Of each positive, by document and descending score.
-    places = tf.where(is_real)
-    documents, own_scores = places[:, 0], tf.gather_nd(positive_scores, places)
+    places = tf.where(positive)
+    documents, own_scores = places[:, 0], tf.gather_nd(scores, places)
 
-    def count_reaching(rows):
+    def count_reaching(rows, documents, own_scores):
         """How many scores of its document, a row of [batch, n], reach each positive's own."""
         return _in_parts(
             lambda part_documents, own: tf.reduce_sum(
@@ -130,9 +129,19 @@ def full_ranking_counts(
             tf.maximum(num_documents, 1),
         )
 
+    best = best_scored(scores, NUM_BEST).values
+    # Below the last of the best, others may reach it too.
+    others = tf.where(own_scores <= tf.gather(best[:, -1], documents))
+    reaching = tf.tensor_scatter_nd_update(
+        count_reaching(best, documents, own_scores),
+        others,
+        count_reaching(
+            scores, tf.gather(documents, others[:, 0]), tf.gather(own_scores, others[:, 0])
+        ),
+    )
     # Labels without a column have the score 0.
-    reaching = count_reaching(scores) + tf.where(own_scores <= 0, num_absent, 0.0)
-    hits = count_reaching(tf.where(is_real, positive_scores, np.nan))  # which reaches nothing
+    reaching += tf.where(own_scores <= 0, num_absent, 0.0)
+    hits = _places_from_above(documents, own_scores)
 
     def sum_by_document(values):
         return tf.math.unsorted_segment_sum(values, documents, num_documents)
@@ -152,6 +161,39 @@ def full_ranking_counts(
     }
 
 
+def _places_from_above(documents: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """How many of the pairs [n] of a document and a score reach each within its document.
+
+    Args:
+      documents: int64 [n], rising.
+      scores: float32 [n].
+
+    Returns:
+      float32 [n], at least 1.
+    """
+    # The bits of a float rise with it from 0 on, and fall below; adding 0 makes -0 to 0.
+    bits = tf.bitcast(scores + 0.0, tf.int32)
+    falling = tf.where(bits < 0, tf.bitwise.bitwise_and(bits, 2**31 - 1), -1 - bits)
+    first_keys = tf.bitwise.left_shift(documents, tf.constant(33, tf.int64))
+    keys = first_keys + tf.cast(falling, tf.int64)
+    ends = tf.searchsorted(tf.sort(keys), keys, side="right", out_type=tf.int64)
+    starts = tf.searchsorted(documents, documents, out_type=tf.int64)
+    return tf.cast(ends - starts, tf.float32)
+
+
+def best_scored(scores: tf.Tensor, k: int) -> Any:
+    """The k best-scored labels of each document or some more, all labels at most.
+
+    What asks for few labels of the same scores gets the same operation, which the graph computes
+    once.
+
+    Returns:
+      values and indices [batch, n], the best first; ties go to the lower label id.
+    """
+    num_labels = scores.shape[1] or tf.shape(scores)[1]
+    return tf.math.top_k(tf.cast(scores, tf.float32), tf.minimum(max(k, NUM_BEST), num_labels))
+
+
 def _in_parts(function, columns: tuple[tf.Tensor, ...], size: tf.Tensor) -> tf.Tensor:
     """The function's values [n] of columns [n], computed for `size` entries at a time."""
     num_parts = tf.maximum(1, -(-tf.size(columns[0]) // size))
@@ -167,7 +209,7 @@ def _in_parts(function, columns: tuple[tf.Tensor, ...], size: tf.Tensor) -> tf.T
 
 def top_k_decisions(scores: tf.Tensor, k: int) -> tf.Tensor:
     """bool [batch, labels]: the k best-scored labels of each document; ties go to the lower id."""
-    best = tf.math.top_k(tf.cast(scores, tf.float32), tf.minimum(k, tf.shape(scores)[1])).indices
+    best = best_scored(scores, k).indices[:, :k]
     rows = tf.broadcast_to(tf.range(tf.shape(best)[0])[:, tf.newaxis], tf.shape(best))
     cells = tf.stack([rows, best], axis=-1)
     return (

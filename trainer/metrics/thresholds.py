@@ -11,6 +11,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import Objective
 from beam_jobs.contract.validation import Section, validate
 from trainer.metrics.classification import NEVER, NUM_BINS, ratio, sweep
+from trainer.metrics.ranking import NUM_BEST, best_scored
 from trainer.metrics.score_histograms import Z_9999, ranks_above_chance
 
 # The numbers of labels per document that are tried are 1 to MAX_TOP_K.
@@ -323,7 +324,7 @@ def _is_reached(histogram: np.ndarray, threshold_bins: Sequence[int]) -> np.ndar
     return np.arange(histogram.shape[-1]) >= bins[:, np.newaxis]
 
 
-def expected_f1_decisions(scores: tf.Tensor) -> tf.Tensor:
+def expected_f1_decisions(scores: tf.Tensor, is_assignable: Any = True) -> tf.Tensor:
     """The labels of each document that maximize its expected F1, in the graph.
 
     If labels are independent, the best set holds the best-scored labels (Lewis 1995, Evaluating and
@@ -333,27 +334,40 @@ def expected_f1_decisions(scores: tf.Tensor) -> tf.Tensor:
     2012, Optimizing F-measures: a tale of two approaches. Its maximum is found without sorting by
     Dinkelbach's method (1967, On nonlinear fractional programming): a label belongs to the set if
     its score exceeds half of the F1 of the set, which is reached in a few rounds from an F1 of 0.
-    So a document gets at least its best label, unless all of its scores are 0.
+    So a document gets at least its best label, unless all of its scores are 0. After the first
+    round, in which all labels are in the set, only the best ones are looked at if no other can
+    belong to it.
 
     Args:
       scores: float32 [batch, labels], calibrated probabilities.
+      is_assignable: bool, [labels] or one for all: the labels that may belong to a set.
 
     Returns:
       bool [batch, labels].
     """
+    masked = tf.where(is_assignable, scores, -1.0)  # as for the best-scored labels of a document
+    best = tf.maximum(best_scored(masked, NUM_BEST).values, 0.0)
+    scores = tf.maximum(masked, 0.0)
     total = tf.reduce_sum(scores, axis=1, keepdims=True)
 
-    def better(half_f1, _):
-        chosen = tf.cast(scores > half_f1, tf.float32)
-        new = tf.math.divide_no_nan(
-            tf.reduce_sum(chosen * scores, axis=1, keepdims=True),
-            tf.reduce_sum(chosen, axis=1, keepdims=True) + total,
-        )
-        return tf.maximum(new, half_f1), tf.reduce_any(new > half_f1)
+    def better_among(rows):
+        def better(half_f1, _):
+            chosen = tf.cast(rows > half_f1, tf.float32)
+            new = tf.math.divide_no_nan(
+                tf.reduce_sum(chosen * rows, axis=1, keepdims=True),
+                tf.reduce_sum(chosen, axis=1, keepdims=True) + total,
+            )
+            return tf.maximum(new, half_f1), tf.reduce_any(new > half_f1)
 
-    start = tf.zeros_like(total), tf.constant(True)
+        return better
+
+    start = better_among(scores)(tf.zeros_like(total), True)[0]
+    rows = tf.cond(tf.reduce_all(best[:, -1:] <= start), lambda: best, lambda: scores)
     half_f1, _ = tf.while_loop(
-        lambda _, is_rising: is_rising, better, start, maximum_iterations=_MAX_ROUNDS
+        lambda _, is_rising: is_rising,
+        better_among(rows),
+        (start, tf.constant(True)),
+        maximum_iterations=_MAX_ROUNDS,
     )
     return scores > half_f1
 

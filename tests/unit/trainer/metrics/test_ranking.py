@@ -164,6 +164,17 @@ def test_no_documents_give_zeros_and_no_warning():
     assert summary["precision_at"] == {1: 0.0} and summary["coverage_error"] == 0
 
 
+@pytest.mark.parametrize("num_best", [1, 3])
+def test_ranks_beyond_the_best_scores_are_counted_too(num_best, monkeypatch):
+    random = np.random.default_rng(0)
+    y = (random.random((30, 12)) < 0.3).astype(np.float32)
+    scores = np.round(random.random((30, 12)) * 8).astype(np.float32) / 8  # with ties
+    mask = np.ones(30, np.float32)
+    whole = numpy(ranking.full_ranking_counts(y, scores, mask))
+    monkeypatch.setattr(ranking, "NUM_BEST", num_best)
+    assert numpy(ranking.full_ranking_counts(y, scores, mask)) == whole
+
+
 @properties
 @given(batches(), st.integers(1, 10))
 def test_top_k_decides_for_the_k_best_labels_with_ties_by_label_id(batch, k):

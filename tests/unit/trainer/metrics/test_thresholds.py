@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import f1_score
 
 from beam_jobs.contract.errors import UserError
-from trainer.metrics import classification, thresholds
+from trainer.metrics import classification, ranking, thresholds
 from trainer.metrics.thresholds import (
     ALL_AT_CHANCE,
     AT_CHANCE,
@@ -154,6 +154,16 @@ def test_expected_f1_decisions_are_the_best_of_all_numbers_of_labels(seed, label
         values = 2 * np.cumsum(best) / (np.arange(1, labels + 1) + row.sum())
         assert 2 * row[own].sum() / (own.sum() + row.sum()) == pytest.approx(values.max(), rel=1e-5)
         assert not own.all() or (row[own].min() >= values.max() / 2 - 1e-6)
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 8])
+def test_expected_f1_is_the_same_with_few_labels_looked_at(sharpness, monkeypatch):
+    scores = (np.random.default_rng(1).random((40, 30)) ** sharpness).astype(np.float32)
+    decided = thresholds.expected_f1_decisions(scores).numpy()
+    for module in (thresholds, ranking):
+        monkeypatch.setattr(module, "NUM_BEST", 12)
+    np.testing.assert_array_equal(thresholds.expected_f1_decisions(scores), decided)
+    assert (decided.sum(axis=1).max() > 12) == (sharpness < 1)
 
 
 def test_expected_f1_of_nothing_is_no_label():
