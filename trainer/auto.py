@@ -158,13 +158,13 @@ def choose_for_encoder(sizes: Sizes, *, on_gpu: bool) -> Choice:
       on_gpu: whether the machine has one.
     """
     pieces = sizes.documents * min(sizes.tokens, _MAX_ENCODER_TOKENS)
-    optimizer = {"name": "adamw", "learning_rate": 2e-3, "schedule": "linear"}
+    optimizer = {"name": "adamw", "learning_rate": 5e-3, "schedule": "linear"}
     model: dict[str, Any] = {"name": "pretrained"}
     values = {"model": model, "loss": {"name": "squared_hinge"}, "optimizer": optimizer}
     if not on_gpu and pieces > _MAX_TUNED_PIECES:
-        model |= {"trainable_layers": 0, "hidden_units": [1024], "dropout": 0.5}
-        reason = f"for {sizes} and no GPU: each is encoded once, and layers on the encoder learn"
-        return Choice(values | {"train": {"epochs": 12, "batch_size": 64}}, reason)
+        model["trainable_layers"] = 0
+        reason = f"for {sizes} and no GPU: each is encoded once, and the last layer learns"
+        return Choice(values | {"train": {"epochs": 20, "batch_size": 64}}, reason)
     model["trainable_layers"] = "all" if on_gpu else 2
     optimizer |= {
         "learning_rate": 5e-5 if on_gpu else 1e-4,

@@ -71,6 +71,7 @@ def test_another_tokenizer_makes_another_dataset(place, tmp_path):
     assert "model.backbone: the tokenizer of encoder differs" in _refused(tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_documents_are_encoded_once_and_a_second_run_reads_their_vectors(place, frozen):
     assert "encoded " in frozen and f"{5 * (DIM + 1)} weights" in frozen.replace(",", "")
     cache = place / "out/small/dataset.vectors"
@@ -88,6 +89,7 @@ def test_documents_are_encoded_once_and_a_second_run_reads_their_vectors(place, 
     assert len(list(cache.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_exported_model_scores_as_the_vectors_do_and_needs_no_keras_hub(
     place, frozen, monkeypatch
 ):
@@ -119,6 +121,7 @@ def test_the_exported_model_scores_as_the_vectors_do_and_needs_no_keras_hub(
     assert "By occlusion" in output and "rocket" in output
 
 
+@pytest.mark.slow
 def test_layers_from_the_top_are_trained_and_a_run_resumes_with_the_same_bits(place, frozen):
     settings = (
         "model.trainable_layers=1",
