@@ -17,5 +17,6 @@ model.fit(
     dataset.tf_data("train", batch_size=32, shuffle_seed=0),
     validation_data=dataset.tf_data("validation"),
     epochs=2,
+    shuffle=False,  # tf_data has done it
     verbose=2,
 )
