@@ -98,6 +98,27 @@ ANSWERED_AT_ONCE = [
 ]
 
 
+def test_no_module_of_the_trainer_starts_tensorflow_when_it_is_imported():
+    """A process that was forked from one with TensorFlow's threads waits for them forever."""
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "trainer").rglob("*.py")
+        if path.name != "__init__.py"
+    )
+    found = run(f"""
+import importlib, json
+from tensorflow.python.eager import context
+found = []
+for name in {modules!r}:
+    importlib.import_module(name)
+    if context.context()._initialized:
+        found.append(name)
+        break
+print(json.dumps(found))
+""")
+    assert found == []
+
+
 def test_help_and_wrong_configs_are_answered_without_tensorflow_or_beam():
     found = run(f"""
 import contextlib, io, json, runpy, sys

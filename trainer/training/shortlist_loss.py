@@ -13,9 +13,6 @@ from trainer.models.label_tree import NO_LABEL
 # on it; the embeddings should follow the labels: with 1 it costs 2 points of micro-F1 on cooking.
 _CLUSTERS_WEIGHT = 0.1
 
-# Every document's loss of its clusters.
-_cluster_loss = build_loss(SquaredHingeConfig(name="squared_hinge"), positives=[1], num_documents=1)
-
 
 def shortlist_loss(model: BagWithLabelTree, batch: Batch, loss: Loss) -> tf.Tensor:
     """The loss of a batch, float32 []: summed over its documents, times their weights.
@@ -33,6 +30,10 @@ def shortlist_loss(model: BagWithLabelTree, batch: Batch, loss: Loss) -> tf.Tens
     candidates = Candidates(tf.maximum(found.label_ids, 0), negative_weights=is_label)
     weights = tf.gather(batch["weights"], found.documents)
     of_labels = loss(found.has_label, found.logits, weights, candidates)
-    of_clusters = _cluster_loss(found.has_cluster, found.cluster_logits, batch["weights"], None)
+    # Made here and not on import, which would start the threads of TensorFlow; no fork has these.
+    cluster_loss = build_loss(
+        SquaredHingeConfig(name="squared_hinge"), positives=[1], num_documents=1
+    )
+    of_clusters = cluster_loss(found.has_cluster, found.cluster_logits, batch["weights"], None)
     of_all = tf.reduce_sum(of_head) + tf.reduce_sum(of_labels)
     return of_all + _CLUSTERS_WEIGHT * tf.reduce_sum(of_clusters)
