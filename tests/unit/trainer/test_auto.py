@@ -40,7 +40,8 @@ def test_a_config_that_names_its_model_stays_as_it_is(tmp_path, sizes):
 def test_many_documents_get_pairs_of_words_and_fewer_epochs():
     small, large = choose(SMALL, in_steps=True).values, choose(LARGE).values
     assert small["model"]["name"] == large["model"]["name"] == "bow"
-    assert large["model"]["bigram_buckets"] > 0 and "bigram_buckets" not in small["model"]
+    pairs = {"bigram_buckets", "bigram_dim"}
+    assert pairs <= large["model"].keys() and not pairs & small["model"].keys()
     assert large["train"]["epochs"] < small["train"]["epochs"]
 
 
