@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from beam_jobs.contract import places
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
@@ -43,9 +44,14 @@ def audit(
 
     Raises:
       UserError: the dataset has fewer shards than folds, there are several workers, or a run fails
-        as `train` does.
+        as `train` does, or the run directory is on a store.
     """
     config = with_directories(config, os.environ)
+    if places.is_remote(config.train.run_dir):
+        raise UserError(
+            f"train.run_dir: received {config.train.run_dir!r}, expected a directory on a disk: an "
+            "audit keeps its runs beside it; give another with --set train.run_dir=DIR"
+        )
     folder = audit_dir(Path(config.train.run_dir))
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)

@@ -48,6 +48,7 @@ def test_a_label_that_was_exchanged_is_the_first_wrong_and_the_first_missing_one
     ("arguments", "message"),
     [
         (["--top", "0"], "--top: received 0, expected 1 or more"),
+        (["--set", "train.run_dir=s3://b/run"], "expected a directory on a disk: an audit keeps"),
         ([], "train.folds: received 5, and the train and validation splits have 3 shards"),
     ],
 )
