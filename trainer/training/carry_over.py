@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from beam_jobs.contract import places
 from beam_jobs.contract.config import load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
@@ -25,6 +26,7 @@ from beam_jobs.contract.training_config import (
 from trainer.distribution.strategy import num_workers
 from trainer.experiment import Experiment, assemble, restore_best
 from trainer.models import VocabularyStatistics, build_model
+from trainer.runs import remote_directory
 from trainer.runs.layout import CONFIG, DATASET_MANIFEST
 
 # Sizes of the models that are built to find the axes: no other axis differs between them.
@@ -54,7 +56,7 @@ class Names:
     labels: Sequence[str]
 
 
-def carry_over(experiment: Experiment, source: Path) -> str:
+def carry_over(experiment: Experiment, source: str | Path) -> str:
     """Gives the model what the best epoch of another run knows of its tokens and labels.
 
     Tokens and labels that the other run lacks keep their initial weights, and so do n-grams.
@@ -168,20 +170,24 @@ def _check_kind(config: ModelConfig) -> None:
         )
 
 
-def _open(source: Path) -> Experiment:
+def _open(source: str | Path) -> Experiment:
     """The other run; raises UserError unless its dataset is as it was."""
-    if not (source / CONFIG).is_file():
+    directory = remote_directory.local(source)
+    if not (directory / CONFIG).is_file():
         raise UserError(
             f"--from: {source} holds no run; expected train.run_dir of one, such as "
             "out/docstrings/run"
         )
-    config = load_saved_config(source / CONFIG, remedy="train it again")
+    config = load_saved_config(directory / CONFIG, remedy="train it again")
     train = config.train.model_copy(update={"run_dir": str(source)})
     config = config.model_copy(update={"train": train})
     _check_kind(config.model)
-    manifest = Path(config.output.dataset_dir) / MANIFEST
-    saved = json.loads((source / DATASET_MANIFEST).read_text(encoding="utf-8"))
-    if not manifest.is_file() or json.loads(manifest.read_text(encoding="utf-8")) != saved:
+    saved = json.loads((directory / DATASET_MANIFEST).read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads(places.read_bytes(places.join(config.output.dataset_dir, MANIFEST)))
+    except (FileNotFoundError, NotADirectoryError):
+        manifest = None
+    if manifest != saved:
         raise UserError(
             f"--from: the dataset of {source}, {config.output.dataset_dir}, is not there any more "
             "as it was; expected it, for its tokens and labels: make the new dataset in another "
@@ -200,7 +206,7 @@ def _architecture(config: ModelConfig) -> dict:
     }
 
 
-def _describe(source: Path, old: Names, new: Names) -> str:
+def _describe(source: str | Path, old: Names, new: Names) -> str:
     parts = []
     for what, ours, theirs in (
         ("tokens", new.tokens, old.tokens),

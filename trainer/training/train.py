@@ -1,7 +1,6 @@
 """The command `train`: trains a model, or resumes a run that was stopped."""
 
 import os
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -43,7 +42,7 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
         print(experiment.auto, flush=True)
     has_begun = tf.train.latest_checkpoint(str(experiment.run_dir / CHECKPOINTS)) and not fresh
     if source is not None and not has_begun:
-        print(carry_over(experiment, Path(source)), flush=True)
+        print(carry_over(experiment, source), flush=True)
     is_linear = isinstance(experiment.config.model, LinearConfig)
     with explain_lost_workers(experiment.strategy):
         try:
