@@ -166,6 +166,20 @@ print(json.dumps([n for n in ("tensorflow", "keras", "apache_beam") if n in sys.
     assert found == loaded
 
 
+def test_importing_the_trainer_leaves_tensorflow_unused():
+    """Devices and workers are set up before its first use, and what has used it cannot fork."""
+    found = run("""
+import json
+import tensorflow as tf
+import trainer.evaluation.evaluate, trainer.serving.export, trainer.training.train
+(cpu,) = tf.config.list_physical_devices("CPU")
+# It fails once TensorFlow is in use.
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+print(json.dumps(len(tf.config.list_logical_devices("CPU"))))
+""")
+    assert found == 2
+
+
 def test_files_are_inspected_without_tensorflow(tmp_path):
     (tmp_path / "in.csv").write_text("text,tags\nsome words here,a;b\nother words of it,b\n")
     loaded = run(f"""
