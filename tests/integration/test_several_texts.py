@@ -144,9 +144,9 @@ def test_the_vocabulary_counts_documents_with_a_token_in_any_text(apart, records
 
 def test_tensorflow_datasets_reads_the_texts_as_a_dictionary(apart, records):
     tfds = pytest.importorskip("tensorflow_datasets")
-    root, _ = apart
+    directory = apart[0] / "out/dataset"
     for row in (
-        tfds.builder_from_directory(str(root / "out/dataset"))
+        tfds.builder_from_directory(str(directory / manifests.load(directory).generation))
         .as_dataset(split="test", shuffle_files=False)
         .as_numpy_iterator()
     ):

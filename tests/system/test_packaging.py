@@ -111,7 +111,8 @@ def run(program: Path, *arguments: str, cwd: Path) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_sdist_and_wheel_hold_every_module_and_data_file(packages):
