@@ -5,6 +5,7 @@ import time
 from importlib import resources
 from pathlib import Path
 
+from beam_jobs.contract.command_line import add_set_argument
 from multihot.command import main as run_command
 
 CONFIG = "docstrings.yaml"
@@ -25,13 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
             "in the working directory. It takes about a minute."
         ),
     )
-    parser.add_argument(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one key of the config; may be repeated",
-    )
+    add_set_argument(parser)
     return parser
 
 
@@ -41,7 +36,8 @@ def main(argv: list[str]) -> None:
     Raises:
       UserError: the working directory cannot be written, or an override is wrong.
     """
-    overrides = [part for given in make_parser().parse_args(argv).set for part in ("--set", given)]
+    given = make_parser().parse_args(argv).overrides
+    overrides = [part for override in given for part in ("--set", override)]
     write_config(Path(CONFIG))
     started = time.monotonic()
     config = ["--config", CONFIG, *overrides]

@@ -26,6 +26,16 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
         required=required,
         help="the experiment's YAML file, such as configs/docstrings.yaml",
     )
+    add_set_argument(parser)
+    parser.add_argument(
+        "--list-keys",
+        action=_ListKeys,
+        help="print every config key with its type, default and meaning, and exit",
+    )
+
+
+def add_set_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--set`, whose values are the list `overrides` of the parsed arguments."""
     parser.add_argument(
         "--set",
         metavar="SECTION.KEY=VALUE",
@@ -33,11 +43,6 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
         default=[],
         dest="overrides",
         help="override one key of the config; VALUE is read as YAML; may be repeated",
-    )
-    parser.add_argument(
-        "--list-keys",
-        action=_ListKeys,
-        help="print every config key with its type, default and meaning, and exit",
     )
 
 
