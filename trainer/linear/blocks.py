@@ -8,7 +8,6 @@ make the weights depend on their timing.
 import contextlib
 import json
 import math
-import os
 import queue
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from beam_jobs.contract import child_process
 from beam_jobs.contract.errors import UserError
 from trainer.linear import worker
 from trainer.linear.solver import Block, Problem, fit_block, load_block, save_block, save_problem
@@ -27,7 +27,6 @@ _CELLS_OF_BLOCK = 50_000_000  # features x labels, a few seconds
 _MAX_BLOCKS = 512
 _SECONDS_WORTH_PROCESSES = 6.0  # of fitting that is left; a process starts in one or two
 _POLL_SECONDS = 0.2
-_ROOT = Path(__file__).resolve().parents[2]
 
 Progress = Callable[[int, int], None]  # labels done, of how many
 
@@ -132,10 +131,9 @@ class LabelFits:
             "min_weight": self._problem.min_weight,
             "pos_power": self._problem.pos_power,
         }
-        path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(
             [sys.executable, "-m", worker.__name__, json.dumps(options)],
-            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env=child_process.environment() | {"OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

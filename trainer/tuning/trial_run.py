@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.contract import user_code
+from beam_jobs.contract import child_process, user_code
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import CONFIG_FILE, Config
 from trainer.runs.directories import with_directories
 from trainer.runs.layout import BEST_CHECKPOINT, CHECKPOINTS, CONFIG, HISTORY, LABEL_FITS
 from trainer.tuning import trial_process
 
-_ROOT = Path(__file__).resolve().parents[2]
 _LOG = "log.txt"
 # What a platform says of one run would be said of all trials: its directories, and its workers,
 # each of which runs trials of its own.
@@ -55,13 +54,13 @@ class TrialRun:
     @contextlib.contextmanager
     def process(self) -> Iterator[subprocess.Popen]:
         """The process, which is ended when the context is left."""
-        path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {k: v for k, v in os.environ.items() if k not in _OF_ONE_RUN}
+        environment = child_process.environment()
+        environment = {k: v for k, v in environment.items() if k not in _OF_ONE_RUN}
         arguments = [str(os.getpid()), str(self.config_path), *user_code.searched_directories()]
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
                 [*self._command, *arguments],
-                env=environment | {"PYTHONPATH": path},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
