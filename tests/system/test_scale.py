@@ -2,22 +2,26 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from beam_jobs.contract import manifest as manifests
-from tests.command_lines import ROOT
+from tests.command_lines import ROOT, succeed
 
-# A process of its own, whose children's peak is then the command's alone.
-PEAK = """
-import resource, subprocess, sys
-command = [sys.executable, "-m", "beam_jobs.preprocess", *sys.argv[1:]]
-status = subprocess.call(command, stdout=sys.stderr)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(status)
+# A process of its own, which does all in memory: its peak after each job, in MB. Rows are collected
+# until 64 MiB of them are spilled; with less the small job fills that as well as the large one.
+PEAKS = """
+import os, resource, sys
+from beam_jobs.preprocess import main
+from beam_jobs.runtime import spill
+spill.SPILL_BYTES = 4 << 20
+for home in sys.argv[1:]:
+    os.chdir(home)
+    main(["--config", "config.yaml", "--", "--direct_running_mode=in_memory"])
+    print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 CONFIG = """
 name: many
@@ -34,50 +38,32 @@ output: {shards: 2}
 """
 
 
-def preprocess(home: Path, *arguments: str) -> float:
-    """The peak resident memory of the job's process, which does all in memory, in MB."""
-    (home / "config.yaml").write_text(CONFIG)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [
-        sys.executable,
-        "-c",
-        PEAK,
-        "--config",
-        "config.yaml",
-        *arguments,
-        "--",
-        "--direct_running_mode=in_memory",
-    ]
-    ended = subprocess.run(
-        command, cwd=home, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert ended.returncode == 0, ended.stderr
-    return int(ended.stdout) / 1024
-
-
 @pytest.mark.slow
 def test_memory_grows_with_neither_documents_nor_rejects(tmp_path):
-    peaks = {}
-    for megabytes in (80, 320):
-        (home := tmp_path / str(megabytes)).mkdir()
+    homes = {rows: tmp_path / str(rows) for rows in (1_000, 7_000)}
+    for rows, home in homes.items():
+        home.mkdir()
+        (home / "config.yaml").write_text(CONFIG)
         with open(home / "in.jsonl", "w") as stream:
-            for i in range(megabytes * 20):  # rows of 50 KB
+            for i in range(rows):  # of 100 KB with a text, of 50 KB without
                 words = f"number{i} and " * (50_000 // len(f"number{i} and "))
-                stream.write(
-                    json.dumps(
-                        {
-                            "text": words if i % 2 else None,
-                            "labels": ["x"],
-                            "more": words,
-                        }
-                    )
-                    + "\n"
-                )
-        peaks[megabytes] = preprocess(home)
+                text = f'"{words}"' if i % 2 else "null"
+                stream.write(f'{{"text": {text}, "labels": ["x"], "more": "{words}"}}\n')
+    ended = subprocess.run(
+        [sys.executable, "-c", PEAKS, *map(str, homes.values())],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert ended.returncode == 0, ended.stderr
+    for rows, home in homes.items():
         counts = manifests.load(home / "out/many/dataset").counts
-        assert counts.rejected == {"no text": megabytes * 10} and counts.written == megabytes * 10
+        assert counts.rejected == {"no text": rows // 2} and counts.written == rows // 2
         (home / "in.jsonl").unlink()
-    assert peaks[320] < peaks[80] + 120, peaks  # the input has grown by 360 MB
+    small, large = map(int, re.findall(r"^PEAK (\d+)$", ended.stdout, re.MULTILINE))
+    # 6,000 rows more: 150 MB of texts and as much of rejects, which would take several times that.
+    assert large < small + 110, f"peaks of {small} and {large} MB:\n{ended.stdout}"
 
 
 @pytest.mark.slow
@@ -93,7 +79,12 @@ def test_a_million_distinct_labels_are_a_dataset(tmp_path):
                 )
                 + "\n"
             )
-    preprocess(tmp_path)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    succeed(
+        "beam_jobs.preprocess",
+        *("--config", "config.yaml", "--", "--direct_running_mode=in_memory"),
+        cwd=tmp_path,
+    )
     manifest = manifests.load(tmp_path / "out/many/dataset")
     assert (
         manifest.num_labels,
