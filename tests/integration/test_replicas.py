@@ -1,12 +1,12 @@
 """Several devices train the same model as one, and the launcher of workers knows its arguments."""
 
-import importlib.util
 import shutil
 
 import pytest
 
-from tests.command_lines import ROOT, train
+from tests.command_lines import train
 from tests.runs import assert_equal_within_tolerance, history
+from tests.scripts import load_script
 from tests.small_experiment import CONFIG, make_dataset
 
 
@@ -29,11 +29,7 @@ def test_empty_shards_a_partial_batch_and_no_validation_split_finish(tmp_path):
 @pytest.fixture
 def launcher():
     """scripts/launch_workers.py, as a module."""
-    path = ROOT / "scripts/launch_workers.py"
-    spec = importlib.util.spec_from_file_location("launch_workers", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("launch_workers")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import importlib.util
 import io
 import itertools
 import json
@@ -25,6 +24,7 @@ from beam_jobs.sources import registry
 from beam_jobs.sources.documents import Document
 from tests.command_lines import ROOT
 from tests.corpus import files_of
+from tests.scripts import load_script
 from tests.transform_source import TOPICS, write_transform
 
 SHARED = ROOT.parent / "shared/data"
@@ -285,15 +285,7 @@ def get_data(name: str, into: Path) -> None:
     """Lays the shared data out as the configs read it, in `into`/data/NAME."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(into)
-        assert get_data_script().main([name, "--from", str(SHARED)]) in (0, None)
-
-
-def get_data_script():
-    """scripts/get_data.py, as a module."""
-    spec = importlib.util.spec_from_file_location("get_data", ROOT / "scripts/get_data.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+        assert load_script("get_data").main([name, "--from", str(SHARED)]) in (0, None)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")

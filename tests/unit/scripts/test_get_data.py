@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import hashlib
-import importlib.util
 import io
 import json
 import lzma
@@ -15,10 +14,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).parents[3]
-_spec = importlib.util.spec_from_file_location("get_data", ROOT / "scripts/get_data.py")
-get_data = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(get_data)
+from tests.scripts import load_script
+
+get_data = load_script("get_data")
 
 ARXIV_COLUMNS = "\tabstract\tarxiv_id\tcategories\tcreated\tprimary_cat\ttitle\n"
 OLD_BILL = """<billStatus><bill><billNumber>7</billNumber><billType>HR</billType>
