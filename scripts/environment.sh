@@ -16,11 +16,12 @@ find_python() { # one that all dependencies support
   exit 2
 }
 
-# make_environment FOLDER REQUIREMENT: an environment with this project, installed so that edits
-# take effect. It is made again only when setup.py has changed since.
+# make_environment FOLDER REQUIREMENT [CONSTRAINTS]: an environment with this project, installed so
+# that edits take effect, with the versions that the file CONSTRAINTS names. It is made again only
+# when that file or setup.py has changed since.
 make_environment() {
-  local folder=$1 requirement=$2 python stamp
-  stamp="$requirement $(cksum <setup.py)"
+  local folder=$1 requirement=$2 constraints=${3:-/dev/null} python stamp
+  stamp="$requirement $(cat setup.py "$constraints" | cksum)"
   if [ "$(cat "$folder/multihot-stamp" 2>/dev/null)" = "$stamp" ]; then
     say "environment $folder is up to date"
   else
@@ -29,7 +30,8 @@ make_environment() {
       "(a download of about 1 GB the first time)"
     "$python" -m venv --clear "$folder"
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
-    "$folder/bin/python" -m pip install -qqq --disable-pip-version-check --editable "$requirement"
+    "$folder/bin/python" -m pip install -qqq --disable-pip-version-check \
+      --constraint "$constraints" --editable "$requirement"
     echo "$stamp" >"$folder/multihot-stamp"
   fi
   # shellcheck disable=SC1091
