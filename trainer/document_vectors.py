@@ -104,6 +104,12 @@ def _directory(experiment: Experiment) -> Path:
             for shard in split.shards
         ),
     }
+    if config.model.window is not None:
+        decisive["windows"] = [
+            config.model.window,
+            config.model.stride or config.model.window - 2,
+            config.model.window_pooling,
+        ]
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
     place = config.output.dataset_dir
     beside = f"{place.rstrip('/')}.vectors"

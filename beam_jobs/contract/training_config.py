@@ -281,6 +281,9 @@ class LinearConfig(Section):
         return self.pos_weight
 
 
+LoraTargets = Literal["query_value", "all"]
+
+
 class PretrainedConfig(Section):
     """A pretrained encoder, one vector a document, and dense layers; needs KerasHub."""
 
@@ -301,6 +304,21 @@ class PretrainedConfig(Section):
             "is label_attention"
         ),
     )
+    lora_rank: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "in the layers that are trained, low-rank updates of this rank take the place of the "
+            "weights (LoRA); the export has them added up; null: the weights themselves"
+        ),
+    )
+    lora_targets: LoraTargets = Field(
+        "query_value",
+        description=(
+            "the dense layers that have such updates: those of queries and values, or all six of "
+            "a layer"
+        ),
+    )
     pooling: Literal["mean", "cls", "label_attention"] | None = Field(
         None,
         description=(
@@ -313,6 +331,26 @@ class PretrainedConfig(Section):
         256,
         ge=3,
         description=("tokens of a document that are read, from its start, with the two around it"),
+    )
+    window: int | None = Field(
+        None,
+        ge=3,
+        description=(
+            "a document with more tokens is encoded in windows of so many, with the two around "
+            "each; null: at once"
+        ),
+    )
+    stride: int | None = Field(
+        None,
+        ge=1,
+        description="tokens from the start of a window to that of the next; null: none overlap",
+    )
+    window_pooling: Literal["mean", "max"] = Field(
+        "mean",
+        description=(
+            "the document's vector: the mean of its windows', by their lengths, or their maximum; "
+            "label_attention is over the states of all windows"
+        ),
     )
     hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="units of each layer between the document's vector and the last layer"
@@ -337,6 +375,35 @@ class PretrainedConfig(Section):
             raise ValueError(
                 "expected no hidden_units with `pooling: label_attention`, which gives the logits "
                 f"itself, not {list(self.hidden_units)}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _windows_cover_the_document(self):
+        if self.window is None:
+            if self.stride is not None or self.window_pooling != "mean":
+                raise ValueError("expected no stride and no window_pooling without window")
+            return self
+        if self.window >= self.max_tokens:
+            raise ValueError(
+                f"expected max_tokens above window, which no document is longer than otherwise: "
+                f"received {self.max_tokens} and {self.window}"
+            )
+        if self.stride is not None and self.stride > self.window - 2:
+            raise ValueError(
+                f"received stride {self.stride}, which leaves tokens out; expected at most "
+                f"window - 2 = {self.window - 2}"
+            )
+        if self.pooling == "label_attention" and self.window_pooling != "mean":
+            raise ValueError("expected no window_pooling with `pooling: label_attention`")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _updates_are_of_trained_layers(self):
+        if self.lora_rank is not None and self.trainable_layers == 0:
+            raise ValueError(
+                f"received lora_rank {self.lora_rank}, and no layer is trained; expected "
+                "trainable_layers above 0, such as all"
             )
         return self
 

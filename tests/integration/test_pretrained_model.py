@@ -13,7 +13,7 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import ModelConfig
 from tests.tiny_encoder import DIM, PIECES, write_encoder
 from trainer.models import VocabularyStatistics, build_model
-from trainer.models.backbones import build_encoder, load_encoder
+from trainer.models.backbones import build_encoder, layer_number, load_encoder
 
 BIAS = np.array([0.5, -1.0, 0.0], np.float32)
 # The vocabulary has the pieces in another order than the encoder, as a dataset's has.
@@ -150,3 +150,78 @@ def test_the_pooling_of_a_folder_of_sentence_transformers_is_read(directory, tmp
     with pytest.raises(UserError, match="pools by max_tokens; expected model.pooling"):
         build(load_encoder(str(root)), directory)
     assert build(load_encoder(str(root)), directory, pooling="mean").pooling == "mean"
+
+
+@pytest.mark.parametrize(("targets", "matrices"), [("query_value", 4), ("all", 12)])
+def test_low_rank_updates_alone_are_trained_and_once_merged_the_scores_are_the_same(
+    directory, targets, matrices, tmp_path
+):
+    plain = build(load_encoder(directory), directory)
+    options = {"trainable_layers": 1, "lora_rank": 2, "lora_targets": targets}
+    model = build(load_encoder(directory), directory, **options)
+    logits = model(ragged(DOCUMENTS)).numpy()
+    np.testing.assert_allclose(logits, plain(ragged(DOCUMENTS)), atol=1e-5)  # they start at 0
+    updates = [v for v in model.trainable_variables if "lora" in v.name]
+    assert len(updates) == matrices and {layer_number(v.path) for v in updates} == {1}
+    assert len(model.trainable_variables) == 2 + matrices * 3 // 2  # each has its bias
+    for variable in updates:
+        variable.assign(variable + 0.1)
+    logits = model(ragged(DOCUMENTS)).numpy()
+    assert not np.allclose(logits, plain(ragged(DOCUMENTS)), atol=1e-3)
+    for _ in range(2):
+        model.merge_updates()
+        np.testing.assert_allclose(model(ragged(DOCUMENTS)), logits, atol=1e-5)
+        assert [v.shape for v in model.variables] == [v.shape for v in plain.variables]
+    if targets == "all":
+        module = tf.Module()
+        module.model = model
+        tf.saved_model.save(module, str(tmp_path))
+        saved = tf.train.list_variables(str(tmp_path / "variables/variables"))
+        assert not [name for name, _ in saved if "lora" in name]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "label_attention"])
+def test_a_long_document_is_read_in_windows_by_all_of_which_it_has_a_vector(
+    encoder, directory, pooling
+):
+    if pooling == "label_attention":
+        options = {"pooling": pooling}
+    else:
+        options = {"window_pooling": pooling}
+    # Of four pieces each, which begin at every third; one of three, since max_tokens is 14.
+    model = build(encoder, directory, window=6, stride=3, max_tokens=14, **options)
+    document = list(range(2, 40))
+    windows = [document[:4], document[3:7], document[6:10], document[9:12]]
+    states = [states_of(encoder, window) for window in windows]
+    documents = ragged([[5, 9], document, [], document[:4], [7]])
+    if pooling == "label_attention":
+        received = model(documents).numpy()
+        weights = {variable.name: variable.numpy() for variable in model.trainable_variables}
+        queries, outputs = (weights[f"{name}_kernel"] / DIM**0.5 for name in ("queries", "outputs"))
+        states = np.concatenate(states)
+        scores = np.exp(states @ queries.T)
+        expected = (scores / scores.sum(axis=0) * (states @ outputs.T)).sum(axis=0) + BIAS
+        short = build(encoder, directory, **options)(documents[:1])
+    else:
+        received = model.encode(documents).numpy()
+        vectors = [rows.mean(axis=0) for rows in states]
+        expected = np.max(vectors, axis=0)
+        if pooling == "mean":
+            expected = np.concatenate(states).mean(axis=0)
+        short = [states_of(encoder, [5, 9]).mean(axis=0)]
+    np.testing.assert_allclose(received[1], expected, atol=1e-5)
+    np.testing.assert_allclose(received[:1], short, atol=1e-5)
+    if pooling == "max":
+        assert tf.function(model)(documents[:0]).shape == (0, 3)
+
+
+def test_windows_that_leave_tokens_out_or_cut_no_document_are_refused(encoder, directory):
+    for options, expected in (
+        ({"window": 6, "stride": 5, "max_tokens": 9}, "leaves tokens out; expected at most"),
+        ({"window": 8}, "expected max_tokens above window"),
+        ({"stride": 2}, "expected no stride and no window_pooling without window"),
+    ):
+        with pytest.raises(Exception, match=expected):
+            build(encoder, directory, **options)
+    with pytest.raises(UserError, match="model.window: received 65, and the encoder has positions"):
+        build(encoder, directory, window=65, max_tokens=99)

@@ -1,5 +1,6 @@
 """A pretrained encoder, one vector a document, and dense layers on it."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ from trainer.models.layers import (
     rows_of,
     seeds,
 )
+from trainer.models.low_rank import add_updates, merge_updates
+from trainer.models.windows import Windows
 
 _SPECIAL_PIECES = 2  # before and after a document
 _PART_DOCUMENTS = 64
@@ -37,7 +40,9 @@ class PretrainedEncoder(keras.Model):
     The states are those of a document's pieces between the encoder's pieces for start and end, as
     it was trained with; the mean is over all of them (Reimers & Gurevych 2019, Sentence-BERT,
     section 3). A document without tokens has these two alone. Of several texts, each has a vector
-    of its own by the same encoder, and the dense layer reads all of them.
+    of its own by the same encoder, and the dense layer reads all of them. A document longer than
+    `window` is read in windows: its vector is the mean of theirs, each by the number of its pieces,
+    or their maximum, and an attention is over the states of all.
 
     Args:
       config: what is trained, and how vectors come about.
@@ -62,9 +67,18 @@ class PretrainedEncoder(keras.Model):
         self.pooling = _pooling(config, encoder)
         self.encoder_description: Mapping[str, Any] = encoder.description
         self.vector_size = inputs.num_texts * encoder.dim
-        self._max_pieces = _max_pieces(config, encoder)
+        _check_positions(config, encoder)
+        self._max_pieces = config.max_tokens - _SPECIAL_PIECES
+        self._windows = None
+        self._part_documents = _PART_DOCUMENTS
+        if config.window is not None:
+            size = config.window - _SPECIAL_PIECES
+            stride = config.stride or size
+            self._windows = functools.partial(Windows.of, size=size, stride=stride)
+            self._window_pooling = config.window_pooling
+            of_longest = 1 + max(-((size - self._max_pieces) // stride), 0)
+            self._part_documents = max(_PART_DOCUMENTS // of_longest, 1)
         self._is_frozen = config.trainable_layers == 0
-        _set_trainable(config, encoder)
         self._network = encoder.network
         self._has_segments = "segment_ids" in encoder.network.input
         ids = {piece: number for number, piece in enumerate(tokenizer.pieces)}
@@ -84,6 +98,7 @@ class PretrainedEncoder(keras.Model):
                 for i, (before, units) in enumerate(itertools.pairwise(sizes))
             ]
             self._dense = LogitsLayer(sizes[-1], inputs.output_bias, seed=next(seed))
+        _set_trainable(config, encoder, seed=seed)
         self.built = True
 
     def call(
@@ -97,7 +112,7 @@ class PretrainedEncoder(keras.Model):
         In place of token ids, it takes what `encode` has made of them.
         """
         if self.pooling == "label_attention":
-            return _in_parts(
+            return self._in_parts(
                 lambda texts: self._attended(texts, training, label_ids), tokens, training
             )
         is_encoded = isinstance(tokens, tf.Tensor)
@@ -112,21 +127,59 @@ class PretrainedEncoder(keras.Model):
         """Vectors float32 [batch, vector_size] of each text's token ids int64 [batch, None]."""
 
         def vectors(texts: Sequence[tf.RaggedTensor]) -> tf.Tensor:
-            return tf.concat([self._pooled(*self._states(text, training)) for text in texts], 1)
+            return tf.concat([self._vectors(text, training) for text in texts], 1)
 
-        return tf.ensure_shape(_in_parts(vectors, tokens, training), [None, self.vector_size])
+        return tf.ensure_shape(self._in_parts(vectors, tokens, training), [None, self.vector_size])
+
+    def _in_parts(
+        self,
+        function: Callable[[Sequence[tf.RaggedTensor]], tf.Tensor],
+        tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...],
+        training: bool,
+    ) -> tf.Tensor:
+        return _in_parts(function, tokens, None if training else self._part_documents)
+
+    def merge_updates(self) -> None:
+        """Adds the low-rank updates of `model.lora_rank` to the weights, as an export has them."""
+        merge_updates(self._network)
 
     def _attended(
         self, texts: Sequence[tf.RaggedTensor], training: bool, label_ids: tf.Tensor | None
     ) -> tf.Tensor:
         """Logits by attention over the states of all texts, one text after the other."""
-        parts = [self._states(text, training) for text in texts]
+        parts = [self._states_of_all_windows(text, training) for text in texts]
         states, mask = (tf.concat(part, axis=1) for part in zip(*parts, strict=True))
         return self._attention(self._dropouts[0](states, training=training), mask, label_ids)
 
+    def _vectors(self, tokens: tf.RaggedTensor, training: bool) -> tf.Tensor:
+        """float32 [batch, dim]: the vectors of one text, by all of its windows."""
+        if self._windows is None:
+            return self._pooled(*self._states(tokens[:, : self._max_pieces], training))
+        windows = self._windows(tokens[:, : self._max_pieces])
+        vectors = self._pooled(*self._states(windows.tokens, training))
+        if self._window_pooling == "max":
+            return windows.max(vectors)
+        pieces = windows.tokens.row_lengths() + _SPECIAL_PIECES
+        return windows.mean(vectors, tf.cast(pieces, tf.float32))
+
+    def _states_of_all_windows(
+        self, tokens: tf.RaggedTensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """float32 [batch, m, dim], and bool [batch, m], true where a piece is."""
+        if self._windows is None:
+            return self._states(tokens[:, : self._max_pieces], training)
+        windows = self._windows(tokens[:, : self._max_pieces])
+        states, mask = self._states(windows.tokens, training)
+        mask = windows.side_by_side(tf.cast(mask, tf.float32)[:, :, None])[:, :, 0] > 0
+        return windows.side_by_side(states), mask
+
     def _states(self, tokens: tf.RaggedTensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """float32 [batch, longest, dim], and bool [batch, longest], true where a piece is."""
-        tokens = tokens[:, : self._max_pieces]
+        """float32 [n, longest, dim], and bool [n, longest], true where a piece is.
+
+        Args:
+          tokens: int64 [n, None], token ids of documents or windows.
+          training: whether units are dropped.
+        """
         pieces = tokens.with_values(tf.gather(self._piece_ids.value, tokens.flat_values))
         ends = tf.ones([pieces.nrows(), 1], pieces.dtype)
         pieces = tf.concat([self._start * ends, pieces, self._end * ends], axis=1)
@@ -184,23 +237,24 @@ class StateAttention(keras.layers.Layer):
 def _in_parts(
     function: Callable[[Sequence[tf.RaggedTensor]], tf.Tensor],
     tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...],
-    training: bool,
+    part_documents: int | None,
 ) -> tf.Tensor:
     """What a function makes of a batch, float32 [batch, n], a part of the documents at a time.
 
     A part has documents of like length, so that little is padded, and memory is that of a part: a
-    batch of an evaluation has a thousand documents. Those of training are sorted already.
+    batch of an evaluation has a thousand documents. Those of training are sorted already, and are
+    one part (None).
     """
     texts = tokens if isinstance(tokens, tuple) else (tokens,)
-    if training:
+    if part_documents is None:
         return function(texts)
     lengths = tf.reduce_max(tf.stack([text.row_lengths() for text in texts]), axis=0)
     order = tf.argsort(lengths, stable=True)
     texts = [tf.gather(text, order) for text in texts]
-    number = tf.maximum(-(-tf.size(order) // _PART_DOCUMENTS), 1)
+    number = tf.maximum(-(-tf.size(order) // part_documents), 1)
 
     def add(i: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        rows = slice(i * _PART_DOCUMENTS, (i + 1) * _PART_DOCUMENTS)
+        rows = slice(i * part_documents, (i + 1) * part_documents)
         return i + 1, results.write(i, function([text[rows] for text in texts]))
 
     results = tf.TensorArray(tf.float32, size=number, infer_shape=False)
@@ -219,20 +273,24 @@ def _pooling(config: PretrainedConfig, encoder: Encoder) -> str:
     return pooling
 
 
-def _max_pieces(config: PretrainedConfig, encoder: Encoder) -> int:
+def _check_positions(config: PretrainedConfig, encoder: Encoder) -> None:
     longest = encoder.max_tokens
-    if longest is not None and config.max_tokens > longest:
+    key = "max_tokens" if config.window is None else "window"
+    read = getattr(config, key)
+    if longest is not None and read > longest:
+        hint = "" if config.window else ", or model.window to read longer documents in windows"
         raise UserError(
-            f"model.max_tokens: received {config.max_tokens}, and the encoder has positions for "
-            f"{longest}; expected no more"
+            f"model.{key}: received {read}, and the encoder has positions for {longest}; expected "
+            f"no more{hint}"
         )
-    return config.max_tokens - _SPECIAL_PIECES
 
 
-def _set_trainable(config: PretrainedConfig, encoder: Encoder) -> None:
+def _set_trainable(config: PretrainedConfig, encoder: Encoder, *, seed: Iterator[int]) -> None:
     wanted, layers = config.trainable_layers, encoder.layers
-    if wanted == "all":
+    if wanted == "all" and config.lora_rank is None:
         return
+    if wanted == "all":
+        wanted = len(layers)
     if wanted > len(layers):
         raise UserError(
             f"model.trainable_layers: received {wanted}, and the encoder has {len(layers)} layers; "
@@ -240,6 +298,14 @@ def _set_trainable(config: PretrainedConfig, encoder: Encoder) -> None:
         )
     for layer in encoder.network.layers:
         layer.trainable = layer in layers[len(layers) - wanted :]
+    if config.lora_rank is not None:
+        add_updates(
+            layers[len(layers) - wanted :],
+            rank=config.lora_rank,
+            targets=config.lora_targets,
+            dim=encoder.dim,
+            seed=seed,
+        )
 
 
 def _piece_ids(tokens: Sequence[str], ids: Mapping[str, int], unknown: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from trainer.metrics.calibration import Calibration
 from trainer.models.bow import BagOfEmbeddings
 from trainer.models.bow_tree import NOT_SCORED, BagWithLabelTree
 from trainer.models.linear import LinearClassifier
+from trainer.models.pretrained import PretrainedEncoder
 from trainer.serving.half_precision import HalfPrecisionWeights
 
 # In the place of a probability, where a shortlist has no label.
@@ -40,6 +41,8 @@ class ModelScorer(tf.Module):
     ):
         super().__init__(name="model")
         model, vectorizer = experiment.model, experiment.vectorizer
+        if isinstance(model, PretrainedEncoder):
+            model.merge_updates()
         # What the functions below use is saved if an attribute holds it.
         self._vectorizer = vectorizer
         if weights == "float32":
