@@ -110,6 +110,13 @@ class Config(Section):
                 f"expected no vocabulary.size with the tokenizer of an encoder, not {size}: the "
                 "vocabulary is all of its pieces"
             )
+        window, kept = getattr(self.model, "window", None), self.text.max_tokens_per_document
+        if window is not None and kept is not None and self.model.max_tokens - 2 > kept:
+            raise ValueError(
+                f"expected model.max_tokens of at most {kept + 2} with "
+                f"text.max_tokens_per_document {kept}, not {self.model.max_tokens}: records hold "
+                "no more of a document; make the dataset with more, or null"
+            )
         return self
 
     @property

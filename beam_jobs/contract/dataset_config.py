@@ -474,7 +474,8 @@ class TextConfig(Section):
     tokenizer: TokenizerName | Path_ = Field(
         "whitespace",
         description=(
-            "how text is split into tokens; or the directory of a pretrained encoder, whose "
+            "how text is split into tokens; or the directory of a pretrained encoder, or its "
+            "name, as hf://owner/name@revision or kaggle://owner/model/framework/variant, whose "
             "tokenizer then does all that is between strip_urls and max_tokens_per_document, and "
             "whose pieces are the vocabulary. Serving then needs TensorFlow Text"
         ),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from beam_jobs.contract.encoder_names import directory_of
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import Section
 
@@ -74,9 +75,12 @@ EncoderTokenizer = Annotated[WordPiece | SentencePiece, Field(discriminator="kin
 def hash_of_files(directory: str) -> str:
     """SHA-256, in hex, of all files that decide the tokenizer; their names count too.
 
+    The directory may be a name, see `encoder_names`, here and below.
+
     Raises:
       UserError: the directory has none, or one cannot be read.
     """
+    directory = directory_of(directory, key="text.tokenizer")
     digest = hashlib.sha256()
     with _explain("text.tokenizer"):
         for path in _existing(directory):
@@ -101,7 +105,7 @@ def read_tokenizer(directory: str, *, key: str = "text.tokenizer") -> WordPiece 
         TensorFlow graph as they are.
     """
     with _explain(key):
-        return _tokenizer_of(directory)
+        return _tokenizer_of(directory_of(directory, key=key))
 
 
 def _tokenizer_of(directory: str) -> WordPiece | SentencePiece:

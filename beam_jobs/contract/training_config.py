@@ -292,8 +292,8 @@ class PretrainedConfig(Section):
         None,
         description=(
             "directory of the encoder: Hugging Face's with safetensors, sentence-transformers', "
-            "or a preset of KerasHub; null: that of text.tokenizer. Its tokenizer has to be that "
-            "of the dataset"
+            "or a preset of KerasHub; or a name, as in text.tokenizer; null: that of "
+            "text.tokenizer. Its tokenizer has to be that of the dataset"
         ),
     )
     trainable_layers: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
@@ -317,6 +317,13 @@ class PretrainedConfig(Section):
         description=(
             "the dense layers that have such updates: those of queries and values, or all six of "
             "a layer"
+        ),
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description=(
+            "in training, of each layer that is trained its input alone is kept, and its "
+            "activations are computed again: less memory, more time"
         ),
     )
     pooling: Literal["mean", "cls", "label_attention"] | None = Field(
@@ -399,12 +406,14 @@ class PretrainedConfig(Section):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _updates_are_of_trained_layers(self):
-        if self.lora_rank is not None and self.trainable_layers == 0:
-            raise ValueError(
-                f"received lora_rank {self.lora_rank}, and no layer is trained; expected "
-                "trainable_layers above 0, such as all"
-            )
+    def _some_layer_is_trained(self):
+        if self.trainable_layers == 0:
+            for key in ("lora_rank", "gradient_checkpointing"):
+                if getattr(self, key):
+                    raise ValueError(
+                        f"received {key} {str(getattr(self, key)).lower()}, and no layer is "
+                        "trained; expected trainable_layers above 0, such as all"
+                    )
         return self
 
     @property

@@ -11,7 +11,7 @@ from beam_jobs.contract.config import load_config
 from beam_jobs.contract.manifest import load, load_document_counts, load_vocabulary
 from beam_jobs.contract.records import RecordSpec
 from tests.command_lines import fail_cleanly, succeed
-from tests.runs import assert_same_bits, history
+from tests.runs import assert_same_bits, history, variables
 from tests.small_experiment import CONFIG, make_dataset
 from tests.tiny_encoder import DIM, HEADS, PIECES, POSITIONS, write_encoder, write_tokenizer
 from trainer.document_vectors import VectorReader
@@ -153,7 +153,25 @@ def test_low_rank_updates_of_upper_layers_are_trained_and_a_run_resumes_with_the
         if name.startswith("model/") and len(shape) > 1 and 5 not in shape
     }
     shapes = after.get_variable_to_shape_map()
-    assert kept <= {after.get_tensor(name).tobytes() for name in shapes if len(shapes[name]) > 1}
+    there = {after.get_tensor(name).tobytes() for name in shapes if len(shapes[name]) > 1}
+    assert len(kept - there) == 2  # those biases
+
+
+@pytest.mark.slow
+def test_a_layer_is_trained_on_replicas_in_mixed_precision(place):
+    settings = (
+        "model.trainable_layers=1",
+        "model.gradient_checkpointing=true",
+        "train.precision=bfloat16",
+        "train.strategy=mirrored",
+        "train.replicas=2",
+        "train.batch_size=128",
+        "train.epochs=1",
+    )
+    printed = _run(place, "train", "train.run_dir=out/replicas", *settings)
+    assert "MirroredStrategy on CPU:0, CPU:1" in printed
+    assert all(np.isfinite(weights).all() for weights in variables(place / "out/replicas").values())
+    assert np.isfinite(history(place / "out/replicas")[0]["loss"])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -225,3 +226,60 @@ def test_windows_that_leave_tokens_out_or_cut_no_document_are_refused(encoder, d
             build(encoder, directory, **options)
     with pytest.raises(UserError, match="model.window: received 65, and the encoder has positions"):
         build(encoder, directory, window=65, max_tokens=99)
+
+
+def test_activations_that_are_computed_again_have_the_same_gradients_and_drop_the_same_units(
+    directory,
+):
+    def gradients(**options):
+        keras.utils.set_random_seed(1)  # of dropout within the encoder
+        model = build(load_encoder(directory), directory, trainable_layers="all", **options)
+        with tf.GradientTape() as tape:
+            # Twice: the second pass drops other units than the first.
+            logits = [model(ragged(DOCUMENTS), training=True) for _ in range(2)]
+            loss = tf.reduce_sum(logits)
+        weights = model.trainable_variables
+        return (
+            logits,
+            [tf.convert_to_tensor(g) for g in tape.gradient(loss, weights)],
+            [*model.variables],
+        )
+
+    kept, again = gradients(), gradients(gradient_checkpointing=True)
+    assert not np.allclose(kept[0][0], kept[0][1])
+    for one, other in zip(tf.nest.flatten(kept), tf.nest.flatten(again), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def preset(kind, directory, **options):
+    sizes = {"vocabulary_size": len(PIECES), "num_heads": 4, "hidden_dim": DIM}
+    sizes |= {"intermediate_dim": 64, "max_sequence_length": 64, "num_layers": 2}
+    getattr(keras_hub.models, kind)(**sizes, **options).save_to_preset(directory)
+    return load_encoder(directory)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "layers"),
+    [("AlbertBackbone", {"embedding_dim": 16}, 1), ("RobertaBackbone", {}, 2)],
+)
+def test_layers_of_an_encoder_whose_layers_share_weights_and_of_one_without_segments_are_trained(
+    directory, kind, options, layers, tmp_path
+):
+    encoder = preset(kind, str(tmp_path), **options)
+    assert len(encoder.layers) == layers
+    settings = {"trainable_layers": 1, "lora_rank": 2, "gradient_checkpointing": True}
+    model = build(encoder, directory, **settings)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(ragged(DOCUMENTS), training=True))
+    assert None not in tape.gradient(loss, model.trainable_variables)
+    assert sum("lora" in v.name for v in model.trainable_variables) == 4
+    np.testing.assert_allclose(
+        model.encode(ragged(DOCUMENTS[:1])), model.encode(ragged(DOCUMENTS))[:1], atol=1e-5
+    )
+
+
+def test_layers_that_take_more_than_states_are_not_computed_again(directory, tmp_path):
+    encoder = preset("DebertaV3Backbone", str(tmp_path))
+    expected = "takes rel_embeddings beside states; expected false"
+    with pytest.raises(UserError, match=expected):
+        build(encoder, directory, trainable_layers=1, gradient_checkpointing=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from beam_jobs.contract.encoder_names import directory_of
 from beam_jobs.contract.errors import UserError, first_line
 
 # What KerasHub 0.32 converts from Hugging Face's directories, of encoders.
@@ -56,12 +57,13 @@ def layer_number(path: str) -> int | None:
 
 
 def load_encoder(directory: str) -> Encoder:
-    """Reads an encoder and its weights.
+    """Reads an encoder and its weights, from a directory or by name.
 
     Raises:
       UserError: KerasHub is not installed, or the directory holds no encoder that it reads.
     """
     hub = _keras_hub()
+    directory = directory_of(directory, key="model.backbone", with_weights=True)
     root = Path(directory)
     _check_readable(root)
     try:

@@ -25,6 +25,7 @@ from trainer.models.layers import (
     seeds,
 )
 from trainer.models.low_rank import add_updates, merge_updates
+from trainer.models.recomputation import recompute
 from trainer.models.windows import Windows
 
 _SPECIAL_PIECES = 2  # before and after a document
@@ -287,25 +288,26 @@ def _check_positions(config: PretrainedConfig, encoder: Encoder) -> None:
 
 def _set_trainable(config: PretrainedConfig, encoder: Encoder, *, seed: Iterator[int]) -> None:
     wanted, layers = config.trainable_layers, encoder.layers
-    if wanted == "all" and config.lora_rank is None:
-        return
-    if wanted == "all":
-        wanted = len(layers)
-    if wanted > len(layers):
+    if wanted != "all" and wanted > len(layers):
         raise UserError(
             f"model.trainable_layers: received {wanted}, and the encoder has {len(layers)} layers; "
             "expected at most so many, or `all` for these and the embeddings"
         )
-    for layer in encoder.network.layers:
-        layer.trainable = layer in layers[len(layers) - wanted :]
+    trained = layers if wanted == "all" else layers[len(layers) - wanted :]
+    if wanted != "all" or config.lora_rank is not None:
+        for layer in encoder.network.layers:
+            layer.trainable = layer in trained
     if config.lora_rank is not None:
         add_updates(
-            layers[len(layers) - wanted :],
+            trained,
             rank=config.lora_rank,
             targets=config.lora_targets,
             dim=encoder.dim,
             seed=seed,
         )
+    if config.gradient_checkpointing:
+        for layer in trained:
+            recompute(layer)
 
 
 def _piece_ids(tokens: Sequence[str], ids: Mapping[str, int], unknown: str) -> np.ndarray:

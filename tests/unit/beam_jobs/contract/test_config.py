@@ -276,6 +276,7 @@ OTHER_KINDS = [
             "trainable_layers": 2,
             "lora_rank": 8,
             "lora_targets": "all",
+            "gradient_checkpointing": True,
             "pooling": "cls",
             "max_tokens": 64,
             "window": 32,
@@ -922,6 +923,14 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
             },
             "expected convolution_dim: null or embedding_dim with pretrained_vectors, not 64 and "
             "128",
+        ),
+        (
+            {
+                "text": {"tokenizer": "minilm"},
+                "model": {"name": "pretrained", "window": 256, "max_tokens": 1024},
+            },
+            "expected model.max_tokens of at most 514 with text.max_tokens_per_document 512, not "
+            "1024: records hold no more",
         ),
         (
             {"model": {"name": "bow_tree"}, "loss": {"negatives": "sampled"}},
