@@ -13,26 +13,21 @@ process of it.
 """
 
 import argparse
-import gzip
-import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from beam_jobs.contract.command_line import run_main  # noqa: E402
+from scripts.made_documents import write_with_pairs  # noqa: E402
 
 FILES = 16  # that the documents are written to
-WORDS = 50  # of a document
 CONFIG = """\
 name: many_labels
 data: {{source: jsonl, inputs: ["{directory}/*.jsonl.gz"], id_field: id, text_fields: [text],
@@ -77,7 +72,15 @@ def main(argv: list[str]) -> None:
 
 
 def _run(arguments: argparse.Namespace, directory: Path) -> None:
-    _write_documents(arguments, directory)
+    made = write_with_pairs(
+        directory,
+        arguments.arxiv,
+        documents=arguments.documents,
+        labels=arguments.labels,
+        each=arguments.each,
+        files=FILES,
+    )
+    print(made, flush=True)
     config = directory / "config.yaml"
     config.write_text(
         CONFIG.format(directory=directory, dim=arguments.dim, epochs=arguments.epochs),
@@ -110,71 +113,6 @@ def _stage(name: str, arguments: Sequence[str]) -> None:
         f"{used.ru_maxrss / (1 << 20):.2f} GiB",  # Linux counts in KiB
         flush=True,
     )
-
-
-# --- the documents ---------------------------------------------------------------------
-
-
-def _write_documents(arguments: argparse.Namespace, directory: Path) -> None:
-    """Writes documents with `text` and `labels` to FILES files of JSON lines."""
-    texts = []
-    for words in _pieces(arguments.arxiv):
-        texts.append(words)
-        if len(texts) == arguments.documents:
-            break
-    documents, pairs, names = _rare_pairs(texts, arguments.labels, each=arguments.each)
-    print(f"{len(texts):,} documents, {len(names):,} labels, {len(pairs):,} positives", flush=True)
-    starts = np.searchsorted(documents, np.arange(len(texts) + 1))
-    for number in range(FILES):
-        path = directory / f"documents-{number:02d}.jsonl.gz"
-        with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as stream:
-            for index in range(number, len(texts), FILES):
-                own = pairs[starts[index] : starts[index + 1]]
-                row = {
-                    "id": str(index),
-                    "text": " ".join(texts[index]),
-                    "labels": [names[pair] for pair in own.tolist()],
-                }
-                stream.write(json.dumps(row) + "\n")
-
-
-def _pieces(directory: str) -> Iterator[list[str]]:
-    """Runs of WORDS words of one abstract, in lower case."""
-    for path in sorted(Path(directory).glob("*.jsonl.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            for line in stream:
-                words = re.findall(r"[a-z]+", json.loads(line)["abstract"].lower())
-                for start in range(0, len(words) - WORDS + 1, WORDS):
-                    yield words[start : start + WORDS]
-
-
-def _rare_pairs(
-    texts: list[list[str]], num_labels: int, *, each: int
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The rarest pairs of neighbouring words of each document, of the most frequent pairs.
-
-    Returns:
-      documents, int64 [n], rising; which of the names each has, int64 [n]; the names.
-    """
-    id_of: dict[str, int] = {}
-    ids = np.array([[id_of.setdefault(word, len(id_of)) for word in text] for text in texts])
-    codes, pairs = np.unique(ids[:, :-1] * len(id_of) + ids[:, 1:], return_inverse=True)
-    documents = np.repeat(np.arange(len(texts)), WORDS - 1)
-    cells = np.unique(documents * len(codes) + pairs.reshape(-1))
-    documents, pairs = cells // len(codes), cells % len(codes)
-    counts = np.bincount(pairs, minlength=len(codes))
-    is_label = np.zeros(len(codes), bool)
-    is_label[np.argsort(-counts, kind="stable")[:num_labels]] = True
-
-    documents, pairs = documents[is_label[pairs]], pairs[is_label[pairs]]
-    order = np.lexsort((counts[pairs], documents))
-    documents, pairs = documents[order], pairs[order]
-    rank = np.arange(len(documents)) - np.searchsorted(documents, documents)
-    documents, pairs = documents[rank < each], pairs[rank < each]
-    used, pairs = np.unique(pairs, return_inverse=True)
-    words = list(id_of)
-    names = [f"{words[code // len(id_of)]} {words[code % len(id_of)]}" for code in codes[used]]
-    return documents, pairs, names
 
 
 if __name__ == "__main__":

@@ -27,11 +27,8 @@ import json
 import logging
 import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -72,11 +69,11 @@ from beam_jobs.preprocessing.splits import assign  # noqa: E402
 from beam_jobs.preprocessing.writer import WriteShard, plan_shards  # noqa: E402
 from beam_jobs.runtime.spill import SpillByKey  # noqa: E402
 from beam_jobs.sources import registry  # noqa: E402
+from scripts.measured_process import Measured, measure  # noqa: E402
 
 FILES = 8
 BUCKET_BITS = 5
 NOT_COMPARED = {manifests.CONFIG}  # which the job alone writes
-MEMORY_SECONDS = 0.5
 
 CONFIG = """\
 name: synthetic
@@ -365,55 +362,7 @@ def run_naive() -> None:
 # --- measuring -------------------------------------------------------------------------
 
 
-def measure(arguments: list[str], cwd: Path) -> tuple[float, float, str]:
-    """(seconds, peak MB of the process tree, what it printed) of a Python command."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=cwd,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        peaks: list[float] = []
-        watcher = threading.Thread(target=_watch_memory, args=(process, peaks))
-        watcher.start()
-        process.wait()
-        seconds = time.monotonic() - started
-        watcher.join()
-        output.seek(0)
-        printed = output.read()
-    if process.returncode:
-        sys.exit(f"error: {arguments} ended with status {process.returncode}:\n{printed}")
-    return seconds, max(peaks, default=0.0), printed
-
-
-def _watch_memory(process: subprocess.Popen, peaks: list[float]) -> None:
-    while process.poll() is None:
-        peaks.append(sum(map(_proportional_set_mb, _process_tree(process.pid))))
-        time.sleep(MEMORY_SECONDS)
-
-
-def _process_tree(root: int) -> set[int]:
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    tree = {root}
-    while found := {child for child, parent in parents.items() if parent in tree} - tree:
-        tree |= found
-    return tree
-
-
-def _proportional_set_mb(pid: int) -> float:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as lines:
-        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
-    return 0.0
-
-
-def run_job(folder: Path, workers: int) -> tuple[float, float, str]:
+def run_job(folder: Path, workers: int) -> Measured:
     beam_arguments = [
         "--",
         "--direct_running_mode=multi_processing",
@@ -424,7 +373,7 @@ def run_job(folder: Path, workers: int) -> tuple[float, float, str]:
     )
 
 
-def run_other(folder: Path, what: str, workers: int) -> tuple[float, float, str]:
+def run_other(folder: Path, what: str, workers: int) -> Measured:
     return measure(
         [str(Path(__file__).resolve()), "--workers", str(workers), "--run", what], folder
     )
@@ -501,9 +450,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show(what: str, documents: int, seconds: float, peak: float) -> None:
+def show(what: str, documents: int, measured: Measured) -> None:
+    rate = documents / measured.seconds
     print(
-        f"{what:8} {documents:>10,} {seconds:>8.1f} {documents / seconds:>12,.0f} {peak:>8,.0f}",
+        f"{what:8} {documents:>10,} {measured.seconds:>8.1f} {rate:>12,.0f} "
+        f"{measured.peak_mb:>8,.0f}",
         flush=True,
     )
 
@@ -521,11 +472,12 @@ def compare(arguments: argparse.Namespace) -> None:
         for size in sizes:
             folder = Path(temporary, str(size))
             write_documents(folder, size, arguments.arxiv)
-            job_seconds, peak, printed = run_job(folder, arguments.workers)
-            show("job", size, job_seconds, peak)
-        stages = next(line for line in printed.splitlines() if line.startswith("time in each step"))
-        plain_seconds, peak, _ = run_other(folder, "plain", arguments.workers)
-        show("plain", size, plain_seconds, peak)
+            job = run_job(folder, arguments.workers)
+            show("job", size, job)
+        printed = job.printed.splitlines()
+        stages = next(line for line in printed if line.startswith("time in each step"))
+        plain = run_other(folder, "plain", arguments.workers)
+        show("plain", size, plain)
         same_files = check_same_files(
             files_of(folder / "out/synthetic/dataset"), folder / "plain/dataset"
         )
@@ -533,9 +485,9 @@ def compare(arguments: argparse.Namespace) -> None:
         for sample in samples:
             folder = Path(temporary, f"sample-{sample}")
             write_documents(folder, sample, arguments.arxiv)
-            seconds, peak, _ = run_other(folder, "naive", arguments.workers)
-            show("naive", sample, seconds, peak)
-            naive_seconds.append(seconds)
+            naive = run_other(folder, "naive", arguments.workers)
+            show("naive", sample, naive)
+            naive_seconds.append(naive.seconds)
         run_job(folder, arguments.workers)
         same_records = check_same_records(
             files_of(folder / "out/synthetic/dataset"), folder / "naive"
@@ -550,11 +502,11 @@ def compare(arguments: argparse.Namespace) -> None:
     naive_all = naive_seconds[1] + per_document * (arguments.documents - samples[1])
     print(f"job, {stages}")
     print(
-        f"job / plain: {plain_seconds / job_seconds:.2f} x the documents/s; "
+        f"job / plain: {plain.seconds / job.seconds:.2f} x the documents/s; "
         f"{same_files} files with the same bytes"
     )
     print(
-        f"job / naive: {naive_all / job_seconds:.1f} x the documents/s, naive at "
+        f"job / naive: {naive_all / job.seconds:.1f} x the documents/s, naive at "
         f"{1 / per_document:,.0f} documents/s without its start; "
         f"{same_records:,} records the same on its sample"
     )
