@@ -55,6 +55,7 @@ from trainer.training.train_step import make_train_steps  # noqa: E402
 
 WORDS, VOCABULARY, LABELS, DIM, BATCH_SIZE = 150, 50_000, 54, 128, 256
 SHARDS = 16
+KEPT_STEPS = 8  # whose batches a step alone is measured on
 # Options of each model, beside its defaults.
 MODELS = {
     "bow": {},
@@ -223,21 +224,30 @@ def _core_seconds() -> float:
 
 
 class Training:
-    """A model and its step, on the dataset of a config."""
+    """A model and its step, on the dataset of a config.
 
-    def __init__(self, config):
+    Args:
+      config: it names the dataset.
+      changed: what the step uses in place of the model, made of it.
+    """
+
+    def __init__(self, config, changed: Callable[[Any], Any] = lambda model: model):
         self.experiment = assemble(config, for_training=True)
         experiment, train = self.experiment, config.train
         self.plan = plan_split(
             experiment.dataset, "train", num_workers=1, global_batch_size=train.batch_size
         )
         with experiment.strategy.scope():
-            optimizer = build_optimizer(config.optimizer, epoch_steps=self.plan.steps)
-            optimizer.build(experiment.model.trainable_variables)
+            self.optimizer = build_optimizer(config.optimizer, epoch_steps=self.plan.steps)
+            self.optimizer.build(experiment.model.trainable_variables)
         loss = losses.build_loss(config.loss, **experiment.loss_statistics)
         sizes = {"num_labels": experiment.dataset.num_labels, "global_batch_size": train.batch_size}
         self._steps = make_train_steps(
-            experiment.strategy, experiment.model, optimizer, loss=loss, **sizes
+            experiment.strategy,
+            changed(experiment.model),
+            self.optimizer,
+            loss=loss,
+            **sizes,
         )
 
     def batches(self, epoch: int):
@@ -258,15 +268,28 @@ class Training:
 
     def speed(self, iterator, steps: int) -> Speed:
         """The speed of some steps, after two that compile the function and fill the buffers."""
-        self._steps(iterator, tf.constant(2)).numpy()
+        self.run(iterator, 2)
         return clock(
-            steps * self.experiment.config.train.batch_size,
-            lambda: self._steps(iterator, tf.constant(steps)).numpy(),
+            steps * self.experiment.config.train.batch_size, lambda: self.run(iterator, steps)
         )
 
-    def from_memory(self):
-        """An iterator that repeats a few batches from memory."""
-        kept = [batch for batch, _ in zip(self.batches(0), range(8), strict=False)]
+    def run(self, iterator, steps: int) -> None:
+        """Trains some steps."""
+        self._steps(iterator, tf.constant(steps)).numpy()
+
+    def kept_batches(self) -> list[Any]:
+        """The batches of the first steps, those of all replicas one by one."""
+        strategy = self.experiment.strategy
+        replicas = range(strategy.num_replicas_in_sync)
+        return [
+            {key: strategy.experimental_local_results(value)[i] for key, value in batch.items()}
+            for batch, _ in zip(self.batches(0), range(KEPT_STEPS), strict=False)
+            for i in replicas
+        ]
+
+    def from_memory(self, kept: list[Any] | None = None):
+        """An iterator that repeats batches from memory: those that are given, or the first."""
+        kept = kept or self.kept_batches()
         dataset = tf.data.Dataset.from_tensors(kept[0])
         for batch in kept[1:]:
             dataset = dataset.concatenate(tf.data.Dataset.from_tensors(batch))
