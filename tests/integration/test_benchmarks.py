@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.measured_process import Measured, measure
 from tests.command_lines import succeed
 from tests.scripts import load_script
 
@@ -38,7 +39,7 @@ def preprocessing(monkeypatch):
         benchmark, "multiprocessing", types.SimpleNamespace(get_context=lambda _: threads)
     )
 
-    def in_this_process(arguments: list[str], cwd: Path) -> tuple[float, float, str]:
+    def in_this_process(arguments: list[str], cwd: Path) -> Measured:
         printed = ""
         if arguments[0] == "-m":
             in_memory = ["--", "--direct_running_mode=in_memory"]
@@ -47,7 +48,8 @@ def preprocessing(monkeypatch):
             monkeypatch.chdir(cwd)
             monkeypatch.setattr(sys, "argv", arguments)
             benchmark.main()
-        return int(re.search(r"\d+", cwd.name)[0]) / 100, 300.0, printed
+        seconds = int(re.search(r"\d+", cwd.name)[0]) / 100
+        return Measured(seconds, seconds, 300.0, 0.0, printed)
 
     monkeypatch.setattr(benchmark, "measure", in_this_process)
     return benchmark
@@ -69,13 +71,21 @@ def test_the_preprocessing_benchmark_finds_the_same_bytes_and_records(
     ), output
 
 
-def test_seconds_memory_and_output_of_a_program_are_measured(tmp_path):
-    benchmark = load_script("benchmark_preprocessing")
-    program = "held = bytearray(b'x' * (64 << 20)); import time; time.sleep(1.2); print('done')"
-    seconds, peak_mb, printed = benchmark.measure(["-c", program], tmp_path)
-    assert seconds > 1.2 and peak_mb > 64 and printed == "done\n"
+def test_seconds_memory_disk_and_output_of_a_program_are_measured(tmp_path):
+    program = """
+import pathlib, sys, time
+held = bytearray(b"x" * (64 << 20))
+pathlib.Path("file").write_bytes(held[: 4 << 20])
+time.sleep(1.2)
+pathlib.Path("file").unlink()
+print("done")
+"""
+    measured = measure(["-c", program], tmp_path, watched=tmp_path)
+    assert measured.seconds > 1.2 and measured.peak_mb > 64 and measured.printed == "done\n"
+    assert measured.peak_disk_mb == pytest.approx((4 << 20) / 1e6)
+    assert 0 < measured.processor_seconds < measured.seconds
     with pytest.raises(SystemExit, match="ended with status 3:\n.*wrong"):
-        benchmark.measure(["-c", "import sys; print('wrong'); sys.exit(3)"], tmp_path)
+        measure(["-c", "import sys; print('wrong'); sys.exit(3)"], tmp_path)
 
 
 @pytest.mark.slow
