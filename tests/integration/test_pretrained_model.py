@@ -283,3 +283,25 @@ def test_layers_that_take_more_than_states_are_not_computed_again(directory, tmp
     expected = "takes rel_embeddings beside states; expected false"
     with pytest.raises(UserError, match=expected):
         build(encoder, directory, trainable_layers=1, gradient_checkpointing=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"window": 6, "stride": 3, "max_tokens": 14}, {"pooling": "label_attention"}],
+    ids=["one pass", "windows", "label attention"],
+)
+def test_the_effects_of_tokens_sum_to_the_logits_difference_from_a_text_of_unknown_pieces(
+    encoder, directory, options
+):
+    model = build(encoder, directory, num_texts=2, **options)
+    texts = [[5, 9, 1, 2, 30], [7, 8, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53]]
+    label = tf.constant(2, tf.int64)
+    effects = model.attributions(tuple(ragged([text]) for text in texts), label)
+    unknown = tuple(ragged([[1] * len(text)]) for text in texts)
+    logits = [model(tuple(ragged([t]) for t in texts)), model(unknown)]
+    assert [len(effect) for effect in effects] == [len(text) for text in texts]
+    difference = float(logits[0][0, 2] - logits[1][0, 2])
+    assert float(sum(map(tf.reduce_sum, effects))) == pytest.approx(difference, rel=0.05, abs=0.02)
+    assert effects[0][2] == 0  # token 1 is unknown
+    read = model._max_pieces
+    assert np.all(effects[1][:read].numpy() != 0) and not np.any(effects[1][read:])

@@ -49,6 +49,16 @@ class Encoder:
         """The layers of attention, from the lowest."""
         return [layer for layer in self.network.layers if _LAYER.match(layer.name)]
 
+    @property
+    def embeddings(self) -> keras.layers.Layer:
+        """The layer of the embeddings of token ids."""
+        ids = self.network.input["token_ids"]
+        return next(
+            layer
+            for layer in self.network.layers
+            if not isinstance(layer, keras.layers.InputLayer) and layer.input is ids
+        )
+
 
 def layer_number(path: str) -> int | None:
     """The number of the layer that the path of a weight is of, from the lowest; None: of none."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import PretrainedConfig
+from trainer.models.attributions import integrated_gradients
 from trainer.models.backbones import Encoder
 from trainer.models.inputs import ModelInputs
 from trainer.models.label_attention import attended_logits, unit_variance_weight
@@ -80,10 +81,11 @@ class PretrainedEncoder(keras.Model):
             of_longest = 1 + max(-((size - self._max_pieces) // stride), 0)
             self._part_documents = max(_PART_DOCUMENTS // of_longest, 1)
         self._is_frozen = config.trainable_layers == 0
-        self._network = encoder.network
+        self._network, self._embeddings = encoder.network, encoder.embeddings
         self._has_segments = "segment_ids" in encoder.network.input
         ids = {piece: number for number, piece in enumerate(tokenizer.pieces)}
         self._start, self._end = ids[tokenizer.start], ids[tokenizer.end]
+        self._unknown = ids[tokenizer.unknown]
         self._piece_ids = constant_weight(
             self, "piece_ids", _piece_ids(inputs.vocabulary.tokens, ids, tokenizer.unknown)
         )
@@ -118,6 +120,10 @@ class PretrainedEncoder(keras.Model):
             )
         is_encoded = isinstance(tokens, tf.Tensor)
         x = tokens if is_encoded else self.encode(tokens, training=training)
+        return self._head(x, training, label_ids)
+
+    def _head(self, x: tf.Tensor, training: bool, label_ids: tf.Tensor | None) -> tf.Tensor:
+        """Logits of vectors float32 [batch, vector_size]."""
         for dropout, hidden in zip(self._dropouts, self._hidden, strict=False):
             x = hidden(dropout(x, training=training))
         return self._dense(self._dropouts[-1](x, training=training), label_ids)
@@ -139,6 +145,47 @@ class PretrainedEncoder(keras.Model):
         training: bool,
     ) -> tf.Tensor:
         return _in_parts(function, tokens, None if training else self._part_documents)
+
+    def attributions(
+        self, tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...], label_id: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        """What each token of one document adds to a label's logit, by integrated gradients.
+
+        Args:
+          tokens: int64 [1, None], token ids of each text.
+          label_id: int64.
+
+        Returns:
+          Of each text, float32 [tokens]; 0 for tokens that are not read.
+        """
+        texts = tokens if isinstance(tokens, tuple) else (tokens,)
+
+        def logit(copies: int) -> tf.Tensor:
+            rows = tf.zeros([copies], tf.int32)
+            repeated = [tf.gather(text, rows) for text in texts]
+            if self.pooling == "label_attention":
+                return self._attended(repeated, False, label_id[None])
+            vectors = tf.concat([self._vectors(text, False) for text in repeated], axis=1)
+            return self._head(vectors, False, label_id[None])
+
+        def without_pieces(ids: tf.Tensor) -> tf.Tensor:
+            return tf.where((ids == self._start) | (ids == self._end), ids, self._unknown)
+
+        effects = integrated_gradients(
+            self._embeddings, logit, without_pieces=without_pieces, num_calls=len(texts)
+        )
+        return tuple(map(self._by_token, effects, texts))
+
+    def _by_token(self, effects: tf.Tensor, tokens: tf.RaggedTensor) -> tf.Tensor:
+        """float32 [tokens] of effects [windows, longest] of the pieces of a document's windows."""
+        places = tf.ragged.range(tokens.row_lengths())[:, : self._max_pieces]
+        if self._windows is not None:
+            places = self._windows(places).tokens
+        pieces = effects[:, 1:]  # without the start
+        is_token = tf.sequence_mask(places.row_lengths(), tf.shape(pieces)[1])
+        return tf.math.unsorted_segment_sum(
+            pieces[is_token], places.flat_values, tf.size(tokens.flat_values)
+        )
 
     def merge_updates(self) -> None:
         """Adds the low-rank updates of `model.lora_rank` to the weights, as an export has them."""

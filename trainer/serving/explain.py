@@ -24,6 +24,9 @@ _MAX_STRENGTH = 0.65  # opacity of the colour of the word with the largest effec
 _METHODS = {
     "exact": "Exact: the model is linear in its words, so their effects on a label's logit and "
     "its bias sum to the logit.",
+    "integrated_gradients": "By integrated gradients: what each piece adds to a label's logit on "
+    "the way from a text of unknown pieces to this one; they sum, nearly, to the difference of the "
+    "two.",
     "occlusion": "By occlusion: how much a label's log-odds fall when all occurrences of the word "
     "are left out.",
 }
@@ -62,7 +65,7 @@ class Explanations:
     """Why a document has its labels.
 
     Attributes:
-      method: `exact` or `occlusion`.
+      method: `exact`, `integrated_gradients` or `occlusion`.
       tokens: by text field, what the model reads of it.
       labels: those that are assigned, or else the best one; at most MAX_LABELS, best first.
     """
@@ -132,9 +135,16 @@ def explanations(model: SavedModel, text: str) -> Explanations:
         effects = [(contributions.numpy()[:, label_id],) for label_id in label_ids]
         biases = bias.numpy()[label_ids].tolist()
     else:
-        method = "occlusion"
-        effects = _occlusion(model, list(tokens.values()), label_ids)
         biases = [None] * len(label_ids)
+        if hasattr(model.module, "attributions"):
+            method = "integrated_gradients"
+            effects = [
+                tuple(effect.numpy() for effect in model.module.attributions(*texts, label_id))
+                for label_id in tf.constant(label_ids, tf.int64)
+            ]
+        else:
+            method = "occlusion"
+            effects = _occlusion(model, list(tokens.values()), label_ids)
 
     names = model.label_names()
     labels = [
@@ -243,12 +253,12 @@ def _coloured_texts(results: Explanations, label: Explanation) -> list[dict[str,
 def _top_words(results: Explanations, label: Explanation) -> list[tuple[float, str]]:
     """The words with the largest effects, in either direction, and these effects.
 
-    The exact effects of a word's occurrences are summed. Occlusion left all of them out already.
+    The effects of a word's occurrences are summed. Occlusion left all of them out already.
     """
     total: dict[tuple[str, str], float] = {}
     for (field, tokens), effects in zip(results.tokens.items(), label.effects, strict=True):
         for word, effect in zip(tokens, effects.tolist(), strict=True):
-            before = total.get((field, word), 0.0) if results.method == "exact" else 0.0
+            before = 0.0 if results.method == "occlusion" else total.get((field, word), 0.0)
             total[field, word] = before + effect
     has_fields = len(results.tokens) > 1
     words = [

@@ -29,6 +29,10 @@ class ModelScorer(tf.Module):
     of one analyzed document, string [1]: float32 [tokens, labels], what its tokens add to the
     model's logits, and float32 [labels], the bias.
 
+    A pretrained encoder has `attributions`, a tf.function of one analyzed document, string [1] for
+    each text field, and of a label's id: float32 [tokens] for each field, see
+    `PretrainedEncoder.attributions`.
+
     Args:
       experiment: its model is used with the weights that it has when the export is saved.
       calibration: of the model's log-odds.
@@ -71,14 +75,25 @@ class ModelScorer(tf.Module):
             with stored_weights():
                 return model.contributions(vectorizer(analyzed))
 
+        def attributions(*analyzed_and_label: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            *analyzed, label_id = analyzed_and_label
+            with stored_weights():
+                return model.attributions(token_ids(vectorizer, analyzed), label_id)
+
         if isinstance(model, BagWithLabelTree):
             self.shortlist, self.shortlist_size = tf.function(shortlist), model.shortlist_size
             score = score_by_shortlist
         self._score = tf.function(score)
-        has_one_text = len(experiment.dataset.manifest.text_fields) == 1
+        num_texts = len(experiment.dataset.manifest.text_fields)
+        has_one_text = num_texts == 1
         if has_one_text and isinstance(model, BagOfEmbeddings | LinearClassifier):
             self.contributions = tf.function(
                 contributions, input_signature=[tf.TensorSpec([1], tf.string)]
+            )
+        if isinstance(model, PretrainedEncoder):
+            signature = [tf.TensorSpec([1], tf.string)] * num_texts
+            self.attributions = tf.function(
+                attributions, input_signature=[*signature, tf.TensorSpec([], tf.int64)]
             )
 
     def __call__(self, *analyzed: tf.Tensor) -> tf.Tensor:

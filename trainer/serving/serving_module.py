@@ -66,8 +66,9 @@ class ServingModule(tf.Module):
         self.score_analyzed = tf.function(self._score_analyzed, input_signature=texts)
         self.decide_analyzed = tf.function(self._decide_analyzed, input_signature=texts)
         self.label_names = tf.function(lambda: self._label_names, input_signature=[])
-        if hasattr(score, "contributions"):
-            self.contributions = score.contributions
+        for name in ("contributions", "attributions"):
+            if hasattr(score, name):
+                setattr(self, name, getattr(score, name))
 
     def signatures(self) -> dict[str, Any]:
         """By name, for tf.saved_model.save."""
