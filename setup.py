@@ -108,6 +108,7 @@ setup(
             "multihot-report=multihot.command:run",
             "multihot-explain=multihot.command:run",
             "multihot-serve=multihot.command:run",
+            "multihot-worker-pool=multihot.command:run",
             # what engines start
             "multihot-worker=beam_jobs.worker:run",
         ]

@@ -36,6 +36,7 @@ def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--id", required=True)
     parser.add_argument("--provision_endpoint", required=True)
+    parser.add_argument("--control_endpoint", default="")
     arguments, _ = (
         parser.parse_known_args()
     )  # engines pass more, which the provision service says too
@@ -54,7 +55,9 @@ def run() -> None:
     os.environ |= {
         "WORKER_ID": worker_id,
         "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(
-            endpoints_pb2.ApiServiceDescriptor(url=info.control_endpoint.url)
+            endpoints_pb2.ApiServiceDescriptor(
+                url=info.control_endpoint.url or arguments.control_endpoint
+            )
         ),
         "PIPELINE_OPTIONS": json_format.MessageToJson(info.pipeline_options),
         "RUNNER_CAPABILITIES": " ".join(info.runner_capabilities),

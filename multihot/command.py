@@ -52,6 +52,7 @@ COMMANDS = {
     "explain": _of_trainer("explain", "which words drove each label"),
     "serve": _of_trainer("serve", "a development server"),
     "bulk-predict": Command("beam_jobs.predict", "labels of files of documents"),
+    "worker-pool": Command("beam_jobs.worker_pool", "workers for Flink and Spark clusters"),
     "doctor": Command("multihot.doctor", "versions, devices, memory, and what is wrong"),
     "completion": Command("multihot.completion", "completion of commands for a shell"),
 }

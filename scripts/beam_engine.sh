@@ -7,8 +7,6 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/multihot
 python=${PYTHON:-python}
 module=beam_jobs.preprocess workers=2 program= project= region= temp_location=
 job_arguments=() beam_arguments=()
-# Workers that are processes of this machine, which the job starts and stops.
-local_workers=(--environment_type=LOOPBACK --experiments=use_loopback_process_worker=True)
 
 fail() { # what is wrong and how to fix it
   printf 'error: %s\n' "$*" >&2
@@ -80,6 +78,5 @@ find_job_server() {
 # workers itself, so signals must reach it.
 run_job() {
   export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-  PATH=$(dirname "$python"):$PATH # Beam starts its workers with a bare `python`
   exec "$python" -m "$module" "${job_arguments[@]}" -- "$@" "${beam_arguments[@]}"
 }

@@ -3,8 +3,8 @@
 #   scripts/run_prism.sh [--module beam_jobs.preprocess] [--prism FILE]
 #     --config configs/x.yaml [...] [-- BEAM OPTIONS]
 #
-# Builds Prism the first time, with Go, unless --prism names the program; runs the job on it, with
-# one worker process, and stops it. Its exit status is the job's.
+# Builds Prism the first time, with Go, unless --prism names the program; runs the job on it and
+# stops it. Its exit status is the job's. Prism starts one worker process, never more.
 set -euo pipefail
 . "$(dirname "$0")/beam_engine.sh"
 
@@ -23,4 +23,4 @@ if [ -z "$program" ]; then
     rmdir "$folder"
   fi
 fi
-run_job "${local_workers[@]}" --runner=PrismRunner --prism_location="$program"
+run_job --runner=PrismRunner --prism_location="$program"

@@ -180,7 +180,7 @@ def _score_parts(
     )
     file_systems.carry(pipeline, beam_arguments)
     with _progress(score.work_dir, len(parts)):
-        runners.run(pipeline)
+        runners.run(pipeline, options)
     found = sorted(filter(_RESULT.fullmatch, places.list_files(score.work_dir)))
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(lambda name: _result(score.work_dir, name), found))

@@ -184,7 +184,7 @@ def _run(
             dataset_dir=generation.directory,
         )
         with local_progress.watch(stages):
-            result = runners.run(job)
+            result = runners.run(job, options)
     results = finish.Results.model_validate_json(
         places.read_bytes(places.join(generation.work_dir, finish.RESULTS))
     )

@@ -3,21 +3,27 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.runtime import file_systems, worker_processes
+from beam_jobs.runtime import engines, file_systems, worker_processes
 
 # Below this size one process is faster: each worker process takes seconds to import TensorFlow.
 IN_MEMORY_BYTES = 32 << 20  # 32 MiB
 # Both put elements of a step's main output into its tagged outputs, and still report success.
 WRONG_RUNNERS = ("DaskRunner", "BundleBasedDirectRunner")
+_POLL_SECONDS = 0.2
+# How long an engine may take to stop a job, before this process ends without it.
+CANCEL_SECONDS = 20.0
 
 
 def pipeline_options(beam_arguments: Sequence[str], input_bytes: int) -> PipelineOptions:
@@ -28,9 +34,12 @@ def pipeline_options(beam_arguments: Sequence[str], input_bytes: int) -> Pipelin
       input_bytes: size of the input; decides the local runner's mode unless the user has.
 
     Raises:
-      UserError: the user chose a runner or mode that is known to give wrong results.
+      UserError: the user chose a runner or mode that is known to give wrong results, or workers
+        that the engine cannot reach.
     """
-    options = file_systems.parse(beam_arguments)
+    options = file_systems.parse(engines.arguments(beam_arguments))
+    for line in engines.warnings(options):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     standard, direct = options.view_as(StandardOptions), options.view_as(DirectOptions)
     runner = (standard.runner or "FnApiRunner").rpartition(".")[2]
     if runner in WRONG_RUNNERS:
@@ -76,8 +85,12 @@ def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
         ) from None
 
 
-def run(pipeline: beam.Pipeline) -> PipelineResult:
+def run(pipeline: beam.Pipeline, options: PipelineOptions) -> PipelineResult:
     """Runs a pipeline to its end. Ctrl-C and SIGTERM also cancel it on its runner.
+
+    Args:
+      pipeline: the pipeline.
+      options: those that it was made with.
 
     Raises:
       RuntimeError: a step or a worker failed.
@@ -85,53 +98,119 @@ def run(pipeline: beam.Pipeline) -> PipelineResult:
       SystemExit: SIGTERM; its status is 143.
     """
     worker_processes.lost.clear()
-    with _ended_by_signals():
+    result = None
+    with engines.environment(options), engines.cancelling(options) as cancel, _Signals() as signals:
         try:
-            result = pipeline.run()
-            try:
-                result.wait_until_finish()
-            except (KeyboardInterrupt, SystemExit):
-                with contextlib.suppress(Exception):  # the runner may have ended before
-                    result.cancel()
-                raise
+            with _submitting(signals):
+                result = pipeline.run()
+            signals.take_over()
+            _wait(result, signals)
             return result
         except Exception as error:
             if worker_processes.lost:
                 raise RuntimeError(f"{worker_processes.lost[0]}; nothing is published") from error
             raise
+        except (KeyboardInterrupt, SystemExit):
+            if result is not None:
+                _cancel(result)
+            cancel()
+            raise
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def _submitting(signals: "_Signals") -> Iterator[None]:
+    """During the block a signal cannot come between a job's start on its engine and the result that
+    can cancel it.
+    """
+    start = portable_runner.JobServiceHandle.run
+
+    def start_undisturbed(handle, preparation_id):
+        signals.take_over()
+        return start(handle, preparation_id)
+
+    portable_runner.JobServiceHandle.run = start_undisturbed
+    try:
+        yield
+    finally:
+        portable_runner.JobServiceHandle.run = start
+
+
+def _wait(result: PipelineResult, signals: "_Signals") -> None:
+    """Waits for a job's end, in a thread of its own: this one must notice signals.
+
+    One that arrives within a destructor, such as gRPC's, could raise nothing from there.
+    """
+    failures: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            result.wait_until_finish()
+        except Exception as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(_POLL_SECONDS)
+        signals.check()
+    signals.check()
+    if failures:
+        raise failures[0]
+
+
+def _cancel(result: PipelineResult) -> None:
+    """Stops a job on its runner, as far as that can still be reached, and waits for that."""
+    with contextlib.suppress(Exception):  # the runner may have ended before
+        result.cancel()
+        deadline = time.monotonic() + CANCEL_SECONDS
+        while not PipelineState.is_terminal(result.state) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+
+class _Signals(contextlib.AbstractContextManager):
     """Ends the block with KeyboardInterrupt on SIGINT and with SystemExit on SIGTERM.
 
     Does so only in the main thread: Python handles signals in no other.
     """
-    received: list[int] = []
 
-    def receive(number: int, _frame) -> None:
-        received.append(number)
-        raise _ending(number)
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        self._before: dict[int, Callable | int | None] = {}
+        self._raises = True
 
-    numbers = (
-        (signal.SIGINT, signal.SIGTERM)
-        if threading.current_thread() is threading.main_thread()
-        else ()
-    )
-    before = {
-        number: signal.signal(number, receive)
-        for number in numbers
-        if signal.getsignal(number) != signal.SIG_IGN
-    }
-    try:
-        yield
-    except Exception:
-        if received:  # raised within a step, it was reported by Beam as a failure of the step
-            raise _ending(received[0]) from None
-        raise
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        # Raised within a step, it was reported by Beam as a failure of the step.
+        if isinstance(error, Exception) and self._received:
+            raise _ending(self._received[0]) from None
+
+    def take_over(self) -> None:
+        """From now on the first signal raises in `check` alone.
+
+        Beam's job servers have put a handler of their own in place, which stops the server: then
+        nobody could cancel the job.
+        """
+        self._raises = False
+        for number in self._before:
+            signal.signal(number, self._receive)
+
+    def check(self) -> None:
+        """Raises what ends the block if a signal has arrived."""
+        if self._received:
+            raise _ending(self._received[0])
+
+    def _receive(self, number: int, _frame) -> None:
+        self._received.append(number)
+        if self._raises or len(self._received) > 1:
+            raise _ending(number)
 
 
 def _ending(number: int) -> BaseException:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs.contract import child_process
 from beam_jobs.contract import manifest as manifests
 from tests.command_lines import ROOT, skip_without, succeed
 
@@ -55,8 +56,8 @@ from beam_jobs import preprocess
 
 run = runners.run
 
-def counted_run(pipeline):
-    result = run(pipeline)
+def counted_run(pipeline, options):
+    result = run(pipeline, options)
     with open("counted.json", "w") as stream:
         json.dump(document_counters.values(result), stream)
     return result
@@ -181,6 +182,32 @@ def test_an_engine_writes_the_bytes_of_the_local_runner_from_real_data(tmp_path,
     (tmp_path / "dataset").rename(tmp_path / "engine")
     succeed("beam_jobs.preprocess", *arguments, cwd=ROOT)
     assert contents(tmp_path / "engine") == contents(tmp_path / "dataset")
+
+
+def test_workers_of_a_pool_write_the_bytes_of_the_local_runner(local, tmp_path):
+    home = make_home(tmp_path / "home")
+    pool = subprocess.Popen(
+        [sys.executable, "-m", "beam_jobs.worker_pool", "--port", "0"],
+        cwd=home,
+        env=child_process.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        address = pool.stdout.readline().split()[3].removesuffix(":")
+        workers = ("--environment_type=EXTERNAL", f"--environment_config={address}")
+        process = start("prism", "--config", "config.yaml", "--", *workers, cwd=home)
+        finish("prism", process, status=0)
+    finally:
+        pool.terminate()
+        printed, _ = pool.communicate(timeout=60)
+    assert contents(home / "out") == contents(local / "out")
+    assert pool.returncode == 143
+    assert [line.split()[:2] for line in printed.splitlines()] == [
+        ["started", "worker"],
+        ["ended", "worker"],
+    ]
 
 
 def kill_a_worker(engine: str, home: Path) -> subprocess.Popen:

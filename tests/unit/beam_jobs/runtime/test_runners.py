@@ -4,7 +4,12 @@ import os
 import signal
 
 import pytest
-from apache_beam.options.pipeline_options import DirectOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 from beam_jobs.contract.errors import UserError
@@ -12,6 +17,7 @@ from beam_jobs.runtime import runners
 from beam_jobs.runtime.runners import IN_MEMORY_BYTES, describe, pipeline_options
 
 LARGE = IN_MEMORY_BYTES
+LOCAL = PipelineOptions([])
 
 
 def chosen(arguments: list[str], input_bytes: int) -> tuple[str, str, int]:
@@ -135,7 +141,7 @@ def signal_within_a_step(number: int):
 def test_a_signal_ends_a_run_as_what_it_is_and_its_handlers_come_back(act, number, expected):
     before = signal.getsignal(number)
     with pytest.raises(expected) as raised:
-        runners.run(Running(lambda: act(os.getpid(), number)))
+        runners.run(Running(lambda: act(os.getpid(), number)), LOCAL)
     assert signal.getsignal(number) is before
     if number == signal.SIGTERM:
         assert raised.value.code == 143
@@ -145,7 +151,7 @@ def test_a_signal_ends_a_run_as_what_it_is_and_its_handlers_come_back(act, numbe
 def test_a_job_that_runs_elsewhere_is_cancelled_there(number):
     running = Running(lambda: os.kill(os.getpid(), number))
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        runners.run(running)
+        runners.run(running, LOCAL)
     assert running.is_cancelled
 
 
@@ -155,5 +161,5 @@ def test_a_failure_is_no_reason_to_cancel_and_passes_through():
 
     running = Running(fail)
     with pytest.raises(RuntimeError, match="a step has failed"):
-        runners.run(running)
+        runners.run(running, LOCAL)
     assert not running.is_cancelled
