@@ -33,4 +33,4 @@ site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 mkdocs build --strict --site-dir "$site"
 say "tests"
-python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+MULTIHOT_SITE=$site python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -10,9 +10,11 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 from tests.command_lines import ROOT
+from tests.scripts import load_script
 
 LAUNCHER = ROOT / "scripts/launch_workers.py"
 # Trainers are forked from a process that has imported TensorFlow and used none of it, which saves
@@ -22,20 +24,28 @@ _TRAINERS.set_forkserver_preload(["trainer.training.train", "trainer.evaluation.
 
 
 class TrainerProcess:
-    """A process of the trainer's command line, with the methods of `subprocess.Popen`.
+    """A process of the trainer's command line, or of the launcher's where `launcher` has arguments
+    of it, with the methods of `subprocess.Popen`.
 
     `environment` is added to that of this process.
     """
 
-    def __init__(self, arguments: list[str], *, cwd: Path, environment: dict[str, str]):
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        cwd: Path,
+        environment: dict[str, str],
+        launcher: tuple[str, ...] = (),
+    ):
         self._output = cwd / f"output-{time.monotonic_ns()}.txt"
         path = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = str(ROOT)  # of the process that forks, where this starts it
         try:
             self._process = _TRAINERS.Process(
-                target=_run_trainer,
-                args=(arguments, str(cwd), str(self._output), environment),
-                daemon=True,
+                target=_run,
+                args=(arguments, launcher, str(cwd), str(self._output), environment),
+                daemon=not launcher,  # a launcher has children
             )
             self._process.start()
         finally:
@@ -64,7 +74,13 @@ class TrainerProcess:
         return output, None
 
 
-def _run_trainer(arguments: list[str], cwd: str, output: str, environment: dict[str, str]) -> None:
+def _run(
+    arguments: list[str],
+    launcher: tuple[str, ...],
+    cwd: str,
+    output: str,
+    environment: dict[str, str],
+) -> None:
     gc.freeze()  # what was imported before the fork is no garbage
     os.setsid()
     os.chdir(cwd)
@@ -72,6 +88,53 @@ def _run_trainer(arguments: list[str], cwd: str, output: str, environment: dict[
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
+    if launcher:
+        launch_workers = load_script("launch_workers")
+        launch_workers.subprocess = types.SimpleNamespace(
+            Popen=_ForkedWorker, DEVNULL=None, PIPE=None, STDOUT=None
+        )
+        sys.exit(launch_workers.main([*launcher, "--", *arguments]))
+    sys.argv[1:] = arguments
+    from trainer import task
+
+    task.run()
+
+
+class _ForkedWorker:
+    """In place of the launcher's `subprocess.Popen`: the worker is forked from the launcher."""
+
+    def __init__(self, command: list[str], *, env: dict[str, str], preexec_fn, **_):
+        reading, writing = os.pipe()
+        arguments = command[command.index("trainer.task") + 1 :]
+        self._process = multiprocessing.get_context("fork").Process(
+            target=_run_worker, args=(arguments, env, preexec_fn, writing), daemon=True
+        )
+        self._process.start()
+        self.pid = self._process.pid
+        os.close(writing)
+        self.stdout = open(reading, "rb")
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+def _run_worker(arguments: list[str], environment: dict[str, str], prepare, output: int) -> None:
+    os.setsid()
+    prepare()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    os.environ.clear()
+    os.environ.update(environment)
     sys.argv[1:] = arguments
     from trainer import task
 
@@ -83,17 +146,21 @@ def start(
     *settings: str,
     workers: int | None = None,
     launcher: tuple[str, ...] = (),
-    command: str = "train",
+    forked: bool = True,
 ) -> "subprocess.Popen | TrainerProcess":
     """Starts `train --config small.yaml` with settings such as `train.epochs=1`.
 
-    With `workers` the launcher starts it, in as many new processes.
+    With `workers` the launcher starts it, in as many processes: forked ones, or new ones as a
+    user's launcher does.
     """
-    arguments = _arguments(command, settings)
+    arguments = _arguments("train", settings)
     if not workers:
         return TrainerProcess(arguments, cwd=root, environment={})
+    launcher = ("--workers", str(workers), *launcher)
+    if forked:
+        return TrainerProcess(arguments, cwd=root, environment={}, launcher=launcher)
     return subprocess.Popen(
-        [sys.executable, str(LAUNCHER), "--workers", str(workers), *launcher, "--", *arguments],
+        [sys.executable, str(LAUNCHER), *launcher, "--", *arguments],
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"},
         stdout=subprocess.PIPE,

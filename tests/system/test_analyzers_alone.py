@@ -66,29 +66,33 @@ texts = [base64.b64decode(text) for text in json.load(open(folder + "/texts.json
 sys.modules |= dict.fromkeys(("tensorflow_text", "sklearn", "matplotlib"))
 import tensorflow as tf
 answers = {}
-def serve(name):
-    signature = tf.saved_model.load(folder + "/" + name).signatures["serving_default"]
-    answer = signature(text=tf.constant(texts))["analyzed"]
-    answers[name] = [base64.b64encode(analyzed).decode() for analyzed in answer.numpy()]
-for name in core:
-    serve(name)
+def serve(path, names):
+    signatures = tf.saved_model.load(folder + "/" + path).signatures
+    assert sorted(signatures) == sorted(names)
+    for name in names:
+        answer = signatures[name](text=tf.constant(texts))["analyzed"]
+        answers[name] = [base64.b64encode(analyzed).decode() for analyzed in answer.numpy()]
+serve("core", core)
 del sys.modules["tensorflow_text"]
 import tensorflow_text
-for name in full:
-    serve(name)
+serve("full", full)
 assert not [name for name in sys.modules if name.partition(".")[0] in ("beam_jobs", "trainer")]
 json.dump(answers, open(folder + "/answers.json", "w"))
 """
 
 
-class _Served(tf.Module):
-    def __init__(self, analyzer: Analyzer):
-        super().__init__()
-        self.analyzer = analyzer
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
-    def __call__(self, text):
-        return {"analyzed": self.analyzer(text)}
+def save(path: str, analyzers: dict[str, Analyzer]) -> None:
+    """One SavedModel, with a signature for each analyzer."""
+    module = tf.Module()
+    module.analyzers = list(analyzers.values())
+    signatures = {
+        spec: tf.function(
+            lambda text, analyzer=analyzer: {"analyzed": analyzer(text)},
+            input_signature=[tf.TensorSpec([None], tf.string, name="text")],
+        )
+        for spec, analyzer in analyzers.items()
+    }
+    tf.saved_model.save(module, path, signatures=signatures)
 
 
 def needs_tensorflow_text(text: TextConfig) -> bool:
@@ -107,16 +111,18 @@ def served(tmp_path_factory) -> dict[str, list[bytes]]:
     stop_words = folder / "stop.txt"
     stop_words.write_text("the\nword\n")
     core = [spec for spec, text in SPECS.items() if not needs_tensorflow_text(TextConfig(**text))]
+    analyzers = {}
     for spec, text in SPECS.items():
         if text.get("stop_words") == ("the", "word"):
             text = text | {"stop_words": str(stop_words)}
-        module = _Served(Analyzer(resolve(TextConfig(**text))))
-        tf.saved_model.save(module, str(folder / spec), signatures=module.__call__)
+        analyzers[spec] = Analyzer(resolve(TextConfig(**text)))
+    full = [spec for spec in SPECS if spec not in core]
+    for name, specs in {"core": core, "full": full}.items():
+        save(str(folder / name), {spec: analyzers[spec] for spec in specs})
     stop_words.unlink()  # a SavedModel depends on no file of the machine that made it
     (folder / "texts.json").write_text(
         json.dumps([base64.b64encode(text).decode() for text in NASTY])
     )
-    full = [spec for spec in SPECS if spec not in core]
     command = [sys.executable, "-I", "-c", SERVER, str(folder), json.dumps(core), json.dumps(full)]
     ended = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=300, check=False

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
+    if "MULTIHOT_SITE" in os.environ:  # scripts/test.sh has built it, as strictly
+        return Path(os.environ["MULTIHOT_SITE"])
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}

@@ -11,7 +11,6 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -55,10 +54,7 @@ def status(port):
         return json.load(response)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_clients_may_leave_and_requests_under_way_are_answered_before_the_server_stops(
-    trained, stop
-):
+def test_clients_may_leave_and_requests_under_way_are_answered_before_the_server_stops(trained):
     with server(trained) as (process, port):
         for content in (LEFT_ALONE, b"?"):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -71,7 +67,7 @@ def test_clients_may_leave_and_requests_under_way_are_answered_before_the_server
         connection.putrequest("POST", "/v1/models/small:predict")
         connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body[:1000])
-        process.send_signal(stop)
+        process.send_signal(signal.SIGTERM)
         connection.send(body[1000:])
         response = connection.getresponse()
         assert response.status == 200 and len(json.loads(response.read())["predictions"]) == 4
@@ -81,7 +77,7 @@ def test_clients_may_leave_and_requests_under_way_are_answered_before_the_server
         assert [line for line in told if "Invalid HTTP request" not in line] == []
 
 
-def test_the_page_labels_a_text_in_a_browser(trained, tmp_path):
+def test_the_page_labels_a_text_in_a_browser_and_ctrl_c_stops_the_server(trained, tmp_path):
     if not (Path(CHROMIUM).exists() and Path(DRIVER).exists()):
         skip_without("chromium", f"expected {CHROMIUM} and {DRIVER}")
     options = webdriver.ChromeOptions()
@@ -91,7 +87,7 @@ def test_the_page_labels_a_text_in_a_browser(trained, tmp_path):
         f"--user-data-dir={tmp_path}",
     ):
         options.add_argument(argument)
-    with server(trained) as (_, port):
+    with server(trained) as (process, port):
         browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
         try:
             browser.get(f"http://127.0.0.1:{port}/")
@@ -105,3 +101,5 @@ def test_the_page_labels_a_text_in_a_browser(trained, tmp_path):
             assert "assigned, in" in browser.find_element(By.ID, "message").text
         finally:
             browser.quit()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0 and process.stdout.read() == "stopped\n"

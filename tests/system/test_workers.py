@@ -138,7 +138,8 @@ def worker_processes(process) -> list[int]:
 
 
 def test_a_failure_without_restarts_is_the_launchers_own(even):
-    output = train(even, "train.run_dir=failed", "train.epochs=0", workers=2, status=2)
+    settings = "train.run_dir=failed", "train.epochs=0"
+    output = train(even, *settings, workers=2, forked=False, status=2)
     assert "train.epochs: received 0" in output
     process = start(
         even,
@@ -158,6 +159,7 @@ def test_a_failure_without_restarts_is_the_launchers_own(even):
 )
 def test_a_signal_stops_all_workers_after_the_same_step(even, number, to):
     name = f"stopped_{number.name}_{to.replace(' ', '_')}"
+    forked = number != signal.SIGINT  # one of the three as a user's launcher does it
     process = start(
         even,
         f"train.run_dir={name}",
@@ -165,6 +167,7 @@ def test_a_signal_stops_all_workers_after_the_same_step(even, number, to):
         "train.patience=null",
         "train.steps_per_call=2",
         workers=2,
+        forked=forked,
     )
     wait_for(lambda: newest_step(even / name) > 0, process)
     os.kill(process.pid if to == "launcher" else worker_processes(process)[1], number)
