@@ -133,6 +133,8 @@ def _run_worker(arguments: list[str], environment: dict[str, str], prepare, outp
     for stream in (1, 2):
         os.dup2(output, stream)
     os.close(output)
+    # The launcher's streams are files, unlike this pipe.
+    sys.stdout, sys.stderr = (open(i, "w", encoding="utf-8", buffering=1) for i in (1, 2))
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
