@@ -8,7 +8,7 @@ import hashlib
 import json
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -51,10 +51,18 @@ def shard_name(name: str, split: str, index: int, count: int, compression: str =
     )
 
 
-class FileInfo(Section):
-    """A file, by its path from the place."""
+def _within(file: str) -> str:
+    """The path; raises ValueError if it is not that of a file below where it starts."""
+    parts = file.split("/")
+    if not all(parts) or not {".", ".."}.isdisjoint(parts) or "\0" in file:
+        raise ValueError("expected the path of a file within the output, as `folder/file`")
+    return file
 
-    file: str
+
+class FileInfo(Section):
+    """A file, by its path from the place, which it does not leave."""
+
+    file: Annotated[str, pydantic.AfterValidator(_within)]
     bytes: int
     sha256: str
 

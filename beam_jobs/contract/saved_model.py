@@ -52,8 +52,11 @@ class SavedModel:
         """What the export says of the model: hashes of the dataset, analyzer, step."""
         path = places.join(self.path, EXTRA, ORIGIN)
         try:
-            return json.loads(places.read_bytes(path))
-        except (OSError, ValueError) as error:
+            origin = json.loads(places.read_bytes(path))
+            if not isinstance(origin, dict) or not isinstance(origin.get("name"), str):
+                raise ValueError("expected an object with the name of an experiment")
+            return origin
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"cannot read {path}: {first_line(error)}; export the model again"
             ) from None

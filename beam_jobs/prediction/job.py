@@ -22,7 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_jobs.contract import places, saved_model
 from beam_jobs.contract.dataset_config import DataConfig, LinesData
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.manifest import ShardInfo, dump_json
+from beam_jobs.contract.manifest import FileInfo, ShardInfo, dump_json
 from beam_jobs.contract.progress import ProgressLine
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.saved_model import SavedModel
@@ -215,24 +215,27 @@ def _check_output(output: str, *, overwrite: bool) -> None:
         )
 
 
-def _named_files(output: str) -> list[str] | None:
-    """The files that the summary of predictions names; None: there is none."""
+def _published(output: str) -> list[FileInfo] | None:
+    """The files that the summary names; None: there is none; empty: it is damaged."""
     try:
-        summary = json.loads(places.read_bytes(places.join(output, SUMMARY)))
+        files = json.loads(places.read_bytes(places.join(output, SUMMARY)))["files"]
+        fields = FileInfo.model_fields
+        return [FileInfo.model_validate({name: info[name] for name in fields}) for info in files]
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
+    except (ValueError, TypeError, KeyError, RecursionError):
         return []
-    return [info["file"] for info in summary.get("files", ())]
+
+
+def _named_files(output: str) -> list[str] | None:
+    """The paths of `_published`."""
+    files = _published(output)
+    return None if files is None else [info.file for info in files]
 
 
 def _is_complete(output: str, name: str) -> bool:
     """Whether predictions of this name are there, and all of their files in their sizes."""
-    try:
-        summary = json.loads(places.read_bytes(places.join(output, SUMMARY)))
-    except (OSError, ValueError):
-        return False
-    sizes = {info["file"]: info["bytes"] for info in summary.get("files", ())}
+    sizes = {info.file: info.bytes for info in _published(output) or ()}
     generation = next(map(generations.generation_of, sizes), None)
     if not generation or generation.partition("-")[0] != name:
         return False

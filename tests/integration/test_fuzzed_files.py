@@ -20,9 +20,10 @@ from beam_jobs.sources import registry
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
 from beam_jobs.sources.input_files import match_files, parts
 from tests.fuzzed_files import CLASSES, SETTINGS, Maker, content_of
+from tests.fuzzing import CASES
 
-FILES = 120  # of each source
-FILES_AND_ROWS = 230  # at least, of each source: 2,070 of the nine
+FILES = CASES or 120  # of each source
+FILES_AND_ROWS = FILES * 23 // 12  # at least, of each source: 2,070 of the nine
 
 # --- what must hold --------------------------------------------------------------------
 

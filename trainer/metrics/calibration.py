@@ -6,7 +6,9 @@ and saved as numbers, so that evaluation and export apply the same function.
 
 import dataclasses
 import io
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import tensorflow as tf
@@ -106,7 +108,7 @@ class Calibration:
                     arrays["bias"],
                     arrays["table"] if "table" in arrays else None,
                 )
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise UserError(f"cannot read {path}: {error}; {advice}") from None
         has_shapes = calibration.scale.shape == calibration.bias.shape == (num_labels,) and (
             calibration.table is None or calibration.table.shape == (num_labels, KNOTS)

@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+import pydantic
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError, first_line
@@ -56,6 +58,31 @@ class RunState:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     config: str = ""
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """What a checkpoint holds of it."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, content: str | bytes, *, what: str) -> "RunState":
+        """Reads what `to_json` gave, or a version without some of its fields.
+
+        Raises:
+          UserError: it is no state of a run; `what` names its origin.
+        """
+        try:
+            saved = json.loads(content)
+            if not isinstance(saved, dict):
+                raise ValueError(f"received {type(saved).__name__}, expected an object")
+            known = {field.name for field in dataclasses.fields(cls)} & saved.keys()
+            values = {name: saved[name] for name in known}
+            pydantic.TypeAdapter(cls).validate_python(values, strict=False)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{what} holds no state of a run: {first_line(error)}; give --fresh to delete the "
+                "run and start again"
+            ) from None
+        return cls(**values)
 
     def best_score(self, objective: Objective) -> float | None:
         """The objective of the best epoch; None: there is none yet."""
@@ -136,7 +163,7 @@ class Checkpoints:
         self._save(self._best, state)
 
     def _save(self, manager: tf.train.CheckpointManager, state: RunState) -> None:
-        self._state.assign(json.dumps(dataclasses.asdict(state)))
+        self._state.assign(state.to_json())
         manager.save(checkpoint_number=state.step)
         self._after_save()
 
@@ -160,7 +187,7 @@ class Checkpoints:
                     status = self._checkpoint.restore(path)
                     status.assert_existing_objects_matched()
                     status.expect_partial()  # without an optimizer its variables are not restored
-                saved = json.loads(self._state.numpy().decode())
+                content = self._state.numpy()
             except (AssertionError, ValueError) as error:
                 raise UserError(
                     f"the checkpoint {path} is of another model: {first_line(error)}; expected "
@@ -172,8 +199,7 @@ class Checkpoints:
                 continue
             for message in damaged:
                 print(f"warning: the checkpoint {message}; taking {path}", flush=True)
-            known = {field.name for field in dataclasses.fields(RunState)} & saved.keys()
-            return RunState(**{name: saved[name] for name in known})
+            return RunState.from_json(content, what=f"the checkpoint {path}")
         if damaged:
             raise UserError(
                 "no checkpoint can be restored:\n  "
@@ -191,22 +217,50 @@ def _state_variable() -> tf.Variable:
 def saved_sizes(run_dir: Path) -> dict[str, int]:
     """`RunState.sizes` of the run's best checkpoint; empty if there is none that can be read."""
     for path in reversed(_complete(run_dir / BEST_CHECKPOINT)):
-        with contextlib.suppress(tf.errors.OpError, IndexError, RuntimeError, ValueError):
+        with contextlib.suppress(tf.errors.OpError, IndexError, RuntimeError, UserError):
             state = _state_variable()
             tf.train.Checkpoint(state=state).restore(path).expect_partial()
-            return json.loads(state.numpy().decode()).get("sizes", {})
+            return RunState.from_json(state.numpy(), what=path).sizes
     return {}
 
 
+def has_begun(run_dir: Path) -> bool:
+    """Whether the run has a checkpoint to go on from.
+
+    Raises:
+      UserError: the list of its checkpoints is damaged.
+    """
+    return bool(_complete(run_dir / CHECKPOINTS))
+
+
 def _complete(directory: Path) -> list[str]:
-    """Paths of the complete checkpoints, the oldest first."""
-    state = tf.train.get_checkpoint_state(str(directory))
-    return list(state.all_model_checkpoint_paths) if state else []
+    """Paths of the complete checkpoints, the oldest first.
+
+    Raises:
+      UserError: their list is there, and names none, or one that is elsewhere. It is replaced
+        atomically, so it was damaged later; a run that took it for none would start again.
+    """
+    listed = directory / _STATE_FILE
+    if not listed.exists():
+        return []
+    try:
+        state = tf.train.get_checkpoint_state(str(directory))
+    except ValueError:  # it is not UTF-8
+        state = None
+    paths = list(state.all_model_checkpoint_paths) if state else []
+    if not paths or any(os.path.dirname(path) != str(directory) for path in paths):
+        raise UserError(
+            f"{listed} is damaged: expected TensorFlow's list of the checkpoints beside it; put it "
+            "back from a copy, or give --fresh to delete the run and start again"
+        )
+    return paths
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Deletes what killed saves have left."""
+    """Deletes what killed saves have left, where all complete checkpoints are there."""
     complete = {Path(path).name for path in _complete(directory)}
+    if not all((directory / f"{name}.index").exists() for name in complete):
+        return
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name != _STATE_FILE and path.name.partition(".")[0] not in complete:
             if path.is_dir():

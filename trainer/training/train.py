@@ -11,8 +11,8 @@ from trainer.distribution.strategy import explain_lost_workers, is_chief, sum_ov
 from trainer.document_vectors import with_vectors
 from trainer.experiment import Experiment, assemble
 from trainer.losses.losses import build_loss
+from trainer.runs import checkpoints
 from trainer.runs.directories import log_dir
-from trainer.runs.layout import CHECKPOINTS
 from trainer.training.callbacks import make_callbacks
 from trainer.training.carry_over import carry_over
 from trainer.training.linear_run import LinearRun
@@ -40,7 +40,7 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
     experiment = assemble(config, for_training=True, fresh=fresh)
     if experiment.auto and is_chief(experiment.strategy):
         print(experiment.auto, flush=True)
-    has_begun = tf.train.latest_checkpoint(str(experiment.run_dir / CHECKPOINTS)) and not fresh
+    has_begun = not fresh and checkpoints.has_begun(experiment.run_dir)
     if source is not None and not has_begun:
         print(carry_over(experiment, source), flush=True)
     is_linear = isinstance(experiment.config.model, LinearConfig)
