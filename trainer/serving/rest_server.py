@@ -4,10 +4,12 @@ Requests, answers and status codes are those of https://www.tensorflow.org/tfx/s
 so that a client written against this server works with TensorFlow Serving, which is for production.
 """
 
+import contextlib
 import json
 import re
 import signal
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 import tensorflow as tf
@@ -32,6 +34,8 @@ except ImportError as error:
     ) from None
 
 MAX_REQUEST_BYTES = 32 << 20  # 32 MiB
+# At a time; threads answer 40 of them. More would wait in memory, each with its body.
+MAX_REQUESTS = 128
 _SHUTDOWN_SECONDS = 30
 # As TensorFlow Serving has it: a model's name, perhaps a version, and for requests the verb.
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(?::(predict|classify))?")
@@ -96,6 +100,8 @@ def make_app(model: SavedModel, name: str) -> Starlette:
     state = {"version": served_version, "state": "AVAILABLE"}
     state["status"] = {"error_code": "OK", "error_message": ""}
 
+    places_left = _Places(MAX_REQUESTS)
+
     async def home(_: Request) -> Response:
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
@@ -114,11 +120,12 @@ def make_app(model: SavedModel, name: str) -> Starlette:
         if verb is None:
             return JSONResponse({"model_version_status": [state]})
         function = {"predict": rest_api.predict, "classify": rest_api.classify}[verb]
-        try:
-            result = await run_in_threadpool(function, model, await _json_object(request))
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
-            raise HTTPException(400, str(error).splitlines()[0]) from None
-        return Response(json.dumps(result), media_type="application/json")
+        async with places_left.one(request):
+            try:
+                result = await run_in_threadpool(function, model, await _json_object(request))
+            except (ValueError, tf.errors.InvalidArgumentError) as error:
+                raise HTTPException(400, str(error).splitlines()[0]) from None
+            return Response(json.dumps(result), media_type="application/json")
 
     return Starlette(
         routes=[Route("/", home), Route("/v1/{path:path}", answer, methods=["GET", "POST"])],
@@ -128,6 +135,30 @@ def make_app(model: SavedModel, name: str) -> Starlette:
             Exception: _failure,
         },
     )
+
+
+class _Places:
+    """Requests that may be under way at a time; further ones are answered with 503."""
+
+    def __init__(self, number: int):
+        self._number = self._left = number
+
+    @contextlib.asynccontextmanager
+    async def one(self, request: Request) -> AsyncIterator[None]:
+        """A place for a request during the block; raises HTTPException if there is none."""
+        if not self._left:
+            async for _ in request.stream():  # a client that still sends would not see the answer
+                pass
+            raise HTTPException(
+                503,
+                f"{self._number} requests are under way, the most at a time; try again",
+                {"Retry-After": "1"},
+            )
+        self._left -= 1
+        try:
+            yield
+        finally:
+            self._left += 1
 
 
 async def _error(_: Request, error: HTTPException) -> Response:

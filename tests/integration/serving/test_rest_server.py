@@ -282,6 +282,19 @@ def test_a_request_beyond_the_limit_is_refused(app, monkeypatch):
     assert status == 413 and "more than 1,000 bytes" in answer["error"]
 
 
+def test_requests_beyond_those_at_a_time_are_answered_with_503(one_text_model, monkeypatch):
+    monkeypatch.setattr(rest_server, "MAX_REQUESTS", 1)
+    app = rest_server.make_app(one_text_model, "small")
+    for body in ({"instances": ["goal"]}, {}, b"{", {"instances": ["goal"]}):  # each leaves again
+        assert post(app, body)[0] in (200, 400)
+    monkeypatch.setattr(rest_server, "MAX_REQUESTS", 0)
+    app = rest_server.make_app(one_text_model, "small")
+    (response,) = send_all(app, [("POST", "/v1/models/small:predict", {"content": b"x" * 999})])
+    assert response.status_code == 503 and response.headers["Retry-After"] == "1"
+    assert response.json()["error"] == "0 requests are under way, the most at a time; try again"
+    assert send_all(app, [("GET", "/v1/models/small", {})])[0].status_code == 200
+
+
 def test_a_failure_of_the_server_is_answered_as_json(app, monkeypatch):
     def fails(*_):
         raise MemoryError
