@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 
 import grpc
 from apache_beam.portability import python_urns
@@ -17,10 +19,61 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
 )
 
 POLL_SECONDS = 0.1
+# A worker that has work and does not use a processor for so long hangs, or waits for a store.
+HANG_SECONDS = 60.0
+_LOOK_SECONDS = 5.0
 
 # How the first worker process of this run that ended before the job ended; empty if none has.
 lost: list[str] = []
 _running: list["WorkerProcess"] = []
+
+
+def _state_and_seconds(pid: int) -> tuple[str, float] | None:
+    """A process's state, as `ps` has it, and its seconds of a processor; None: nobody can tell."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
+            state, *numbers = stream.read().rpartition(") ")[2].split()
+    except OSError:  # it has ended, or this is not Linux
+        return None
+    return state, (int(numbers[10]) + int(numbers[11])) / os.sysconf("SC_CLK_TCK")
+
+
+class Idle:
+    """Tells when a process has work and does none."""
+
+    _FEW_SECONDS = 0.2  # of a processor: what waiting takes
+
+    def __init__(self, pid: int, look_at: Callable[[int], tuple[str, float] | None]):
+        self._pid, self._look_at = pid, look_at
+        self._since: float | None = None
+        self._used = 0.0
+
+    def look(self, now: float, *, has_work: bool) -> str | None:
+        """What is wrong, after each time of HANG_SECONDS without work; None: nothing is.
+
+        Args:
+          now: seconds of a clock.
+          has_work: whether somebody waits for the process.
+        """
+        seen = self._look_at(self._pid)
+        if seen is None:
+            return None
+        state, used = seen
+        if not has_work or self._since is None or used - self._used > self._FEW_SECONDS:
+            self._since, self._used = now, used
+            return None
+        if now - self._since < HANG_SECONDS:
+            return None
+        seconds, self._since = now - self._since, now
+        why = (
+            "it was stopped (SIGSTOP)"
+            if state in "Tt"
+            else "it waits for a disk or store, or hangs"
+        )
+        return (
+            f"worker process {self._pid} has done nothing for {seconds:.0f} s: {why}; the job "
+            f"waits for it, and `kill {self._pid}` ends both"
+        )
 
 
 # Replaces Beam's own handler as soon as this module is imported.
@@ -72,7 +125,15 @@ class WorkerProcess(GrpcWorkerHandler):
         self._process.wait()
 
     def _watch(self) -> None:
-        self._process.wait()
+        idle = Idle(self._process.pid, _state_and_seconds)
+        while True:
+            try:
+                self._process.wait(_LOOK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                has_work = bool(self.control_conn._futures_by_id)
+                if told := idle.look(time.monotonic(), has_work=has_work):
+                    print(f"warning: {told}", file=sys.stderr, flush=True)
         # More than once, since a bundle may be sent to the process after its end.
         while not self._is_closed.wait(POLL_SECONDS):
             self._note_loss()
