@@ -42,12 +42,13 @@ def mixed_documents(directory: str, *, seed: int = 0) -> Iterator[dict[str, Any]
     total = len(papers)
     while papers:
         rng = np.random.default_rng([seed, total])
-        others = rng.permutation(len(papers)).tolist()
-        for paper, other in zip(papers, others, strict=True):
+        offsets = rng.integers(1, max(2, len(papers)), size=len(papers)).tolist()
+        for index, paper in enumerate(papers):
+            other = papers[(index + offsets[index]) % len(papers)]
             yield {
                 "id": str(total),
-                "title": _mixed(paper["title"], papers[other]["title"], rng, total),
-                "abstract": _mixed(paper["abstract"], papers[other]["abstract"], rng, total),
+                "title": _mixed(paper["title"], other["title"], rng, total),
+                "abstract": _mixed(paper["abstract"], other["abstract"], rng, total),
                 "categories": paper["categories"],
             }
             total += 1

@@ -1,0 +1,84 @@
+"""The cost model is fitted to the small sizes, checked on the large ones, and is what docs show."""
+
+import pytest
+
+from beam_jobs.contract.errors import UserError
+from beam_jobs.preprocessing import frequencies, job
+from beam_jobs.runtime import spill
+from scripts import predict_scale
+
+
+def row(documents: int, seconds: float) -> dict:
+    return {
+        "kind": "documents",
+        "stage": "preprocess",
+        "documents": documents,
+        "processor_seconds": seconds,
+        "text_bytes": 1000 * documents,
+        "input_bytes": 400 * documents,
+        "output_bytes": 1200 * documents,
+        "peak_disk_mb": 0.0042 * documents,
+        "distinct_words": 50 * documents**0.5,
+    }
+
+
+def test_a_start_and_a_rate_are_fitted_to_the_small_sizes_and_checked_on_the_two_largest():
+    rows = [row(size, 10 + size / 5_000) for size in (100_000, 25_000, 50_000)]
+    one = predict_scale.fit([row(1_000_000, 252.0), *rows, row(200_000, 50.0)])
+    assert one.fitted == (25_000, 50_000, 100_000)
+    assert (one.start, 1 / one.per_document) == pytest.approx((10, 5_000))
+    assert [(size, measured) for size, measured, _ in one.checks] == [
+        (200_000, 50.0),
+        (1_000_000, 252.0),
+    ]
+    assert [predicted for *_, predicted in one.checks] == pytest.approx([50, 210])
+    with pytest.raises(UserError, match="received 3 sizes of the stage preprocess, expected at"):
+        predict_scale.fit(rows)
+
+
+def test_bytes_grow_with_documents_and_buckets_until_there_are_as_many_as_there_may_be():
+    results = {"rows": [row(1000, 1.0), row(100_000, 30.0)]}
+    few, many = (predict_scale.sizes(results, number) for number in (1e5, 1e9))
+    assert (few.text, few.stored, few.between, few.dataset) == pytest.approx(
+        (100e6, 40e6, 300e6, 120e6)
+    )
+    assert (few.buckets, many.buckets) == (16, 4096)
+    assert many.bucket == pytest.approx(1e12 / 4096)
+    assert (few.shards, few.ranges) == (1, 2 * 16)
+    assert many.ranges == pytest.approx(1e12 / (64 << 20) * 4096, rel=1e-3)
+    assert many.references == 200 * many.ranges
+    words = 4096 * 50 * (1e9 / 4096) ** 0.5  # of all buckets
+    assert many.partition == pytest.approx(words * 40 / 64)
+
+
+def test_the_cost_model_knows_the_constants_of_the_jobs():
+    assert (job.BUCKET_BYTES, 1 << job.MAX_BUCKET_BITS, spill.SPILL_BYTES) == (
+        predict_scale.BUCKET_BYTES,
+        predict_scale.MAX_BUCKETS,
+        predict_scale.SPILL_BYTES,
+    )
+    assert frequencies.NUM_PARTITIONS == predict_scale.NUM_PARTITIONS
+
+
+def test_workers_get_the_rows_of_all_others_and_their_share_of_dense_sums():
+    gradients = {
+        "batch_size": 100,
+        "sparse_gradient_bytes": 10,
+        "dense_gradient_bytes": 8,
+        "all_dense_gradient_bytes": 58,
+    }
+    assert predict_scale.exchanged_bytes(gradients, 1) == 0
+    assert predict_scale.exchanged_bytes(gradients, 4) == 3 * 10 + 2 * 3 / 4 * 8
+    assert predict_scale.dense_pays_from(gradients) == 10  # 9 x 10 bytes of rows < 2 x 50
+    one = predict_scale.Fit(start=5.0, per_document=0.01, fitted=(), checks=())
+    computing, waiting = predict_scale.step_seconds(one, gradients, workers=2, bytes_per_second=4.0)
+    assert (computing, waiting) == (1.0, (10 + 8) / 4)
+    assert predict_scale.hours(one, 720_000, 2) == pytest.approx((5 + 3600) / 3600)
+
+
+def test_a_gpu_is_as_fast_as_the_bytes_of_a_step_allow_and_needs_cores_that_read_for_it():
+    one = predict_scale.gpu_step(
+        {"batch_size": 1000, "bytes": 10**8}, bytes_per_second=2e12, share=0.1
+    )
+    assert one.documents_per_second == pytest.approx(2e6)
+    assert one.input_cores == pytest.approx(2e6 / predict_scale.INPUT_RATE)
