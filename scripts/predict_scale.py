@@ -32,12 +32,12 @@ STAGES = {
     "predict": "bulk prediction",
 }
 CHECKED = 2  # the largest sizes, which are not fitted
-# What the jobs are built with: see `beam_jobs/runtime/spill.py`, `beam_jobs/preprocessing/job.py`
-# and `frequencies.py`, which a test compares.
+# What the jobs are built with, as a test makes sure; they are not imported, since Beam takes long.
 SPILL_BYTES = 64 << 20
 BUCKET_BYTES = 8 << 20
 MAX_BUCKETS = 1 << 12
-NUM_PARTITIONS = 64
+PARTITIONS = (64, 4096)  # at least and at most
+PARTITION_BYTES = 160 << 20
 COUNT_BYTES = 40  # of a distinct word and its counts, in one bucket
 REFERENCE_BYTES = 200  # of a reference to a part of a spilled file, in the runner's shuffle
 INPUT_RATE = 42_000  # documents that a core reads, parses and looks up a second: docs/benchmarks.md
@@ -185,6 +185,8 @@ def sizes(results: dict[str, Any], documents: float) -> Sizes:
     between = (row["peak_disk_mb"] * 1e6 - row["output_bytes"]) * scale
     buckets = min(MAX_BUCKETS, max(4, 1 << int(text // BUCKET_BYTES).bit_length()))
     ranges = -(-text // SPILL_BYTES) * buckets
+    fewest, most = PARTITIONS
+    partitions = min(most, max(fewest, int(text) // PARTITION_BYTES))
     counts = buckets * distinct_words(rows, documents / buckets)
     return Sizes(
         text=text,
@@ -196,7 +198,7 @@ def sizes(results: dict[str, Any], documents: float) -> Sizes:
         bucket=text / buckets,
         ranges=ranges,
         references=ranges * REFERENCE_BYTES,
-        partition=counts * COUNT_BYTES / NUM_PARTITIONS,
+        partition=counts * COUNT_BYTES / partitions,
     )
 
 

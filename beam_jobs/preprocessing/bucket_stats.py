@@ -121,12 +121,14 @@ class CountBuckets(beam.PTransform):
       vocabulary: which tokens and n-grams of the train split are kept.
       kept_labels: PCollection of one Frequencies.
       is_given: whether the tokens are given by an encoder; then all that occur are counted.
+      partitions: of the tokens and of the n-grams, see `MostFrequent`.
     """
 
     directory: str
     vocabulary: VocabularyConfig
     kept_labels: beam.PCollection
     is_given: bool = False
+    partitions: int = NUM_PARTITIONS
 
     def expand(self, buckets):
         config = self.vocabulary
@@ -145,12 +147,12 @@ class CountBuckets(beam.PTransform):
             >> beam.Map(lambda element: sum_positives(read_segments(element[1], POSITIVES)))
         )
         vocabulary = counted[TOKEN_COUNTS_TAG] | "Vocabulary" >> MostFrequent(
-            self.directory, min_count, top_k
+            self.directory, min_count, top_k, self.partitions
         )
         outputs = {"stats": counted.stats, "positives": positives, "vocabulary": vocabulary}
         if config.ngrams > 1:
             outputs["ngrams"] = counted[NGRAM_COUNTS_TAG] | "Ngrams" >> MostFrequent(
-                self.directory, config.min_document_count, config.max_ngrams
+                self.directory, config.min_document_count, config.max_ngrams, self.partitions
             )
         return outputs
 

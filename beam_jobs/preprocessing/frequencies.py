@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 from beam_jobs.runtime.spill import SpillByKey, read_segments
 
 # Each partition is summed in memory: some 100 MB for 10 GB of text, ten times that for its n-grams.
-NUM_PARTITIONS = 64
+# So larger inputs have more, of as much text each.
+NUM_PARTITIONS, MAX_PARTITIONS = 64, 4096
+PARTITION_BYTES = 160 << 20
 
 # `count` is the number of documents with the name, `occurrences` how often all of them hold it.
 COUNTS = pa.schema(
@@ -37,6 +39,11 @@ class Frequencies:
     frequent: int
 
 
+def num_partitions(input_bytes: int) -> int:
+    """In how many partitions the tokens of so much text are counted; it changes no result."""
+    return min(MAX_PARTITIONS, max(NUM_PARTITIONS, input_bytes // PARTITION_BYTES))
+
+
 @dataclasses.dataclass
 class MostFrequent(beam.PTransform):
     """Tables of partial COUNTS -> one Frequencies.
@@ -45,11 +52,13 @@ class MostFrequent(beam.PTransform):
       directory: for spill files.
       min_count: names with a smaller sum are left out.
       top_k: at most so many names; None: no limit.
+      partitions: how many are summed by themselves.
     """
 
     directory: str
     min_count: int
     top_k: int | None
+    partitions: int = NUM_PARTITIONS
 
     def expand(self, partial_counts):
         # Without this, an input of no counts would give no element at all.
@@ -58,7 +67,7 @@ class MostFrequent(beam.PTransform):
         )
         sums = (
             partial_counts
-            | "Partition" >> beam.Map(_with_partition)
+            | "Partition" >> beam.Map(_with_partition, self.partitions)
             | "Spill" >> beam.ParDo(SpillByKey(self.directory))
             | "GroupPartition" >> beam.GroupByKey()
             | "SumPartition"
@@ -153,7 +162,7 @@ def _documents_with(codes: np.ndarray, documents: np.ndarray, num_codes: int) ->
     return np.bincount(pairs % max(num_codes, 1), minlength=num_codes)
 
 
-def _with_partition(counts: pa.Table) -> pa.Table:
+def _with_partition(counts: pa.Table, partitions: int) -> pa.Table:
     # CRC-32 is the same in every process, which Python's hash() is not.
-    partitions = [zlib.crc32(name.encode()) % NUM_PARTITIONS for name in counts["name"].to_pylist()]
-    return counts.append_column("key", pa.array(partitions, pa.int64()))
+    keys = [zlib.crc32(name.encode()) % partitions for name in counts["name"].to_pylist()]
+    return counts.append_column("key", pa.array(keys, pa.int64()))

@@ -18,7 +18,15 @@ from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.named_files import DATASET_KEYS, hash_files, hash_tokenizer
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
-from beam_jobs.preprocessing import dataset_manifest, finish, labels, pipeline, progress, splits
+from beam_jobs.preprocessing import (
+    dataset_manifest,
+    finish,
+    frequencies,
+    labels,
+    pipeline,
+    progress,
+    splits,
+)
 from beam_jobs.preprocessing.bucket_stats import MIN_SHARE_OF_UNSPACED, UNSPACED
 from beam_jobs.preprocessing.dataset_manifest import InputHashes
 from beam_jobs.runtime import (
@@ -99,6 +107,7 @@ def preprocess(
             reader=reader,
             parts=registry.parts(files),
             bucket_bits=min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length())),
+            partitions=frequencies.num_partitions(input_bytes),
             generation=generation,
             beam_arguments=beam_arguments,
         )
@@ -154,6 +163,7 @@ def _run(
     reader: Reader | TransformSource,
     parts: list[list[InputFile]],
     bucket_bits: int,
+    partitions: int,
     generation: Generation,
     beam_arguments: Sequence[str],
 ) -> tuple[PipelineResult, finish.Results]:
@@ -170,6 +180,7 @@ def _run(
             reader=reader,
             parts=parts,
             bucket_bits=bucket_bits,
+            partitions=partitions,
             dataset_dir=generation.directory,
             work_dir=generation.work_dir,
             progress_dir=parts_dir,

@@ -26,6 +26,7 @@ def build(
     reader: Reader | TransformSource,
     parts: list,
     bucket_bits: int,
+    partitions: int,
     dataset_dir: str,
     work_dir: str,
     progress_dir: str | None,
@@ -39,6 +40,7 @@ def build(
       parts: lists of input files, the units of parallel reading; a transform has none.
       bucket_bits: documents are merged in 2**bucket_bits buckets; changes memory and parallelism,
         never the output.
+      partitions: in which tokens are counted; likewise.
       dataset_dir: where the dataset's files are written.
       work_dir: where spilled data, buckets and `results.json` are written.
       progress_dir: where finished parts leave a file; None: nowhere.
@@ -72,7 +74,11 @@ def build(
         accounting.append(rows)
     encoder_tokenizer = config.text.encoder_tokenizer
     outputs |= buckets | "Count" >> CountBuckets(
-        work_dir, config.vocabulary, kept_labels, is_given=encoder_tokenizer is not None
+        work_dir,
+        config.vocabulary,
+        kept_labels,
+        is_given=encoder_tokenizer is not None,
+        partitions=partitions,
     )
     write_shard = WriteShard(config.name, dataset_dir, spec, config.output.compression)
     outputs["shards"] = outputs["stats"] | "Write" >> WriteShards(

@@ -4,13 +4,28 @@ import collections
 
 import apache_beam as beam
 import pyarrow as pa
+import pytest
 from apache_beam.testing.util import assert_that
 
-from beam_jobs.preprocessing.frequencies import COUNTS, NUM_PARTITIONS, MostFrequent
+from beam_jobs.preprocessing.frequencies import (
+    COUNTS,
+    MAX_PARTITIONS,
+    NUM_PARTITIONS,
+    PARTITION_BYTES,
+    MostFrequent,
+    num_partitions,
+)
 
 
 def check_most_frequent(
-    pipeline, name: str, tables: list[dict[str, int]], folder, *, min_count: int, top_k: int | None
+    pipeline,
+    name: str,
+    tables: list[dict[str, int]],
+    folder,
+    *,
+    min_count: int,
+    top_k: int | None,
+    **more,
 ) -> int:
     """Compares with a sorted Counter when the pipeline runs; returns how many names are kept."""
     totals = sum((collections.Counter(table) for table in tables), collections.Counter())
@@ -36,7 +51,7 @@ def check_most_frequent(
     received = (
         pipeline
         | f"{name}: tables" >> beam.Create(partial)
-        | name >> MostFrequent(str(folder), min_count, top_k)
+        | name >> MostFrequent(str(folder), min_count, top_k, **more)
     )
     assert_that(received, check, label=f"{name}: check")
     return len(expected)
@@ -67,3 +82,11 @@ def test_most_frequent_equals_a_sorted_counter_with_ties_by_name(tmp_path):
             pipeline, "many more than partitions", many, tmp_path, min_count=2, top_k=150
         )
         assert kept == 150
+        fewer = {"min_count": 2, "top_k": 150, "partitions": 3}
+        check_most_frequent(pipeline, "in few partitions", many, tmp_path, **fewer)
+
+
+def test_partitions_grow_with_the_text_so_that_their_memory_does_not():
+    assert num_partitions(10 << 20) == num_partitions(10 << 30) == NUM_PARTITIONS
+    assert (100 << 30) / num_partitions(100 << 30) == pytest.approx(PARTITION_BYTES)
+    assert num_partitions(100 << 40) == MAX_PARTITIONS

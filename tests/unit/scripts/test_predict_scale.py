@@ -48,7 +48,7 @@ def test_bytes_grow_with_documents_and_buckets_until_there_are_as_many_as_there_
     assert many.ranges == pytest.approx(1e12 / (64 << 20) * 4096, rel=1e-3)
     assert many.references == 200 * many.ranges
     words = 4096 * 50 * (1e9 / 4096) ** 0.5  # of all buckets
-    assert many.partition == pytest.approx(words * 40 / 64)
+    assert many.partition == pytest.approx(words * 40 / 4096)
 
 
 def test_the_cost_model_knows_the_constants_of_the_jobs():
@@ -57,7 +57,9 @@ def test_the_cost_model_knows_the_constants_of_the_jobs():
         predict_scale.MAX_BUCKETS,
         predict_scale.SPILL_BYTES,
     )
-    assert frequencies.NUM_PARTITIONS == predict_scale.NUM_PARTITIONS
+    partitions = frequencies.NUM_PARTITIONS, frequencies.MAX_PARTITIONS
+    assert partitions == predict_scale.PARTITIONS
+    assert frequencies.PARTITION_BYTES == predict_scale.PARTITION_BYTES
 
 
 def test_workers_get_the_rows_of_all_others_and_their_share_of_dense_sums():
