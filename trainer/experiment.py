@@ -62,6 +62,11 @@ class Experiment:
         """Where the run directory is, for people."""
         return self.config.train.run_dir
 
+    @property
+    def describes_labels(self) -> bool:
+        """Whether the last layer starts from texts of the labels, see `label_descriptions`."""
+        return _describes_labels(self.config)
+
     def push(self) -> None:
         """Puts what the chief has changed in the copy of a run directory on a store."""
         if is_chief(self.strategy):
@@ -122,6 +127,8 @@ def assemble(config: Config, *, for_training: bool = False, fresh: bool = False)
             folds=config.train.folds,
             repeat=config.train.fold_repeat,
         )
+    if _describes_labels(config):
+        dataset = dataclasses.replace(dataset, scores_all_labels=True)
     strategy = make_strategy(config.train)
     check_agreement(strategy, _fingerprint(config.to_yaml()), what="their configs")
     check_agreement(
@@ -149,6 +156,12 @@ def assemble(config: Config, *, for_training: bool = False, fresh: bool = False)
             tokenizer=dataset.manifest.analyzer.encoder_tokenizer,
         )
     return Experiment(config, dataset, strategy, make_vectorizer(dataset.vocabulary), model, auto)
+
+
+def _describes_labels(config: Config) -> bool:
+    return (
+        isinstance(config.model, PretrainedConfig) and config.model.label_descriptions is not None
+    )
 
 
 def _encoder(config: Config, dataset: Dataset, *, for_training: bool) -> Encoder:

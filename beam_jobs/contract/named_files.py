@@ -12,9 +12,13 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 
 DATASET_KEYS = ("text.stop_words", "text.subwords", "labels.allow", "data.label_names")
-RUN_KEYS = ("loss.pos_weight_file",)
+RUN_KEYS = ("loss.pos_weight_file", "model.label_descriptions")
 # Values of these keys that are not paths.
-_NO_FILES = {"text.stop_words": "english", "text.subwords": "train"}
+_NO_FILES = {
+    "text.stop_words": "english",
+    "text.subwords": "train",
+    "model.label_descriptions": "names",
+}
 
 
 def hash_files(config: Config, keys: Sequence[str]) -> dict[str, str]:

@@ -368,6 +368,14 @@ class PretrainedConfig(Section):
         lt=1,
         description="fraction of the units dropped before each layer on the encoder",
     )
+    label_descriptions: Literal["names"] | Path_ | None = Field(
+        None,
+        description=(
+            "the last layer starts from what the encoder makes of the labels' names, or of texts "
+            "in a JSON file, {label: text}; labels without train documents then have scores too; "
+            "null: it starts at random"
+        ),
+    )
     cache_dir: Directory | None = Field(
         None,
         description=(

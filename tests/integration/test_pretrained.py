@@ -173,6 +173,21 @@ def test_low_rank_updates_of_upper_layers_are_trained_and_a_run_resumes_with_the
 
 
 @pytest.mark.slow
+def test_the_last_layer_starts_from_the_labels_texts(place, frozen):
+    (place / "texts.json").write_text('{"space": "rocket orbit moon", "music": "song album"}')
+    settings = ("model.label_descriptions=texts.json", "train.epochs=1")
+    slow = "optimizer.learning_rate=1e-9"
+    _run(place, "train", "train.run_dir=out/texts", *settings, slow)
+    weights = variables(place / "out/texts").items()
+    (kernel,) = (v for name, v in weights if name.startswith("model") and v.shape == (5, DIM))
+    norms = np.linalg.norm(kernel, axis=1)
+    np.testing.assert_allclose(norms, norms[0], rtol=1e-3)
+    (place / "texts.json").write_text('{"space": "rocket"}')
+    refusal = _refused(place, "train.run_dir=out/texts", *settings, slow)
+    assert "texts.json (model.label_descriptions) has other content" in refusal
+
+
+@pytest.mark.slow
 def test_a_layer_is_trained_on_replicas_in_mixed_precision(place):
     settings = (
         "model.trainable_layers=1",
@@ -193,6 +208,7 @@ def test_a_layer_is_trained_on_replicas_in_mixed_precision(place):
     ("settings", "expected"),
     [
         (["model.lora_rank=2"], "no layer is trained; expected trainable_layers above 0, such as"),
+        (["model.label_descriptions=names", "model.hidden_units=[8]"], "neither hidden_units nor"),
         (["model.trainable_layers=3"], "received 3, and the encoder has 2 layers; expected at"),
         ([f"model.max_tokens={POSITIONS + 1}"], f"positions for {POSITIONS}; expected no more"),
         (["vocabulary.size=9"], "expected no vocabulary.size with the tokenizer of an encoder"),

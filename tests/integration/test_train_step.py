@@ -35,7 +35,14 @@ class Run:
     """A model that is trained on the same made batches, the last documents of which are padding."""
 
     def __init__(
-        self, model="bow", *, accumulate_steps=1, precision="float32", num_sampled=None, **optimizer
+        self,
+        model="bow",
+        *,
+        accumulate_steps=1,
+        precision="float32",
+        num_sampled=None,
+        is_learned=None,
+        **optimizer,
     ):
         self.strategy = (
             tf.distribute.get_strategy()
@@ -76,6 +83,7 @@ class Run:
             accumulate_steps=accumulate_steps,
             sampler=num_sampled
             and LabelSampler(np.arange(NUM_LABELS), num_sampled=num_sampled, seed=0),
+            is_learned=is_learned,
         )
 
     def train(self, steps, *, first=0):
@@ -121,6 +129,18 @@ class Run:
             f"{i} {v.name}": v.numpy()
             for i, v in enumerate([*self.model.variables, *self.optimizer.variables])
         }
+
+
+def test_documents_teach_nothing_of_labels_that_are_not_learned():
+    is_learned = np.array([True, True, False, True, True])
+    run = Run("cnn", is_learned=is_learned, name="adam")
+    last = [v for v in run.model.trainable_variables if v.path.startswith("logits/")]
+    before = [variable.numpy() for variable in last]
+    run.train(2)
+    for variable, values in zip(last, before, strict=True):
+        changed = (variable.numpy() != values).reshape(NUM_LABELS, -1).any(axis=1)
+        assert (changed == is_learned).all()
+    assert len(last) == 2
 
 
 # --- accumulation --------------------------------------------------------------------------

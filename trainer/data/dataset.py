@@ -27,12 +27,14 @@ class Dataset:
       place: where the dataset is.
       vectors: directory of shards of the same names whose records also have vectors, see
         `trainer.document_vectors`; None: the shards are the dataset's own.
+      scores_all_labels: the model knows something of labels without train documents, too.
     """
 
     directory: Path
     manifest: Manifest
     place: str = ""
     vectors: Path | None = None
+    scores_all_labels: bool = False
 
     def num_examples(self, split: str) -> int:
         """The number of documents in a split."""
@@ -82,8 +84,11 @@ class Dataset:
 
     @property
     def is_trained(self) -> np.ndarray:
-        """bool [labels]: whether the train split has a document with the label."""
-        return self.label_counts("train") > 0
+        """bool [labels]: whether the train split has a document with the label.
+
+        True for all labels where `scores_all_labels`: then none is left out of what is given.
+        """
+        return (self.label_counts("train") > 0) | self.scores_all_labels
 
     @functools.cached_property
     def vocabulary(self) -> list[str]:

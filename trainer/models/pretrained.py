@@ -70,6 +70,11 @@ class PretrainedEncoder(keras.Model):
         self.encoder_description: Mapping[str, Any] = encoder.description
         self.vector_size = inputs.num_texts * encoder.dim
         _check_positions(config, encoder)
+        if config.label_descriptions and (config.hidden_units or self.pooling == "label_attention"):
+            raise UserError(
+                "model.label_descriptions: expected neither hidden_units nor `pooling: "
+                "label_attention`, since the last layer has to stand on the document's vector"
+            )
         self._max_pieces = config.max_tokens - _SPECIAL_PIECES
         self._windows = None
         self._part_documents = _PART_DOCUMENTS
@@ -145,6 +150,10 @@ class PretrainedEncoder(keras.Model):
         training: bool,
     ) -> tf.Tensor:
         return _in_parts(function, tokens, None if training else self._part_documents)
+
+    def set_head(self, kernel: np.ndarray, bias: np.ndarray) -> None:
+        """Sets the last layer, where it stands on the vectors: [labels, vector_size], [labels]."""
+        self._dense.set_weights([kernel, bias])
 
     def attributions(
         self, tokens: tf.RaggedTensor | tuple[tf.RaggedTensor, ...], label_id: tf.Tensor

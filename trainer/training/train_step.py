@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
@@ -28,6 +29,7 @@ def make_train_steps(
     global_batch_size: int,
     accumulate_steps: int = 1,
     sampler: LabelSampler | None = None,
+    is_learned: np.ndarray | None = None,
 ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
     """The compiled training function.
 
@@ -43,6 +45,7 @@ def make_train_steps(
       accumulate_steps: passes that each replica's share of a step is taken in; they divide it.
       sampler: draws the negatives; the model's `call` then takes the labels whose logits it is to
         give. None: all labels are taken.
+      is_learned: bool [labels]; of the others documents teach nothing. None: of all they do.
 
     Returns:
       (iterator of distributed batches, int32 number of steps) -> float32 [steps, 2]: of each step
@@ -63,6 +66,11 @@ def make_train_steps(
             candidates, labels = sampler.candidates(batch["labels"], optimizer.iterations.value)
             options = {"label_ids": candidates.label_ids}
         logits = model(batch["tokens"], training=True, **options)
+        if is_learned is not None:
+            learned = tf.constant(is_learned)
+            if candidates is not None:
+                learned = tf.gather(learned, candidates.label_ids)
+            logits = tf.where(learned, logits, tf.stop_gradient(logits))
         return tf.reduce_sum(loss(labels, logits, batch["weights"], candidates))
 
     def gradients_of(batch: Batch) -> tuple[tf.Tensor, list[Any]]:

@@ -36,6 +36,7 @@ from trainer.runs.history import describe_validation
 from trainer.runs.layout import HISTORY
 from trainer.training.callbacks import Callbacks, epoch_logs
 from trainer.training.early_stopping import is_out_of_patience
+from trainer.training.label_descriptions import start_from_descriptions
 from trainer.training.label_tree import plant_label_tree
 from trainer.training.optimizers import build_optimizer
 from trainer.training.resume import check_data_order
@@ -121,6 +122,9 @@ class TrainingRun:
             global_batch_size=train.batch_size,
             accumulate_steps=train.accumulate_steps,
             sampler=sampler,
+            is_learned=experiment.dataset.label_counts("train") > 0
+            if experiment.describes_labels
+            else None,
         )
         self._evaluator = Evaluator(experiment)
         self._callbacks = Callbacks(
@@ -139,6 +143,8 @@ class TrainingRun:
             state = RunState()
             if isinstance(self._model, BagWithLabelTree):
                 plant_label_tree(self._experiment)
+            if self._experiment.describes_labels:
+                start_from_descriptions(self._experiment)
         check_agreement(
             self._strategy,
             state.step,

@@ -284,6 +284,7 @@ OTHER_KINDS = [
             "window_pooling": "max",
             "hidden_units": [8],
             "dropout": 0.2,
+            "label_descriptions": "labels.json",
             "cache_dir": "vectors",
         },
     ),

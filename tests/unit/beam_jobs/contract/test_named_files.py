@@ -10,6 +10,8 @@ from beam_jobs.contract.named_files import DATASET_KEYS, RUN_KEYS, describe_chan
 
 DATA = {"source": "jsonl", "inputs": ["in.jsonl"]}
 
+ENCODER = {"text": {"tokenizer": "minilm"}, "model": {"name": "pretrained"}}
+
 
 def config(**sections):
     return config_from_dict({"name": "tiny", "data": DATA} | sections, what="")
@@ -24,8 +26,9 @@ def file(tmp_path):
 
 def naming(key: str, file):
     section, _, name = key.partition(".")
-    more = {"loss": {"pos_weight": "file"}, "data": DATA}.get(section, {})
-    return config(**{section: {name: str(file)} | more})
+    more = {"loss": {"pos_weight": "file"}, "data": DATA, "model": ENCODER["model"]}
+    others = ENCODER if section == "model" else {}
+    return config(**others | {section: {name: str(file)} | more.get(section, {})})
 
 
 @pytest.mark.parametrize("key", [*DATASET_KEYS, *RUN_KEYS])
@@ -50,6 +53,7 @@ def test_a_named_file_is_hashed_and_a_change_of_it_is_described(file, key):
         {"text": {"stop_words": ["a"], "subwords": ["[UNK]"]}, "labels": {"allow": ["a"]}},
         {"data": DATA | {"label_names": ["a"]}},
         {"loss": {"name": "focal"}},
+        ENCODER | {"model": {"name": "pretrained", "label_descriptions": "names"}},
     ],
 )
 def test_what_is_no_file_is_not_hashed(sections):
