@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from beam_jobs.contract.command_line import (
-    EXIT_FAILURE,
+    EXIT_LOST_WORKER,
     add_config_arguments,
     config_from,
     run_main,
@@ -18,6 +18,7 @@ from beam_jobs.contract.command_line import (
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.quiet import import_tensorflow_quietly
+from trainer.distribution.meeting import LostWorkerError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,11 @@ def main(argv: list[str]) -> None:
     config = _config(arguments) if command.takes_config else None
     if command.needs_tensorflow:
         import_tensorflow_quietly()
-    command.run(arguments, config)
+    try:
+        command.run(arguments, config)
+    except LostWorkerError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_LOST_WORKER)
 
 
 def _config(arguments: argparse.Namespace) -> Config:
@@ -112,7 +117,6 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace, config: Config) -> None:
-    from trainer.distribution.strategy import LostWorkerError
     from trainer.training.signals import StoppedBySignal
     from trainer.training.train import train
 
@@ -120,9 +124,6 @@ def _train(arguments: argparse.Namespace, config: Config) -> None:
         train(config, fresh=arguments.fresh, source=arguments.source)
     except StoppedBySignal as stopped:
         sys.exit(stopped.exit_status)
-    except LostWorkerError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_FAILURE)
 
 
 # --- evaluate --------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from beam_jobs.contract.validation import describe_keys
 
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
+EXIT_LOST_WORKER = 75  # EX_TEMPFAIL of sysexits.h: start all workers again
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 

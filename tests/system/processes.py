@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.command_lines import ROOT
 from tests.scripts import load_script
+from tests.system.hosts import enter
 
 LAUNCHER = ROOT / "scripts/launch_workers.py"
 # Trainers are forked from a process that has imported TensorFlow and used none of it, which saves
@@ -27,7 +28,7 @@ class TrainerProcess:
     """A process of the trainer's command line, or of the launcher's where `launcher` has arguments
     of it, with the methods of `subprocess.Popen`.
 
-    `environment` is added to that of this process.
+    `environment` is added to that of this process. It runs on `host`, one of `hosts.two_hosts`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class TrainerProcess:
         cwd: Path,
         environment: dict[str, str],
         launcher: tuple[str, ...] = (),
+        host: str | None = None,
     ):
         self._output = cwd / f"output-{time.monotonic_ns()}.txt"
         path = os.environ.get("PYTHONPATH")
@@ -44,7 +46,7 @@ class TrainerProcess:
         try:
             self._process = _TRAINERS.Process(
                 target=_run,
-                args=(arguments, launcher, str(cwd), str(self._output), environment),
+                args=(arguments, launcher, str(cwd), str(self._output), environment, host),
                 daemon=not launcher,  # a launcher has children
             )
             self._process.start()
@@ -80,8 +82,11 @@ def _run(
     cwd: str,
     output: str,
     environment: dict[str, str],
+    host: str | None,
 ) -> None:
     gc.freeze()  # what was imported before the fork is no garbage
+    if host:
+        enter(host)
     os.setsid()
     os.chdir(cwd)
     os.environ |= environment | {"TF_NUM_INTRAOP_THREADS": "1"}
@@ -182,6 +187,23 @@ def start_worker(root: Path, addresses: list[str], index: int, *settings: str, c
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     environment = {"TF_CONFIG": json.dumps(cluster)}
     return TrainerProcess(_arguments(command, settings), cwd=root, environment=environment)
+
+
+def start_task_of_slurm(root: Path, rank: int, hosts: list[str] | None, *settings: str):
+    """Starts one of two tasks of a step of Slurm, each on a host of its own or both on this one."""
+    environment = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_PROCID": str(rank),
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "10.77.0.[1-2]" if hosts else "127.0.0.1",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2)" if hosts else "2",
+    }
+    return TrainerProcess(
+        _arguments("train", settings),
+        cwd=root,
+        environment=environment,
+        host=hosts[rank] if hosts else None,
+    )
 
 
 def run_workers(root: Path, *settings: str, workers: int, command: str = "train") -> str:

@@ -13,11 +13,14 @@ from tests.command_lines import succeed
 from tests.recording_callback import OWN, expected_calls, recorded, recorder
 from tests.runs import assert_equal_within_tolerance, history, newest_step
 from tests.small_experiment import CONFIG, make_dataset
+from tests.system.hosts import two_hosts
 from tests.system.processes import (
     finish,
     free_addresses,
+    kill,
     run_workers,
     start,
+    start_task_of_slurm,
     start_worker,
     train,
     wait_for,
@@ -129,6 +132,21 @@ def test_a_worker_that_dies_ends_the_others_and_a_restart_resumes(even):
     assert [row["epoch"] for row in history(even / "killed")] == list(range(1, 9))
 
 
+def test_a_worker_of_slurm_that_is_killed_and_started_again_waits_for_the_others(even, alone):
+    settings = ("train.run_dir=slurm", "train.epochs=5", "train.checkpoint_steps=2")
+    settings += ("train.steps_per_call=1", recorder("slurm.jsonl"))
+    with two_hosts() as hosts:
+        first, second = (start_task_of_slurm(even, rank, hosts, *settings) for rank in range(2))
+        wait_for(lambda: newest_step(even / "slurm") >= 4, first)
+        kill(second)
+        second = start_task_of_slurm(even, 1, hosts, *settings)
+        assert "worker 0 has lost worker 1, so it ends too" in finish(first, status=75)
+        first = start_task_of_slurm(even, 0, hosts, *settings)
+        assert "resuming after step" in finish(first)
+        finish(second)
+    assert_equal_within_tolerance(even / "slurm", alone)
+
+
 def worker_processes(process) -> list[int]:
     """The launcher's workers, in order."""
     children = subprocess.run(
@@ -184,7 +202,7 @@ def test_a_worker_that_never_comes_up_is_a_clean_error(even):
     assert (
         "waited 2 s (train.worker_timeout_seconds), "
         "and there was no answer from worker 1 (127.0.0.1:9)"
-        in finish(process, status=2, timeout=120)
+        in finish(process, status=75, timeout=120)
     )
     assert time.monotonic() - started < 60
 

@@ -1,4 +1,4 @@
-"""The workers of a run, as TF_CONFIG, Vertex AI or Slurm describe them.
+"""The workers of a run, as TF_CONFIG, Vertex AI, Slurm or Kubernetes describe them.
 
 The description is checked before TensorFlow waits for any worker.
 """
@@ -6,8 +6,6 @@ The description is checked before TensorFlow waits for any worker.
 import dataclasses
 import json
 import re
-import socket
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,10 +13,10 @@ from beam_jobs.contract.errors import UserError
 
 _TASK_TYPES = ("chief", "worker")
 _VERTEX_POOLS = {"workerpool0": "chief", "workerpool1": "worker"}
-_POLL_SECONDS = 0.2
 # Slurm gives jobs no ports. Those of two jobs on one node should differ, and stay below what the
 # system hands out itself (32768).
 _SLURM_FIRST_PORT, _SLURM_PORTS_PER_JOB, _SLURM_PORT_BLOCKS = 12_000, 16, 1_250
+_KUBERNETES_PORT = 2222  # each pod has an address of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,26 +35,40 @@ class Cluster:
 
 
 def find_cluster(environment: Mapping[str, str]) -> Cluster | None:
-    """The cluster that TF_CONFIG, Vertex AI's CLUSTER_SPEC or a Slurm step describes.
+    """The cluster that TF_CONFIG, CLUSTER_SPEC, a Slurm step or an indexed Job describes.
 
     They are looked for in this order; None: no cluster.
 
     Raises:
-      UserError: the description cannot be used.
+      UserError: a description cannot be used, or two of them contradict each other.
     """
-    if environment.get("TF_CONFIG"):
-        return _from_tf_config("TF_CONFIG", environment["TF_CONFIG"], pools=None)
-    if environment.get("CLUSTER_SPEC"):
-        # https://cloud.google.com/vertex-ai/docs/training/distributed-training#cluster-variables
-        return _from_tf_config("CLUSTER_SPEC", environment["CLUSTER_SPEC"], pools=_VERTEX_POOLS)
-    # In a shell of `salloc`, and outside `srun`, there is no step and only one process.
-    tasks = environment.get("SLURM_STEP_NUM_TASKS") or "1"
-    if not tasks.isdecimal():
-        raise UserError(f"Slurm: received SLURM_STEP_NUM_TASKS={tasks!r}, expected a number")
-    return _from_slurm(environment) if int(tasks) > 1 else None
+    found = [
+        cluster
+        for cluster in (
+            _from_tf_config("TF_CONFIG", environment.get("TF_CONFIG"), pools=None),
+            # https://cloud.google.com/vertex-ai/docs/training/distributed-training#cluster-variables
+            _from_tf_config("CLUSTER_SPEC", environment.get("CLUSTER_SPEC"), pools=_VERTEX_POOLS),
+            _from_slurm(environment),
+            _from_kubernetes(environment),
+        )
+        if cluster
+    ]
+    for other in found[1:]:
+        if (len(found[0].addresses), found[0].index) != (len(other.addresses), other.index):
+            raise UserError(
+                f"received worker {found[0].index} of {len(found[0].addresses)} by "
+                f"{found[0].origin}, and worker {other.index} of {len(other.addresses)} by "
+                f"{other.origin}; expected one description, or two that agree: unset the one that "
+                "is not meant"
+            )
+    return found[0] if found else None
 
 
-def _from_tf_config(name: str, text: str, *, pools: Mapping[str, str] | None) -> Cluster | None:
+def _from_tf_config(
+    name: str, text: str | None, *, pools: Mapping[str, str] | None
+) -> Cluster | None:
+    if not text:
+        return None
     example = (
         '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
         '"task": {"type": "worker", "index": 0}}'
@@ -130,7 +142,13 @@ def _check_addresses(
             )
 
 
-def _from_slurm(environment: Mapping[str, str]) -> Cluster:
+def _from_slurm(environment: Mapping[str, str]) -> Cluster | None:
+    # In a shell of `salloc`, and outside `srun`, there is no step and only one process.
+    number = environment.get("SLURM_STEP_NUM_TASKS") or "1"
+    if not number.isdecimal():
+        raise UserError(f"Slurm: received SLURM_STEP_NUM_TASKS={number!r}, expected a number")
+    if int(number) <= 1:
+        return None
     # Of TensorFlow's SlurmClusterResolver only how it reads Slurm's lists: it sorts hosts by name,
     # so node10 would come before node2 and the workers' numbers would not be Slurm's, and it fails
     # where there are no GPUs.
@@ -161,45 +179,31 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     return Cluster(addresses, index, "Slurm")
 
 
-def wait_for_workers(cluster: Cluster, *, timeout_seconds: float) -> None:
-    """Returns when every worker answers at its address; a worker answers while it waits here.
+def _from_kubernetes(environment: Mapping[str, str]) -> Cluster | None:
+    """The pods of an indexed Job, or of a JobSet, behind a headless Service."""
+    number = environment.get("MULTIHOT_WORKERS")
+    if not number:
+        return None
+    names = ("MULTIHOT_WORKERS", "MULTIHOT_SERVICE", "JOB_COMPLETION_INDEX", "HOSTNAME")
+    received = ", ".join(f"{name}={environment.get(name)!r}" for name in names)
 
-    TensorFlow itself waits for an hour and does not say for which worker.
+    def wrong(expected: str) -> UserError:
+        return UserError(f"Kubernetes: received {received}; expected {expected}")
 
-    Raises:
-      UserError: our own port is in use, or a worker does not answer in time.
-    """
-    port = int(cluster.addresses[cluster.index].rpartition(":")[2])
-    deadline = time.monotonic() + timeout_seconds
-    with socket.socket() as own:
-        # A connection that a worker of an earlier run has left in TIME_WAIT is no obstacle.
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            own.bind(("", port))
-        except OSError as error:
-            raise UserError(
-                f"{cluster.origin}: the port {port} of our own address "
-                f"{cluster.addresses[cluster.index]} cannot be opened ({error.strerror}); "
-                "expected a free one: is another run, or an earlier one, still there?"
-            ) from None
-        own.listen(len(cluster.addresses))
-        missing = [i for i in range(len(cluster.addresses)) if i != cluster.index]
-        while missing := [i for i in missing if not _answers(cluster.addresses[i])]:
-            if time.monotonic() > deadline:
-                names = ", ".join(f"worker {i} ({cluster.addresses[i]})" for i in missing)
-                raise UserError(
-                    f"worker {cluster.index} waited {timeout_seconds:g} s "
-                    f"(train.worker_timeout_seconds), and there was no answer from {names}; "
-                    f"expected all {len(cluster.addresses)} workers of {cluster.origin}: were they "
-                    "started, and can they reach each other?"
-                )
-            time.sleep(_POLL_SECONDS)
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
-            return True
-    except OSError:
-        return False
+    if not number.isdecimal() or int(number) < 1:
+        raise wrong("MULTIHOT_WORKERS to be the Job's number of completions")
+    if int(number) == 1:
+        return None
+    index, host = environment.get("JOB_COMPLETION_INDEX", ""), environment.get("HOSTNAME", "")
+    if not index.isdecimal():
+        raise wrong("JOB_COMPLETION_INDEX, which pods of a Job have with completionMode: Indexed")
+    if int(index) >= int(number):
+        raise wrong("an index below MULTIHOT_WORKERS, which must be the Job's completions")
+    service = environment.get("MULTIHOT_SERVICE")
+    if not service:
+        raise wrong("MULTIHOT_SERVICE, the headless Service that is the pods' subdomain")
+    if not host.endswith(f"-{index}"):
+        raise wrong(f"a HOSTNAME that ends with the index, as NAME-{index}, which the Job gives")
+    name = host.removesuffix(f"-{index}")
+    addresses = tuple(f"{name}-{i}.{service}:{_KUBERNETES_PORT}" for i in range(int(number)))
+    return Cluster(addresses, int(index), "Kubernetes")

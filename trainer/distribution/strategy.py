@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import TrainConfig
-from trainer.distribution.cluster import Cluster, find_cluster, wait_for_workers
+from trainer.distribution.cluster import Cluster, find_cluster
+from trainer.distribution.meeting import LostWorkerError, meeting
 
 # What TensorFlow raises in a worker when another one has ended.
 _LOST_WORKER_ERRORS = (
@@ -20,10 +22,7 @@ _LOST_WORKER_ERRORS = (
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
 )
-
-
-class LostWorkerError(Exception):
-    """Another worker of the run has ended, so this one cannot go on."""
+_TASK = re.compile(r"/job:worker/(?:replica:\d+/)?task:(\d+)")
 
 
 def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
@@ -32,15 +31,16 @@ def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
     With several workers it returns when all of them have started.
 
     Raises:
-      UserError: the description of the cluster is wrong, a worker does not start in time, there are
-        fewer GPUs than replicas, or the replicas cannot divide a batch.
+      UserError: the description of the cluster is wrong, there are fewer GPUs than replicas, or the
+        replicas cannot divide a batch.
+      LostWorkerError: a worker does not start in time.
     """
     cluster = find_cluster(os.environ)
     has_several_workers = cluster is not None and len(cluster.addresses) > 1
     if train.strategy == "multi_worker" and cluster is None:
         raise UserError(
             "train.strategy: received 'multi_worker', and no cluster; expected TF_CONFIG, Vertex "
-            "AI's CLUSTER_SPEC or a Slurm step. "
+            "AI's CLUSTER_SPEC, a Slurm step or Kubernetes' MULTIHOT_WORKERS. "
             "On one machine: `python scripts/launch_workers.py --workers 2 -- train --config ...`"
         )
     if has_several_workers and train.strategy in ("one_device", "mirrored"):
@@ -76,14 +76,14 @@ def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
 
 
 def _join(cluster: Cluster, *, timeout_seconds: float) -> tf.distribute.Strategy:
-    wait_for_workers(cluster, timeout_seconds=timeout_seconds)
     spec = tf.train.ClusterSpec({"worker": cluster.addresses})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         spec, task_type="worker", task_id=cluster.index, rpc_layer="grpc"
     )
-    return tf.distribute.MultiWorkerMirroredStrategy(
-        cluster_resolver=resolver
-    )  # all-reduce by NCCL on GPUs, by a ring on CPUs
+    with meeting(cluster, timeout_seconds=timeout_seconds):
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            cluster_resolver=resolver
+        )  # all-reduce by NCCL on GPUs, by a ring on CPUs
 
 
 def _logical_cpus(count: int) -> list[str]:
@@ -172,6 +172,15 @@ def gather_over_workers(strategy: tf.distribute.Strategy, values: Any) -> list[A
     return [tf.nest.map_structure(lambda rows, i=i: rows[i], gathered) for i in range(workers)]
 
 
+def wait_for_all_workers(strategy: tf.distribute.Strategy) -> None:
+    """Returns when every worker has called it.
+
+    A worker that is done must not end before: should another one have to start again, it would
+    wait for this one.
+    """
+    sum_over_workers(strategy, 0)
+
+
 def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) -> None:
     """Raises UserError unless a number below 2**48 is the same on all workers.
 
@@ -194,8 +203,14 @@ def explain_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except _LOST_WORKER_ERRORS as error:
         if num_workers(strategy) == 1:
             raise
+        own, lines = worker_index(strategy), str(error).splitlines()
+        others = {line: {int(task) for task in _TASK.findall(line)} - {own} for line in lines}
+        lost = sorted(set().union(*others.values()))
+        name = " or ".join(f"worker {number}" for number in lost) or "another worker"
+        reason = next((line for line, tasks in others.items() if tasks), " ".join(lines)[:300])
         raise LostWorkerError(
-            f"worker {worker_index(strategy)} has lost another worker: {str(error).splitlines()[0]}"
+            f"worker {own} has lost {name}, so it ends too: started again, all of them resume at "
+            f"the newest checkpoint ({reason.strip()})"
         ) from error
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
-from trainer.distribution.strategy import is_chief
+from trainer.distribution.strategy import explain_lost_workers, is_chief
 from trainer.document_vectors import with_vectors
 from trainer.evaluation import error_analysis
 from trainer.evaluation.baselines import check_fits, linear_baseline
@@ -41,6 +41,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     Raises:
       UserError: there is no trained model, there are no documents to evaluate on, or too many for
         the baseline.
+      LostWorkerError: another worker has ended.
     """
     experiment = assemble(config)
     state = restore_best(experiment)
@@ -57,12 +58,15 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     if baseline:
         check_fits(dataset)
 
-    evaluator = Evaluator(with_vectors(experiment, splits))
-    (thresholds, calibration), validation_errors = _tune(experiment, evaluator)
-    confusion_labels = error_analysis.confusion_labels(
-        validation_errors, dataset.label_counts("train")
-    )
-    counts = evaluator.measure(splits, thresholds, calibration, confusion_labels=confusion_labels)
+    with explain_lost_workers(experiment.strategy):
+        evaluator = Evaluator(with_vectors(experiment, splits))
+        (thresholds, calibration), validation_errors = _tune(experiment, evaluator)
+        confusion_labels = error_analysis.confusion_labels(
+            validation_errors, dataset.label_counts("train")
+        )
+        counts = evaluator.measure(
+            splits, thresholds, calibration, confusion_labels=confusion_labels
+        )
     if not is_chief(experiment.strategy):
         return {}
 

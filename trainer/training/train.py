@@ -7,7 +7,12 @@ import tensorflow as tf
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import LinearConfig
-from trainer.distribution.strategy import explain_lost_workers, is_chief, sum_over_workers
+from trainer.distribution.strategy import (
+    explain_lost_workers,
+    is_chief,
+    sum_over_workers,
+    wait_for_all_workers,
+)
 from trainer.document_vectors import with_vectors
 from trainer.experiment import Experiment, assemble
 from trainer.losses.losses import build_loss
@@ -49,6 +54,7 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
             (_fit if is_linear else _train)(experiment, fresh=fresh)
         finally:
             experiment.push()
+        wait_for_all_workers(experiment.strategy)
 
 
 def _fit(experiment: Experiment, *, fresh: bool) -> None:

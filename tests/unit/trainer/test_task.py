@@ -4,7 +4,7 @@ import pytest
 
 from beam_jobs.contract.errors import UserError
 from trainer import task
-from trainer.distribution.strategy import LostWorkerError
+from trainer.distribution.meeting import LostWorkerError
 from trainer.training import train as train_module
 from trainer.training.signals import StoppedBySignal
 
@@ -24,7 +24,7 @@ def test_help_says_what_each_command_does(command, capsys):
     [
         (StoppedBySignal("SIGTERM"), 143, ""),
         (StoppedBySignal("SIGINT"), 130, ""),
-        (LostWorkerError("worker 1 has lost another worker"), 1, "error: worker 1 has lost"),
+        (LostWorkerError("worker 1 has lost another worker"), 75, "error: worker 1 has lost"),
     ],
 )
 def test_the_command_line_ends_with_the_status_of_what_ended_training(

@@ -1,21 +1,11 @@
-"""The cluster.
-
-What TF_CONFIG, Vertex AI and Slurm describe, and what is refused before TensorFlow waits.
-"""
+"""The cluster that TF_CONFIG, Vertex AI, Slurm or Kubernetes describes, and what is refused."""
 
 import json
-import socket
-import threading
-import time
 
 import pytest
 
 from beam_jobs.contract.errors import UserError
-from trainer.distribution.cluster import (
-    Cluster,
-    find_cluster,
-    wait_for_workers,
-)
+from trainer.distribution.cluster import Cluster, find_cluster
 
 WORKERS = {"worker": ["a:1", "b:2"]}
 SLURM = {
@@ -24,6 +14,12 @@ SLURM = {
     "SLURM_STEP_NUM_TASKS": "3",
     "SLURM_STEP_NODELIST": "node[2,10]",
     "SLURM_STEP_TASKS_PER_NODE": "2,1",
+}
+KUBERNETES = {
+    "HOSTNAME": "multihot-1",
+    "JOB_COMPLETION_INDEX": "1",
+    "MULTIHOT_WORKERS": "3",
+    "MULTIHOT_SERVICE": "multihot",
 }
 
 
@@ -54,6 +50,9 @@ def test_tf_config_numbers_the_chief_first_and_then_the_workers(cluster, task, a
         {"TF_CONFIG": "{}"},
         {"TF_CONFIG": '{"environment": "cloud"}'},
         {"SLURM_JOB_ID": "7"},
+        SLURM | {"SLURM_STEP_NUM_TASKS": "1"},
+        {"JOB_COMPLETION_INDEX": "1", "HOSTNAME": "folds-1"},  # a Job of runs of their own
+        KUBERNETES | {"MULTIHOT_WORKERS": "1"},
     ],
 )
 def test_without_a_cluster_there_is_none(environment):
@@ -76,7 +75,23 @@ def test_slurm_ranks_follow_the_order_of_slurms_own_list_of_nodes():
     assert find_cluster(SLURM) == Cluster(
         ("node2:12016", "node2:12017", "node10:12016"), 2, "Slurm"
     )
-    assert find_cluster(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) is None
+
+
+def test_pods_of_an_indexed_job_and_of_a_job_set_find_each_other_by_their_host_names():
+    assert find_cluster(KUBERNETES) == Cluster(
+        ("multihot-0.multihot:2222", "multihot-1.multihot:2222", "multihot-2.multihot:2222"),
+        1,
+        "Kubernetes",
+    )
+    of_set = {"HOSTNAME": "set-workers-0-2", "JOB_COMPLETION_INDEX": "2", "MULTIHOT_SERVICE": "set"}
+    found = find_cluster(KUBERNETES | of_set)
+    assert (found.index, found.addresses[1]) == (2, "set-workers-0-1.set:2222")
+
+
+def test_the_first_of_two_descriptions_that_agree_is_taken():
+    workers = {"worker": ["a:1", "b:1", "c:1"]}
+    environment = tf_config(workers, {"type": "worker", "index": 2}) | SLURM
+    assert find_cluster(environment).origin == "TF_CONFIG"
 
 
 @pytest.mark.parametrize(
@@ -165,66 +180,25 @@ def test_slurm_ranks_follow_the_order_of_slurms_own_list_of_nodes():
             SLURM | {"SLURM_STEP_NUM_TASKS": "many"},
             "Slurm: received SLURM_STEP_NUM_TASKS='many', expected a number",
         ),
+        (
+            tf_config(WORKERS, {"type": "worker", "index": 0}) | SLURM,
+            "received worker 0 of 2 by TF_CONFIG, and worker 2 of 3 by Slurm; expected one "
+            "description",
+        ),
+        (
+            KUBERNETES | {"MULTIHOT_WORKERS": "two"},
+            "Kubernetes: received MULTIHOT_WORKERS='two', ",
+        ),
+        (
+            KUBERNETES | {"JOB_COMPLETION_INDEX": ""},
+            "expected JOB_COMPLETION_INDEX, which pods of a Job have with completionMode: Indexed",
+        ),
+        (KUBERNETES | {"MULTIHOT_WORKERS": "2", "JOB_COMPLETION_INDEX": "2"}, "an index below"),
+        (KUBERNETES | {"MULTIHOT_SERVICE": ""}, "expected MULTIHOT_SERVICE, the headless Service"),
+        (KUBERNETES | {"HOSTNAME": "node7"}, "expected a HOSTNAME that ends with the index"),
     ],
 )
 def test_wrong_cluster_is_told_with_what_was_received_and_expected(environment, expected):
     with pytest.raises(UserError) as raised:
         find_cluster(environment)
     assert expected in str(raised.value)
-
-
-# --- waiting ---------------------------------------------------------------------------
-
-
-def free_addresses(count: int) -> tuple[str, ...]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in sockets)
-    for each in sockets:
-        each.close()
-    return addresses
-
-
-def test_workers_wait_for_the_last_of_them():
-    addresses = free_addresses(3)
-    ended, all_ended = [], threading.Barrier(3)
-
-    def work(index, delay):
-        time.sleep(delay)
-        started = time.monotonic()
-        wait_for_workers(Cluster(addresses, index, "test"), timeout_seconds=20)
-        ended.append((index, time.monotonic() - started))
-        host, port = addresses[index].split(":")
-        with socket.create_server((host, int(port))):  # as TensorFlow does next
-            all_ended.wait(timeout=20)
-
-    threads = [
-        threading.Thread(target=work, args=(i, delay)) for i, delay in enumerate((0.0, 0.0, 0.3))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=30)
-    waited = dict(ended)
-    assert set(waited) == {0, 1, 2}
-    assert waited[0] > 0.2 and waited[1] > 0.2
-
-
-def test_worker_that_never_comes_up_is_named_after_the_time_out():
-    addresses = free_addresses(2)
-    started = time.monotonic()
-    with pytest.raises(UserError) as raised:
-        wait_for_workers(Cluster(addresses, 0, "TF_CONFIG"), timeout_seconds=0.5)
-    assert time.monotonic() - started < 10
-    assert str(raised.value).startswith(
-        "worker 0 waited 0.5 s (train.worker_timeout_seconds), and there was no answer from "
-    )
-    assert f"worker 1 ({addresses[1]})" in str(raised.value)
-
-
-def test_own_port_in_use_is_told_at_once():
-    addresses = free_addresses(2)
-    with (
-        socket.create_server(("", int(addresses[1].split(":")[1]))),
-        pytest.raises(UserError, match="port .* of our own address .*: is another run"),
-    ):
-        wait_for_workers(Cluster(addresses, 1, "TF_CONFIG"), timeout_seconds=60)

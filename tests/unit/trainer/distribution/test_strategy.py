@@ -12,9 +12,11 @@ import tensorflow as tf
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
 from trainer.distribution import strategy as strategy_module
+from trainer.distribution.meeting import LostWorkerError
 from trainer.distribution.strategy import (
     check_agreement,
     describe,
+    explain_lost_workers,
     gather_over_workers,
     is_chief,
     make_strategy,
@@ -29,7 +31,7 @@ TWO_WORKERS = json.dumps(
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
-    for name in ("TF_CONFIG", "CLUSTER_SPEC", "SLURM_STEP_NUM_TASKS"):
+    for name in ("TF_CONFIG", "CLUSTER_SPEC", "SLURM_STEP_NUM_TASKS", "MULTIHOT_WORKERS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -156,3 +158,23 @@ def test_every_worker_gathers_what_all_have_from_one_sum(monkeypatch):
                 gathered["ids"].dtype == np.int64
                 and gathered["nested"]["score"].dtype == np.float32
             )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Graph execution error:\n\nDetected at node x\nSocket closed\nAdditional information "
+            "from /job:worker/replica:0/task:1 while calling RecvBuf of /job:worker/task:0",
+            "worker 0 has lost worker 1, so it ends too: started again, all of them resume at the "
+            "newest checkpoint (Additional information from /job:worker/replica:0/task:1",
+        ),
+        ("Graph execution error:\n\nNCCL", "has lost another worker, .*error:  NCCL"),
+    ],
+)
+def test_a_lost_worker_is_named_by_those_that_lose_it(monkeypatch, text, expected):
+    monkeypatch.setattr(strategy_module, "num_workers", lambda strategy: 2)
+    error = tf.errors.UnavailableError(None, None, text)
+    with pytest.raises(LostWorkerError, match=expected.replace("(", r"\(")):
+        with explain_lost_workers(tf.distribute.OneDeviceStrategy("/cpu:0")):
+            raise error
