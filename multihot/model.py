@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from beam_jobs.contract import saved_model
+from beam_jobs.contract import places, saved_model
 from beam_jobs.contract.config import CONFIG_FILE, Config, load_saved_config
 from beam_jobs.contract.errors import UserError, shown
 from multihot import tables
@@ -51,7 +51,7 @@ class Model:
     def __init__(self, path: str | os.PathLike[str]):
         with python_call(verbose=True):
             self._model = saved_model.load(os.fspath(path))
-        self.path = Path(saved_model.local_copy(self._model.path))
+        self.path = Path(places.local_directory(self._model.path))
         self.label_names = self._model.label_names()
         self._config = self._saved_config()
         self.text_fields = self._model.text_fields

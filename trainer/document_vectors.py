@@ -47,11 +47,17 @@ def with_vectors(experiment: Experiment, splits: Sequence[str]) -> Experiment:
       encoded once, see `PretrainedConfig.encodes_once`.
 
     Raises:
-      UserError: the vectors cannot be written, or a shard is corrupt.
+      UserError: the vectors cannot be written where all workers see them, or a shard is corrupt.
     """
     config = experiment.config.model
     if not isinstance(config, PretrainedConfig) or not config.encodes_once:
         return experiment
+    workers, place = num_workers(experiment.strategy), experiment.dataset.place
+    if workers > 1 and places.is_remote(place) and not config.cache_dir:
+        raise UserError(
+            f"model.cache_dir: received none for {workers} workers and the dataset {place}, of "
+            "which each encodes a part for all; expected a directory on a disk that all see"
+        )
     directory = _directory(experiment)
     failure = None
     try:

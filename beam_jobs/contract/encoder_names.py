@@ -1,11 +1,13 @@
 """Encoders by name: of `hf://owner/name@revision` and `kaggle://...` there is a local copy.
 
-The libraries of the two hubs download a copy, keep it, and find it again without a network. What
-decides a dataset or a run is its content, whose hashes the manifest and the run have.
+The libraries of the two hubs download a copy, keep it, and find it again without a network; of a
+directory on an object store the cache has one. What decides a dataset or a run is its content,
+whose hashes the manifest and the run have.
 """
 
 import functools
 
+from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError, first_line
 
 _HUGGING_FACE, _KAGGLE = "hf://", "kaggle://"
@@ -15,18 +17,19 @@ _WEIGHTS = ["*.safetensors", "*.weights.h5"]
 
 
 def directory_of(name: str, *, key: str, with_weights: bool = False) -> str:
-    """The directory of an encoder on disk: the name itself, unless it is one of a hub.
+    """The directory of an encoder on disk: the name itself, unless it is elsewhere.
 
     Args:
-      name: a directory, or a name of a hub.
+      name: a directory, which may be on a store, or a name of a hub.
       key: the key of the config, for errors.
       with_weights: its weights are needed, not its tokenizer alone.
 
     Raises:
-      UserError: the hub's library is not installed, or it cannot get the encoder.
+      UserError: the hub's library is not installed, or it cannot get the encoder; or the store
+        does not answer.
     """
     if not name.startswith((_HUGGING_FACE, _KAGGLE)):
-        return name
+        return places.local_directory(name, patterns=_SMALL_FILES + _WEIGHTS * with_weights)
     try:
         return _copy_of(name, with_weights)
     except ImportError as error:

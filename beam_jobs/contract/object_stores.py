@@ -24,11 +24,19 @@ _THREADS = 8  # requests at a time
 
 @dataclasses.dataclass(frozen=True)
 class StoredFile:
-    """A file of a listing: its path, its size in bytes, when it was written (seconds of 1970)."""
+    """A file of a listing.
+
+    Attributes:
+      path: its path.
+      size: its size in bytes.
+      updated: when it was written, in seconds of 1970.
+      version: differs from that of another content at the same path.
+    """
 
     path: str
     size: int
     updated: float
+    version: str = ""
 
 
 class Store(abc.ABC):
@@ -45,6 +53,12 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def put(self, path: str, source: BinaryIO) -> None:
         """The rest of a local file becomes the content, whole or not at all."""
+
+    @abc.abstractmethod
+    def put_new(self, path: str, content: bytes) -> bool:
+        """Puts a file unless it is there, which is one step where the store can do that; whether it
+        has put it.
+        """
 
     @abc.abstractmethod
     def list(self, directory: str) -> Iterator[StoredFile]:
@@ -93,13 +107,26 @@ class S3Store(Store):
     def put(self, path, source):
         self._client.upload_fileobj(source, *_bucket_and_key(path))
 
+    def put_new(self, path, content):
+        bucket, key = _bucket_and_key(path)
+        try:
+            self._client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        except self._error as error:
+            code = error.response.get("Error", {}).get("Code")
+            if code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+                return False
+            if code not in ("NotImplemented", "501"):
+                raise
+            self._client.put_object(Bucket=bucket, Key=key, Body=content)
+        return True
+
     def list(self, directory):
         bucket, prefix = _bucket_and_key(directory.rstrip("/") + "/")
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for found in itertools.chain.from_iterable(page.get("Contents", ()) for page in pages):
-            yield StoredFile(
-                f"s3://{bucket}/{found['Key']}", found["Size"], found["LastModified"].timestamp()
-            )
+            updated = found["LastModified"].timestamp()
+            path, version = f"s3://{bucket}/{found['Key']}", found.get("ETag", "")
+            yield StoredFile(path, found["Size"], updated, version)
 
     def delete(self, paths):
         by_bucket: dict[str, list[str]] = {}
@@ -126,7 +153,7 @@ class GcsStore(Store):
     """Google Cloud Storage, with the credentials that Google's libraries find, or without any."""
 
     def __init__(self, options: Mapping[str, Any]):
-        from google.api_core.exceptions import NotFound
+        from google.api_core.exceptions import NotFound, PreconditionFailed
         from google.auth.exceptions import DefaultCredentialsError
         from google.cloud import storage
 
@@ -134,7 +161,7 @@ class GcsStore(Store):
             self._client = storage.Client(project=options.get("project"))
         except DefaultCredentialsError:
             self._client = storage.Client.create_anonymous_client()
-        self._not_found = NotFound
+        self._not_found, self._is_there = NotFound, PreconditionFailed
 
     def read(self, path, offset=0, length=None):
         if length == 0:
@@ -155,10 +182,18 @@ class GcsStore(Store):
     def put(self, path, source):
         self._blob(path).upload_from_file(source)
 
+    def put_new(self, path, content):
+        try:
+            self._blob(path).upload_from_string(content, if_generation_match=0)
+        except self._is_there:
+            return False
+        return True
+
     def list(self, directory):
         bucket, prefix = _bucket_and_key(directory.rstrip("/") + "/")
         for blob in self._client.list_blobs(bucket, prefix=prefix):
-            yield StoredFile(f"gs://{bucket}/{blob.name}", blob.size, blob.updated.timestamp())
+            updated, version = blob.updated.timestamp(), str(blob.generation)
+            yield StoredFile(f"gs://{bucket}/{blob.name}", blob.size, updated, version)
 
     def delete(self, paths):
         def delete_one(path: str) -> None:
@@ -223,6 +258,15 @@ class HdfsStore(Store):
             self._client.delete(temporary)
             raise
 
+    def put_new(self, path, content):
+        try:
+            self._client.write(self._path(path), data=content, overwrite=False)
+        except self._error:
+            if self._client.status(self._path(path), strict=False) is None:
+                raise
+            return False
+        return True
+
     def list(self, directory):
         root = self._path(directory).rstrip("/")
         if self._client.status(root, strict=False) is None:
@@ -234,6 +278,7 @@ class HdfsStore(Store):
                     directory.rstrip("/") + inner,
                     status["length"],
                     status["modificationTime"] / 1000,
+                    str(status["modificationTime"]),
                 )
 
     def delete(self, paths):

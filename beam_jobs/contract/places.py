@@ -6,14 +6,17 @@ store it is put there by one call.
 """
 
 import contextlib
+import fnmatch
 import functools
+import glob
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -165,6 +168,51 @@ def download(path: str, target: Path) -> str:
     return digest.hexdigest()
 
 
+def local_directory(directory: str, *, patterns: Sequence[str] = ("*",)) -> str:
+    """A directory itself, or a copy of a remote one in the cache, of its files as they are now.
+
+    Args:
+      directory: its path; a remote one without files is answered as it is.
+      patterns: of the paths in it of the files that are needed, as of `fnmatch`.
+
+    Raises:
+      UserError: the store does not answer.
+    """
+    if not is_remote(directory):
+        return directory
+    files = {
+        name: file
+        for name, file in sorted(list_files(directory).items())
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    if not files:
+        return directory
+    content = json.dumps(
+        [directory, *((n, f.size, f.updated, f.version) for n, f in files.items())]
+    )
+    key = hashlib.sha256(content.encode()).hexdigest()[:32]
+    folder = cache_directory() / "copies" / key
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            for name, file in files.items():
+                download(file.path, Path(temporary, "copy", name))
+            with contextlib.suppress(OSError):  # another process was faster
+                os.replace(Path(temporary, "copy"), folder)
+    return str(folder)
+
+
+def local_file(path: str) -> str:
+    """A file itself, or a copy of a remote one in the cache; see `local_directory`."""
+    if not is_remote(path):
+        return path
+    directory, _, name = path.rpartition("/")
+    copy = local_directory(directory, patterns=[glob.escape(name)])
+    if copy == directory:
+        raise FileNotFoundError(path)
+    return os.path.join(copy, name)
+
+
 def upload(path: Path, target: str) -> None:
     """Copies a local file to a remote one, which appears whole."""
     with open(path, "rb") as source, _told(target, "written"):
@@ -202,6 +250,15 @@ def create(path: str | os.PathLike, *, durable: bool = False) -> Iterator[Binary
             _sync(temporary.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_new(path: str, content: str) -> bool:
+    """Writes a remote file, as UTF-8, unless it is there; whether it has written it.
+
+    A store that cannot put a file only where there is none writes it in any case.
+    """
+    with _told(path, "written"):
+        return _store_of(path).put_new(path, content.encode())
 
 
 def write(path: str | os.PathLike, content: str | bytes, *, durable: bool = False) -> None:

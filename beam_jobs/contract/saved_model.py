@@ -1,13 +1,10 @@
 """An exported model on disk: numbered versions of a SavedModel, found, checked and loaded."""
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Collection
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from beam_jobs.contract import places
@@ -112,28 +109,6 @@ def newest_version(model_dir: str) -> str | None:
     return _newest(model_dir, _names(model_dir))
 
 
-def local_copy(version: str) -> str:
-    """The directory of a version itself, or a copy of a remote one in the cache.
-
-    Raises:
-      UserError: the store does not answer.
-    """
-    if not places.is_remote(version):
-        return version
-    files = places.list_files(version)
-    content = json.dumps([version, *((n, f.size, f.updated) for n, f in sorted(files.items()))])
-    key = hashlib.sha256(content.encode()).hexdigest()[:32]
-    folder = places.cache_directory() / "models" / key
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            for name, file in files.items():
-                places.download(file.path, Path(temporary, "model", name))
-            with contextlib.suppress(OSError):  # another process was faster
-                os.replace(Path(temporary, "model"), folder)
-    return str(folder)
-
-
 def load(model_dir: str, *, what: str = "--model") -> SavedModel:
     """Loads a version of a model: its directory, or the newest in a directory of versions.
 
@@ -145,7 +120,7 @@ def load(model_dir: str, *, what: str = "--model") -> SavedModel:
 
     path = find_version(model_dir, what=what)
     try:
-        module = tf.saved_model.load(local_copy(path))
+        module = tf.saved_model.load(places.local_directory(path))
     except UserError:
         raise
     except (

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from beam_jobs import inspect, predict, preprocess
+from beam_jobs.contract import encoder_tokenizer, places, saved_model, store_lock
 from beam_jobs.contract import manifest as manifests
-from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.records import RecordSpec
 from beam_jobs.preprocessing import writer
@@ -28,9 +28,12 @@ from tests.object_stores import (
     s3_server,
 )
 from tests.runs import assert_same_bits
+from tests.tiny_encoder import write_tokenizer
 from trainer import task
 from trainer.data import dataset_cache
+from trainer.models.pretrained_vectors import load_vectors
 from trainer.runs import remote_directory
+from trainer.serving import model_version
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +112,11 @@ def test_a_file_of_any_size_is_put_read_listed_and_deleted(place, content):
         places.read_bytes(path)
     with pytest.raises(FileNotFoundError), places.open_local(path):
         pass
+
+
+def test_a_file_is_put_only_where_there_is_none(s3):
+    assert places.write_new(f"{s3}/new", "1") and not places.write_new(f"{s3}/new", "2")
+    assert places.read_bytes(f"{s3}/new") == b"1"
 
 
 def test_a_block_that_raises_puts_nothing(place):
@@ -407,3 +415,76 @@ def test_a_push_that_is_killed_leaves_a_run_that_can_be_resumed(s3, monkeypatch,
     assert newest == 1 + killed_after // 3
     for suffix in ("data-00000-of-00001", "index"):
         assert found[f"ckpt-{newest}.{suffix}"] == b"%d" % newest
+
+
+def test_one_process_at_a_time_writes_a_run_and_what_has_not_changed_is_not_read_again(
+    s3, monkeypatch
+):
+    run_dir = f"{s3}/run"
+    path = remote_directory.local(run_dir)
+    places.write(path / "checkpoints/ckpt-1.index", "1")
+    remote_directory.push(run_dir)
+    downloads, download = [], places.download
+    monkeypatch.setattr(
+        places, "download", lambda url, to: (downloads.append(url), download(url, to))
+    )
+    with remote_directory.exclusive(run_dir, "train.run_dir"):
+        monkeypatch.setattr(store_lock, "_POLL_SECONDS", 0.02)
+        another = {"token": "t", "holder": "process 7 of h"}
+        remote_directory.refresh(run_dir)
+        assert downloads == [f"{run_dir}/checkpoints/ckpt-1.index"]  # not again
+        places.write(path / "history.json", "[]")
+        places.write(f"{run_dir}/.lock", json.dumps(another))  # it has waited for us in vain
+        with pytest.raises(UserError, match="process 7 of h writes .* in place of this process"):
+            remote_directory.push(run_dir)
+        assert "history.json" not in places.list_files(run_dir)
+        places.delete([f"{run_dir}/.lock"])
+        (path / "history.json").unlink()
+    assert set(places.list_files(run_dir)) == {"checkpoints/ckpt-1.index"}
+
+
+# --- models and encoders ---------------------------------------------------------------------
+
+
+def test_an_export_that_was_killed_is_no_version_and_the_next_one_removes_it(s3, tmp_path):
+    for name in ("saved_model.pb", "README.md", "variables/variables.index"):
+        places.write(tmp_path / "staged" / name, name)
+    model_dir = f"{s3}/model"
+    assert model_version.upload_version(tmp_path / "staged", model_dir) == f"{model_dir}/1"
+    places.write(f"{model_dir}/2/variables/variables.index", "all that an upload has put")
+    places.write(f"{model_dir}/2024/notes.txt", "somebody's own")
+    assert saved_model.newest_version(model_dir) == f"{model_dir}/1"
+    assert saved_model.find_version(model_dir) == f"{model_dir}/1"
+    assert model_version.upload_version(tmp_path / "staged", model_dir) == f"{model_dir}/2025"
+    names = {name.partition("/")[0] for name in places.list_files(model_dir)}
+    assert names == {"1", "2024", "2025"}
+
+
+def test_an_export_beside_another_one_is_refused(s3, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_lock, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(store_lock, "_POLL_SECONDS", 0.3)
+    places.write(tmp_path / "saved_model.pb", "")
+    with (
+        store_lock.exclusive_on_store(f"{s3}/model", "export.model_dir"),
+        pytest.raises(UserError, match="export.model_dir: .* is being written by process"),
+    ):
+        model_version.upload_version(tmp_path, f"{s3}/model")
+    assert not places.list_files(f"{s3}/model")
+
+
+def test_an_encoders_tokenizer_and_vectors_of_tokens_are_read_on_a_store(s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("MULTIHOT_CACHE_DIR", str(tmp_path / "cache"))
+    local, remote = str(write_tokenizer(tmp_path / "encoder")), f"{s3}/encoder"
+    with pytest.raises(UserError, match=f"text.tokenizer: received '{remote}', which is no dire"):
+        encoder_tokenizer.read_tokenizer(remote)
+    for name in places.list_files(local):
+        places.write(f"{remote}/{name}", places.read_bytes(f"{local}/{name}"))
+    assert encoder_tokenizer.read_tokenizer(remote) == encoder_tokenizer.read_tokenizer(local)
+    assert encoder_tokenizer.hash_of_files(remote) == encoder_tokenizer.hash_of_files(local)
+    places.write(f"{remote}/tokenizer_config.json", '{"do_lower_case": false}')
+    assert not encoder_tokenizer.read_tokenizer(remote).lower_case  # no copy from before
+    places.write(f"{s3}/vectors.txt", "goal 1 2\nmatch 3 4\n")
+    vectors = load_vectors(f"{s3}/vectors.txt", ["match", "soup"], dim=2)
+    assert vectors.values.tolist() == [[3, 4], [0, 0]]
+    with pytest.raises(UserError, match=f"cannot read {s3}/none.txt"):
+        load_vectors(f"{s3}/none.txt", ["match"], dim=2)

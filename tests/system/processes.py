@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.command_lines import ROOT
@@ -182,10 +183,17 @@ def _arguments(command: str, settings: tuple[str, ...]) -> list[str]:
     return [command, "--config", "small.yaml", *overrides]
 
 
-def start_worker(root: Path, addresses: list[str], index: int, *settings: str, command="train"):
+def start_worker(
+    root: Path,
+    addresses: list[str],
+    index: int,
+    *settings: str,
+    command: str = "train",
+    environment: Mapping[str, str] | None = None,
+):
     """Starts worker `index` of those at the addresses, as a launcher would."""
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-    environment = {"TF_CONFIG": json.dumps(cluster)}
+    environment = {"TF_CONFIG": json.dumps(cluster), **(environment or {})}
     return TrainerProcess(_arguments(command, settings), cwd=root, environment=environment)
 
 
@@ -206,11 +214,18 @@ def start_task_of_slurm(root: Path, rank: int, hosts: list[str] | None, *setting
     )
 
 
-def run_workers(root: Path, *settings: str, workers: int, command: str = "train") -> str:
+def run_workers(
+    root: Path,
+    *settings: str,
+    workers: int,
+    command: str = "train",
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """A whole run of several workers that end well; what all of them printed."""
     addresses = free_addresses(workers)
     processes = [
-        start_worker(root, addresses, i, *settings, command=command) for i in range(workers)
+        start_worker(root, addresses, i, *settings, command=command, environment=environment)
+        for i in range(workers)
     ]
     try:
         return "".join(finish(process) for process in processes)

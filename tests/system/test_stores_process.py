@@ -1,6 +1,8 @@
 """Jobs on an object store as processes: options reach every worker, and kills publish nothing."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from beam_jobs.contract import places
 from tests.command_lines import ROOT
 from tests.corpus import DATASET, contents, corpus_lines, make_home
 from tests.object_stores import CREDENTIALS, make_bucket, s3_environment, s3_server
+from tests.system.processes import run_workers
 
 MULTI_PROCESSING = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
@@ -69,3 +72,21 @@ def test_a_run_on_a_store_that_was_killed_leaves_no_dataset_and_workers_reach_it
     end(start(home, DATASET, *options))
     made = {name: places.read_bytes(f"{place}/{name}") for name in places.list_files(place)}
     assert made == contents(home / DATASET)
+
+
+def test_several_workers_whose_run_is_on_a_store_resume_it_where_the_chief_has_put_it(
+    store, small_dataset, tmp_path
+):
+    address, bucket = store
+    root = shutil.copytree(small_dataset, tmp_path / "root")
+    environment = CREDENTIALS | {"AWS_ENDPOINT_URL": address}
+    settings = ("optimizer.schedule=constant", "optimizer.warmup_fraction=0")
+    both = {"workers": 2, "environment": environment}
+    run_workers(root, f"train.run_dir={bucket}/run", "train.epochs=1", *settings, **both)
+    output = run_workers(root, f"train.run_dir={bucket}/run", "train.epochs=2", *settings, **both)
+    assert "resuming after step 13 (epoch 2" in output
+    found = places.list_files(f"{bucket}/run")
+    assert {"checkpoints/checkpoint", "best/checkpoint", "history.json"} < found.keys()
+    assert not [name for name in found if name.startswith("scratch") or "lock" in name]
+    history = json.loads(places.read_bytes(f"{bucket}/run/history.json"))
+    assert [row["step"] for row in history] == [13, 26]

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from beam_jobs.contract import first_bytes
+from beam_jobs.contract import first_bytes, places
 from beam_jobs.contract.errors import UserError
 
 _MAX_LINES_LISTED = 5
@@ -90,14 +90,15 @@ def _opened(path: str) -> BinaryIO:
     """The file's text, unpacked; raises UserError if its first bytes are those of something else,
     of which a line may well be as long as a vector.
     """
-    with open(path, "rb") as stream:
+    local = places.local_file(path)
+    with open(local, "rb") as stream:
         first = stream.read(_FIRST_BYTES)
     if first.startswith(_GZIP) or path.endswith(".gz"):
-        with gzip.open(path) as stream:
+        with gzip.open(local) as stream:
             first = stream.read(_FIRST_BYTES)
-        opened = gzip.open(path)
+        opened = gzip.open(local)
     else:
-        opened = open(path, "rb")
+        opened = open(local, "rb")
     hint = first_bytes.hint(first)
     if _is_binary(first):
         hint = "; it has word2vec's header and binary numbers after it, so write it as text"

@@ -5,15 +5,18 @@ name come first, then what names them, so that a kill in between leaves the stat
 checkpoint's data precede its index, and both the list of complete checkpoints.
 """
 
+import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from beam_jobs.contract import places
 from beam_jobs.contract.atomic import LOCK
+from beam_jobs.contract.object_stores import StoredFile
+from beam_jobs.contract.store_lock import exclusive_on_store
 from trainer.runs.layout import CONFIG, THRESHOLDS
 
 _THREADS = 8  # files at a time
@@ -33,6 +36,28 @@ def local(run_dir: str | Path) -> Path:
     return _copies[run_dir].path
 
 
+@contextlib.contextmanager
+def exclusive(run_dir: str, what: str) -> Iterator[None]:
+    """Keeps other processes from writing a remote run directory during the block, whose copy is
+    made anew at its beginning and pushed at its end.
+
+    Raises:
+      UserError: another process writes it.
+    """
+    copy = _copies.get(run_dir)
+    if copy is None:
+        yield
+        return
+    with exclusive_on_store(run_dir, what) as lock:
+        copy.pull()
+        copy.lock = lock
+        try:
+            yield
+        finally:
+            copy.push()
+            copy.lock = None
+
+
 def push(run_dir: str | Path) -> None:
     """Puts what has changed in the copy of a remote run directory; only one process may."""
     if copy := _copies.get(str(run_dir)):
@@ -40,32 +65,46 @@ def push(run_dir: str | Path) -> None:
 
 
 def refresh(run_dir: str | Path) -> None:
-    """Makes the copy of a remote run directory again, from what is there now."""
+    """Makes the copy of a remote run directory as what is there now."""
     if copy := _copies.get(str(run_dir)):
         copy.pull()
 
 
 class _Copy:
-    """The local copy of a run directory on a store; it is deleted when the process ends."""
+    """The local copy of a run directory on a store; it is deleted when the process ends.
+
+    Attributes:
+      lock: the lock that must be held for a push; None: none is needed.
+    """
 
     def __init__(self, url: str):
-        self._url = url
+        self._url, self.lock = url, None
         self._folder = tempfile.TemporaryDirectory(prefix="multihot-run-")
         self.path = Path(self._folder.name, "run")
         self._known: dict[str, tuple[int, int]] = {}
+        self._pulled: dict[str, StoredFile] = {}
         self.pull()
 
     def pull(self) -> None:
         found = places.list_files(self._url)
-        for name in self._files().keys() - found.keys():
+        found.pop(LOCK, None)
+        have = self._files()
+        for name in have.keys() - found.keys():
             (self.path / name).unlink()
+        missing = [
+            name
+            for name, file in found.items()
+            if self._pulled.get(name) != file or have.get(name) != self._known.get(name)
+        ]
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(self._download, found))
-        self._known = self._files()
+            list(pool.map(self._download, missing))
+        self._known, self._pulled = self._files(), found
 
     def push(self) -> None:
         files = self._files()
         changed = [name for name, status in files.items() if self._known.get(name) != status]
+        if self.lock and (changed or self._known.keys() - files.keys()):
+            self.lock.check()
         with ThreadPoolExecutor(_THREADS) as pool:
             for _, names in itertools.groupby(sorted(changed, key=_rank), key=_rank):
                 list(pool.map(self._upload, names))

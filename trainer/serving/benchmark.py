@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract import saved_model
+from beam_jobs.contract import places, saved_model
 from trainer.serving.synthetic_texts import columns_of
 
 _WARM_UP_REQUESTS = 20
@@ -77,7 +77,7 @@ def measure(
     same_batch = itertools.repeat(batch)
     _seconds_of(predict, same_batch, 1)
     batch_seconds = _seconds_of(predict, same_batch, batches)
-    files = Path(saved_model.local_copy(path)).rglob("*")
+    files = Path(places.local_directory(path)).rglob("*")
     return Speed(
         bytes=sum(file.stat().st_size for file in files if file.is_file()),
         load_seconds=load_seconds,

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from beam_jobs.contract.config import CONFIG_FILE, Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.saved_model import EXTRA, GRAPH, ORIGIN, versions
+from beam_jobs.contract.store_lock import exclusive_on_store
 from trainer.data.dataset import Dataset
 from trainer.evaluation.text_report import labels_without_own_threshold
 from trainer.metrics.thresholds import NEVER_TRAINED, Thresholds
@@ -102,11 +103,10 @@ def write_version(
             columns = columns_of(synthetic_texts(dataset.vocabulary), dataset.manifest.text_fields)
             warmup.write_requests(staged, name=config.name, columns=columns)
 
-            version = places.join(model_dir, str(max(versions(model_dir), default=0) + 1))
             if places.is_remote(model_dir):
-                _upload(staged, version)
-            else:
-                publish(staged, Path(version))
+                return upload_version(staged, model_dir)
+            version = _next_version(model_dir)
+            publish(staged, Path(version))
     except OSError as error:
         raise UserError(
             f"export.model_dir: cannot write in {model_dir}: {error.strerror}; expected a "
@@ -126,11 +126,40 @@ def _staging(model_dir: str) -> Iterator[Path]:
             yield staged
 
 
-def _upload(staged: Path, version: str) -> None:
-    """Puts a version on a store: its graph last, without which it is none for whoever looks."""
+def _next_version(model_dir: str) -> str:
+    return places.join(model_dir, str(max(versions(model_dir), default=0) + 1))
+
+
+def upload_version(staged: Path, model_dir: str) -> str:
+    """Puts a version on a store: its graph last, without which it is none for whoever looks.
+
+    What exports that were killed have put there is removed.
+
+    Returns:
+      The version's URL.
+
+    Raises:
+      UserError: another export is writing there, or the store does not answer.
+    """
     names = [path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()]
-    for name in sorted(names, key=lambda name: (name == GRAPH, name)):
-        places.upload(staged / name, places.join(version, name))
+    with exclusive_on_store(model_dir, "export.model_dir"):
+        folders = {name.partition("/")[0] for name in names}
+        _remove_unfinished(model_dir, files_of_versions=folders)
+        version = _next_version(model_dir)
+        for name in sorted(names, key=lambda name: (name == GRAPH, name)):
+            places.upload(staged / name, places.join(version, name))
+    return version
+
+
+def _remove_unfinished(model_dir: str, *, files_of_versions: Collection[str]) -> None:
+    """Removes versions without a graph; a folder that holds anything else is somebody's own."""
+    found = places.list_files(model_dir)
+    for number in map(str, versions(model_dir)):
+        names = [name for name in found if name.startswith(f"{number}/")]
+        if f"{number}/{GRAPH}" not in found and all(
+            name.split("/")[1] in files_of_versions for name in names
+        ):
+            places.delete(found[name].path for name in names)
 
 
 def _never_trained(dataset: Dataset, thresholds: Thresholds) -> list[str]:

@@ -148,6 +148,18 @@ def make_callbacks(configs: Sequence[CallbackConfig]) -> list[tuple[str, keras.c
     return [(config.name, _make(config)) for config in configs]
 
 
+def _check_places(config: CallbackConfig) -> None:
+    """Raises UserError where a callback of Keras, which writes by TensorFlow, is given a place that
+    TensorFlow does not write to.
+    """
+    for key, value in config.options.items():
+        if isinstance(value, str) and value.startswith(("s3://", "hdfs://")):
+            raise UserError(
+                f"train.callbacks: received {key}: {value} for {config.name}, which writes there "
+                "itself; expected a path on a disk, or gs://BUCKET/..."
+            )
+
+
 def _make(config: CallbackConfig) -> keras.callbacks.Callback:
     if ":" in config.name:
         make = user_code.load(config.name, key="train.callbacks")
@@ -167,6 +179,7 @@ def _make(config: CallbackConfig) -> keras.callbacks.Callback:
                 f"package.module:function or one of Keras: {names}"
             )
         make = known[config.name]
+        _check_places(config)
     try:
         callback = make(**config.options)
     except (TypeError, ValueError) as error:

@@ -61,6 +61,9 @@ def open_run_directory(experiment: Experiment, *, fresh: bool) -> Iterator[None]
         if is_chief(experiment.strategy):
             try:
                 held.enter_context(exclusive_within(experiment.run_dir, "train.run_dir"))
+                held.enter_context(
+                    remote_directory.exclusive(experiment.run_place, "train.run_dir")
+                )
                 _open(experiment, fresh=fresh)
                 experiment.push()
             except UserError as error:

@@ -4,12 +4,14 @@ import os
 
 import tensorflow as tf
 
+from beam_jobs.contract import places
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.training_config import LinearConfig
 from trainer.distribution.strategy import (
     explain_lost_workers,
     is_chief,
+    num_workers,
     sum_over_workers,
     wait_for_all_workers,
 )
@@ -59,6 +61,13 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
 
 def _fit(experiment: Experiment, *, fresh: bool) -> None:
     """Fits a linear model."""
+    workers, run_dir = num_workers(experiment.strategy), experiment.config.train.run_dir
+    if workers > 1 and places.is_remote(run_dir):
+        raise UserError(
+            f"train.run_dir: received {run_dir!r} for `model.name: linear` with {workers} workers, "
+            "which give each other the labels that they fit by files there; expected a directory "
+            "on a disk that all of them see, or one worker"
+        )
     with open_run_directory(experiment, fresh=fresh):
         run = LinearRun(experiment)
         try:

@@ -4,6 +4,7 @@ import pytest
 
 import multihot
 from beam_jobs.contract.config import config_from_dict
+from beam_jobs.contract.errors import UserError
 
 
 @pytest.mark.parametrize(("objective", "best"), [("micro_f1", 2), ("macro_f1", 1)])
@@ -25,4 +26,10 @@ def test_the_best_epoch_of_a_run_is_that_of_its_objective(tmp_path, objective, b
 @pytest.mark.parametrize("opened", [multihot.Run, multihot.Dataset])
 def test_a_url_is_refused_since_only_the_commands_take_one(opened):
     with pytest.raises(multihot.UserError, match="received 's3://b/x', expected a directory on a"):
+        opened("s3://b/x")
+
+
+@pytest.mark.parametrize("opened", [multihot.Run, multihot.Dataset])
+def test_a_run_or_dataset_on_a_store_is_refused_before_any_work(opened):
+    with pytest.raises(UserError, match="received 's3://b/x', expected a directory on a disk; the"):
         opened("s3://b/x")

@@ -109,8 +109,9 @@ class FakeHdfs:
         return {} if path in self.files or inside else None
 
     def write(self, path, data, overwrite=False):
-        assert overwrite or path not in self.files
-        self.files[path] = data.read()
+        if path in self.files and not overwrite:
+            raise self._error("there is such a file")
+        self.files[path] = data if isinstance(data, bytes) else data.read()
 
     def rename(self, source, target):
         if target in self.files:
@@ -141,6 +142,9 @@ def test_hdfs_files_are_put_over_leftovers_and_found_by_their_urls(monkeypatch, 
     for content in ("left by a killed run", "whole", "", "content"):
         places.write(f"{url}/a/file", content)
         assert places.read_bytes(f"{url}/a/file") == content.encode()
+    assert not places.write_new(f"{url}/a/file", "no")
+    assert places.write_new(f"{url}/new", "yes") and places.read_bytes(f"{url}/new") == b"yes"
+    places.delete([f"{url}/new"])
     assert list(client.files) == ["/x/a/file" if full_urls else "/data/x/a/file"]
     assert places.read_bytes(f"{url}/a/file", 3, 2) == b"te"
     with places.open_local(f"{url}/a/file") as stream:

@@ -170,6 +170,10 @@ def test_a_row_of_the_history_becomes_logs_in_the_names_of_keras():
             "does not fit: a run is saved and resumed anyway",
         ),
         ({"name": "CSVLogger"}, "CSVLogger does not take {}: .*filename"),
+        (
+            {"name": "CSVLogger", "filename": "s3://b/log.csv"},
+            "received filename: s3://b/log.csv for CSVLogger, .* expected a path on a disk",
+        ),
         ({"name": "CSVLogger", "filename": "x", "colour": 1}, "CSVLogger does not take .*colour"),
         ({"name": "ReduceLROnPlateau", "factor": 2}, "ReduceLROnPlateau does not take .*factor"),
         (
