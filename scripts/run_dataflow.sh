@@ -3,12 +3,10 @@
 #   scripts/run_dataflow.sh --project P --region R --temp_location gs://BUCKET/tmp
 #     [--module beam_jobs.preprocess] --config configs/x.yaml [...] [-- BEAM OPTIONS]
 #
-# The workers install this checkout from a source distribution that Beam makes with setup.py (or
-# use `-- --sdk_container_image=...`, which starts faster: TensorFlow is large). Inputs may be
-# wherever Beam's file systems reach, such as gs://; the output must be a directory that this
-# machine and the workers share, such as a mounted Filestore: only there can a dataset appear
-# whole or not at all. Needs `pip install 'multihot[gcp]'` and credentials, such as of `gcloud
-# auth application-default login`.
+# The workers install this checkout from a source distribution that Beam makes with setup.py, or
+# are containers of an image with `-- --sdk_container_image=...`, which start faster: TensorFlow is
+# large. Inputs, outputs and models must be on a store, such as gs://BUCKET. Needs `pip install
+# 'multihot[gcp]'` and credentials, such as of `gcloud auth application-default login`.
 set -euo pipefail
 . "$(dirname "$0")/beam_engine.sh"
 
@@ -19,6 +17,5 @@ read_arguments '--module --project --region --temp_location' "$@"
   fail "--temp_location: received '$temp_location', expected a folder such as gs://my-bucket/tmp"
 "$python" -c 'import apache_beam.io.gcp.gcsio' 2>/dev/null ||
   fail "$python has no Google Cloud libraries; pip install 'multihot[gcp]'"
-# Beam runs setup.py in its own folder; nothing of __main__ is needed, as it imports what it runs.
 run_job --runner=DataflowRunner --project="$project" --region="$region" \
-  --temp_location="$temp_location" --setup_file="$root/setup.py" --no_save_main_session
+  --temp_location="$temp_location"

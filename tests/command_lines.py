@@ -79,6 +79,7 @@ def _as_in_a_process(cwd: Path, standard_input: io.TextIOWrapper) -> Iterator[No
         os.environ.clear()
         os.environ.update(environment)
         user_code._config_dirs.clear()
+        user_code._loaded.clear()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for name in set(sys.modules) - before:

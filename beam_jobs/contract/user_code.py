@@ -9,6 +9,7 @@ from typing import Any
 from beam_jobs.contract.errors import UserError
 
 _config_dirs: list[str] = []
+_loaded: list[str] = []
 
 
 def search_beside(config: str | Path) -> None:
@@ -25,6 +26,11 @@ def search_in(directory: str) -> None:
 def searched_directories() -> tuple[str, ...]:
     """Those beside configs, for processes that are begun."""
     return tuple(_config_dirs)
+
+
+def loaded() -> tuple[str, ...]:
+    """The modules that `load` has imported."""
+    return tuple(_loaded)
 
 
 def load(path: str, *, key: str) -> Any:
@@ -57,6 +63,7 @@ def load(path: str, *, key: str) -> Any:
             f"{key}: received {path!r}: the module raises {type(error).__name__}: {error}; "
             "expected a module that can be imported"
         ) from None
+    _loaded.append(module_name)
     try:
         return getattr(module, name)
     except AttributeError as error:

@@ -34,7 +34,14 @@ from beam_jobs.prediction.output_files import (
     json_line,
     open_writer,
 )
-from beam_jobs.runtime import file_systems, generations, local_progress, runners, write_errors
+from beam_jobs.runtime import (
+    engines,
+    file_systems,
+    generations,
+    local_progress,
+    runners,
+    write_errors,
+)
 from beam_jobs.runtime.generations import Generation
 from beam_jobs.sources import delimited, registry
 from beam_jobs.sources.batches import batches
@@ -97,6 +104,7 @@ def score_files(
         places.check(output)
     except ValueError as error:
         raise UserError(f"--output: received {output!r}; {error}") from None
+    engines.check_access(beam_arguments)
     file_systems.configure(beam_arguments)
     if _named_files(output) is None:
         _check_output(output, overwrite=overwrite)
@@ -109,6 +117,8 @@ def score_files(
     files = reader.files()
     parts = registry.parts(files)
     options = runners.pipeline_options(beam_arguments, sum(file.bytes for file in files))
+    of_files = [file.path for file in files]
+    engines.check_places(options, {"--output": [output], "--model": [model], "--input": of_files})
     print(
         f"scoring {len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB, on "
         f"{runners.describe(options)}",

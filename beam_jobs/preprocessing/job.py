@@ -31,6 +31,7 @@ from beam_jobs.preprocessing.bucket_stats import MIN_SHARE_OF_UNSPACED, UNSPACED
 from beam_jobs.preprocessing.dataset_manifest import InputHashes
 from beam_jobs.runtime import (
     document_counters,
+    engines,
     file_systems,
     generations,
     local_progress,
@@ -63,6 +64,7 @@ def preprocess(
     """
     started = time.monotonic()
     dataset_dir = config.output.dataset_dir
+    engines.check_access(beam_arguments)
     file_systems.configure(beam_arguments)
     reader = registry.make_reader(config.data)
     files = reader.files()
@@ -81,6 +83,8 @@ def preprocess(
     _check_patterns(analyzer_spec)
     input_bytes = sum(file.plain_bytes for file in files) if files else UNKNOWN_BYTES
     options = runners.pipeline_options(beam_arguments, input_bytes)
+    of_files = [] if isinstance(config.data, CustomData) else [file.path for file in files]
+    engines.check_places(options, {OUTPUT_KEY: [dataset_dir], "data.inputs": of_files})
     is_local = runners.is_local(options)
     if is_local and options.view_as(DirectOptions).direct_running_mode == "in_memory":
         # This process needs it, and no progress can be shown while it is imported.

@@ -19,14 +19,16 @@ from apache_beam.options.pipeline_options import (
     SparkRunnerOptions,
     StandardOptions,
 )
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
 from beam_jobs.contract import child_process
 from beam_jobs.contract.errors import UserError
-from beam_jobs.runtime import agreement, file_systems, flink
+from beam_jobs.runtime import agreement, dataflow, file_systems, flink, shipped_code
 
 # An engine's workers are kept between stages: by default each stage starts them anew, and with them
 # TensorFlow. They stay this long after the job, too.
 CACHE_MILLIS = 60_000
+DATAFLOW = "DataflowRunner"
 _LOCAL_SPARK = re.compile(r"local(\[.+\])?")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 # What Flink itself opens on Java 17.
@@ -75,6 +77,8 @@ def arguments(given: Sequence[str]) -> list[str]:
         ]
     if runner == "PrismRunner":
         _check_prism(options)
+    if runner == DATAFLOW:
+        needed += dataflow.arguments(options)
     return [*needed, *given, *_agreement(options)]
 
 
@@ -90,6 +94,52 @@ def warnings(options: PipelineOptions) -> list[str]:
     if _starts_flink(options):
         return flink.own_configuration_lacks(os.environ.get("FLINK_CONF_DIR"))
     return []
+
+
+def check_access(given: Sequence[str]) -> None:
+    """Raises UserError unless the service that an engine is can be used; before anything is read.
+
+    Args:
+      given: the user's arguments.
+    """
+    options = file_systems.parse(given)
+    if runner_name(options) == DATAFLOW:
+        dataflow.check_access(options)
+
+
+def check_places(options: PipelineOptions, paths: Mapping[str, Sequence[str]]) -> None:
+    """Raises UserError if an engine's workers cannot reach places.
+
+    Args:
+      options: of the run.
+      paths: those that workers read and write, by the key or flag that names them.
+    """
+    if runner_name(options) == DATAFLOW:
+        for what, places_of_it in paths.items():
+            for path in places_of_it:
+                dataflow.check_place(path, what=what)
+
+
+def failures_told(options: PipelineOptions) -> contextlib.AbstractContextManager[None]:
+    """Turns what an engine's service refuses during the block into a UserError."""
+    is_dataflow = runner_name(options) == DATAFLOW
+    return dataflow.failures_told() if is_dataflow else contextlib.nullcontext()
+
+
+def shipping(options: PipelineOptions) -> contextlib.AbstractContextManager[None]:
+    """Sends the user's own modules with a job to workers that are not processes of this machine."""
+    kind = options.view_as(PortableOptions).environment_type
+    is_elsewhere = runner_name(options) == DATAFLOW or kind in ("DOCKER", "EXTERNAL", "PROCESS")
+    return shipped_code.with_the_job() if is_elsewhere else contextlib.nullcontext()
+
+
+def start_of_jobs(options: PipelineOptions) -> tuple[type, str]:
+    """The method by which Beam has an engine start a job: its class and its name."""
+    if runner_name(options) == DATAFLOW:
+        from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
+
+        return DataflowApplicationClient, "submit_job_description"
+    return JobServiceHandle, "run"
 
 
 def flink_cluster(options: PipelineOptions) -> str | None:

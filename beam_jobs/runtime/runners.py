@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
-from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
@@ -24,6 +23,7 @@ WRONG_RUNNERS = ("DaskRunner", "BundleBasedDirectRunner")
 _POLL_SECONDS = 0.2
 # How long an engine may take to stop a job, before this process ends without it.
 CANCEL_SECONDS = 20.0
+WAITING = "waiting for the job's end"
 
 
 def pipeline_options(beam_arguments: Sequence[str], input_bytes: int) -> PipelineOptions:
@@ -101,10 +101,11 @@ def run(pipeline: beam.Pipeline, options: PipelineOptions) -> PipelineResult:
     result = None
     with engines.environment(options), engines.cancelling(options) as cancel, _Signals() as signals:
         try:
-            with _submitting(signals):
-                result = pipeline.run()
-            signals.take_over()
-            _wait(result, signals)
+            with engines.failures_told(options):
+                with _submitting(options, signals), engines.shipping(options):
+                    result = pipeline.run()
+                signals.take_over()
+                _wait(result, signals)
             return result
         except Exception as error:
             if worker_processes.lost:
@@ -118,21 +119,22 @@ def run(pipeline: beam.Pipeline, options: PipelineOptions) -> PipelineResult:
 
 
 @contextlib.contextmanager
-def _submitting(signals: "_Signals") -> Iterator[None]:
+def _submitting(options: PipelineOptions, signals: "_Signals") -> Iterator[None]:
     """During the block a signal cannot come between a job's start on its engine and the result that
     can cancel it.
     """
-    start = portable_runner.JobServiceHandle.run
+    owner, name = engines.start_of_jobs(options)
+    start = getattr(owner, name)
 
-    def start_undisturbed(handle, preparation_id):
+    def start_undisturbed(*arguments):
         signals.take_over()
-        return start(handle, preparation_id)
+        return start(*arguments)
 
-    portable_runner.JobServiceHandle.run = start_undisturbed
+    setattr(owner, name, start_undisturbed)
     try:
         yield
     finally:
-        portable_runner.JobServiceHandle.run = start
+        setattr(owner, name, start)
 
 
 def _wait(result: PipelineResult, signals: "_Signals") -> None:
@@ -148,7 +150,7 @@ def _wait(result: PipelineResult, signals: "_Signals") -> None:
         except Exception as error:
             failures.append(error)
 
-    waiting = threading.Thread(target=wait, daemon=True)
+    waiting = threading.Thread(target=wait, name=WAITING, daemon=True)
     waiting.start()
     while waiting.is_alive():
         waiting.join(_POLL_SECONDS)

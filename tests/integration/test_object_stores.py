@@ -21,9 +21,7 @@ from beam_jobs.preprocessing.writer import CheckShard, ShardPlan, WriteShard
 from beam_jobs.runtime import generations
 from tests.corpus import DATASET, contents, files_of, make_home
 from tests.object_stores import (
-    gcs_server,
     make_bucket,
-    make_gcs_bucket,
     s3_environment,
     s3_server,
 )
@@ -47,15 +45,6 @@ def s3(server):
     """A new bucket, which the environment leads to."""
     with s3_environment(server, with_endpoint=True):
         yield make_bucket(server)
-
-
-@pytest.fixture(scope="session")
-def gcs():
-    """A new bucket of Google Cloud Storage."""
-    with gcs_server() as address, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", address)
-        yield make_gcs_bucket(address)
-    places._store.cache_clear()
 
 
 @pytest.fixture(params=["s3", "gcs", "disk"])

@@ -184,11 +184,13 @@ def test_an_engine_writes_the_bytes_of_the_local_runner_from_real_data(tmp_path,
     assert contents(tmp_path / "engine") == contents(tmp_path / "dataset")
 
 
-def test_workers_of_a_pool_write_the_bytes_of_the_local_runner(local, tmp_path):
+def test_workers_of_a_pool_that_has_not_the_users_module_write_the_bytes_of_the_local_runner(
+    local, tmp_path
+):
     home = make_home(tmp_path / "home")
     pool = subprocess.Popen(
         [sys.executable, "-m", "beam_jobs.worker_pool", "--port", "0"],
-        cwd=home,
+        cwd=tmp_path,
         env=child_process.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -80,7 +80,7 @@ def test_the_job_gets_its_own_arguments_and_beam_what_dataflow_needs_and_the_res
             "--region=r",
             "--temp_location=gs://bucket/tmp",
         ),
-        *(f"--setup_file={ROOT / 'setup.py'}", "--no_save_main_session", "--num_workers=3"),
+        "--num_workers=3",
     ]
 
 
