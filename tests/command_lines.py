@@ -99,6 +99,14 @@ def two_logical_cpus() -> None:
     tf.distribute.MirroredStrategy._collective_key_base += 100_000
 
 
+def measure_speed_briefly() -> None:
+    """Has exports measure their speed by few requests, which is what costs a small one the most."""
+    from trainer.serving import benchmark
+
+    benchmark.measure.__kwdefaults__ |= {"requests": 3, "batches": 1}
+    benchmark._WARM_UP_REQUESTS = 1
+
+
 def succeed(module: str, *arguments: object, cwd: Path, **kwargs) -> str:
     """Its stdout; the test fails with all output if the command does not end with status 0."""
     result = run_module(module, *arguments, cwd=cwd, **kwargs)

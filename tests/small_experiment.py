@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import filelock
 
-from tests.command_lines import succeed
+from tests.command_lines import succeed, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,15 @@ def make_dataset(root: Path, documents: int, config: str = CONFIG, *settings: st
     (root / "small.yaml").write_text(config, encoding="utf-8")
     overrides = [part for setting in settings for part in ("--set", setting)]
     return succeed("beam_jobs.preprocess", "--config", "small.yaml", *overrides, cwd=root)
+
+
+def make_run(small_dataset: Path, root: Path, model: str, *settings: str) -> Path:
+    """`root`, a copy of `small_dataset` with a run `whole` of another model, given in YAML."""
+    shutil.copytree(small_dataset, root)
+    config = CONFIG.replace("{embedding_dim: 16}", model)
+    (root / "small.yaml").write_text(config, encoding="utf-8")
+    train(root, "train.run_dir=whole", *settings)
+    return root
 
 
 def make_shared_dataset(root: Path, documents: int) -> Path:

@@ -3,10 +3,11 @@
 import pytest
 
 from beam_jobs.contract import places
-from tests.command_lines import two_logical_cpus
+from tests.command_lines import measure_speed_briefly, two_logical_cpus
 from tests.object_stores import gcs_server, make_gcs_bucket
 
 two_logical_cpus()  # here, before a test module uses TensorFlow
+measure_speed_briefly()
 
 
 @pytest.fixture(autouse=True)

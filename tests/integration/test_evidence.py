@@ -34,7 +34,7 @@ def card_of(root, version):
 def all_in_train(tmp_path_factory):
     """A trained model, without validation and test documents."""
     root = tmp_path_factory.mktemp("all")
-    make_dataset(root, 400, CONFIG + "splits: {train: 1, validation: 0, test: 0}\n")
+    make_dataset(root, 300, CONFIG + "splits: {train: 1, validation: 0, test: 0}\n")
     assert "no validation split" in train(root)
     return root
 
@@ -102,7 +102,7 @@ def test_thresholds_of_a_run_with_other_labels_or_of_none_are_refused(
 def unseen(tmp_path_factory):
     """An evaluated and exported model, whose label `rare` is in validation and test only."""
     root = tmp_path_factory.mktemp("unseen")
-    write_documents(root / "all.jsonl", 1200)
+    write_documents(root / "all.jsonl", 490)
     with open(root / "documents.jsonl", "w", encoding="utf-8") as stream:
         for i, line in enumerate((root / "all.jsonl").read_text(encoding="utf-8").splitlines()):
             row = json.loads(line)

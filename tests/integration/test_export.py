@@ -381,7 +381,7 @@ evaluate: {calibration: platt}
 """
     (tmp_path / "papers.yaml").write_text(config)
     with gzip.open(ARXIV) as papers:
-        (tmp_path / "papers.jsonl").write_bytes(b"".join(itertools.islice(papers, 6000)))
+        (tmp_path / "papers.jsonl").write_bytes(b"".join(itertools.islice(papers, 3000)))
     succeed("beam_jobs.preprocess", "--config", "papers.yaml", cwd=tmp_path)
     for command in ("train", "evaluate", "export"):
         succeed("trainer.task", command, "--config", "papers.yaml", cwd=tmp_path)
@@ -421,6 +421,6 @@ evaluate: {calibration: platt}
         )
         largest = max(largest, float(tf.reduce_max(tf.abs(served - trained_scores))))
         documents += len(papers)
-    assert documents >= 3000
+    assert documents >= 1500
     assert largest < 5e-6, largest
     print(f"largest difference of a score over {documents:,} documents: {largest:.1e}")

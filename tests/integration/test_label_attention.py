@@ -5,19 +5,17 @@ import pytest
 
 from tests.command_lines import succeed, train
 from tests.runs import SETTINGS, assert_same_bits, history, variables
-from tests.small_experiment import CONFIG, make_dataset
+from tests.small_experiment import make_run
 
 # Three labels of the five are candidates; some labels are drawn.
 MODEL = "{name: bow_lwan, bigram_buckets: 64, filters: 8, candidates: 3, embedding_dim: 16}"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(small_dataset, tmp_path_factory):
     """A small dataset with a run that nothing interrupts."""
-    root = tmp_path_factory.mktemp("label_attention")
-    make_dataset(root, 400, CONFIG.replace("{embedding_dim: 16}", MODEL))
-    train(root, "train.run_dir=whole", *SETTINGS)
-    return root
+    root = tmp_path_factory.mktemp("label_attention") / "root"
+    return make_run(small_dataset, root, MODEL, *SETTINGS)
 
 
 def test_a_run_that_is_resumed_has_the_weights_of_one_that_was_not(place):

@@ -9,7 +9,7 @@ from beam_jobs.contract import saved_model
 from beam_jobs.contract.config import load_config
 from tests.command_lines import succeed, train
 from tests.runs import SETTINGS, assert_same_bits, history, variables
-from tests.small_experiment import CONFIG, make_dataset
+from tests.small_experiment import make_run
 from trainer.evaluation import evaluator
 from trainer.evaluation.evaluate import evaluate
 
@@ -20,12 +20,10 @@ MODEL = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(small_dataset, tmp_path_factory):
     """A small dataset with a run that nothing interrupts."""
-    root = tmp_path_factory.mktemp("label_tree")
-    make_dataset(root, 400, CONFIG.replace("{embedding_dim: 16}", MODEL))
-    train(root, "train.run_dir=whole", *SETTINGS)
-    return root
+    root = tmp_path_factory.mktemp("label_tree") / "root"
+    return make_run(small_dataset, root, MODEL, *SETTINGS)
 
 
 def test_a_run_that_is_resumed_has_the_weights_and_the_tree_of_one_that_was_not(place):

@@ -274,9 +274,9 @@ def stratified(
 
 def test_every_label_is_in_every_split_in_proportion_and_100_000_documents_take_seconds():
     rows = made_labels(100_000, 1000, seed=0)
-    started = time.perf_counter()
+    started = time.process_time()
     splits = stratified(rows, 1000, StratifiedSplits(method="stratified"))
-    assert time.perf_counter() - started < 30  # 2 s on an idle core
+    assert time.process_time() - started < 30  # 2 s
     table = table_of(rows, splits, 1000)
     expected = table.sum(axis=1, keepdims=True) * np.array([0.8, 0.1, 0.1])
     assert np.abs(table - expected).max() < 1  # a split by hash is off by 90 here
