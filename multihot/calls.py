@@ -47,13 +47,21 @@ def python_call(*, verbose: bool, tensorflow: bool = True) -> Iterator[None]:
         raise UserError(in_python(str(error))) from None
 
 
-def on_disk(directory: str | os.PathLike[str]) -> Path:
-    """A directory's path; raises UserError if it is a URL, which only the commands take."""
+def as_given(directory: str | os.PathLike[str]) -> Path | str:
+    """A directory's path, or its URL; raises UserError if no such store is known."""
+    if not places.is_remote(directory):
+        return Path(directory)
+    try:
+        return places.check(os.fspath(directory).rstrip("/"))
+    except ValueError as error:
+        raise UserError(f"received {os.fspath(directory)!r}; {error}") from None
+
+
+def on_disk(directory: str | os.PathLike[str], *, what: str) -> Path:
+    """A directory's path; raises UserError, with `what` as its name, if it is a URL."""
     if places.is_remote(directory):
-        raise UserError(
-            f"received {os.fspath(directory)!r}, expected a directory on a disk; the commands, "
-            "such as multihot-train, take URLs too"
-        )
+        received = os.fspath(directory)
+        raise UserError(f"{what}: received {received!r}, expected a directory on a disk")
     return Path(directory)
 
 

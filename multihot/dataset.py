@@ -2,12 +2,14 @@
 
 import html
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import CONFIG_FILE, Config, load_saved_config
 from beam_jobs.contract.errors import UserError
-from multihot.calls import on_disk, python_call
+from multihot.calls import as_given, python_call
+from trainer.data import dataset_cache
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -19,7 +21,7 @@ class Dataset:
     """A dataset that `multihot.preprocess`, or the command `preprocess`, has made.
 
     Args:
-      directory: the dataset directory.
+      directory: the dataset directory, or its URL.
       config: the experiment that runs on it start from; None: the one that is saved with it.
 
     Attributes:
@@ -32,12 +34,15 @@ class Dataset:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, config: Config | None = None):
-        self.directory = on_disk(directory)
+        self.directory = as_given(directory)
         with python_call(verbose=True, tensorflow=False):
-            self.manifest = manifests.load(self.directory)
+            if isinstance(self.directory, Path):
+                self._files, self.manifest = self.directory, manifests.load(self.directory)
+            else:
+                self._files, self.manifest = dataset_cache.open_remote(self.directory)
             saved = self.manifest.config_file
             self.config = config or load_saved_config(
-                self.directory / (saved.file if saved else CONFIG_FILE), remedy="preprocess again"
+                self._files / (saved.file if saved else CONFIG_FILE), remedy="preprocess again"
             )
         if config is None:  # it may have been moved
             output = self.config.output.model_copy(update={"dataset_dir": str(directory)})
@@ -51,18 +56,18 @@ class Dataset:
     @property
     def label_names(self) -> list[str]:
         """By label id."""
-        return [label["name"] for label in manifests.load_labels(self.manifest, self.directory)]
+        return [label["name"] for label in manifests.load_labels(self.manifest, self._files)]
 
     @property
     def label_counts(self) -> dict[str, dict[str, int]]:
         """By label, the number of documents with it in each split."""
-        labels = manifests.load_labels(self.manifest, self.directory)
+        labels = manifests.load_labels(self.manifest, self._files)
         return {label["name"]: label["positives"] for label in labels}
 
     @property
     def vocabulary(self) -> list[str]:
         """Tokens, the most frequent first; token i has the id i + 2 in `tf_data`."""
-        return manifests.load_vocabulary(self.manifest, self.directory)
+        return manifests.load_vocabulary(self.manifest, self._files)
 
     def tf_data(
         self,
@@ -125,7 +130,11 @@ class Dataset:
     def _records(self, tf: Any, split: str) -> "tf.data.Dataset":
         from trainer.data.dataset import compression_of
 
-        shards = [str(self.directory / s.file) for s in self.manifest.splits[split].shards]
+        infos = self.manifest.splits[split].shards
+        if not isinstance(self.directory, Path):
+            with python_call(verbose=True):
+                dataset_cache.fetch(self.directory, self._files, infos)
+        shards = [str(self._files / info.file) for info in infos]
         return tf.data.TFRecordDataset(shards, compression_type=compression_of(shards))
 
     def __repr__(self) -> str:

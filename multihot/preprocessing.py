@@ -69,7 +69,7 @@ def preprocess(
     with python_call(verbose=verbose, tensorflow=False):
         beside = ""
         if tables.is_table(source) or tables.are_tables(source) or text is not None:
-            place = on_disk(output_dir or f"out/{name}")
+            place = on_disk(output_dir or f"out/{name}", what="output_dir")
             config = _config_of_table(source, text, labels, name, place, [settings, sections])
             is_new = overwrite or not (Path(config.output.dataset_dir) / MANIFEST).exists()
             tables.write(tables.to_arrow(source), place / DOCUMENTS, replace=is_new)

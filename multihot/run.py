@@ -1,18 +1,21 @@
 """`multihot.train` and `multihot.Run`: a training run and what follows from it."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from beam_jobs.contract import places
 from beam_jobs.contract.config import CONFIG_FILE, Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
 from beam_jobs.contract.training_config import OBJECTIVE_TITLES
-from multihot.calls import on_disk, python_call
+from multihot.calls import as_given, on_disk, python_call
 from multihot.dataset import Dataset
 from multihot.model import Model
 from multihot.settings import Settings, config_with
+from trainer.runs import remote_directory
 from trainer.runs.evaluation_record import Evaluation, read_evaluation
 from trainer.runs.layout import EVALUATED_SPLITS, HISTORY, evaluation_path
 
@@ -67,13 +70,20 @@ def train(
         return Run(with_directories(config, os.environ).train.run_dir)
 
 
+def _is_dataset(directory: str | os.PathLike[str]) -> bool:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        places.read_bytes(places.join(directory, MANIFEST))
+        return True
+    return False
+
+
 def config_of(
     source: Dataset | Config | Settings | str | os.PathLike[str],
     *settings: Settings | None,
     run_dir: str | os.PathLike[str] | None,
 ) -> Config:
     """The config of a run on a dataset, its directory or a config, with the settings in it."""
-    if isinstance(source, str | os.PathLike) and (Path(source) / MANIFEST).exists():
+    if isinstance(source, str | os.PathLike) and _is_dataset(source):
         source = Dataset(source)
     base = source.config if isinstance(source, Dataset) else source
     place = None if run_dir is None else {"train.run_dir": os.fspath(run_dir)}
@@ -84,7 +94,8 @@ class Run:
     """A training run.
 
     Args:
-      directory: the run directory, which `multihot.train` or the command `train` has written.
+      directory: the run directory, or its URL, which `multihot.train` or the command `train` has
+        written.
 
     Attributes:
       directory: as given.
@@ -96,10 +107,12 @@ class Run:
     """
 
     def __init__(self, directory: str | os.PathLike[str]):
-        self.directory = on_disk(directory)
+        self.directory = as_given(directory)
         with python_call(verbose=True, tensorflow=False):
+            remote_directory.refresh(self.directory)
+            self._files = remote_directory.local(self.directory)
             try:
-                text = (self.directory / HISTORY).read_text(encoding="utf-8")
+                text = (self._files / HISTORY).read_text(encoding="utf-8")
                 self.rows: list[dict[str, Any]] = json.loads(text)
             except (OSError, ValueError) as error:
                 raise UserError(
@@ -108,7 +121,7 @@ class Run:
                 ) from None
             if not self.rows:
                 raise UserError(f"{self.directory}: the run has no epoch yet; train on")
-            self.config = load_saved_config(self.directory / CONFIG_FILE, remedy="train again")
+            self.config = load_saved_config(self._files / CONFIG_FILE, remedy="train again")
 
     @property
     def history(self) -> "pandas.DataFrame":
@@ -181,7 +194,7 @@ class Run:
           UserError: the split was not evaluated.
         """
         splits = EVALUATED_SPLITS if split is None else (split,)
-        paths = [evaluation_path(self.directory, name) for name in splits]
+        paths = [evaluation_path(self._files, name) for name in splits]
         found = [path for path in paths if path.exists()] or paths
         with python_call(verbose=True, tensorflow=False):
             return read_evaluation(found[-1])
@@ -214,17 +227,18 @@ class Run:
         """Writes a page, and plots, of the evaluation.
 
         Args:
-          output: the directory; default: report/ in the run directory.
+          output: the directory, on a disk; default: report/ in the run directory.
 
         Returns:
-          The page.
+          The page; of a run on a store, this process's copy of it.
         """
-        place = Path(output) if output else self.directory / "report"
+        place = None if output is None else str(on_disk(output, what="output"))
         with python_call(verbose=False, tensorflow=False):
             from trainer.report.html_report import report
 
-            report(run_dir=str(self.directory), model_dir=None, compare=[], output=str(place))
-        return place / "index.html"
+            report(run_dir=str(self.directory), model_dir=None, compare=[], output=place)
+            remote_directory.refresh(self.directory)
+        return (Path(place) if place else self._files / "report") / "index.html"
 
     def __repr__(self) -> str:
         best, objective = self.best, self.config.train.objective

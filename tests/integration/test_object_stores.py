@@ -10,6 +10,7 @@ import time
 import pyarrow as pa
 import pytest
 
+import multihot
 from beam_jobs import inspect, predict, preprocess
 from beam_jobs.contract import encoder_tokenizer, places, saved_model, store_lock
 from beam_jobs.contract import manifest as manifests
@@ -430,6 +431,19 @@ def test_one_process_at_a_time_writes_a_run_and_what_has_not_changed_is_not_read
         places.delete([f"{run_dir}/.lock"])
         (path / "history.json").unlink()
     assert set(places.list_files(run_dir)) == {"checkpoints/ckpt-1.index"}
+
+
+def test_python_opens_a_dataset_and_a_run_on_a_store_and_reports_there(on_store):
+    _, bucket = on_store
+    dataset = multihot.Dataset(f"{bucket}/dataset")
+    assert dataset.splits["train"] and "food" in dataset.label_names and len(dataset.vocabulary)
+    ((_, labels),) = dataset.tf_data("test", batch_size=10_000).as_numpy_iterator()
+    assert labels.shape == (dataset.splits["test"], len(dataset.label_names))
+    run = multihot.Run(f"{bucket}/run/")
+    assert run.directory == f"{bucket}/run" and run.rows[0]["epoch"] == 1
+    assert run.evaluation("test").documents == dataset.splits["test"]
+    assert run.report().read_bytes() == places.read_bytes(f"{bucket}/run/report/index.html")
+    assert multihot.load(f"{bucket}/model").label_names == dataset.label_names
 
 
 # --- models and encoders ---------------------------------------------------------------------

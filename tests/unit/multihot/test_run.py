@@ -24,12 +24,12 @@ def test_the_best_epoch_of_a_run_is_that_of_its_objective(tmp_path, objective, b
 
 
 @pytest.mark.parametrize("opened", [multihot.Run, multihot.Dataset])
-def test_a_url_is_refused_since_only_the_commands_take_one(opened):
-    with pytest.raises(multihot.UserError, match="received 's3://b/x', expected a directory on a"):
-        opened("s3://b/x")
+def test_a_run_or_dataset_on_a_store_that_is_not_known_is_refused(opened):
+    with pytest.raises(UserError, match="received 'ftp://b/x'; expected a local path, gs://"):
+        opened("ftp://b/x")
 
 
-@pytest.mark.parametrize("opened", [multihot.Run, multihot.Dataset])
-def test_a_run_or_dataset_on_a_store_is_refused_before_any_work(opened):
-    with pytest.raises(UserError, match="received 's3://b/x', expected a directory on a disk; the"):
-        opened("s3://b/x")
+def test_documents_in_memory_are_first_written_to_a_disk():
+    table = {"text": ["a"], "labels": [["x"]]}
+    with pytest.raises(UserError, match="output_dir: received 's3://b/x', expected a directory on"):
+        multihot.preprocess(table, text="text", labels="labels", output_dir="s3://b/x")
