@@ -50,7 +50,6 @@ def store(monkeypatch):
     monkeypatch.setattr(places, "_store", lambda scheme: memory)
     monkeypatch.setattr(store_lock, "_BEAT_SECONDS", 0.02)
     monkeypatch.setattr(store_lock, "_POLL_SECONDS", 0.05)
-    monkeypatch.setattr(store_lock, "_EXPIRY_SECONDS", 0.2)
     return memory
 
 
@@ -74,7 +73,8 @@ def test_a_second_process_is_refused_and_told_who_holds_the_lock(store):
         pass
 
 
-def test_a_lock_without_a_sign_of_life_is_taken_over(store):
+def test_a_lock_without_a_sign_of_life_is_taken_over(store, monkeypatch):
+    monkeypatch.setattr(store_lock, "_EXPIRY_SECONDS", 0.2)
     store.files[PATH] = left_by(1, machine="another one")
     with exclusive_on_store(PLACE, "train.run_dir") as lock:
         lock.check()
