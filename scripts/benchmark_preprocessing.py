@@ -227,7 +227,9 @@ class Plain:
             stats=stats,
             positives=[sum_positives(pa.concat_tables([POSITIVES.empty_table(), *positives]))],
             kept_labels=kept,
-            vocabulary=most_frequent(token_counts, vocabulary.min_document_count, vocabulary.size),
+            vocabulary=most_frequent(
+                token_counts, vocabulary.min_documents_of_token, vocabulary.size
+            ),
             shards=shards,
         )
         finish.finish(
@@ -342,7 +344,7 @@ def run_naive() -> None:
             | "Tokens" >> beam.FlatMap(lambda document: set(document[2].split()))
             | "CountTokens" >> beam.combiners.Count.PerElement()
             | "Known"
-            >> beam.Filter(lambda counted: counted[1] >= config.vocabulary.min_document_count)
+            >> beam.Filter(lambda counted: counted[1] >= config.vocabulary.min_documents_of_token)
             | beam.combiners.Top.Of(
                 config.vocabulary.size,
                 key=lambda counted: (counted[1], [*(-byte for byte in counted[0]), 1]),

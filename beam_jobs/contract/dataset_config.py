@@ -554,8 +554,13 @@ class VocabularyConfig(Section):
     """Which tokens of the train split the model knows."""
 
     size: int = Field(50_000, ge=1, description="the most frequent tokens kept")
-    min_document_count: int = Field(
-        2, ge=1, description="tokens and n-grams in fewer train documents are left out"
+    min_document_count: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "tokens and n-grams in fewer train documents are left out; null: 1 for tokens, 2 for "
+            "n-grams"
+        ),
     )
     ngrams: int = Field(
         1,
@@ -567,6 +572,15 @@ class VocabularyConfig(Section):
         ),
     )
     max_ngrams: int = Field(100_000, ge=1, description="the most frequent pairs and triples kept")
+
+    @property
+    def min_documents_of_token(self) -> int:
+        return 1 if self.min_document_count is None else self.min_document_count
+
+    @property
+    def min_documents_of_ngram(self) -> int:
+        """Also the occurrences of a subword that is learned."""
+        return 2 if self.min_document_count is None else self.min_document_count
 
 
 # --- labels, splits, output ------------------------------------------------------------

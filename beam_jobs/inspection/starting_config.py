@@ -14,7 +14,7 @@ from beam_jobs.inspection.table import cut, one_line
 _MOST_INPUTS = 3  # named one by one, where a pattern names them too
 _COMMENT = 90  # characters of a comment
 _SMALL = 5_000  # documents: fewer are trained on in smaller batches
-_FEW = 200  # documents: hardly a token is in two of them
+_FEW = 200  # documents: hardly a pair of tokens is in two of them
 _LARGE = 100_000  # documents: of more, a hash leaves enough of each label in every split
 _NO_VALIDATION = "without validation documents, thresholds are 0.5 and training does not stop early"
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
@@ -170,8 +170,8 @@ def _vocabulary(start: Start) -> list[Entry]:
     entries: list[Entry] = []
     if start.is_without_spaces:
         entries.append(("ngrams", 2, "pairs of characters stand for words"))
-    if start.num_documents < _FEW:
-        entries.append(("min_document_count", 1, "few documents: tokens of one count too"))
+        if start.num_documents < _FEW:
+            entries.append(("min_document_count", 1, "few documents: pairs of one count too"))
     return entries
 
 

@@ -132,7 +132,7 @@ class CountBuckets(beam.PTransform):
 
     def expand(self, buckets):
         config = self.vocabulary
-        min_count, top_k = config.min_document_count, config.size
+        min_count, top_k = config.min_documents_of_token, config.size
         if self.is_given:
             min_count, top_k = 1, None
         top_labels = self.kept_labels | "TopLabels" >> beam.Map(top_labels_of)
@@ -152,7 +152,10 @@ class CountBuckets(beam.PTransform):
         outputs = {"stats": counted.stats, "positives": positives, "vocabulary": vocabulary}
         if config.ngrams > 1:
             outputs["ngrams"] = counted[NGRAM_COUNTS_TAG] | "Ngrams" >> MostFrequent(
-                self.directory, config.min_document_count, config.max_ngrams, self.partitions
+                self.directory,
+                config.min_documents_of_ngram,
+                config.max_ngrams,
+                self.partitions,
             )
         return outputs
 

@@ -257,7 +257,7 @@ def _check_usable(results: finish.Results, config: Config, rejects: str) -> None
     if results.splits["train"].examples and not results.vocabulary_size:
         raise UserError(
             "the vocabulary is empty: none of the tokens is in "
-            f"{config.vocabulary.min_document_count} of the "
+            f"{config.vocabulary.min_documents_of_token} of the "
             f"{results.splits['train'].examples:,} train documents; expected tokens to learn from. "
             "Set vocabulary.min_document_count lower or, where the text has no spaces between "
             "words, text.tokenizer: character, with vocabulary.ngrams: 2"

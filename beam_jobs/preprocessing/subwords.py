@@ -45,7 +45,7 @@ class SplitIntoSubwords(beam.PTransform):
       directory: for spill files and the buckets.
       text: the analyzer's specification; its `subwords` is `train`, or the subwords.
       vocabulary: `size` is the largest number of subwords that are learned,
-        `min_document_count` the smallest number of occurrences of one that is merged from others.
+        `min_documents_of_ngram` the smallest number of occurrences of one that is merged.
     """
 
     directory: str
@@ -101,7 +101,7 @@ class LearnSubwords(beam.DoFn):
         yield learn(
             list(zip(names, occurrences, strict=True)),
             max_subwords=self.vocabulary.size,
-            min_occurrences=self.vocabulary.min_document_count,
+            min_occurrences=self.vocabulary.min_documents_of_ngram,
         )
 
 

@@ -130,6 +130,7 @@ class LabelFits:
             "C": self._problem.C,
             "min_weight": self._problem.min_weight,
             "pos_power": self._problem.pos_power,
+            "tolerance": self._problem.tolerance,
         }
         process = subprocess.Popen(
             [sys.executable, "-m", worker.__name__, json.dumps(options)],

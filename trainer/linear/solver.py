@@ -23,7 +23,7 @@ NEVER, ALWAYS = -5.0, 5.0
 # about eight times as fast as the primal.
 _SOLVERS = {"squared_hinge": 1, "logistic": 7}
 # As in LinearSVC and LogisticRegression with random_state=0, so that the weights equal theirs.
-_TOLERANCES = {"squared_hinge": 1e-4, "logistic": 1e-4}
+EXACT = 1e-4
 _ITERATIONS = {"squared_hinge": 1000, "logistic": 100}
 _SEED = np.random.RandomState(0).randint(np.iinfo("i").max)
 
@@ -39,6 +39,7 @@ class Problem(NamedTuple):
       C: weight of the loss against the L2 penalty.
       min_weight: weights nearer to 0 are left out.
       pos_power: positives weigh (negatives / positives)^this, at least 1; 0: 1.
+      tolerance: of liblinear's criterion to stop.
     """
 
     features: scipy.sparse.csr_matrix
@@ -48,6 +49,7 @@ class Problem(NamedTuple):
     C: float
     min_weight: float
     pos_power: float = 0.0
+    tolerance: float = EXACT
 
 
 class Block(NamedTuple):
@@ -130,7 +132,7 @@ def fit_label(problem: Problem, documents: np.ndarray) -> tuple[np.ndarray, floa
         target,
         True,  # sparse
         _SOLVERS[problem.loss],
-        _TOLERANCES[problem.loss],
+        problem.tolerance,
         1.0,  # the value of the feature whose weight is the bias
         problem.C,
         np.array([1.0, max(1.0, ratio**problem.pos_power)]),

@@ -17,7 +17,7 @@ from beam_jobs.contract.config import (
     load_config,
     load_saved_config,
 )
-from beam_jobs.contract.dataset_config import JsonlData, TextConfig
+from beam_jobs.contract.dataset_config import JsonlData, TextConfig, VocabularyConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import Section, describe_keys
 
@@ -1345,3 +1345,9 @@ def test_splits_that_read_a_field_say_so_where_it_is_not_named(splits, field):
         config_from_dict(raw, what="x")
     named = config_from_dict(raw | {"data": raw["data"] | {field: "f"}}, what="x")
     assert named.splits.method == splits["method"]
+
+
+def test_tokens_of_one_document_are_kept_and_ngrams_of_two_unless_the_config_says_otherwise():
+    unset, three = VocabularyConfig(), VocabularyConfig(min_document_count=3)
+    assert (unset.min_documents_of_token, unset.min_documents_of_ngram) == (1, 2)
+    assert (three.min_documents_of_token, three.min_documents_of_ngram) == (3, 3)
