@@ -934,8 +934,12 @@ class ExportConfig(Section):
 
     model_dir: Place = Field(description="parent of the numbered versions; default: out/NAME/model")
     top_k: int = Field(5, ge=1, description="labels that serving_default returns")
-    threshold: Literal["global", "per_label"] = Field(
-        "per_label", description="the tuned thresholds that `decide` applies"
+    threshold: Literal["global", "per_label", "best"] = Field(
+        "per_label",
+        description=(
+            "the tuned thresholds that `decide` applies; best: none, every document gets its "
+            "best-scored label alone, for data with one label a document"
+        ),
     )
     thresholds_from: Place | None = Field(
         None,

@@ -68,6 +68,7 @@ def describe_evaluation(
             top_k=thresholds.top_k,
         ),
         methods=_methods(experiment, documents, counts, baseline_counts),
+        accuracy=error_analysis.accuracy(counts["confusions"], documents=documents),
         curve_metrics=records.CurveMetrics(
             macro_roc_auc=_mean_of_defined(roc_auc),
             macro_roc_auc_error=_mean_of_defined(roc_auc_error),

@@ -123,6 +123,11 @@ def _further_metrics(evaluation: Evaluation) -> str:
                 low, high = method.intervals.macro_f1_present
                 ranges.append(f"macro-F1 of the labels that occur {low:.3f} to {high:.3f}")
             lines.append(f"95% intervals of `{method.caption}`: {', '.join(ranges)}")
+    if evaluation.accuracy is not None:
+        lines.append(
+            f"accuracy of the best-scored label {evaluation.accuracy:.3f}: documents have one "
+            "label each here, and `export.threshold: best` assigns that one"
+        )
     curves = evaluation.curve_metrics
     lines.append(
         f"mean average precision {_with_error(curves, 'mean_average_precision')}, "

@@ -334,6 +334,13 @@ class Evaluation(Part):
     labels: int
     thresholds: TunedThresholds
     methods: tuple[Method, ...] = pydantic.Field(description="in the order in which they are shown")
+    accuracy: float | None = pydantic.Field(
+        None,
+        description=(
+            "of single-label data: the part of documents that have their best-scored label; null "
+            "where more than 1 in 100 documents have several labels, or none"
+        ),
+    )
     curve_metrics: CurveMetrics
     calibration: Calibration
     sweep: Sweep

@@ -12,7 +12,12 @@ from trainer.experiment import Experiment, assemble, restore_best
 from trainer.metrics.calibration import Calibration
 from trainer.metrics.thresholds import NO_DOCUMENTS, TUNED, Thresholds
 from trainer.runs import remote_directory
-from trainer.runs.evaluation_record import LABEL_THRESHOLDS, ONE_THRESHOLD, read_evaluation
+from trainer.runs.evaluation_record import (
+    LABEL_THRESHOLDS,
+    ONE_THRESHOLD,
+    TOP_K,
+    read_evaluation,
+)
 from trainer.runs.layout import EVALUATED_SPLITS, evaluation_path, evaluation_text_path
 from trainer.serving.half_precision import check_range
 from trainer.serving.model_scorer import ModelScorer
@@ -141,7 +146,10 @@ def _measured(run_dir: Path, config: Config) -> dict[str, Any] | None:
     if path is None:
         return None
     evaluation = read_evaluation(path)
-    key = ONE_THRESHOLD if config.export.threshold == "global" else LABEL_THRESHOLDS
+    if config.export.threshold == "best" and evaluation.thresholds.top_k != 1:
+        return None  # no method of the evaluation decides like this model
+    keys = {"global": ONE_THRESHOLD, "per_label": LABEL_THRESHOLDS, "best": TOP_K}
+    key = keys[config.export.threshold]
     metrics = evaluation.method(key).metrics
     return {
         "split": evaluation.split,

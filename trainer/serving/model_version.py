@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
 
@@ -20,6 +21,7 @@ from beam_jobs.contract.saved_model import EXTRA, GRAPH, ORIGIN, versions
 from beam_jobs.contract.store_lock import exclusive_on_store
 from trainer.data.dataset import Dataset
 from trainer.evaluation.text_report import labels_without_own_threshold
+from trainer.metrics.classification import NEVER
 from trainer.metrics.thresholds import NEVER_TRAINED, Thresholds
 from trainer.serving import benchmark, model_card, warmup
 from trainer.serving.serving_module import ServingModule
@@ -33,6 +35,8 @@ def serving_module(
     bins = list(thresholds.per_label_bins)
     if config.export.threshold == "global":
         bins = list(thresholds.common_bins)
+    elif config.export.threshold == "best":
+        bins = np.where(thresholds.is_assignable, 0, NEVER).tolist()
     return ServingModule(
         text_fields=dataset.manifest.text_fields,
         analyzer=Analyzer(dataset.manifest.analyzer),
@@ -40,6 +44,7 @@ def serving_module(
         label_names=dataset.label_names,
         threshold_bins=bins,
         top_k=config.export.top_k,
+        best_only=config.export.threshold == "best",
     )
 
 

@@ -30,6 +30,7 @@ class ServingModule(tf.Module):
         `trainer.serving.model_scorer.ModelScorer`, the best labels are found there alone.
       label_names: by label id.
       threshold_bins: int [labels], for `trainer.metrics.classification.decide`.
+      best_only: whether `decide` assigns the best-scored of these labels alone.
       top_k: how many labels `serving_default` answers with.
     """
 
@@ -42,6 +43,7 @@ class ServingModule(tf.Module):
         label_names: Sequence[str],
         threshold_bins: Sequence[int],
         top_k: int,
+        best_only: bool = False,
     ):
         super().__init__(name="multihot")
         self._analyzer = analyzer
@@ -50,6 +52,7 @@ class ServingModule(tf.Module):
         self._label_names = tf.constant(label_names)
         self.threshold_bins = tf.constant(threshold_bins, tf.int32)
         self._top_k = min(top_k, len(label_names))
+        self._best_only = best_only
 
         texts = [tf.TensorSpec([None], tf.string, name=field) for field in text_fields]
         # TensorFlow Serving's Classify finds its input by this name.
@@ -92,7 +95,7 @@ class ServingModule(tf.Module):
         bins = self.threshold_bins
         if label_ids is not None:
             bins = tf.gather(bins, label_ids)
-        assigned = classification.decide(scores, bins) & (scores > NOT_A_SCORE)
+        assigned = self._assigned(scores, bins) & (scores > NOT_A_SCORE)
         counts = tf.reduce_sum(tf.cast(assigned, tf.int32), axis=1)
         # The maximum of no documents is the smallest int32.
         width = tf.maximum(tf.reduce_max(counts), 0)
@@ -136,8 +139,20 @@ class ServingModule(tf.Module):
         scores = self._score_analyzed(*analyzed)
         return {
             "scores": scores,
-            "assigned": classification.decide(scores, self.threshold_bins),
+            "assigned": self.assigned(scores),
         }
+
+    def assigned(self, scores: tf.Tensor) -> tf.Tensor:
+        """Scores float32 [N, labels] -> the labels that `decide` assigns, bool [N, labels]."""
+        return self._assigned(scores, self.threshold_bins)
+
+    def _assigned(self, scores: tf.Tensor, bins: tf.Tensor) -> tf.Tensor:
+        """`assigned` of some labels, with their thresholds."""
+        decided = classification.decide(scores, bins)
+        if not self._best_only:
+            return decided
+        best = tf.argmax(tf.where(decided, scores, -1.0), axis=1)
+        return decided & tf.cast(tf.one_hot(best, tf.shape(scores)[1]), tf.bool)
 
     def _shortlist(
         self, texts: Sequence[tf.Tensor], *, at_least: int = 0

@@ -17,8 +17,7 @@ def validation_f1(dataset: Dataset, module: ServingModule) -> dict[str, float]:
     """micro_f1 and macro_f1 of the labels that `decide` assigns."""
 
     def count(labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
-        assigned = classification.decide(scores, module.threshold_bins)
-        return classification.decision_counts(labels, assigned, mask)
+        return classification.decision_counts(labels, module.assigned(scores), mask)
 
     summary = classification.summarize(count_over_validation(dataset, module.score_analyzed, count))
     return {key: summary[key] for key in ("micro_f1", "macro_f1")}

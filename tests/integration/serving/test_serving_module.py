@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.word_lists import AnalyzerSpec
+from trainer.metrics.classification import NEVER
 from trainer.serving import predict
+from trainer.serving.serving_module import ServingModule
 
 
 def test_every_field_is_an_input_of_its_own(two_text_model):
@@ -70,3 +74,28 @@ def test_decisions_of_analyzed_texts_are_those_of_raw_texts(two_text_model):
     counts = two_text_model.module.signatures["decide"](**texts)["counts"]
     np.testing.assert_array_equal(tf.math.count_nonzero(decision["assigned"], axis=1), counts)
     assert decision["assigned"].numpy().tolist() == [[True, False], [True, False]]
+
+
+def test_a_module_that_assigns_the_best_label_alone_gives_each_document_one():
+    class Score(tf.Module):
+        def __call__(self, text):
+            # By the text's length: the first label is best and is never assigned, or the last is.
+            length = tf.cast(tf.strings.length(text), tf.float32)[:, tf.newaxis]
+            return tf.concat([0.9 - 0 * length, 0.3 + 0 * length, length / 10], axis=1)
+
+    spec = AnalyzerSpec(normalize="lower", strip_urls=False, expand_contractions=False)
+    module = ServingModule(
+        text_fields=("text",),
+        analyzer=Analyzer(spec),
+        score=Score(),
+        label_names=["withheld", "second", "third"],
+        threshold_bins=[NEVER, 0, 0],
+        top_k=2,
+        best_only=True,
+    )
+    texts = tf.constant(["a", "abcde"])
+    decided = module.decide(texts)
+    assert decided["labels"].numpy().tolist() == [[b"second"], [b"third"]]
+    assert decided["counts"].numpy().tolist() == [1, 1]
+    assigned = module.decide_analyzed(texts)["assigned"].numpy()
+    assert assigned.tolist() == [[False, True, False], [False, False, True]]

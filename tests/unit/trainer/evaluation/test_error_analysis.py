@@ -74,6 +74,28 @@ def test_documents_with_one_label_each_give_the_confusion_matrix_of_scikit_learn
     assert described.matrix is None
 
 
+def test_accuracy_is_told_where_nearly_all_documents_have_one_label():
+    random = np.random.default_rng(2)
+    truth, scores = random.integers(0, 4, 200), random.random((200, 4)).astype(np.float32)
+    y, mask = np.eye(4, dtype=np.float32)[truth], np.ones(200, np.float32)
+
+    def accuracy(mask):
+        counts = numpy(
+            error_analysis.confusion_counts(y, scores, scores > 0.5, mask, label_ids=np.arange(2))
+        )
+        return error_analysis.accuracy(counts, documents=int(mask.sum()))
+
+    right = scores.argmax(axis=1) == truth
+    assert accuracy(mask) == pytest.approx(right.mean())
+    half = (np.arange(200) < 100).astype(np.float32)
+    assert accuracy(half) == pytest.approx(right[:100].mean())
+    assert accuracy(np.zeros(200, np.float32)) is None
+    y[0, (truth[0] + 1) % 4] = 1  # one of 200 documents has two labels
+    assert accuracy(mask) is not None
+    y[1:3] = 0
+    assert accuracy(mask) is None
+
+
 def test_the_labels_with_the_most_errors_are_looked_at_and_then_the_most_frequent(monkeypatch):
     monkeypatch.setattr(error_analysis, "MAX_CONFUSION_LABELS", 3)
     assert error_analysis.confusion_labels(

@@ -49,6 +49,11 @@ def test_binary_and_subset_accuracy_never_appear():
     assert "accuracy" not in text and "0.988" not in text and "0.012" not in text
 
 
+def test_the_accuracy_of_single_label_data_is_told_with_the_export_that_decides_so():
+    text = text_report.format_evaluation(evaluation(accuracy=0.8125))
+    assert "\naccuracy of the best-scored label 0.812: " in text and "threshold: best" in text
+
+
 def test_labels_absent_from_the_split_are_told_beside_macro_f1():
     text = text_report.format_evaluation(evaluation(labels=1500))
     assert "macro-F1  macro-F1*  sample-F1" in text
