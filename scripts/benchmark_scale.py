@@ -5,8 +5,9 @@
              prediction of arXiv's papers and of documents that are made of them
   labels     preprocessing, training and evaluation of pieces of 50 words whose labels are pairs of
              neighbouring words; with `bow`, and from 10,000 labels on with `bow_tree`
-  gradients  operations, bytes and gradients of a step of `bow` on the fewest documents, for several
-             numbers of documents a step (`scripts/benchmark_gpu.py` counts them)
+  gradients  operations, bytes and gradients of a step of `bow` for several numbers of documents a
+             step (`scripts/benchmark_gpu.py` counts them), on the fewest documents or those of a
+             dataset that is there (`--config`)
 
 Each stage is a process of its own with one worker. Figures go to a JSON file after each stage, and
 what is in it already is not measured again: so a run that was stopped goes on. `plot` draws the
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> None:
         default=50_000,
         help="documents with each number of labels (default %(default)s)",
     )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="of a dataset, for `gradients`")
     parser.add_argument(
         "--stages",
         nargs="+",
@@ -95,12 +97,19 @@ def main(argv: list[str]) -> None:
         default=list(STAGES),
         help="of `documents`, each of which needs those before it; default: all",
     )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        help="times that each stage of `documents` is measured: the least counts (%(default)s)",
+    )
     parser.add_argument("--work", type=Path, metavar="DIR", help="for files (default: /tmp)")
     parser.add_argument(
         "--plots", type=Path, default=Path("."), metavar="DIR", help="where SVG files go"
     )
     arguments = parser.parse_args(argv)
-    if not arguments.arxiv and set(arguments.what) != {"plot"}:
+    is_made = {"documents", "labels"} | ({"gradients"} if arguments.config is None else set())
+    if not arguments.arxiv and is_made & set(arguments.what):
         parser.error("expected --arxiv DIR, which documents are made of")
     results = Results(arguments.results)
     with tempfile.TemporaryDirectory(dir=arguments.work) as directory:
@@ -126,9 +135,9 @@ class Results:
         if path.exists():
             self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
 
-    def has(self, **key: Any) -> bool:
-        """Whether a row with these values is there."""
-        return any(key.items() <= row.items() for row in self.rows)
+    def has(self, times: int = 1, **key: Any) -> bool:
+        """Whether so many rows with these values are there."""
+        return sum(key.items() <= row.items() for row in self.rows) >= times
 
     def add(self, row: dict[str, Any]) -> None:
         """Adds a row, prints it, and writes the file."""
@@ -146,10 +155,11 @@ class Results:
 def measure_documents(arguments: argparse.Namespace, results: Results, directory: Path) -> None:
     """The stages on each number of documents; the fewer are the first of the more."""
     stages = arguments.stages
+    key = {"kind": "documents", "times": arguments.repeats}
     sizes = [
         size
         for size in sorted(arguments.documents)
-        if not all(results.has(kind="documents", documents=size, stage=stage) for stage in stages)
+        if not all(results.has(**key, documents=size, stage=stage) for stage in stages)
     ]
     if not sizes:
         return
@@ -164,7 +174,8 @@ def measure_documents(arguments: argparse.Namespace, results: Results, directory
             CONFIG.format(inputs=json.dumps(paths), fields=PAPERS, model="bow"), encoding="utf-8"
         )
         row = {"kind": "documents", "documents": size, "model": "bow", **facts[size]}
-        _run_stages(place, stages, row, results)
+        while not all(results.has(**key, documents=size, stage=stage) for stage in stages):
+            _run_stages(place, stages, row, results, times=arguments.repeats)
         shutil.rmtree(place)
 
 
@@ -196,19 +207,20 @@ def measure_gradients(arguments: argparse.Namespace, results: Results, directory
     ]
     if not batch_sizes:
         return
-    place = directory / "gradients"
-    place.mkdir()
-    size = min(arguments.documents)
-    paths = _write_papers(place, arguments.arxiv, [size])[size]["paths"]
-    (place / "config.yaml").write_text(
-        CONFIG.format(inputs=json.dumps(paths), fields=PAPERS, model="bow"), encoding="utf-8"
-    )
-    measure(["-m", "beam_jobs.preprocess", "--config", "config.yaml"], place)
+    config = arguments.config
+    if config is None:
+        paths = _write_papers(directory, arguments.arxiv, [min(arguments.documents)])
+        inputs = json.dumps(paths[min(arguments.documents)]["paths"])
+        config = directory / "config.yaml"
+        config.write_text(
+            CONFIG.format(inputs=inputs, fields=PAPERS, model="bow"), encoding="utf-8"
+        )
+        measure(["-m", "beam_jobs.preprocess", "--config", str(config)], directory)
     for batch_size in batch_sizes:
-        task = {"what": "count", "config": "config.yaml", "cpus": 1, "batch_size": batch_size}
+        task = {"what": "count", "config": str(config), "cpus": 1, "batch_size": batch_size}
         task |= {"model": "bow", "precision": "float32"}
         script = str(ROOT / "scripts/benchmark_gpu.py")
-        counted = measure([script, "--task", json.dumps(task)], place).printed.splitlines()[-1]
+        counted = measure([script, "--task", json.dumps(task)], directory).printed.splitlines()[-1]
         results.add({"kind": "gradients", "batch_size": batch_size, **json.loads(counted)})
 
 
@@ -244,8 +256,12 @@ def _first(rows: Iterator[dict[str, Any]], number: int) -> Iterator[dict[str, An
         yield next(rows)
 
 
-def _run_stages(place: Path, stages: Sequence[str], row: dict, results: Results) -> None:
-    """Runs the stages, of which those that are not in the results are added to them."""
+def _run_stages(
+    place: Path, stages: Sequence[str], row: dict, results: Results, *, times: int = 1
+) -> None:
+    """Runs the stages anew; those that are not in the results so many times are added to them."""
+    for old in ("dataset", "run", "model", "predicted"):
+        shutil.rmtree(place / old, ignore_errors=True)
     trainer = ["-m", "trainer.task"]
     one_worker = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=1"]
     config = ["--config", "config.yaml"]
@@ -262,7 +278,7 @@ def _run_stages(place: Path, stages: Sequence[str], row: dict, results: Results)
         measured = measure(commands[stage], place, watched=place)
         manifest = manifests.read(place / "dataset")
         key = {**row, "labels": manifest.num_labels, "stage": stage}
-        if results.has(**key):
+        if results.has(times, **key):
             continue
         results.add(
             {
@@ -292,6 +308,18 @@ def _bytes_of(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
+def least_disturbed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the rows of one stage, size and model, the one that took the least processor time.
+
+    Other work on a machine adds to that time, by caches that it fills, and takes nothing from it.
+    """
+    best: dict[tuple, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["processor_seconds"]):
+        size = row["documents"] if row["kind"] == "documents" else row["wanted"]
+        best.setdefault((row["kind"], row["stage"], row["model"], size), row)
+    return list(best.values())
+
+
 # --- plots -----------------------------------------------------------------------------
 
 
@@ -299,7 +327,8 @@ def draw(rows: list[dict[str, Any]], directory: Path) -> None:
     """Writes `scale_documents.svg` and `scale_labels.svg`: time and memory, a line a stage."""
     for kind, axis in (("documents", "documents"), ("labels", "labels")):
         lines: dict[str, list[dict]] = {}
-        for row in sorted((row for row in rows if row["kind"] == kind), key=lambda row: row[axis]):
+        own = least_disturbed([row for row in rows if row["kind"] == kind])
+        for row in sorted(own, key=lambda row: row[axis]):
             name = row["stage"] if kind == "documents" else f"{row['stage']}, {row['model']}"
             lines.setdefault(name, []).append(row)
         if kind == "labels":  # documents are made into a dataset in the same way for both models

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from beam_jobs.contract.command_line import run_main  # noqa: E402
 from beam_jobs.contract.errors import UserError  # noqa: E402
+from scripts.benchmark_scale import least_disturbed  # noqa: E402
 
 STAGES = {
     "preprocess": "preprocess",
@@ -70,7 +71,7 @@ def fit(rows: Sequence[dict[str, Any]]) -> Fit:
     Raises:
       UserError: there are too few sizes.
     """
-    rows = sorted(rows, key=lambda row: row["documents"])
+    rows = sorted(least_disturbed(rows), key=lambda row: row["documents"])
     sizes = np.array([row["documents"] for row in rows], float)
     seconds = np.array([row["processor_seconds"] for row in rows])
     num_fitted = len(rows) - CHECKED
@@ -104,7 +105,11 @@ def fits(results: dict[str, Any]) -> dict[str, Fit]:
         ]
         for stage in STAGES
     }
-    enough = {stage: rows for stage, rows in of_stages.items() if len(rows) >= 2 + CHECKED}
+    enough = {
+        stage: rows
+        for stage, rows in of_stages.items()
+        if len({row["documents"] for row in rows}) >= 2 + CHECKED
+    }
     return {stage: fit(rows) for stage, rows in (enough or of_stages).items() if rows}
 
 

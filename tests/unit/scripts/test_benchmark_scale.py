@@ -72,6 +72,11 @@ def test_the_fewer_documents_are_the_first_of_the_more_and_none_is_measured_twic
     more = run(*some, "60")
     assert more[: len(rows)] == rows
     assert commands == [("beam_jobs.preprocess --config", 60), ("trainer.task train", 60)]
+    commands.clear()
+    again = run(*some, "--repeats", "2", "--stages", "preprocess")
+    assert again[: len(more)] == more and [row["documents"] for row in again[6:]] == [20, 40]
+    slow = [{**row, "processor_seconds": 9.0} for row in more]
+    assert benchmark_scale.least_disturbed([*slow, *more, *slow]) == more
 
 
 def test_a_label_tree_is_measured_where_labels_are_many_and_all_is_drawn(commands, monkeypatch):

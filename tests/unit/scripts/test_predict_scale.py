@@ -12,6 +12,7 @@ def row(documents: int, seconds: float) -> dict:
     return {
         "kind": "documents",
         "stage": "preprocess",
+        "model": "bow",
         "documents": documents,
         "processor_seconds": seconds,
         "text_bytes": 1000 * documents,
@@ -24,7 +25,8 @@ def row(documents: int, seconds: float) -> dict:
 
 def test_a_start_and_a_rate_are_fitted_to_the_small_sizes_and_checked_on_the_two_largest():
     rows = [row(size, 10 + size / 5_000) for size in (100_000, 25_000, 50_000)]
-    one = predict_scale.fit([row(1_000_000, 252.0), *rows, row(200_000, 50.0)])
+    disturbed = row(50_000, 31.0)  # the least of several counts
+    one = predict_scale.fit([row(1_000_000, 252.0), disturbed, *rows, row(200_000, 50.0)])
     assert one.fitted == (25_000, 50_000, 100_000)
     assert (one.start, 1 / one.per_document) == pytest.approx((10, 5_000))
     assert [(size, measured) for size, measured, _ in one.checks] == [
