@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -235,6 +236,8 @@ def test_what_cannot_be_read_is_refused_with_what_can(place, tmp_path, monkeypat
     damaged = write_encoder(tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"no")
     assert "damaged cannot be read: " in refused(damaged)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=int))
+    assert "model.backbone: cannot get hf://owner/name: " in refused("hf://owner/name")
     monkeypatch.setitem(sys.modules, "keras_hub", None)
     assert "pip install 'multihot[pretrained]'" in refused(place / "encoder")
 
