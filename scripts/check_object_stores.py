@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
             command = ["moto_server", "-p", str(PORT)]
             server = subprocess.Popen(command, stdout=stream, stderr=stream)
         try:
-            _wait_for_server()
+            wait_for_server()
             _check(arguments, config, Path(folder), log)
         finally:
             server.kill()
@@ -78,8 +78,8 @@ def _check(arguments: argparse.Namespace, config: Config, folder: Path, log: Pat
     print(row.format("S3", *job.run(remote, *inputs)), flush=True)
     counts = manifests.load(local).counts
     _print_requests(log.read_text(errors="replace")[before:], counts.read)
-    expected = _contents(local)
-    if _contents(remote) != expected:
+    expected = contents(local)
+    if contents(remote) != expected:
         sys.exit("error: the bytes on the store differ from those on the disk")
     print(f"the same bytes: {len(expected)} files")
     _kill(arguments, job, inputs, expected)
@@ -143,7 +143,7 @@ def _kill(
             manifests.load(place)  # raises unless every file is there in its size
             places.delete_directory(place)
     job.run(place, *inputs)
-    same = _contents(place) == expected
+    same = contents(place) == expected
     print(
         f"{killed} kills, {with_files} of them after files were written, {ended} runs ended before "
         f"theirs; then one run: {'the same bytes and nothing else' if same else 'OTHER BYTES'}"
@@ -166,7 +166,7 @@ def _copied(config: Config, folder: Path) -> list[str]:
     return copied
 
 
-def _contents(place: str) -> dict[str, bytes]:
+def contents(place: str) -> dict[str, bytes]:
     return {name: places.read_bytes(places.join(place, name)) for name in places.list_files(place)}
 
 
@@ -196,7 +196,7 @@ def _kind(path: str) -> str:
     return "other files"
 
 
-def _wait_for_server() -> None:
+def wait_for_server() -> None:
     import urllib.request
 
     for _ in range(200):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from beam_jobs.contract import user_code
 from beam_jobs.contract.config import Config, load_config
-from beam_jobs.contract.errors import UserError, failure_of_place
+from beam_jobs.contract.errors import KnownFailure, UserError, failure_of_place
 from beam_jobs.contract.validation import describe_keys
 
 EXIT_FAILURE = 1
@@ -93,9 +93,9 @@ def collect_garbage_rarely() -> None:
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs `main(argv)` and ends the process with its exit status.
 
-    Status 0: done. 2: the user's input was wrong, or a disk is full or may not be written, as one
-    message on stderr says. 130: Ctrl-C. Any other exception passes through and Python ends with its
-    traceback and status 1.
+    Status 0: done. 1: a failure whose cause is known, as one message on stderr says. 2: the user's
+    input was wrong, or a disk is full or may not be written, as one message says. 130: Ctrl-C. Any
+    other exception passes through and Python ends with its traceback and status 1.
     """
     _escape_what_the_terminal_lacks()
     collect_garbage_rarely()
@@ -108,6 +108,9 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except KnownFailure as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILURE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

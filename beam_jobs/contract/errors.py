@@ -17,6 +17,13 @@ class UserError(ValueError):
     """
 
 
+class KnownFailure(RuntimeError):
+    """A failure of the machine whose cause is known, and which the user's input did not make.
+
+    The command lines print its message alone, without a traceback, and exit with status 1.
+    """
+
+
 # What a place answers that is full, read-only or somebody else's.
 _PLACE_ERRORS = (
     errno.ENOSPC,

@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.errors import KnownFailure, UserError
 from beam_jobs.runtime import engines, file_systems, worker_processes
 
 # Below this size one process is faster: each worker process takes seconds to import TensorFlow.
@@ -93,13 +93,17 @@ def run(pipeline: beam.Pipeline, options: PipelineOptions) -> PipelineResult:
       options: those that it was made with.
 
     Raises:
-      RuntimeError: a step or a worker failed.
+      RuntimeError: a step failed; KnownFailure: a worker ended.
       KeyboardInterrupt: Ctrl-C.
       SystemExit: SIGTERM; its status is 143.
     """
     worker_processes.lost.clear()
     result = None
-    with engines.environment(options), engines.cancelling(options) as cancel, _Signals() as signals:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(engines.environment(options))
+        stack.enter_context(worker_processes.lost_connections_told_once())
+        cancel = stack.enter_context(engines.cancelling(options))
+        signals = stack.enter_context(_Signals())
         try:
             with engines.failures_told(options):
                 with _submitting(options, signals), engines.shipping(options):
@@ -109,7 +113,7 @@ def run(pipeline: beam.Pipeline, options: PipelineOptions) -> PipelineResult:
             return result
         except Exception as error:
             if worker_processes.lost:
-                raise RuntimeError(f"{worker_processes.lost[0]}; nothing is published") from error
+                raise KnownFailure(f"{worker_processes.lost[0]}; nothing is published") from error
             raise
         except (KeyboardInterrupt, SystemExit):
             if result is not None:

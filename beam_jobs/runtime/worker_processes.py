@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 from apache_beam.portability import python_urns
@@ -26,6 +26,30 @@ _LOOK_SECONDS = 5.0
 # How the first worker process of this run that ended before the job ended; empty if none has.
 lost: list[str] = []
 _running: list["WorkerProcess"] = []
+
+
+@contextlib.contextmanager
+def lost_connections_told_once() -> Iterator[None]:
+    """During the block, threads whose connection ends print nothing where a worker process has
+    ended before the job: that is the cause, which the job's failure tells. Else they do at its end.
+    """
+    show = threading.excepthook
+    held: list[threading.ExceptHookArgs] = []
+
+    def hold(raised: threading.ExceptHookArgs) -> None:
+        if issubclass(raised.exc_type, grpc.RpcError):
+            held.append(raised)
+        else:
+            show(raised)
+
+    threading.excepthook = hold
+    try:
+        yield
+    finally:
+        threading.excepthook = show
+        if not lost:
+            for raised in held:
+                show(raised)
 
 
 def _state_and_seconds(pid: int) -> tuple[str, float] | None:

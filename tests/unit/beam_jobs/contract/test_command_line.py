@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.contract import command_line
-from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.errors import KnownFailure, UserError
 
 ROOT = Path(__file__).parents[4]
 PLACE = "expected a place that you may write, with space on it; what was finished before is whole\n"
@@ -56,6 +56,7 @@ def test_main_gets_its_arguments_and_a_good_run_returns():
     ("error", "status", "told"),
     [
         (UserError("mend this"), 2, "error: mend this\n"),
+        (KnownFailure("worker 1 was killed"), 1, "error: worker 1 was killed\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (OSError(errno.ENOSPC, "", "run/x"), 2, f"error: run/x: No space left on device; {PLACE}"),
         (OSError(errno.EROFS, "", "run/x"), 2, f"error: run/x: Read-only file system; {PLACE}"),

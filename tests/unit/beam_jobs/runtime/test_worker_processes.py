@@ -1,7 +1,12 @@
 """A worker process that hangs is told of."""
 
 import os
+import threading
 
+import grpc
+import pytest
+
+from beam_jobs.runtime import worker_processes
 from beam_jobs.runtime.worker_processes import Idle, _state_and_seconds
 
 
@@ -40,3 +45,22 @@ def test_this_process_runs_and_has_used_a_processor():
     state, seconds = _state_and_seconds(os.getpid())
     assert state in "RS" and seconds > 0
     assert _state_and_seconds(2**22 + 1) is None
+
+
+@pytest.mark.parametrize("lost", [[], ["worker process 7 was killed"]])
+def test_a_connection_that_a_killed_worker_ends_is_not_told_of_and_any_other_is(monkeypatch, lost):
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda raised: told.append(raised.exc_type))
+    monkeypatch.setattr(worker_processes, "lost", [])
+
+    def fail(error):
+        raise error
+
+    with worker_processes.lost_connections_told_once():
+        for error in (grpc.RpcError(), ValueError()):
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+        assert told == [ValueError]
+        worker_processes.lost += lost
+    assert told == [ValueError] + [grpc.RpcError] * (not lost)
