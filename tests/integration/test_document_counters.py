@@ -37,9 +37,7 @@ def test_metrics_count_what_the_manifest_counts(tmp_path, monkeypatch):
     )
     results = []
     run = runners.run
-    monkeypatch.setattr(
-        runners, "run", lambda pipeline: results.append(run(pipeline)) or results[-1]
-    )
+    monkeypatch.setattr(runners, "run", lambda *given: results.append(run(*given)) or results[-1])
     preprocess(
         config,
         beam_arguments=["--direct_running_mode=in_memory", "--direct_num_workers=1"],

@@ -42,9 +42,7 @@ def test_worker_processes_write_the_same_bytes_in_every_stage(tmp_path, monkeypa
     assert manifests.load(home / DATASET).counts.near_duplicates > 10
     results = []
     run = runners.run
-    monkeypatch.setattr(
-        runners, "run", lambda pipeline: results.append(run(pipeline)) or results[-1]
-    )
+    monkeypatch.setattr(runners, "run", lambda *given: results.append(run(*given)) or results[-1])
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     arguments += ["--force", *MULTI_PROCESSING]
