@@ -287,6 +287,19 @@ def test_a_wrong_argument_of_a_script_is_one_message_and_exit_status_2(
     )
 
 
+def test_a_jar_that_is_not_there_ends_the_check_of_engines_before_it_runs_anything():
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    ended = subprocess.run(
+        [ROOT / "scripts/check_engines.sh", "--flink-jar", "nowhere.jar"],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert ended.stderr == "error: --flink-jar: there is no file nowhere.jar\n"
+
+
 def test_a_job_server_that_cannot_be_had_is_told_in_one_message(tmp_path):
     """With a Maven that finds nothing, in the place of the real one."""
     (tmp_path / "mvn").write_text("#!/bin/sh\necho '[ERROR] Could not find artifact'\nexit 1\n")
