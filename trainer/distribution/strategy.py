@@ -106,6 +106,11 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
     return resolver.task_id if resolver else 0
 
 
+def uses_gpus(strategy: tf.distribute.Strategy) -> bool:
+    """Whether the replicas of this process are on GPUs."""
+    return any("gpu" in device.lower() for device in strategy.extended.worker_devices)
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process writes checkpoints, logs and reports."""
     return worker_index(strategy) == 0

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contract.training_config import BowConfig, BowTreeConfig
+from trainer.distribution.variables import gather_rows
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, LogitsLayer
 from trainer.models.pair_bags import Bags, WordAndPairBags
@@ -170,6 +171,6 @@ class BagOfEmbeddings(keras.Model):
         """Of each table, the wide weights float32 [n, labels] of the rows that are used."""
         first_rows = (0, self._bag.num_rows[0])
         return [
-            tf.gather(self._wide.value, bag.rows + first_row if first_row else bag.rows)
+            gather_rows(self._wide, bag.rows + first_row if first_row else bag.rows)
             for bag, first_row in zip(bags, first_rows, strict=False)
         ]

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.training_config import BowTreeConfig
+from trainer.distribution.variables import gather_rows
 from trainer.models.bow import BagEncoder
 from trainer.models.inputs import ModelInputs
 from trainer.models.label_tree import NO_LABEL, cluster_labels, tree_shape
@@ -265,11 +266,11 @@ class _LeafLogits(keras.layers.Layer):
 
     def call(self, vectors: tf.Tensor, clusters: tf.Tensor) -> tf.Tensor:
         """Logits float32 [n, slots] of vectors [n, inputs] for one cluster each, integers [n]."""
-        kernel = tf.gather(self._kernel.value, clusters)
+        kernel = gather_rows(self._kernel, clusters)
         logits = tf.matmul(kernel, tf.cast(vectors, tf.float32)[:, :, tf.newaxis])[:, :, 0]
         first_slots = tf.cast(clusters, tf.int64)[:, tf.newaxis] * self._num_slots
         slots = first_slots + tf.range(self._num_slots, dtype=tf.int64)
-        return logits + tf.gather(self._bias.value, slots)
+        return logits + gather_rows(self._bias, slots)
 
 
 def _cells_of_rows(columns: tf.Tensor) -> tf.Tensor:

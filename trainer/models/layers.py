@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.training_config import SequenceModel
+from trainer.distribution.variables import gather_rows
 from trainer.models.inputs import ModelInputs
 from trainer.models.pretrained_vectors import PretrainedVectors
 
@@ -80,7 +81,7 @@ class LogitsLayer(keras.layers.Layer):
 
 def rows_of(variable: keras.Variable, rows: tf.Tensor | None) -> tf.Tensor:
     """The rows of a variable, or all of it."""
-    return tf.convert_to_tensor(variable.value) if rows is None else tf.gather(variable.value, rows)
+    return tf.convert_to_tensor(variable.value) if rows is None else gather_rows(variable, rows)
 
 
 def dense_layer(
@@ -157,9 +158,9 @@ class EmbeddingTable(keras.layers.Layer):
 
         The rows should be distinct: the gradient then has each row once.
         """
-        vectors = tf.gather(self._embeddings.value, rows)
+        vectors = gather_rows(self._embeddings, rows)
         if self._learned is not None:
-            learned = tf.gather(self._learned.value, rows)[:, None] > 0
+            learned = gather_rows(self._learned, rows)[:, None] > 0
             vectors = tf.where(learned, vectors, tf.stop_gradient(vectors))
         return tf.cast(vectors, self.compute_dtype)
 

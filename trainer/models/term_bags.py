@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.distribution.variables import gather_rows
 from trainer.models.inputs import VocabularyStatistics
 from trainer.models.layers import NUM_SPECIAL_IDS, constant_weight
 
@@ -262,12 +263,12 @@ class TermBags(keras.layers.Layer):
 
     def idf_of(self, ids: tf.Tensor) -> tf.Tensor:
         """The IDF float32 [n] of token ids int64 [n]; 0 of a token out of the vocabulary."""
-        return tf.gather(self._token_idf.value, ids)
+        return gather_rows(self._token_idf, ids)
 
     def _look_up(self, codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The rows int64 [terms] and the IDF float32 [terms] of codes int64 [terms]."""
         if self._code_bits == self._id_bits:
-            return codes, tf.gather(self._token_idf.value, codes)
+            return codes, gather_rows(self._token_idf, codes)
         is_ngram = codes >= self._first_ngram_code
         indices = tf.maximum(codes - self._first_ngram_code, 0)
         # The lowest bits of an n-gram's code are no id.
@@ -276,15 +277,15 @@ class TermBags(keras.layers.Layer):
         second = _lowest_bits(codes, self._id_bits)
         # An id 0 has IDF 0, so that a token's code is that of a bigram whose first id is 0.
         is_token = codes < 1 << self._id_bits
-        rows, idf = second, tf.gather(self._token_idf.value, second)
+        rows, idf = second, gather_rows(self._token_idf, second)
         if self._num_bigram_rows:
             rows = tf.where(is_token, rows, self._bigram_rows(first, second))
-            sums = idf + tf.gather(self._token_idf.value, first)
+            sums = idf + gather_rows(self._token_idf, first)
             idf = tf.where(is_token, idf, sums / 2)
         if self._num_ngrams:
             first_row = self._num_token_rows + self._num_bigram_rows
             rows = tf.where(is_ngram, first_row + indices, rows)
-            idf = tf.where(is_ngram, tf.gather(self._ngram_idf.value, indices), idf)
+            idf = tf.where(is_ngram, gather_rows(self._ngram_idf, indices), idf)
         return rows, idf
 
     def _bigram_rows(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
@@ -312,7 +313,7 @@ class TermBags(keras.layers.Layer):
         indices = tf.minimum(indices, self._num_ngrams - 1)
         # A code that begins with an id below NUM_SPECIAL_IDS may be that of a shorter n-gram.
         is_known = (
-            (tf.gather(self._ngram_codes.value, indices) == codes)
+            (gather_rows(self._ngram_codes, indices) == codes)
             & (documents[:num_runs] == documents[size - 1 :])
             & (ids[:num_runs] >= NUM_SPECIAL_IDS)
         )

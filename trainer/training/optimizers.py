@@ -6,8 +6,10 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contract.training_config import OptimizerConfig
+from trainer.distribution.variables import gather_rows
 from trainer.training.group_rates import GroupRates, rate_factors
 from trainer.training.schedules import build_schedule
+from trainer.training.sparse_gradients import with_distinct_rows
 from trainer.training.weight_averages import AveragedWeights
 
 # Parts of the names of weights that do not decay. Embeddings do not, because the rows that a batch
@@ -77,21 +79,6 @@ def _weight_decay(config: OptimizerConfig) -> float | None:
     return config.weight_decay or None
 
 
-def add_gradients(left: Any, right: Any) -> Any:
-    """The sum of two gradients of a variable: None, tensors or tf.IndexedSlices.
-
-    In a sum of tf.IndexedSlices, a row may occur several times.
-    """
-    if left is None or right is None:
-        return right if left is None else left
-    if isinstance(left, tf.IndexedSlices) and isinstance(right, tf.IndexedSlices):
-        indices = tf.concat([left.indices, right.indices], 0)
-        return tf.IndexedSlices(
-            tf.concat([left.values, right.values], 0), indices, left.dense_shape
-        )
-    return tf.convert_to_tensor(left) + tf.convert_to_tensor(right)
-
-
 # --- mixins: what is done to gradients after those of all replicas are summed ----------------
 
 
@@ -100,13 +87,18 @@ class _DistinctRows:
 
     They do with several replicas, or several passes in a step. Keras (3.15) squares such rows one
     by one and lets one overwrite the other.
+
+    Attributes:
+      takes_sums: the gradients that `apply` is given are those of all replicas already.
     """
 
+    takes_sums = False
+
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        return [
-            (_with_distinct_rows(gradient), variable)
-            for gradient, variable in super()._all_reduce_sum_gradients(grads_and_vars)
-        ]
+        pairs = list(grads_and_vars)
+        if not self.takes_sums:
+            pairs = super()._all_reduce_sum_gradients(pairs)
+        return [(with_distinct_rows(gradient), variable) for gradient, variable in pairs]
 
     def _subtract_rows(self, variable: tf.Variable, values: tf.Tensor, rows: tf.Tensor) -> None:
         """Subtracts values [n, ...] from the distinct rows [n] of a variable.
@@ -114,7 +106,7 @@ class _DistinctRows:
         On a CPU this takes 0.4 times as long as `scatter_sub`, which subtracts rows of 128 numbers
         one by one (TensorFlow 2.21).
         """
-        self.assign(variable, tf.IndexedSlices(tf.gather(variable, rows) - values, rows))
+        self.assign(variable, tf.IndexedSlices(gather_rows(variable, rows) - values, rows))
 
 
 class _LossScaling:
@@ -220,33 +212,6 @@ class _ClippingGlobalNorm:
         return [(_scaled(gradient, scale), variable) for gradient, variable in pairs]
 
 
-def _with_distinct_rows(gradient):
-    """Sums the rows of a tf.IndexedSlices that occur several times; returns other gradients."""
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    if _are_distinct(gradient.indices):
-        return gradient
-    rows, positions = tf.unique(gradient.indices)
-    are_distinct = tf.size(rows) == tf.size(gradient.indices)
-    values = tf.cond(
-        are_distinct,
-        lambda: gradient.values,
-        lambda: tf.math.unsorted_segment_sum(gradient.values, positions, tf.size(rows)),
-    )
-    return tf.IndexedSlices(
-        tf.ensure_shape(values, [None, *gradient.values.shape[1:]]), rows, gradient.dense_shape
-    )
-
-
-def _are_distinct(indices: tf.Tensor) -> bool:
-    """Whether the graph shows that indices are distinct: they are the values of a tf.unique."""
-    if not tf.is_symbolic_tensor(indices):
-        return False
-    while indices.op.type in ("Identity", "Reshape"):
-        indices = indices.op.inputs[0]
-    return indices.op.type in ("Unique", "UniqueV2") and indices.value_index == 0
-
-
 def _scaled(gradient, scale: tf.Tensor):
     if gradient is None:
         return None
@@ -307,11 +272,11 @@ class LazyAdam(_DistinctRows, keras.optimizers.Adam):
             * tf.sqrt(1 - self.beta_2**step)
             / (1 - self.beta_1**step)
         )
-        m = self.beta_1 * tf.gather(momentum.value, rows) + (1 - self.beta_1) * values
+        m = self.beta_1 * gather_rows(momentum, rows) + (1 - self.beta_1) * values
         squares = tf.square(values)
         if by_row:
             squares = tf.reduce_mean(squares, axis=1)
-        v = self.beta_2 * tf.gather(velocity.value, rows) + (1 - self.beta_2) * squares
+        v = self.beta_2 * gather_rows(velocity, rows) + (1 - self.beta_2) * squares
         self.assign(momentum, tf.IndexedSlices(m, rows))
         self.assign(velocity, tf.IndexedSlices(v, rows))
         roots = tf.sqrt(v) + self.epsilon
@@ -361,7 +326,7 @@ class RowWiseAdagrad(_DistinctRows, keras.optimizers.Adagrad):
             gradient = tf.IndexedSlices(gradient, tf.range(tf.shape(gradient)[0]))
         rows, values = gradient.indices, gradient.values
         squares = tf.reduce_mean(tf.square(values), axis=1) if by_row else tf.square(values)
-        sums = tf.gather(accumulator.value, rows) + squares
+        sums = gather_rows(accumulator, rows) + squares
         scale = tf.cast(learning_rate, values.dtype) / tf.sqrt(sums + self.epsilon)
         self.assign(accumulator, tf.IndexedSlices(sums, rows))
         self._subtract_rows(variable, (scale[:, None] if by_row else scale) * values, rows)

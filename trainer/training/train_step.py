@@ -15,8 +15,10 @@ from trainer.experiment import Experiment
 from trainer.losses.losses import Loss
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.models.bow_tree import BagWithLabelTree
-from trainer.training import optimizers
+from trainer.models.weighted_sums import recorded_gradients
+from trainer.training.exchange import GradientExchange, exchanges
 from trainer.training.shortlist_loss import shortlist_loss
+from trainer.training.sparse_gradients import add_gradients
 
 
 def make_train_steps(
@@ -48,8 +50,9 @@ def make_train_steps(
       is_learned: bool [labels]; of the others documents teach nothing. None: of all they do.
 
     Returns:
-      (iterator of distributed batches, int32 number of steps) -> float32 [steps, 2]: of each step
-      the loss summed over documents, and the number of documents.
+      (iterator of distributed batches, int32 number of steps) -> float32 [steps, 2 or 3]: of each
+      step the loss summed over documents, and the number of documents; among workers on CPUs, also
+      the bytes that each has sent.
     """
 
     # No XLA: on a CPU the dense part (forward, loss, gradient; TensorFlow 2.21) took 1.03
@@ -79,27 +82,40 @@ def make_train_steps(
             mean = optimizer.scale_loss(loss_sum / global_batch_size)
         return loss_sum, tape.gradient(mean, model.trainable_variables)
 
+    exchange = None
+    if exchanges(strategy):
+        replicas = strategy.num_replicas_in_sync
+        exchange = GradientExchange(replicas, documents=global_batch_size // replicas)
+    optimizer.takes_sums = exchange is not None
+
     def replica_step(batch: Batch) -> tf.Tensor:
-        if accumulate_steps == 1:
-            loss_sum, gradients = gradients_of(batch)
-        else:
-            gradients = [None] * len(model.trainable_variables)
-            loss_sum, gradients = _accumulate(gradients, gradients_of, batch, pass_size)
-        optimizer.apply(gradients, model.trainable_variables)  # sums the gradients of all replicas
-        return tf.stack([loss_sum, tf.reduce_sum(batch["mask"])])
+        with recorded_gradients() as sums:
+            if accumulate_steps == 1:
+                loss_sum, gradients = gradients_of(batch)
+            else:
+                gradients = [None] * len(model.trainable_variables)
+                loss_sum, gradients = _accumulate(gradients, gradients_of, batch, pass_size)
+        result = tf.stack([loss_sum, tf.reduce_sum(batch["mask"])])
+        if exchange:
+            shapes = [variable.shape for variable in model.trainable_variables]
+            gradients, result, sent = exchange.sum(gradients, sums, result, shapes=shapes)
+            result = tf.concat([result, sent[None]], 0)
+        optimizer.apply(gradients, model.trainable_variables)  # sums them, unless they are sums
+        return result
 
     def step(iterator: Any) -> tf.Tensor:
-        return strategy.reduce("SUM", strategy.run(replica_step, args=(next(iterator),)), axis=None)
+        result = strategy.run(replica_step, args=(next(iterator),))
+        return result if exchange else strategy.reduce("SUM", result, axis=None)
 
     @tf.function(reduce_retracing=True)
     def loop(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
         # One by one: their sum must not depend on how many steps a call makes.
-        sums = tf.TensorArray(tf.float32, size=steps, element_shape=[2])
+        sums = tf.TensorArray(tf.float32, size=steps, element_shape=[3 if exchange else 2])
         for i in tf.range(steps):
             sums = sums.write(i, step(iterator))
         return sums.stack()
 
-    if strategy.num_replicas_in_sync == 1:
+    if exchange or strategy.num_replicas_in_sync == 1:
         return loop
     # Sparse gradients have other sizes at each step, and TensorFlow's collectives refuse that
     # within one call of a function ("Shape mismatch in the collective instance", 2.21).
@@ -125,7 +141,7 @@ def _accumulate(
             part_loss, part_gradients = gradients_of(part)
         loss_sum += part_loss
         gradients = [
-            optimizers.add_gradients(total, added)
+            add_gradients(total, added)
             for total, added in zip(gradients, part_gradients, strict=True)
         ]
     return loss_sum, gradients

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,12 +37,14 @@ from trainer.runs.history import describe_validation
 from trainer.runs.layout import HISTORY
 from trainer.training.callbacks import Callbacks, epoch_logs
 from trainer.training.early_stopping import is_out_of_patience
+from trainer.training.exchange import exchanges
 from trainer.training.label_descriptions import start_from_descriptions
 from trainer.training.label_tree import plant_label_tree
 from trainer.training.optimizers import build_optimizer
 from trainer.training.resume import check_data_order
 from trainer.training.train_step import make_train_steps
 from trainer.training.weight_averages import averaged_weights
+from trainer.training.worker_gain import describe_exchange, workload_of
 
 # `train.length_bucket_steps: null`, for models that pad to the longest document of a batch.
 _LENGTH_BUCKET_STEPS_OF_PADDING_MODELS = 16
@@ -184,6 +187,8 @@ class TrainingRun:
         if self._is_chief:
             print(self._description(), flush=True)
             print(describe_loss(self._config.loss, **self._experiment.loss_statistics), flush=True)
+            if exchanges(self._strategy):
+                print(self._describe_exchange(), flush=True)
             if self.is_finished:
                 print("the run is finished; nothing is trained", flush=True)
             elif self.state.step:
@@ -200,6 +205,7 @@ class TrainingRun:
         state, train = self.state, self._config.train
         state.data_order = self._plan.order
         self._epoch_started, self._first_step = time.monotonic(), state.step_in_epoch
+        self._sent_bytes = 0.0
         batches = train_batches(
             self._experiment.dataset,
             self._experiment.vectorizer,
@@ -246,9 +252,10 @@ class TrainingRun:
         sums = sums.numpy().astype(np.float64)
         _check_losses(sums[:, 0], state.step)
         # One by one, so that the epoch's sum is the same wherever a run was interrupted.
-        for loss_sum, documents in sums.tolist():
+        for loss_sum, documents, *sent_bytes in sums.tolist():
             state.loss_sum += loss_sum
             state.documents += int(documents)
+            self._sent_bytes += sum(sent_bytes)
         state.step += num_steps
         state.step_in_epoch += num_steps
         loss = sums[:, 0].sum() / max(sums[:, 1].sum(), 1)
@@ -272,6 +279,7 @@ class TrainingRun:
         """
         state, train_seconds = self.state, time.monotonic() - self._epoch_started
         self._check_variables()
+        self._check_workers_weights()
         self._callbacks("on_test_begin")
         with averaged_weights(self._optimizer, self._model.trainable_variables):
             row = self._measure_epoch()
@@ -331,7 +339,11 @@ class TrainingRun:
 
     def _report_epoch(self, row: dict[str, Any], train_seconds: float) -> None:
         if self._is_chief:
-            print(_epoch_line(row, self.state, train_seconds), flush=True)
+            line = _epoch_line(row, self.state, train_seconds)
+            if self._sent_bytes:
+                steps = self._plan.steps - self._first_step
+                line += f", {self._sent_bytes / steps / 1e6:.2f} MB sent by a worker a step"
+            print(line, flush=True)
             if row["skipped"]:
                 faults = describe_corruption(self._experiment.dataset, "train")
                 lines = ["warning: train.on_corrupt is `skip`:", *faults]
@@ -361,6 +373,20 @@ class TrainingRun:
                     step,
                 )
 
+    def _check_workers_weights(self) -> None:
+        """Raises UserError if the workers' weights differ, be it in one bit.
+
+        On GPUs they may: sums of rows that repeat are not the same in every run there.
+        """
+        if not exchanges(self._strategy):
+            return
+        checksum = 0
+        for variable in self._model.trainable_variables:
+            checksum = zlib.crc32(tf.convert_to_tensor(variable.value).numpy().data, checksum)
+        check_agreement(
+            self._strategy, checksum, what=f"their weights after step {self.state.step:,}"
+        )
+
     # --- in words ----------------------------------------------------------------------
 
     def _description(self) -> str:
@@ -374,6 +400,15 @@ class TrainingRun:
         if num_workers(self._strategy) > 1:
             text += f"; documents go to workers {self._plan.order}"
         return text
+
+    def _describe_exchange(self) -> str:
+        workload = workload_of(
+            self._config,
+            self._experiment.dataset,
+            self._model.trainable_variables,
+            workers=num_workers(self._strategy),
+        )
+        return describe_exchange(workload, self._config.train.batch_size)
 
     def result(self) -> str:
         """What the run has come to, in words."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 from beam_jobs.contract.training_config import OptimizerConfig
 from trainer.training import optimizers
 from trainer.training.optimizers import build_optimizer
+from trainer.training.sparse_gradients import add_gradients, with_distinct_rows
 
 NAMES = get_args(OptimizerConfig.model_fields["name"].annotation)
 
@@ -115,7 +116,7 @@ def test_rows_that_a_graph_shows_to_be_distinct_are_not_searched_for_repeated_on
     def gradient_of(rows):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(tf.square(tf.gather(table, rows)))
-        return optimizers._with_distinct_rows(tape.gradient(loss, table)).indices
+        return with_distinct_rows(tape.gradient(loss, table)).indices
 
     def num_unique(step):
         graph = tf.function(step).get_concrete_function(tf.TensorSpec([None], tf.int64)).graph
@@ -187,7 +188,7 @@ def test_gradients_of_every_kind_add_up(kinds):
         "none": None,
     }
     left, right = (made[kind] for kind in kinds.split())
-    total = optimizers.add_gradients(left, right)
+    total = add_gradients(left, right)
     if left is right is None:
         assert total is None
         return
