@@ -1,7 +1,8 @@
 """A trial without a model, for tests of searches: `python made_up_trial.py SEARCH CONFIG`.
 
 It writes the history that a run of this config might have, an epoch every EPOCH_SECONDS, goes on
-after those that are there, and ends at SIGTERM as a run does.
+after those that are there, and ends at SIGTERM as a run does. With TRIALS_TOGETHER it begins when
+so many trials have.
 """
 
 import json
@@ -16,6 +17,7 @@ from beam_jobs.contract.config import load_config
 from trainer.tuning.trial_process import end_with
 
 EPOCH_SECONDS = float(os.environ.get("EPOCH_SECONDS", "0"))
+TRIALS_TOGETHER = int(os.environ.get("TRIALS_TOGETHER", "1"))
 
 
 def score_of(config, epoch: int) -> float:
@@ -30,6 +32,8 @@ def main(search: str, path: str, *_) -> None:
     history = Path(config.train.run_dir) / "history.json"
     history.parent.mkdir(parents=True, exist_ok=True)
     (history.parent / "config.yaml").touch()
+    while len(list(history.parents[2].glob("*/run/config.yaml"))) < TRIALS_TOGETHER:
+        time.sleep(0.05)
     rows = json.loads(history.read_text()) if history.exists() else []
     if config.optimizer.learning_rate > 1:
         sys.exit("error: the loss became nan")

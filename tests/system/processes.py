@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.command_lines import ROOT
@@ -22,23 +22,48 @@ LAUNCHER = ROOT / "scripts/launch_workers.py"
 # Trainers are forked from a process that has imported TensorFlow and used none of it, which saves
 # each of them the seconds of that import.
 _TRAINERS = multiprocessing.get_context("forkserver")
-_TRAINERS.set_forkserver_preload(["trainer.training.train", "trainer.evaluation.evaluate"])
+_TRAINERS.set_forkserver_preload(
+    ["trainer.training.train", "trainer.evaluation.evaluate", "trainer.tuning.search"]
+)
 
 
-class TrainerProcess:
-    """A process of the trainer's command line, or of the launcher's where `launcher` has arguments
-    of it, with the methods of `subprocess.Popen`.
+def start_job(
+    home: Path, *arguments: str, environment: dict[str, str] | None = None, **options
+) -> subprocess.Popen:
+    """Starts `beam_jobs.preprocess --config config.yaml arguments` in `home`.
+
+    Args:
+      environment: all of it but where the packages are; None: that of this process.
+      options: of `subprocess.Popen`.
+    """
+    command = [sys.executable, "-m", "beam_jobs.preprocess", "--config", "config.yaml", *arguments]
+    own = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "random"}
+    return subprocess.Popen(
+        command,
+        cwd=home,
+        env=(os.environ if environment is None else environment) | own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+class ForkedProcess:
+    """A process that runs `program(arguments)`, with the methods of `subprocess.Popen`.
 
     `environment` is added to that of this process. It runs on `host`, one of `hosts.two_hosts`.
     """
 
     def __init__(
         self,
+        program: Callable[[list[str]], None],
         arguments: list[str],
         *,
         cwd: Path,
-        environment: dict[str, str],
-        launcher: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+        daemon: bool = True,
         host: str | None = None,
     ):
         self._output = cwd / f"output-{time.monotonic_ns()}.txt"
@@ -47,8 +72,8 @@ class TrainerProcess:
         try:
             self._process = _TRAINERS.Process(
                 target=_run,
-                args=(arguments, launcher, str(cwd), str(self._output), environment, host),
-                daemon=not launcher,  # a launcher has children
+                args=(program, arguments, str(cwd), str(self._output), environment or {}, host),
+                daemon=daemon,
             )
             self._process.start()
         finally:
@@ -78,8 +103,8 @@ class TrainerProcess:
 
 
 def _run(
+    program: Callable[[list[str]], None],
     arguments: list[str],
-    launcher: tuple[str, ...],
     cwd: str,
     output: str,
     environment: dict[str, str],
@@ -94,16 +119,22 @@ def _run(
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
-    if launcher:
-        launch_workers = load_script("launch_workers")
-        launch_workers.subprocess = types.SimpleNamespace(
-            Popen=_ForkedWorker, DEVNULL=None, PIPE=None, STDOUT=None
-        )
-        sys.exit(launch_workers.main([*launcher, "--", *arguments]))
+    program(arguments)
+
+
+def _train(arguments: list[str]) -> None:
     sys.argv[1:] = arguments
     from trainer import task
 
     task.run()
+
+
+def _launch(arguments: list[str]) -> None:
+    launch_workers = load_script("launch_workers")
+    launch_workers.subprocess = types.SimpleNamespace(
+        Popen=_ForkedWorker, DEVNULL=None, PIPE=None, STDOUT=None
+    )
+    sys.exit(launch_workers.main(arguments))
 
 
 class _ForkedWorker:
@@ -143,10 +174,7 @@ def _run_worker(arguments: list[str], environment: dict[str, str], prepare, outp
     sys.stdout, sys.stderr = (open(i, "w", encoding="utf-8", buffering=1) for i in (1, 2))
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv[1:] = arguments
-    from trainer import task
-
-    task.run()
+    _train(arguments)
 
 
 def start(
@@ -155,7 +183,7 @@ def start(
     workers: int | None = None,
     launcher: tuple[str, ...] = (),
     forked: bool = True,
-) -> "subprocess.Popen | TrainerProcess":
+) -> "subprocess.Popen | ForkedProcess":
     """Starts `train --config small.yaml` with settings such as `train.epochs=1`.
 
     With `workers` the launcher starts it, in as many processes: forked ones, or new ones as a
@@ -163,12 +191,12 @@ def start(
     """
     arguments = _arguments("train", settings)
     if not workers:
-        return TrainerProcess(arguments, cwd=root, environment={})
-    launcher = ("--workers", str(workers), *launcher)
+        return ForkedProcess(_train, arguments, cwd=root)
+    arguments = ["--workers", str(workers), *launcher, "--", *arguments]
     if forked:
-        return TrainerProcess(arguments, cwd=root, environment={}, launcher=launcher)
+        return ForkedProcess(_launch, arguments, cwd=root, daemon=False)  # it has children
     return subprocess.Popen(
-        [sys.executable, str(LAUNCHER), *launcher, "--", *arguments],
+        [sys.executable, str(LAUNCHER), *arguments],
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -194,7 +222,7 @@ def start_worker(
     """Starts worker `index` of those at the addresses, as a launcher would."""
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     environment = {"TF_CONFIG": json.dumps(cluster), **(environment or {})}
-    return TrainerProcess(_arguments(command, settings), cwd=root, environment=environment)
+    return ForkedProcess(_train, _arguments(command, settings), cwd=root, environment=environment)
 
 
 def start_task_of_slurm(root: Path, rank: int, hosts: list[str] | None, *settings: str):
@@ -206,7 +234,8 @@ def start_task_of_slurm(root: Path, rank: int, hosts: list[str] | None, *setting
         "SLURM_STEP_NODELIST": "10.77.0.[1-2]" if hosts else "127.0.0.1",
         "SLURM_STEP_TASKS_PER_NODE": "1(x2)" if hosts else "2",
     }
-    return TrainerProcess(
+    return ForkedProcess(
+        _train,
         _arguments("train", settings),
         cwd=root,
         environment=environment,
@@ -244,7 +273,7 @@ def free_addresses(number: int) -> list[str]:
         return [f"127.0.0.1:{own.getsockname()[1]}" for own in sockets]
 
 
-def kill(process: "subprocess.Popen | TrainerProcess") -> str:
+def kill(process: "subprocess.Popen | ForkedProcess") -> str:
     """Ends a process and its children as a crash of the machine would; what it had printed."""
     with contextlib.suppress(ProcessLookupError):  # it has ended by itself
         os.killpg(process.pid, signal.SIGKILL)

@@ -68,9 +68,10 @@ def test_a_transform_gives_the_same_bytes_on_worker_processes_and_its_rejects_co
     data |= {"options": data["options"] | {"rejects": 2}, "max_reject_fraction": 0.1}
     config = {"name": "own", "data": data, "vocabulary": {"min_document_count": 1}}
     Path("config.yaml").write_text(json.dumps(config | {"output": {"shards": 2}}))
-    preprocess.main(["--config", "config.yaml"])
+    # One worker process: the test above has two.
+    preprocess.main(["--config", "config.yaml", "--", "--direct_num_workers=1"])
     assert (
-        "preprocessing my_transform:Rows on FnApiRunner, multi_processing"
+        "preprocessing my_transform:Rows on FnApiRunner, multi_processing, 1 worker"
         in capsys.readouterr().out
     )
     manifest = manifests.load("out/own/dataset")
@@ -103,9 +104,7 @@ def test_predictions_of_any_number_of_workers_are_the_same_bytes(trained, tmp_pa
     )  # several parts
     given = "--input", "split-*.jsonl", "--id-field", "key"
     once = predictions(tmp_path / "once", *given)
-    again = predictions(tmp_path / "again", *given)
-    two = predictions(tmp_path / "two", *given, *MULTI_PROCESSING)
-    assert once == again == two
+    assert predictions(tmp_path / "two", *given, *MULTI_PROCESSING) == once
     assert len([name for name in once if name.startswith("predictions-")]) == 6
     summary = json.loads(once["predictions.json"])
     assert (summary["read"], summary["written"], summary["rejected"]) == (

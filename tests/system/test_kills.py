@@ -31,7 +31,7 @@ def whole(place):
 def test_killed_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_not(place, whole):
     rng = random.Random(0)
     kills, last = 0, history(whole)[-1]["step"]
-    for _ in range(4):
+    for _ in range(3):
         process = start(place, "train.run_dir=killed", *SETTINGS)
         before = newest_step(place / "killed")
         try:
@@ -43,7 +43,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_not(p
         kill(process)
         kills += process.returncode == -signal.SIGKILL
     train(place, "train.run_dir=killed", *SETTINGS)
-    assert kills >= 3
+    assert kills >= 2
     assert newest_step(place / "killed") == last
     assert_same_bits(place / "killed", whole)
     best, expected = (variables(run, folder="best") for run in (place / "killed", whole))
@@ -126,7 +126,7 @@ def test_killed_while_saving_at_every_step_a_run_can_always_be_resumed(place):
     )
     rng = random.Random(1)
     step = 0
-    for _ in range(3):
+    for _ in range(2):
         process = start(place, *settings)
         wait_for(lambda step=step: newest_step(place / "saving") > step, process)
         time.sleep(rng.random())

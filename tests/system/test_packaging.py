@@ -152,9 +152,11 @@ print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:
         run(environment / "python", "-c", script, *modules, cwd=tmp_path).splitlines()[-1]
     )
     assert all(Path(file).is_relative_to(environment.parent) for file in files), files
-    for command in environment.glob("multihot-*"):
-        assert "usage:" in run(command, "--help", cwd=tmp_path)
-    assert (environment / "multihot-worker").exists() and (environment / "multihot-train").exists()
+    commands = {command.name for command in environment.glob("multihot-*")}
+    assert {"multihot-worker", "multihot-train"} <= commands
+    # The sdist's are the wheel's, which is made of it: of them, two are run.
+    for command in commands if package == "wheel" else ("multihot-worker", "multihot-train"):
+        assert "usage:" in run(environment / command, "--help", cwd=tmp_path)
 
 
 def test_the_installed_quickstart_runs_in_any_folder(environments, tmp_path):
@@ -182,7 +184,7 @@ def make_home(folder: Path) -> Path:
 
 # By kind of worker: from which package, and Beam's options.
 WORKERS = {
-    "local": ("sdist", "--direct_running_mode=multi_processing", "--direct_num_workers=2"),
+    "local": ("sdist", "--direct_running_mode=multi_processing", "--direct_num_workers=1"),
     "loopback": ("wheel", "--environment_type=LOOPBACK"),
     "process": ("wheel", "--environment_type=PROCESS", "--environment_config={worker}"),
 }

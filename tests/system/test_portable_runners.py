@@ -240,7 +240,7 @@ def test_prism_publishes_nothing_after_a_killed_worker_and_the_next_run_gives_th
     home = make_home(tmp_path / "home")
     finish("prism", kill_a_worker("prism", home), status=1)
     assert list((home / "out/tiny").iterdir()) == []
-    finish("prism", start("prism", "--config", "config.yaml", cwd=home), status=0)
+    succeed("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
     assert contents(home / "out") == contents(local / "out")
 
 
@@ -249,9 +249,11 @@ def test_a_signal_to_a_script_stops_job_engine_and_workers(tmp_path, number, sta
     home = make_home(tmp_path / "home")
     (home / "block").touch()
     process = start("prism", "--config", "config.yaml", cwd=home)
+    deadline = time.monotonic() + 900
     while not (home / "blocking").exists():
         if process.poll() is not None:
             finish("prism", process, status=status)
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
     finish("prism", process, status=status)

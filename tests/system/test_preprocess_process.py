@@ -5,30 +5,16 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.command_lines import ROOT, fail_cleanly, succeed
+from tests.command_lines import fail_cleanly, succeed
 from tests.corpus import contents, corpus_lines, make_home
+from tests.system.processes import start_job
 
-MULTI_PROCESSING = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-
-
-def start(home: Path, *arguments: str, **popen) -> subprocess.Popen:
-    command = [sys.executable, "-m", "beam_jobs.preprocess", "--config", "config.yaml", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "random"}
-    return subprocess.Popen(
-        command,
-        cwd=home,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **popen,
-    )
+MULTI_PROCESSING = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=1"]
 
 
 @pytest.mark.parametrize("mode", [[], pytest.param(MULTI_PROCESSING, marks=pytest.mark.slow)])
@@ -36,7 +22,7 @@ def test_a_disk_that_takes_no_more_ends_the_command_with_one_message_and_publish
     tmp_path, mode
 ):
     home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
-    process = start(
+    process = start_job(
         home, *mode, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
     )
     _, error = process.communicate(timeout=300)
@@ -103,7 +89,7 @@ def base(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("mode", [[], MULTI_PROCESSING])
 def test_a_killed_run_publishes_nothing_and_the_next_one_gives_the_same_bytes(base, tmp_path, mode):
     home = make_home(tmp_path / "home", {"all.jsonl": corpus_lines()})
-    process = start(home, *mode, start_new_session=True)
+    process = start_job(home, *mode)
     place = home / "out/tiny"
     deadline = time.monotonic() + 240
     while (

@@ -5,19 +5,17 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract import places
-from tests.command_lines import ROOT
 from tests.corpus import DATASET, contents, corpus_lines, make_home
 from tests.object_stores import CREDENTIALS, make_bucket, s3_environment, s3_server
-from tests.system.processes import run_workers
+from tests.system.processes import run_workers, start_job
 
-MULTI_PROCESSING = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+MULTI_PROCESSING = "--direct_running_mode=multi_processing"
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +26,11 @@ def store():
 
 
 def start(home, place: str, *beam_arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "beam_jobs.preprocess", "--config", "config.yaml"]
-    command += ["--set", f"output.dataset_dir={place}", "--", *beam_arguments]
-    environment = os.environ | CREDENTIALS | {"PYTHONPATH": str(ROOT)}
-    environment.pop("AWS_ENDPOINT_URL", None)  # the option alone says where the store is
-    return subprocess.Popen(
-        command,
-        cwd=home,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    """Starts the job, whose option alone says where the store is."""
+    environment = os.environ | CREDENTIALS
+    environment.pop("AWS_ENDPOINT_URL", None)
+    arguments = ["--set", f"output.dataset_dir={place}", "--", *beam_arguments]
+    return start_job(home, *arguments, environment=environment)
 
 
 def end(process: subprocess.Popen) -> str:
@@ -60,7 +50,8 @@ def test_a_run_on_a_store_that_was_killed_leaves_no_dataset_and_workers_reach_it
     (home / "config.yaml").write_text(config)
     options = [f"--s3_endpoint_url={address}"]
     place = f"{bucket}/dataset"
-    process = start(home, place, *MULTI_PROCESSING, *options)
+    one_worker, two_workers = (f"--direct_num_workers={number}" for number in (1, 2))
+    process = start(home, place, MULTI_PROCESSING, one_worker, *options)
     deadline = time.monotonic() + 240
     while not any("/work-" in name for name in places.list_files(place)):
         assert process.poll() is None and time.monotonic() < deadline
@@ -68,7 +59,8 @@ def test_a_run_on_a_store_that_was_killed_leaves_no_dataset_and_workers_reach_it
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert manifests.MANIFEST not in places.list_files(place)
-    assert "multi_processing, 2 workers" in end(start(home, place, *MULTI_PROCESSING, *options))
+    printed = end(start(home, place, MULTI_PROCESSING, two_workers, *options))
+    assert "multi_processing, 2 workers" in printed
     end(start(home, DATASET, *options))
     made = {name: places.read_bytes(f"{place}/{name}") for name in places.list_files(place)}
     assert made == contents(home / DATASET)

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -114,13 +113,13 @@ def test_empty_shards_a_partial_batch_and_no_validation_split_finish(uneven):
 def test_a_worker_that_dies_ends_the_others_and_a_restart_resumes(even):
     settings = (
         "train.run_dir=killed",
-        "train.epochs=8",
+        "train.epochs=4",
         "train.patience=null",
         "train.checkpoint_steps=2",
         "train.steps_per_call=1",
     )
     process = start(
-        even, *settings, workers=2, launcher=("--restarts", "1", "--grace-seconds", "5")
+        even, *settings, workers=2, launcher=("--restarts", "1", "--grace-seconds", "2")
     )
     wait_for(lambda: newest_step(even / "killed") >= 4, process)
     os.kill(worker_processes(process)[1], signal.SIGKILL)
@@ -129,7 +128,7 @@ def test_a_worker_that_dies_ends_the_others_and_a_restart_resumes(even):
     assert "starting all workers again: restart 1 of 1" in output
     assert "resuming after step" in output
     assert not list((even / "killed").glob("scratch*"))
-    assert [row["epoch"] for row in history(even / "killed")] == list(range(1, 9))
+    assert [row["epoch"] for row in history(even / "killed")] == list(range(1, 5))
 
 
 def test_a_worker_of_slurm_that_is_killed_and_started_again_waits_for_the_others(even, alone):
@@ -164,7 +163,7 @@ def test_a_failure_without_restarts_is_the_launchers_own(even):
         "train.run_dir=failed",
         "train.epochs=50",
         workers=2,
-        launcher=("--grace-seconds", "5"),
+        launcher=("--grace-seconds", "2"),
     )
     wait_for(lambda: newest_step(even / "failed") > 0, process)
     os.kill(worker_processes(process)[0], signal.SIGKILL)
@@ -197,18 +196,16 @@ def test_a_signal_stops_all_workers_after_the_same_step(even, number, to):
 
 def test_a_worker_that_never_comes_up_is_a_clean_error(even):
     addresses = [*free_addresses(1), "127.0.0.1:9"]
-    started = time.monotonic()
     process = start_worker(even, addresses, 0, "train.worker_timeout_seconds=2")
     assert (
         "waited 2 s (train.worker_timeout_seconds), "
         "and there was no answer from worker 1 (127.0.0.1:9)"
-        in finish(process, status=75, timeout=120)
+        in finish(process, status=75, timeout=300)
     )
-    assert time.monotonic() - started < 60
 
 
 def test_workers_with_different_configs_are_told(even):
     addresses = free_addresses(2)
     processes = [start_worker(even, addresses, i, f"train.seed={i}") for i in range(2)]
     for process in processes:
-        assert "the 2 workers differ in their configs" in finish(process, status=2, timeout=120)
+        assert "the 2 workers differ in their configs" in finish(process, status=2, timeout=300)
