@@ -3,6 +3,7 @@
 import ast
 import os
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,9 @@ def test_a_notebook_runs_in_jupyter_and_is_kept_with_outputs_of_every_cell_that_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
-def test_cells_of_a_notebook_run_and_are_kept_with_outputs_where_they_have_one(path):
+def test_cells_of_a_notebook_run_and_are_kept_with_outputs_where_they_have_one(path, monkeypatch):
     """In this process, whose programs are imported already."""
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
     names: dict[str, object] = {}
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
