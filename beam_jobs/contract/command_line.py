@@ -10,7 +10,13 @@ from collections.abc import Callable
 
 from beam_jobs.contract import user_code
 from beam_jobs.contract.config import Config, load_config
-from beam_jobs.contract.errors import KnownFailure, UserError, failure_of_place
+from beam_jobs.contract.errors import (
+    KnownFailure,
+    UserError,
+    failure_of_place,
+    first_line,
+    is_want_of_memory,
+)
 from beam_jobs.contract.validation import describe_keys
 
 EXIT_FAILURE = 1
@@ -94,8 +100,8 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     """Runs `main(argv)` and ends the process with its exit status.
 
     Status 0: done. 1: a failure whose cause is known, as one message on stderr says. 2: the user's
-    input was wrong, or a disk is full or may not be written, as one message says. 130: Ctrl-C. Any
-    other exception passes through and Python ends with its traceback and status 1.
+    input was wrong, a disk is full or may not be written, or memory ran out, as one message says.
+    130: Ctrl-C. Any other exception passes through and Python ends with its traceback and status 1.
     """
     _escape_what_the_terminal_lacks()
     collect_garbage_rarely()
@@ -119,11 +125,14 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
         sys.exit(EXIT_FAILURE)
     except Exception as error:
         refused = failure_of_place(error)
-        if refused is None:
+        if refused is not None:
+            told = f"{refused}; expected a place that you may write, with space on it"
+        elif is_want_of_memory(error):
+            told = (
+                f"memory ran out: {first_line(error)[:200]}; expected more of it, or less at a "
+                "time: smaller batches, fewer workers"
+            )
+        else:
             raise
-        print(
-            f"error: {refused}; expected a place that you may write, with space on it; what was "
-            "finished before is whole",
-            file=sys.stderr,
-        )
+        print(f"error: {told}; what was finished before is whole", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

@@ -54,6 +54,16 @@ def failure_of_place(error: BaseException) -> str | None:
     return next((line for line in lines if any(reason in line for reason in reasons)), None)
 
 
+def is_want_of_memory(error: BaseException) -> bool:
+    """Whether memory has run out: of the machine, of a limit on the process, or of a GPU."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    is_tensorflows = type(error).__module__.partition(".")[0] == "tensorflow"
+    return isinstance(error, MemoryError) or (
+        is_tensorflows and type(error).__name__ == "ResourceExhaustedError"
+    )
+
+
 def shown(value: Any) -> str:
     """A value as an error shows it: its repr, cut where it is long."""
     text = repr(value)

@@ -13,6 +13,10 @@ from beam_jobs.contract import command_line
 from beam_jobs.contract.errors import KnownFailure, UserError
 
 ROOT = Path(__file__).parents[4]
+MEMORY = (
+    "expected more of it, or less at a time: smaller batches, fewer workers; what was finished "
+    "before is whole\n"
+)
 PLACE = "expected a place that you may write, with space on it; what was finished before is whole\n"
 
 
@@ -73,6 +77,17 @@ def test_main_gets_its_arguments_and_a_good_run_returns():
             2,
             f"error: run/x; Read-only file system; {PLACE}",
         ),
+        (MemoryError(), 2, f"error: memory ran out: MemoryError; {MEMORY}"),
+        (
+            OSError(errno.ENOMEM, "no memory"),
+            2,
+            f"error: memory ran out: [Errno 12] no memory; {MEMORY}",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "OOM when allocating [1,2]\nmore"),
+            2,
+            f"error: memory ran out: OOM when allocating [1,2]; {MEMORY}",
+        ),
     ],
 )
 def test_expected_endings_are_one_line_and_a_status(capsys, error, status, told):
@@ -90,7 +105,6 @@ def test_expected_endings_are_one_line_and_a_status(capsys, error, status, told)
     [
         ValueError("a defect"),
         FileNotFoundError(errno.ENOENT, "", "x"),
-        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
     ],
     ids=lambda error: type(error).__name__,
 )
