@@ -340,7 +340,7 @@ def draw(rows: list[dict[str, Any]], directory: Path) -> None:
 def _draw(lines: dict[str, list[dict]], axis: str, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     from trainer.report.plots import SERIES, STYLE
 
@@ -358,14 +358,18 @@ def _draw(lines: dict[str, list[dict]], axis: str, path: Path) -> None:
             sizes = [row[axis] for row in rows]
             seconds.plot(sizes, [row["processor_seconds"] for row in rows], **style)
             memory.plot(sizes, [row["peak_mb"] for row in rows], **style)
-        seconds.set(ylabel="processor seconds", yscale="log")
+        seconds.set(ylabel="processor seconds")
         memory.set(ylabel="peak memory, MB")
-        memory.set_ylim(bottom=0)
         for axes in (seconds, memory):
-            axes.set(xscale="log", xlabel=axis)
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        seconds.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axes.set(xlabel=axis)
+            if axis == "labels":  # time is in proportion to documents, and not to labels
+                axes.set(xscale="log")
+                axes.xaxis.set_minor_formatter(NullFormatter())
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.set_ylim(bottom=0)
+            for side in (axes.xaxis, axes.yaxis):
+                side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         seconds.legend()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})

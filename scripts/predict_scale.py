@@ -2,8 +2,9 @@
 """What many documents, workers and GPUs take, from what `benchmark_scale.py` measured on few.
 
 Each stage takes a start, and time in proportion to its documents: both are fitted to all measured
-sizes but the two largest, on which the fit is checked. The rest is arithmetic on that, on what a
-step's gradients weigh, and on rates that are given. It prints the tables of `docs/scale.md`.
+sizes but two, on which the fit is checked: the two largest, or those of `--checked`. The rest is
+arithmetic on that, on what a step's gradients weigh, and on rates that are given. It prints the
+tables of `docs/scale.md`.
 
   python scripts/predict_scale.py docs/experiments/scale.json
   python scripts/predict_scale.py docs/experiments/scale.json --documents 3e8 --workers 4 32
@@ -32,7 +33,7 @@ STAGES = {
     "evaluate": "evaluate",
     "predict": "bulk prediction",
 }
-CHECKED = 2  # the largest sizes, which are not fitted
+CHECKED = 2  # sizes that are not fitted
 # What the jobs are built with, as a test makes sure; they are not imported, since Beam takes long.
 SPILL_BYTES = 64 << 20
 BUCKET_BYTES = 8 << 20
@@ -65,35 +66,46 @@ class Fit:
         return self.start + self.per_document * documents
 
 
-def fit(rows: Sequence[dict[str, Any]]) -> Fit:
+def fit(rows: Sequence[dict[str, Any]], checked: Sequence[int] = ()) -> Fit:
     """The fit to rows of one stage, least squares of relative errors.
+
+    Args:
+      rows: of several sizes; of one size the row counts that took the least.
+      checked: sizes that are not fitted; none: the two largest.
 
     Raises:
       UserError: there are too few sizes.
     """
     rows = sorted(least_disturbed(rows), key=lambda row: row["documents"])
-    sizes = np.array([row["documents"] for row in rows], float)
-    seconds = np.array([row["processor_seconds"] for row in rows])
-    num_fitted = len(rows) - CHECKED
-    if num_fitted < 2:
+    checked = checked or [row["documents"] for row in rows[-CHECKED:]]
+    fitted = [row for row in rows if row["documents"] not in checked]
+    others = [row for row in rows if row["documents"] in checked]
+    if len(fitted) < 2 or len(others) < CHECKED:
         raise UserError(
-            f"received {len(rows)} sizes of the stage {rows[0]['stage']}, expected at least "
-            f"{CHECKED + 2}: two to fit and {CHECKED} to check; measure more with --documents"
+            f"received {len(rows)} sizes of the stage {rows[0]['stage']}, of which {len(others)} "
+            f"are to be checked; expected {CHECKED} or more of these and two others: measure more "
+            "with --documents"
         )
-    terms = np.stack([np.ones_like(sizes), sizes], axis=1)
-    relative = terms[:num_fitted] / seconds[:num_fitted, None]
-    (start, per_document), *_ = np.linalg.lstsq(relative, np.ones(num_fitted), rcond=None)
-    predicted = terms @ [start, per_document]
-    checks = zip(sizes.astype(int), seconds, predicted, strict=True)
+    sizes = np.array([row["documents"] for row in fitted], float)
+    seconds = np.array([row["processor_seconds"] for row in fitted])
+    terms = np.stack([np.ones_like(sizes), sizes], axis=1) / seconds[:, None]
+    (start, per_document), *_ = np.linalg.lstsq(terms, np.ones(len(fitted)), rcond=None)
     return Fit(
         float(start),
         float(per_document),
-        tuple(sizes[:num_fitted].astype(int).tolist()),
-        tuple((int(n), float(s), float(p)) for n, s, p in list(checks)[num_fitted:]),
+        tuple(row["documents"] for row in fitted),
+        tuple(
+            (
+                row["documents"],
+                row["processor_seconds"],
+                float(start + per_document * row["documents"]),
+            )
+            for row in others
+        ),
     )
 
 
-def fits(results: dict[str, Any]) -> dict[str, Fit]:
+def fits(results: dict[str, Any], checked: Sequence[int] = ()) -> dict[str, Fit]:
     """The fit of each stage that was measured on enough sizes.
 
     Raises:
@@ -110,7 +122,7 @@ def fits(results: dict[str, Any]) -> dict[str, Fit]:
         for stage, rows in of_stages.items()
         if len({row["documents"] for row in rows}) >= 2 + CHECKED
     }
-    return {stage: fit(rows) for stage, rows in (enough or of_stages).items() if rows}
+    return {stage: fit(rows, checked) for stage, rows in (enough or of_stages).items() if rows}
 
 
 # --- what is predicted -------------------------------------------------------------------
@@ -129,11 +141,18 @@ def step_seconds(
 ) -> tuple[float, float]:
     """Seconds of a training step of each worker, computing and waiting for the others' gradients.
 
+    The fit is that of training, by documents of the train split.
     Each worker takes `batch_size` documents and then gets the embeddings' rows of all others, or
     the sum of dense gradients, whichever is less; and twice its share of the sum of the others.
     """
     computing = fit.per_document * gradients["batch_size"]
     return computing, exchanged_bytes(gradients, workers) / bytes_per_second
+
+
+def train_share(results: dict[str, Any]) -> float:
+    """The share of the documents that are of the train split."""
+    row = next(row for row in results["rows"] if row["kind"] == "documents")
+    return row["train_documents"] / row["documents"]
 
 
 def exchanged_bytes(gradients: dict[str, Any], workers: int) -> float:
@@ -246,6 +265,25 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def measured_table(results: dict[str, Any]) -> str:
+    """What was measured of each number of documents."""
+    rows = [row for row in results["rows"] if row["kind"] == "documents"]
+    rows = sorted(
+        least_disturbed(rows), key=lambda row: (list(STAGES).index(row["stage"]), row["documents"])
+    )
+    lines = [
+        [
+            STAGES[row["stage"]],
+            f"{row['documents']:,}",
+            f"{row['processor_seconds']:.1f}",
+            f"{row['peak_mb']:,.0f}",
+            f"{row['peak_disk_mb']:,.0f}",
+        ]
+        for row in rows
+    ]
+    return table(["stage", "documents", "processor s", "peak memory, MB", "peak disk, MB"], lines)
+
+
 def coefficients(all_fits: dict[str, Fit]) -> str:
     """What was fitted, and the sizes that were not."""
     rows = []
@@ -353,20 +391,25 @@ def gpu_table(
     documents: Sequence[float],
     gpus: Sequence[int],
     *,
+    train_share: float,
     bytes_per_second: float,
     share: float,
 ) -> str:
-    """Hours of an epoch on GPUs, and the cores that feed them."""
+    """Hours of an epoch on GPUs, without its validation, and the cores that feed them."""
     one = gpu_step(gradients, bytes_per_second=bytes_per_second, share=share)
     rows = [
         [
             f"{number:,.0f}",
-            *(_time(number / one.documents_per_second / count / 3600) for count in gpus),
+            *(
+                _time(number * train_share / one.documents_per_second / count / 3600)
+                for count in gpus
+            ),
         ]
         for number in documents
     ]
     rows.append(["cores that read", *(f"{one.input_cores * count:,.0f}" for count in gpus)])
-    return table(["documents", *(f"{count:,} GPUs" for count in gpus)], rows)
+    names = ["1 GPU" if count == 1 else f"{count:,} GPUs" for count in gpus]
+    return table(["documents", *names], rows)
 
 
 def _bytes(number: float) -> str:
@@ -379,7 +422,9 @@ def _bytes(number: float) -> str:
 def _time(hours: float) -> str:
     if hours >= 1:
         return f"{hours:,.1f} h"
-    return f"{hours * 60:,.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
+    if hours >= 1 / 60:
+        return f"{hours * 60:,.1f} min"
+    return f"{hours * 3600:.0f} s" if hours >= 1 / 3600 else "< 1 s"
 
 
 def tables(results: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
@@ -388,27 +433,33 @@ def tables(results: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
     Raises:
       UserError: the results lack steps or sizes.
     """
-    all_fits, documents, workers = fits(results), arguments.documents, [1, *arguments.workers]
+    all_fits = fits(results, arguments.checked)
+    documents, workers = arguments.documents, [1, *arguments.workers]
     gradients = [row for row in results["rows"] if row["kind"] == "gradients"]
     if "train" not in all_fits or not gradients:
         raise UserError(
             "expected figures of `train` and `gradients`: measure them with benchmark_scale.py"
         )
     largest = max(gradients, key=lambda row: row["batch_size"])
+    share = train_share(results)
+    of_train = dataclasses.replace(
+        all_fits["train"], per_document=all_fits["train"].per_document / share
+    )
     slowest = min(arguments.networks) * 1e9 / 8
     slowdowns = []
     for count in workers:
         computing, waiting = step_seconds(
-            all_fits["train"], largest, workers=count, bytes_per_second=slowest
+            of_train, largest, workers=count, bytes_per_second=slowest
         )
         slowdowns.append((computing + waiting) / computing)
     gpu = {"bytes_per_second": arguments.gpu_terabytes * 1e12, "share": arguments.roofline_share}
     return [
+        measured_table(results),
         coefficients(all_fits),
         stages_table(all_fits, documents, workers, slowdowns),
         sizes_table(results, documents),
-        exchange_table(all_fits["train"], gradients, arguments.workers, arguments.networks),
-        gpu_table(largest, documents, arguments.gpus, **gpu),
+        exchange_table(of_train, gradients, arguments.workers, arguments.networks),
+        gpu_table(largest, documents, arguments.gpus, train_share=share, **gpu),
     ]
 
 
@@ -418,6 +469,13 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results", type=Path, help="what `benchmark_scale.py` wrote")
+    parser.add_argument(
+        "--checked",
+        type=int,
+        nargs="+",
+        default=[],
+        help="sizes that the fit is checked on (default: the two largest)",
+    )
     lists = {
         "documents": (float, [1e6, 1e8, 1e9], "documents"),
         "workers": (int, [2, 16, 64, 256], "workers of one core, beside one"),

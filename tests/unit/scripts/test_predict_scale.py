@@ -1,11 +1,15 @@
 """The cost model is fitted to the small sizes, checked on the large ones, and is what docs show."""
 
+import json
+import re
+
 import pytest
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.preprocessing import frequencies, job
 from beam_jobs.runtime import spill
 from scripts import predict_scale
+from tests.command_lines import ROOT
 
 
 def row(documents: int, seconds: float) -> dict:
@@ -34,8 +38,14 @@ def test_a_start_and_a_rate_are_fitted_to_the_small_sizes_and_checked_on_the_two
         (1_000_000, 252.0),
     ]
     assert [predicted for *_, predicted in one.checks] == pytest.approx([50, 210])
-    with pytest.raises(UserError, match="received 3 sizes of the stage preprocess, expected at"):
-        predict_scale.fit(rows)
+    rows.append(row(200_000, 50.0))
+    one = predict_scale.fit(rows, checked=[50_000, 100_000])
+    assert one.fitted == (25_000, 200_000)
+    assert [documents for documents, *_ in one.checks] == [50_000, 100_000]
+    with pytest.raises(UserError, match="received 3 sizes of the stage preprocess, of which 2 are"):
+        predict_scale.fit(rows[:3])
+    with pytest.raises(UserError, match="of which 1 are to be checked; expected 2 or more"):
+        predict_scale.fit(rows, checked=[50_000])
 
 
 def test_bytes_grow_with_documents_and_buckets_until_there_are_as_many_as_there_may_be():
@@ -86,3 +96,15 @@ def test_a_gpu_is_as_fast_as_the_bytes_of_a_step_allow_and_needs_cores_that_read
     )
     assert one.documents_per_second == pytest.approx(2e6)
     assert one.input_cores == pytest.approx(2e6 / predict_scale.INPUT_RATE)
+
+
+def test_the_page_shows_what_the_script_prints():
+    results = json.loads((ROOT / "docs/experiments/scale.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"python scripts/predict_scale.py (.*)", page)
+    arguments = predict_scale.make_parser().parse_args(command.split())
+    for table in predict_scale.tables(results, arguments):
+        assert table in page
+    for one in predict_scale.fits(results, arguments.checked).values():
+        for _, measured, predicted in one.checks:
+            assert predicted == pytest.approx(measured, rel=0.2)
