@@ -545,7 +545,7 @@ def test_pieces_that_are_yet_to_be_learned_make_no_analyzer():
     words=st.lists(st.text("abc#", min_size=1, max_size=9), min_size=1, max_size=8),
     pieces=st.sets(st.text("abc#", min_size=1, max_size=4), min_size=1, max_size=12),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_pieces_are_those_of_the_definition(words, pieces):
     def spell(word: str) -> list[str]:
         found, start = [], 0

@@ -93,7 +93,7 @@ def merges_by_definition(words: dict[str, int], count: int, min_occurrences: int
     return pieces
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(
     words=st.dictionaries(
         st.text("abc", min_size=1, max_size=10), st.integers(1, 20), min_size=1, max_size=20
@@ -128,7 +128,7 @@ def test_next_to_nothing_to_learn_from_ends_in_few_pieces(words, max_subwords):
     assert resolve(TextConfig(subwords=learned)).subwords == learned
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     words=st.dictionaries(
         st.text("abcdé東#", min_size=1, max_size=12), st.integers(1, 10**7), min_size=1, max_size=30

@@ -164,7 +164,7 @@ CELLS = st.sampled_from(
 TEXTS = st.text(st.sampled_from('a,"\n\r0 1'), max_size=9)
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(
     data=st.data(),
     spelling=CELLS,
@@ -320,7 +320,7 @@ NUMBERS = {
 }
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     data=st.data(),
     kinds=st.lists(st.sampled_from(sorted(NUMBERS)), min_size=1, max_size=4),

@@ -432,7 +432,7 @@ FORMATS = st.fixed_dictionaries(
 ) | st.just({"label_format": "multi_hot", "label_names": NAMES})
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(values=st.lists(VALUES, max_size=8), cells=st.lists(CELLS, max_size=8), data=FORMATS)
 def test_any_value_in_any_format_gives_a_document_or_a_reject_for_each_row(
     tmp_path_factory, values, cells, data

@@ -18,7 +18,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(NAMES | SCORES | st.lists(st.integers() | st.booleans() | st.none(), max_size=5))
 def test_what_python_and_json_write_is_read_back(value):
     assert written_values.parse(repr(value)) == value
@@ -26,7 +26,7 @@ def test_what_python_and_json_write_is_read_back(value):
     assert written_values.parse(json.dumps(value, ensure_ascii=False)) == value
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(PIECES, max_size=12).map("".join) | st.text(max_size=30))
 @example("[" * 200_000)
 @example("[" * 200_000 + "]" * 200_000)

@@ -12,7 +12,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from trainer.data.labels import multi_hot
 from trainer.metrics import classification
 
-properties = settings(max_examples=40)
+properties = settings(max_examples=25)
 
 
 def _traced(function):

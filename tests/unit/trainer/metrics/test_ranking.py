@@ -15,7 +15,7 @@ from sklearn.metrics import (
 from trainer.metrics import ranking
 
 RANKS = (1, 3, 5)
-properties = settings(max_examples=40)
+properties = settings(max_examples=25)
 _MATRIX, _VECTOR = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.float32)
 _full_ranking_counts = tf.function(
     ranking.full_ranking_counts, input_signature=[_MATRIX, _MATRIX, _VECTOR]

@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from trainer.metrics import score_histograms
 
-properties = settings(max_examples=40)
+properties = settings(max_examples=25)
 
 
 def sigmoid(x):

@@ -306,7 +306,7 @@ def test_for_macro_f1_the_common_threshold_is_the_one_with_the_best_mean_f1_of_l
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(11, 80),
