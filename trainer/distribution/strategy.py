@@ -22,6 +22,7 @@ _LOST_WORKER_ERRORS = (
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
 )
+_LEAST_THREADS = 4
 _TASK = re.compile(r"/job:worker/(?:replica:\d+/)?task:(\d+)")
 
 
@@ -76,6 +77,7 @@ def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
 
 
 def _join(cluster: Cluster, *, timeout_seconds: float) -> tf.distribute.Strategy:
+    _compute_while_waiting()
     spec = tf.train.ClusterSpec({"worker": cluster.addresses})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         spec, task_type="worker", task_id=cluster.index, rpc_layer="grpc"
@@ -84,6 +86,19 @@ def _join(cluster: Cluster, *, timeout_seconds: float) -> tf.distribute.Strategy
         return tf.distribute.MultiWorkerMirroredStrategy(
             cluster_resolver=resolver
         )  # all-reduce by NCCL on GPUs, by a ring on CPUs
+
+
+def _compute_while_waiting() -> None:
+    """Gives a worker of few cores threads enough to go on while some wait for another worker.
+
+    TensorFlow takes as many as there are cores; what the user has set stays.
+    """
+    threading = tf.config.threading
+    is_set = os.environ.get("TF_NUM_INTEROP_THREADS") or (
+        threading.get_inter_op_parallelism_threads()
+    )
+    if not is_set and len(os.sched_getaffinity(0)) < _LEAST_THREADS:
+        threading.set_inter_op_parallelism_threads(_LEAST_THREADS)
 
 
 def _logical_cpus(count: int) -> list[str]:
