@@ -43,6 +43,12 @@ PARTITION_BYTES = 160 << 20
 COUNT_BYTES = 40  # of a distinct word and its counts, in one bucket
 REFERENCE_BYTES = 200  # of a reference to a part of a spilled file, in the runner's shuffle
 INPUT_RATE = 42_000  # documents that a core reads, parses and looks up a second: docs/benchmarks.md
+# What an exchange of a step takes, measured: see docs/experiments/workers.md and
+# `trainer/training/worker_gain.py`.
+SECONDS_OF_EXCHANGES, SECONDS_OF_BYTE = 6e-3, 2.4e-9
+TERM_BYTES = 12  # its row, document and weight
+# Of the documents whose gradients are counted: docs/experiments/training_speed.md has their terms.
+TERMS, DIM = 82, 128
 DOLLARS_PER_REQUEST = 0.4e-6  # of a GET
 SHARD_BYTES = 128 << 20
 
@@ -139,14 +145,16 @@ def hours(fit: Fit, documents: float, workers: int) -> float:
 def step_seconds(
     fit: Fit, gradients: dict[str, Any], *, workers: int, bytes_per_second: float
 ) -> tuple[float, float]:
-    """Seconds of a training step of each worker, computing and waiting for the others' gradients.
+    """Seconds of a training step of each worker, computing and exchanging.
 
-    The fit is that of training, by documents of the train split.
-    Each worker takes `batch_size` documents and then gets the embeddings' rows of all others, or
-    the sum of dense gradients, whichever is less; and twice its share of the sum of the others.
+    The fit is that of training, by documents of the train split. A worker's own copying of what it
+    sends and gets takes longer than a fast network.
     """
     computing = fit.per_document * gradients["batch_size"]
-    return computing, exchanged_bytes(gradients, workers) / bytes_per_second
+    of_byte = max(SECONDS_OF_BYTE, 1 / bytes_per_second)
+    return computing, SECONDS_OF_EXCHANGES * (workers > 1) + of_byte * exchanged_bytes(
+        gradients, workers
+    )
 
 
 def train_share(results: dict[str, Any]) -> float:
@@ -155,16 +163,26 @@ def train_share(results: dict[str, Any]) -> float:
     return row["train_documents"] / row["documents"]
 
 
+def given_bytes(gradients: dict[str, Any]) -> float:
+    """Bytes that a worker gives to every other in a step for the embeddings.
+
+    They are the factors of their gradient, a vector of each document and the weights of its terms,
+    or its rows, whichever is less.
+    """
+    factors = gradients["batch_size"] * (4 * DIM + TERM_BYTES * TERMS)
+    return min(factors, gradients["sparse_gradient_bytes"])
+
+
 def exchanged_bytes(gradients: dict[str, Any], workers: int) -> float:
-    """Bytes that a worker gets in a step."""
+    """Bytes that a worker gets in a step: of all others, and twice its share of dense sums."""
     others, ring = workers - 1, 2 * (workers - 1) / workers
-    return others * gradients["sparse_gradient_bytes"] + ring * gradients["dense_gradient_bytes"]
+    return others * given_bytes(gradients) + ring * gradients["dense_gradient_bytes"]
 
 
 def dense_pays_from(gradients: dict[str, Any]) -> float:
-    """Workers from which on a sum of dense gradients would take fewer bytes than rows."""
+    """Workers from which on a sum of a dense gradient of the embeddings would take fewer bytes."""
     table = gradients["all_dense_gradient_bytes"] - gradients["dense_gradient_bytes"]
-    return 2 * table / gradients["sparse_gradient_bytes"]
+    return 2 * table / given_bytes(gradients)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -370,19 +388,19 @@ def exchange_table(
                     one, row, workers=count, bytes_per_second=gigabits * 1e9 / 8
                 )
                 shares.append(f"{computing / (computing + waiting):.0%}")
-            own = row["sparse_gradient_bytes"] + row["dense_gradient_bytes"]
             rows.append(
                 [
                     f"{row['batch_size']:,}",
                     f"{count:,}",
-                    f"{own / 1e6:.2f}",
+                    f"{row['sparse_gradient_bytes'] / 1e6:.2f}",
+                    f"{given_bytes(row) / 1e6:.2f}",
                     f"{exchanged_bytes(row, count) / 1e6:,.1f}",
                     f"{dense_pays_from(row):.0f}",
                     *shares,
                 ]
             )
-    header = ["documents a step and worker", "workers", "gradients of a worker, MB"]
-    header += ["a worker gets, MB", "dense would be less from"]
+    header = ["documents a step and worker", "workers", "rows of a worker, MB", "it gives, MB"]
+    header += ["it gets, MB", "dense would be less from"]
     return table([*header, *(f"computes, at {gigabits:g} Gbit/s" for gigabits in networks)], rows)
 
 
@@ -445,11 +463,11 @@ def tables(results: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
     of_train = dataclasses.replace(
         all_fits["train"], per_document=all_fits["train"].per_document / share
     )
-    slowest = min(arguments.networks) * 1e9 / 8
+    fastest = max(arguments.networks) * 1e9 / 8
     slowdowns = []
     for count in workers:
         computing, waiting = step_seconds(
-            of_train, largest, workers=count, bytes_per_second=slowest
+            of_train, largest, workers=count, bytes_per_second=fastest
         )
         slowdowns.append((computing + waiting) / computing)
     gpu = {"bytes_per_second": arguments.gpu_terabytes * 1e12, "share": arguments.roofline_share}
@@ -479,7 +497,7 @@ def make_parser() -> argparse.ArgumentParser:
     lists = {
         "documents": (float, [1e6, 1e8, 1e9], "documents"),
         "workers": (int, [2, 16, 64, 256], "workers of one core, beside one"),
-        "networks": (float, [10, 100], "Gbit/s between workers"),
+        "networks": (float, [1, 10], "Gbit/s between workers"),
         "gpus": (int, [1, 8, 64], "GPUs"),
     }
     for name, (kind, default, what) in lists.items():

@@ -10,6 +10,7 @@ from beam_jobs.preprocessing import frequencies, job
 from beam_jobs.runtime import spill
 from scripts import predict_scale
 from tests.command_lines import ROOT
+from trainer.training import worker_gain
 
 
 def row(documents: int, seconds: float) -> dict:
@@ -72,9 +73,14 @@ def test_the_cost_model_knows_the_constants_of_the_jobs():
     partitions = frequencies.NUM_PARTITIONS, frequencies.MAX_PARTITIONS
     assert partitions == predict_scale.PARTITIONS
     assert frequencies.PARTITION_BYTES == predict_scale.PARTITION_BYTES
+    assert (worker_gain._SECONDS_OF_EXCHANGES, worker_gain._SECONDS_OF_BYTE) == (
+        predict_scale.SECONDS_OF_EXCHANGES,
+        predict_scale.SECONDS_OF_BYTE,
+    )
+    assert worker_gain._BYTES_OF_TERM == predict_scale.TERM_BYTES
 
 
-def test_workers_get_the_rows_of_all_others_and_their_share_of_dense_sums():
+def test_workers_get_what_all_others_give_and_their_share_of_dense_sums():
     gradients = {
         "batch_size": 100,
         "sparse_gradient_bytes": 10,
@@ -84,9 +90,13 @@ def test_workers_get_the_rows_of_all_others_and_their_share_of_dense_sums():
     assert predict_scale.exchanged_bytes(gradients, 1) == 0
     assert predict_scale.exchanged_bytes(gradients, 4) == 3 * 10 + 2 * 3 / 4 * 8
     assert predict_scale.dense_pays_from(gradients) == 10  # 9 x 10 bytes of rows < 2 x 50
+    many_rows = gradients | {"sparse_gradient_bytes": 10**9}  # so factors are fewer bytes
+    assert predict_scale.given_bytes(many_rows) == 100 * (4 * 128 + 12 * 82)
     one = predict_scale.Fit(start=5.0, per_document=0.01, fitted=(), checks=())
     computing, waiting = predict_scale.step_seconds(one, gradients, workers=2, bytes_per_second=4.0)
-    assert (computing, waiting) == (1.0, (10 + 8) / 4)
+    assert (computing, waiting) == (1.0, 0.006 + (10 + 8) / 4)
+    _, waiting = predict_scale.step_seconds(one, gradients, workers=2, bytes_per_second=1e12)
+    assert waiting == pytest.approx(0.006 + (10 + 8) * 2.4e-9)
     assert predict_scale.hours(one, 720_000, 2) == pytest.approx((5 + 3600) / 3600)
 
 
