@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -174,6 +174,38 @@ def exclusive_within(directory: Path, what: str) -> Iterator[None]:
     """
     with _locked(directory / LOCK, directory, what, is_needed=False):
         yield
+
+
+@contextlib.contextmanager
+def in_turn(directory: Path, name: str, *, owns: Callable[[str], bool]) -> Iterator[None]:
+    """Has those who write the same files in a directory wait for each other during the block.
+
+    What killed ones had begun to write is removed. Where the file system knows no locks, nobody
+    waits and nothing is removed.
+
+    Args:
+      directory: the directory.
+      name: of the lock file in it, which is there during the block.
+      owns: whether the file of a name is one of theirs.
+    """
+    path = directory / name
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        yield
+        return
+    try:
+        for each in list(directory.iterdir()):
+            begun = file_of_temporary(each.name)
+            if begun is not None and owns(begun):
+                each.unlink(missing_ok=True)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held, see `_locked`
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """The evaluation of a trained model: tuned on the validation split, compared with baselines."""
 
+import contextlib
+
 import numpy as np
 
-from beam_jobs.contract.atomic import write_atomically
+from beam_jobs.contract.atomic import LOCK, in_turn, write_atomically
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from trainer.distribution.strategy import explain_lost_workers, is_chief
@@ -18,7 +20,9 @@ from trainer.metrics.calibration import Calibration, fit
 from trainer.metrics.thresholds import label_errors, tune
 from trainer.runs.evaluation_record import Evaluation, write_evaluation
 from trainer.runs.layout import (
+    CALIBRATION,
     EVALUATED_SPLITS,
+    THRESHOLDS,
     evaluation_path,
     evaluation_text_path,
     label_report_path,
@@ -73,19 +77,20 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     baseline_counts = {}
     if baseline:
         baseline_counts = linear_baseline(experiment, splits)
-    save_tuned(experiment.run_dir, Tuned(thresholds, calibration), step=state.step)
     evaluations = {}
-    for split in splits:
-        evaluations[split] = describe_evaluation(
-            experiment,
-            split,
-            thresholds,
-            calibration,
-            counts[split],
-            baseline_counts=baseline_counts.get(split, {}),
-            confusion_labels=confusion_labels,
-        )
-        text = _write(experiment, evaluations[split])
+    with _writing(experiment):
+        save_tuned(experiment.run_dir, Tuned(thresholds, calibration), step=state.step)
+        for split in splits:
+            evaluations[split] = describe_evaluation(
+                experiment,
+                split,
+                thresholds,
+                calibration,
+                counts[split],
+                baseline_counts=baseline_counts.get(split, {}),
+                confusion_labels=confusion_labels,
+            )
+            text = _write(experiment, evaluations[split])
     experiment.push()
     print(text)
     method = experiment.config.evaluate.calibration
@@ -116,8 +121,18 @@ def tune_thresholds(config: Config) -> None:
         )
     tuned, _ = _tune(experiment, Evaluator(experiment))
     if is_chief(experiment.strategy):
-        save_tuned(experiment.run_dir, tuned, step=state.step)
+        with _writing(experiment):
+            save_tuned(experiment.run_dir, tuned, step=state.step)
         experiment.push()
+
+
+def _writing(experiment: Experiment) -> contextlib.AbstractContextManager[None]:
+    """Evaluations of one run write in turn, and remove what killed ones had begun to write."""
+
+    def owns(name: str) -> bool:
+        return name in (THRESHOLDS, CALIBRATION) or name.startswith("evaluation-")
+
+    return in_turn(experiment.run_dir, f".evaluation{LOCK}", owns=owns)
 
 
 def _tune(experiment: Experiment, evaluator: Evaluator) -> tuple[Tuned, np.ndarray]:

@@ -11,10 +11,12 @@ import pytest
 
 from beam_jobs.contract import atomic
 from beam_jobs.contract.atomic import (
+    in_turn,
     publish,
     recover,
     staging,
     staging_within,
+    temporary_path,
     write_atomically,
 )
 from beam_jobs.contract.errors import UserError
@@ -294,3 +296,29 @@ def test_a_file_system_without_locks_has_run_directories_and_no_outputs(tmp_path
         atomic.exclusive(tmp_path / "out", "output.dataset_dir"),
     ):
         pass
+
+
+def test_what_a_killed_writer_had_begun_is_removed_in_its_turn_and_nothing_else(tmp_path):
+    left, other = (temporary_path(tmp_path / name) for name in ("a.json", "b.json"))
+    for path in (left, other, tmp_path / "a.json", tmp_path / ".turn"):
+        path.touch()
+    with in_turn(tmp_path, ".turn", owns=lambda name: name == "a.json"):
+        assert names(tmp_path) == sorted([".turn", other.name, "a.json"])
+        write_atomically(tmp_path / "a.json", "x")
+    assert names(tmp_path) == sorted([other.name, "a.json"])
+
+
+def test_writers_of_the_same_files_wait_for_each_other(tmp_path):
+    order = []
+
+    def write():
+        with in_turn(tmp_path, ".turn", owns=lambda name: True):
+            order.append("second")
+
+    with in_turn(tmp_path, ".turn", owns=lambda name: True):
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(60)
+    assert order == ["first", "second"] and names(tmp_path) == []
