@@ -178,3 +178,22 @@ def test_a_lost_worker_is_named_by_those_that_lose_it(monkeypatch, text, expecte
     with pytest.raises(LostWorkerError, match=expected.replace("(", r"\(")):
         with explain_lost_workers(tf.distribute.OneDeviceStrategy("/cpu:0")):
             raise error
+
+
+@pytest.mark.parametrize(
+    ("cores", "environment", "already", "expected"),
+    [(1, {}, 0, [4]), (8, {}, 0, []), (1, {"TF_NUM_INTEROP_THREADS": "1"}, 0, []), (1, {}, 2, [])],
+)
+def test_a_worker_of_few_cores_has_threads_for_what_waits_unless_the_user_has_set_them(
+    monkeypatch, cores, environment, already, expected
+):
+    threads = []
+    monkeypatch.delenv("TF_NUM_INTEROP_THREADS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    threading = tf.config.threading
+    monkeypatch.setattr(threading, "get_inter_op_parallelism_threads", lambda: already)
+    monkeypatch.setattr(threading, "set_inter_op_parallelism_threads", threads.append)
+    strategy_module._compute_while_waiting()
+    assert threads == expected
