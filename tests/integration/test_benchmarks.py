@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import measured_process
 from scripts.measured_process import Measured, measure
 from tests.command_lines import succeed
 from tests.scripts import load_script
@@ -71,7 +72,8 @@ def test_the_preprocessing_benchmark_finds_the_same_bytes_and_records(
     ), output
 
 
-def test_seconds_memory_disk_and_output_of_a_program_are_measured(tmp_path):
+def test_seconds_memory_disk_and_output_of_a_program_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(measured_process, "SAMPLE_SECONDS", 0.05)  # many, on a busy machine too
     program = """
 import pathlib, sys, time
 held = bytearray(b"x" * (64 << 20))
