@@ -89,8 +89,22 @@ def workload_of(
         tables=tables,
         dense_weights=sum(int(np.prod(v.shape)) for v in variables)
         - sum(rows * dim for rows, dim in tables),
-        sums_embeddings=hasattr(model, "token_weights"),
+        sums_embeddings=_sends_factors(config),
         passes=max(1.0, tokens) if reads_in_order else 1.0,
+    )
+
+
+def _sends_factors(config: Config) -> bool:
+    """Whether tables' gradients are sent as factors, see `trainer.training.exchange`."""
+    model, train = config.model, config.train
+    is_bag = hasattr(model, "token_weights")
+    # The wide weights of words and of pairs of a table of their own are one table.
+    is_sum_of_two = getattr(model, "wide", False) and getattr(model, "bigram_dim", None) is not None
+    return (
+        is_bag
+        and not is_sum_of_two
+        and train.accumulate_steps == 1
+        and train.precision == "float32"
     )
 
 
