@@ -10,7 +10,7 @@ from tests.command_lines import fail_cleanly, succeed
 from tests.runs import history
 from tests.small_experiment import Trained
 from trainer.experiment import assemble, restore_best
-from trainer.training.carry_over import carry_over
+from trainer.training.carry_over import CarryOver
 
 MORE = """\
 name: small
@@ -49,8 +49,9 @@ def test_rows_of_known_tokens_and_labels_are_those_of_the_other_run(root, monkey
     )
     restore_best(other)
     initial = [variable.numpy().copy() for variable in new.model.variables]
-    said = carry_over(new, root / "out/small/run")
-    assert "5 of 6 labels (1 new, 0 of the earlier ones gone)" in said
+    earlier = CarryOver(new, root / "out/small/run")
+    earlier.give_weights()
+    assert "5 of 6 labels (1 new, 0 of the earlier ones gone)" in str(earlier)
     ours, theirs = new.model.variables, other.model.variables
     token, label = (e.dataset.vocabulary.index("goal") for e in (new, other)), "space"
     rows = [index + 2 for index in token]

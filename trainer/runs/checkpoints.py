@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pydantic
 import tensorflow as tf
 
@@ -104,7 +106,6 @@ class Checkpoints:
       optimizer: its built optimizer; None: only weights are restored.
       strategy: the strategy of both.
       keep: how many of the newest are kept.
-      after_save: is called when a checkpoint is complete.
       after_save: is called when a checkpoint is complete.
     """
 
@@ -231,6 +232,19 @@ def has_begun(run_dir: Path) -> bool:
       UserError: the list of its checkpoints is damaged.
     """
     return bool(_complete(run_dir / CHECKPOINTS))
+
+
+def best_weights(run_dir: Path) -> list[np.ndarray] | None:
+    """The model's variables in the run's best checkpoint, in order, read without the model.
+
+    None: there is no checkpoint that can be read.
+    """
+    keys = (f"model/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in itertools.count())
+    for path in reversed(_complete(run_dir / BEST_CHECKPOINT)):
+        with contextlib.suppress(tf.errors.OpError, IndexError, RuntimeError, ValueError):
+            reader = tf.train.load_checkpoint(path)
+            return [reader.get_tensor(key) for key in itertools.takewhile(reader.has_tensor, keys)]
+    return None
 
 
 def _complete(directory: Path) -> list[str]:

@@ -1,8 +1,9 @@
-"""`train --from RUN`: weights of a run on another dataset, carried over by the names of tokens and
-labels.
+"""`train --from RUN`: what a run has learned on another dataset, carried over by the names of
+tokens and labels.
 
 Which axes of a variable are tokens or labels is found out, not declared: the model is built with a
-few tokens and labels more, and what grows with them is theirs.
+few tokens and labels more, and what grows with them is theirs. The optimizer starts anew: carrying
+its moments over gained half a point of micro-F1 on one set and cost 1.7 on another.
 """
 
 import dataclasses
@@ -10,11 +11,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from beam_jobs.contract import places
-from beam_jobs.contract.config import load_saved_config
+from beam_jobs.contract.config import Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
 from beam_jobs.contract.training_config import (
@@ -23,10 +23,11 @@ from beam_jobs.contract.training_config import (
     ModelConfig,
     PretrainedConfig,
 )
-from trainer.distribution.strategy import num_workers
-from trainer.experiment import Experiment, assemble, restore_best
+from trainer.data.dataset import Dataset, open_dataset
+from trainer.experiment import Experiment
 from trainer.models import VocabularyStatistics, build_model
 from trainer.runs import remote_directory
+from trainer.runs.checkpoints import best_weights
 from trainer.runs.layout import CONFIG, DATASET_MANIFEST
 
 # Sizes of the models that are built to find the axes: no other axis differs between them.
@@ -56,44 +57,61 @@ class Names:
     labels: Sequence[str]
 
 
-def carry_over(experiment: Experiment, source: str | Path) -> str:
-    """Gives the model what the best epoch of another run knows of its tokens and labels.
+class CarryOver:
+    """What a new run takes from the best epoch of another one.
 
     Tokens and labels that the other run lacks keep their initial weights, and so do n-grams.
 
     Args:
-      experiment: a new run.
-      source: the other run directory; its dataset must be there still.
-
-    Returns:
-      What was carried over, for people.
+      experiment: the new run's.
+      source: the other run directory; its dataset must be there still, for its names.
 
     Raises:
       UserError: the other run has another model, or its dataset is not there any more.
     """
-    _check_kind(experiment.config.model)
-    if num_workers(experiment.strategy) > 1:
-        raise UserError("--from: received with several workers, expected one")
-    other = _open(source)
-    ours, theirs = (_architecture(e.config.model) for e in (experiment, other))
-    if ours != theirs:
-        keys = sorted(f"model.{k}" for k in ours | theirs if ours.get(k) != theirs.get(k))
-        raise UserError(
-            f"--from: {source} and this run differ in {', '.join(keys)}; expected the same model"
+
+    def __init__(self, experiment: Experiment, source: str | Path):
+        _check_kind(experiment.config.model)
+        self._experiment, self._source = experiment, source
+        config, dataset, self._weights = _open(source)
+        ours, theirs = (_architecture(c.model) for c in (experiment.config, config))
+        if ours != theirs:
+            keys = sorted(f"model.{k}" for k in ours | theirs if ours.get(k) != theirs.get(k))
+            raise UserError(
+                f"--from: {source} and this run differ in {', '.join(keys)}; expected the same "
+                "model"
+            )
+        if len(experiment.dataset.record_spec.text_names) != len(dataset.record_spec.text_names):
+            raise UserError(
+                f"--from: {source} has other text fields, expected as many as this run's"
+            )
+        self._old, self._new = (
+            Names(d.vocabulary, d.label_names) for d in (dataset, experiment.dataset)
         )
-    restore_best(other)
-    keras.utils.set_random_seed(experiment.config.train.seed)  # the other run has set its own
-    num_texts = len(experiment.dataset.record_spec.text_names)
-    if num_texts != len(other.dataset.record_spec.text_names):
-        raise UserError(f"--from: {source} has other text fields, expected as many as this run's")
-    old, new = (Names(e.dataset.vocabulary, e.dataset.label_names) for e in (other, experiment))
-    axes = axes_of(experiment.config.model, num_texts=num_texts)
-    with experiment.strategy.scope():
-        for variable, known, of in zip(
-            experiment.model.variables, other.model.variables, axes, strict=True
+
+    def give_weights(self) -> None:
+        """Gives the model the other run's weights."""
+        experiment = self._experiment
+        num_texts = len(experiment.dataset.record_spec.text_names)
+        axes = axes_of(experiment.config.model, num_texts=num_texts)
+        with experiment.strategy.scope():
+            for variable, known, of in zip(
+                experiment.model.variables, self._weights, axes, strict=True
+            ):
+                variable.assign(carried(variable.numpy(), known, of, old=self._old, new=self._new))
+
+    def __str__(self) -> str:
+        parts = []
+        for what, ours, theirs in (
+            ("tokens", self._new.tokens, self._old.tokens),
+            ("labels", self._new.labels, self._old.labels),
         ):
-            variable.assign(carried(variable.numpy(), known.numpy(), of, old=old, new=new))
-    return _describe(source, old, new)
+            kept = len(_common(ours, theirs)[0])
+            parts.append(
+                f"{kept:,} of {len(ours):,} {what} ({len(ours) - kept:,} new, "
+                f"{len(theirs) - kept:,} of the earlier ones gone)"
+            )
+        return f"carried over from {self._source}: {' and '.join(parts)}"
 
 
 def axes_of(config: ModelConfig, *, num_texts: int = 1) -> list[Axes]:
@@ -170,7 +188,7 @@ def _check_kind(config: ModelConfig) -> None:
         )
 
 
-def _open(source: str | Path) -> Experiment:
+def _open(source: str | Path) -> tuple[Config, Dataset, list[np.ndarray]]:
     """The other run; raises UserError unless its dataset is as it was."""
     directory = remote_directory.local(source)
     if not (directory / CONFIG).is_file():
@@ -179,8 +197,6 @@ def _open(source: str | Path) -> Experiment:
             "out/docstrings/run"
         )
     config = load_saved_config(directory / CONFIG, remedy="train it again")
-    train = config.train.model_copy(update={"run_dir": str(source)})
-    config = config.model_copy(update={"train": train})
     _check_kind(config.model)
     saved = json.loads((directory / DATASET_MANIFEST).read_text(encoding="utf-8"))
     try:
@@ -193,7 +209,10 @@ def _open(source: str | Path) -> Experiment:
             "as it was; expected it, for its tokens and labels: make the new dataset in another "
             "output.dataset_dir"
         )
-    return assemble(config)
+    weights = best_weights(directory)
+    if weights is None:
+        raise UserError(f"--from: {source} has no trained epoch; expected a run with one")
+    return config, open_dataset(config), weights
 
 
 def _architecture(config: ModelConfig) -> dict:
@@ -204,17 +223,3 @@ def _architecture(config: ModelConfig) -> dict:
         for key, value in values.items()
         if "dropout" not in key and "pretrained_vectors" not in key
     }
-
-
-def _describe(source: str | Path, old: Names, new: Names) -> str:
-    parts = []
-    for what, ours, theirs in (
-        ("tokens", new.tokens, old.tokens),
-        ("labels", new.labels, old.labels),
-    ):
-        kept = len(_common(ours, theirs)[0])
-        parts.append(
-            f"{kept:,} of {len(ours):,} {what} ({len(ours) - kept:,} new, "
-            f"{len(theirs) - kept:,} of the earlier ones gone)"
-        )
-    return f"carried over from {source}: {' and '.join(parts)}"

@@ -21,7 +21,7 @@ from trainer.losses.losses import build_loss
 from trainer.runs import checkpoints
 from trainer.runs.directories import log_dir
 from trainer.training.callbacks import make_callbacks
-from trainer.training.carry_over import carry_over
+from trainer.training.carry_over import CarryOver
 from trainer.training.linear_run import LinearRun
 from trainer.training.resume import open_run_directory
 from trainer.training.signals import StoppedBySignal, StopRequest
@@ -36,7 +36,7 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
       config: the experiment.
       fresh: delete what an earlier run left in `train.run_dir`.
       source: another run, whose weights a new run starts from, see
-        `trainer.training.carry_over.carry_over`; a run that is resumed goes on with its own.
+        `trainer.training.carry_over.CarryOver`; a run that is resumed goes on with its own.
 
     Raises:
       UserError: dataset, strategy or run directory do not fit the config, a shard is corrupt, or
@@ -48,12 +48,15 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
     if experiment.auto and is_chief(experiment.strategy):
         print(experiment.auto, flush=True)
     has_begun = not fresh and checkpoints.has_begun(experiment.run_dir)
+    earlier = None
     if source is not None and not has_begun:
-        print(carry_over(experiment, source), flush=True)
-    is_linear = isinstance(experiment.config.model, LinearConfig)
+        earlier = CarryOver(experiment, source)
     with explain_lost_workers(experiment.strategy):
         try:
-            (_fit if is_linear else _train)(experiment, fresh=fresh)
+            if isinstance(experiment.config.model, LinearConfig):
+                _fit(experiment, fresh=fresh)
+            else:
+                _train(experiment, fresh=fresh, earlier=earlier)
         finally:
             experiment.push()
         wait_for_all_workers(experiment.strategy)
@@ -86,7 +89,7 @@ def _fit(experiment: Experiment, *, fresh: bool) -> None:
         print(run.result(), flush=True)
 
 
-def _train(experiment: Experiment, *, fresh: bool) -> None:
+def _train(experiment: Experiment, *, fresh: bool, earlier: CarryOver | None) -> None:
     # Whatever may refuse the config comes before the run directory is touched.
     _check_config(experiment)
     loss = build_loss(experiment.config.loss, **experiment.loss_statistics)
@@ -94,7 +97,9 @@ def _train(experiment: Experiment, *, fresh: bool) -> None:
     callbacks = make_callbacks(experiment.config.train.callbacks)
     with open_run_directory(experiment, fresh=fresh):
         experiment = with_vectors(experiment, ["train", "validation"])
-        run = TrainingRun(experiment, loss=loss, sampler=sampler, callbacks=callbacks)
+        run = TrainingRun(
+            experiment, loss=loss, sampler=sampler, callbacks=callbacks, earlier=earlier
+        )
         with StopRequest() as stop, _log_writer(experiment).as_default(), run.checkpoints:
             run.begin()
             stopped_by = _train_epochs(run, stop, experiment.strategy)

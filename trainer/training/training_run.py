@@ -36,6 +36,7 @@ from trainer.runs.checkpoints import Checkpoints, RunState
 from trainer.runs.history import describe_validation
 from trainer.runs.layout import HISTORY
 from trainer.training.callbacks import Callbacks, epoch_logs
+from trainer.training.carry_over import CarryOver
 from trainer.training.early_stopping import is_out_of_patience
 from trainer.training.exchange import exchanges
 from trainer.training.label_descriptions import start_from_descriptions
@@ -72,6 +73,7 @@ class TrainingRun:
       sampler: draws the negatives, see `trainer.training.train_step.make_label_sampler`; None: the
         loss takes all labels.
       callbacks: of `trainer.training.callbacks.make_callbacks`.
+      earlier: the run that a new one starts from.
 
     Attributes:
       state: where the run is.
@@ -88,6 +90,7 @@ class TrainingRun:
         loss: Loss,
         sampler: LabelSampler | None,
         callbacks: Sequence[tuple[str, keras.callbacks.Callback]],
+        earlier: CarryOver | None = None,
     ):
         self._experiment, self._config = experiment, experiment.config
         self._strategy, self._model = experiment.strategy, experiment.model
@@ -138,12 +141,16 @@ class TrainingRun:
             epochs=train.epochs,
             steps=self._plan.steps,
         )
-        self.state = self._restore()
+        self.state = self._restore(earlier)
 
-    def _restore(self) -> RunState:
+    def _restore(self, earlier: CarryOver | None) -> RunState:
         state = self.checkpoints.restore_latest()
         if state is None:
             state = RunState()
+            if earlier is not None:
+                earlier.give_weights()
+                if self._is_chief:
+                    print(earlier, flush=True)
             if isinstance(self._model, BagWithLabelTree):
                 plant_label_tree(self._experiment)
             if self._experiment.describes_labels:
