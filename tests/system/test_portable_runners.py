@@ -240,7 +240,7 @@ def test_prism_publishes_nothing_after_a_killed_worker_and_the_next_run_gives_th
     home = make_home(tmp_path / "home")
     finish("prism", kill_a_worker("prism", home), status=1)
     assert list((home / "out/tiny").iterdir()) == []
-    succeed("beam_jobs.preprocess", "--config", "config.yaml", cwd=home)
+    finish("prism", start("prism", "--config", "config.yaml", cwd=home), status=0)
     assert contents(home / "out") == contents(local / "out")
 
 

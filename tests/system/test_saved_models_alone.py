@@ -73,7 +73,7 @@ def test_a_model_far_from_its_dataset_and_run_answers_as_here(trained, tmp_path)
 def test_models_of_other_analyzers_answer_alone(tmp_path, setting, needs_tensorflow_text):
     arguments = "--config", "small.yaml", "--set", setting, "--set", "train.epochs=1"
     make_dataset(tmp_path, 300, CONFIG, setting)
-    for command in ("train", "export"):
+    for command in ("train", "evaluate", "export"):
         succeed("trainer.task", command, *arguments, cwd=tmp_path)
     answers = assert_answers_alone(
         tmp_path / "out/small/model/1", TEXTS, tensorflow_text=needs_tensorflow_text
