@@ -39,7 +39,7 @@ def fuzz(check: Callable[[random.Random], None], *, cases: int) -> None:
         max_examples=CASES or cases,
         derandomize=True,
         database=None,
-        deadline=datetime.timedelta(seconds=20),  # none hangs
+        deadline=datetime.timedelta(seconds=120),  # none hangs, also where others use the machine
         phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )

@@ -6,6 +6,7 @@ Nothing here imports TensorFlow, so that a wrong config is reported at once.
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -330,7 +331,16 @@ def _dump_yaml(values: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
+# ruamel takes a minute for 2,000 before it gives up.
+_MAX_OPEN_BRACKETS = 500
+
+
 def _parse_yaml(text: str, *, what: str) -> Any:
+    steps = (("[{".count(mark) or -1) for mark in re.findall(r"[\[{\]}]", text))
+    if max(itertools.accumulate(steps), default=0) > _MAX_OPEN_BRACKETS:
+        raise UserError(
+            f"{what} is not valid YAML: more than {_MAX_OPEN_BRACKETS} brackets are open at once"
+        )
     # YAML 1.2 by ruamel: `1e-4` is a number, `no` is a string, and a duplicate key is an error.
     try:
         return YAML(typ="safe", pure=True).load(text)

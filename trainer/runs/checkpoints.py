@@ -273,7 +273,7 @@ def _complete(directory: Path) -> list[str]:
 def _remove_leftovers(directory: Path) -> None:
     """Deletes what killed saves have left, where all complete checkpoints are there."""
     complete = {Path(path).name for path in _complete(directory)}
-    if not all((directory / f"{name}.index").exists() for name in complete):
+    if not all(os.path.exists(directory / f"{name}.index") for name in complete):
         return
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name != _STATE_FILE and path.name.partition(".")[0] not in complete:

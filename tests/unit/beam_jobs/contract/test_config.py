@@ -755,6 +755,7 @@ def test_directory_in_place_of_a_file_is_a_user_error(tmp_path):
         ("name: !!int x", r"experiment\.yaml is not valid YAML: .*int"),
         ("name: !!bool maybe", r"experiment\.yaml is not valid YAML: 'maybe'"),
         ("name: " + "[" * 500, r"experiment\.yaml is not valid YAML: maximum recursion depth"),
+        ("name: " + "[" * 501, r"experiment\.yaml is not valid YAML: more than 500 brackets"),
         (
             "- name",
             r"experiment\.yaml: received list at the top level, expected a mapping of sections",
