@@ -1,0 +1,1 @@
+"""Killing the commands of the product, for `scripts/soak.py`."""
