@@ -31,9 +31,16 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from launch_workers import free_ports  # noqa: E402
 
 COLUMNS = (
-    ("model", "batch", "workers", "documents/s", "times one", "efficiency")
-    + ("processor ms a step", "MB sent a step", "micro-F1")
-)  # fmt: skip
+    "model",
+    "batch",
+    "workers",
+    "documents/s",
+    "times one",
+    "efficiency",
+    "processor ms a step",
+    "MB sent a step",
+    "micro-F1",
+)
 TRAINER = (
     "import resource, sys\n"
     "from trainer import task\n"
@@ -72,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ]
             alone = None
             for workers in (1, arguments.workers):
-                # The same without training: what starting and validating take is not a step's.
+                # Their difference, so that what starting takes is not a step's.
                 runs = [
                     measure(
                         arguments.config, [*settings, f"train.epochs={epochs}"], cores[:workers]
@@ -91,9 +98,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="default 2")
     parser.add_argument("--models", nargs="+", default=["bow"], metavar="NAME", help="default bow")
     parser.add_argument(
-        *("--batch-sizes",), nargs="+", type=int, default=[256, 2048], metavar="N",
+        "--batch-sizes",
+        nargs="+",
+        type=int,
+        default=[256, 2048],
+        metavar="N",
         help="documents of a step over all workers; default 256 2048",
-    )  # fmt: skip
+    )
     parser.add_argument("--epochs", type=int, default=4, metavar="N", help="at least 2; default 4")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the config")
     arguments = parser.parse_args(argv)
