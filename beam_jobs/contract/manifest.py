@@ -6,6 +6,7 @@ the place; the files lie in a folder there, the generation, or, in datasets of b
 
 import hashlib
 import json
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -269,7 +270,7 @@ def _sizes(manifest: Manifest, dataset_dir: str | Path) -> dict[str, int]:
         folder = places.join(dataset_dir, prefix)
         return {prefix + name: file.size for name, file in places.list_files(folder).items()}
     paths = {info.file: Path(dataset_dir, info.file) for info in manifest.files()}
-    return {file: path.stat().st_size for file, path in paths.items() if path.is_file()}
+    return {file: path.stat().st_size for file, path in paths.items() if os.path.isfile(path)}
 
 
 def parse(raw: Any, *, what: str) -> Manifest:

@@ -63,7 +63,7 @@ class Run:
         self.config: Config = load_saved_config(
             directory / CONFIG, remedy="train and evaluate again"
         )
-        self.history: list[dict[str, Any]] = _read_json(directory / HISTORY)
+        self.history: list[dict[str, Any]] = _read_history(directory / HISTORY)
         self.manifest: Manifest = manifest
         self.evaluation: Evaluation = read_evaluation(evaluation_path(directory, evaluated[-1]))
 
@@ -98,6 +98,16 @@ def run_of_model(model_dir: str) -> str:
             "called where it is, or with --run"
         )
     return run_dir
+
+
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    rows = _read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(
+            f"{path} holds no history of epochs; expected what `python -m trainer.task` has "
+            "written: train and evaluate again"
+        )
+    return rows
 
 
 def _read_json(path: Path) -> Any:
