@@ -90,6 +90,7 @@ setup(
             "boto3>=1.40,<2",
             "gcp-storage-emulator>=2024.8",
             "google-cloud-storage>=2.18,<4",
+            "google-cloud-dataflow-client>=0.8,<1",  # Beam's client of Dataflow
             "hdfs>=2.7,<3",
         ],
     },

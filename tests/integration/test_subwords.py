@@ -178,9 +178,7 @@ def test_the_vocabulary_and_the_lengths_are_those_of_pieces(made):
         collections.Counter(sum(train, [])),
     )
     vocabulary = manifests.load_vocabulary(manifest, root / "out/dataset")
-    assert vocabulary == sorted(
-        (p for p in documents if documents[p] >= 2), key=lambda p: (-documents[p], p)
-    )
+    assert vocabulary == sorted(documents, key=lambda piece: (-documents[piece], piece))
     assert manifests.load_document_counts(manifest, root / "out/dataset").tolist() == [
         documents[piece] for piece in vocabulary
     ]
