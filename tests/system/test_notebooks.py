@@ -17,14 +17,17 @@ OTHERS = sorted({*NOTEBOOKS.glob("*.ipynb")} - {NOTEBOOKS / "own_table.ipynb"})
 
 @pytest.fixture(autouse=True)
 def place(monkeypatch, tmp_path) -> Path:
+    """A working directory with the tickets that notebooks read, fewer than a reader has."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    runpy.run_path(str(ROOT / "docs/snippets/make_tickets.py"))
+    tickets = tmp_path / "tickets.csv"
+    tickets.write_text("".join(tickets.read_text().splitlines(keepends=True)[:901]))
     return tmp_path
 
 
 @pytest.mark.slow
 def test_a_notebook_runs_in_jupyter_and_is_kept_with_outputs_of_every_cell_that_has_one(place):
-    runpy.run_path(str(ROOT / "docs/snippets/make_tickets.py"))  # which it reads
     notebook = nbformat.read(NOTEBOOKS / "own_table.ipynb", as_version=4)
     kept = [_has_result(cell) for cell in notebook.cells]
     client = nbclient.NotebookClient(
@@ -42,7 +45,8 @@ def test_cells_of_a_notebook_run_and_are_kept_with_outputs_where_they_have_one(p
     names: dict[str, object] = {}
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
-            value = _run(cell.source.replace("range(3000)", "range(900)"), names)
+            source = cell.source.replace("range(3000)", "range(900)")
+            value = _run(source.replace('"epochs": 4', '"epochs": 1'), names)
             assert (value is not None) == _has_result(cell), cell.source
             assert repr(value)
 
