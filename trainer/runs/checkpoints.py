@@ -239,10 +239,10 @@ def best_weights(run_dir: Path) -> list[np.ndarray] | None:
 
     None: there is no checkpoint that can be read.
     """
-    keys = (f"model/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in itertools.count())
     for path in reversed(_complete(run_dir / BEST_CHECKPOINT)):
         with contextlib.suppress(tf.errors.OpError, IndexError, RuntimeError, ValueError):
             reader = tf.train.load_checkpoint(path)
+            keys = (f"model/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in itertools.count())
             return [reader.get_tensor(key) for key in itertools.takewhile(reader.has_tensor, keys)]
     return None
 
