@@ -1,13 +1,11 @@
 """Weights of positives and negatives by label, and the logits to start from."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
-from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.first_bytes import hint_of
+from beam_jobs.contract.json_files import read_json
 from beam_jobs.contract.training_config import (
     ClassBalancedConfig,
     FocalConfig,
@@ -102,13 +100,7 @@ def _weights_from_file(path: str, label_names: Sequence[str]) -> np.ndarray:
         "expected a JSON object with a number above 0 for each label, such as "
         '{"label a": 2.5, "label b": 1}'
     )
-
-    try:
-        weights = json.loads(places.read_text(path))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"loss.pos_weight_file: cannot read {path}: {error}{hint_of(path)}; {expected}"
-        ) from None
+    weights = read_json(path, key="loss.pos_weight_file", expected=expected)
     if not isinstance(weights, dict):
         raise UserError(f"loss.pos_weight_file: {path} holds {type(weights).__name__}; {expected}")
     weights = {canonical_label(name): weight for name, weight in weights.items()}

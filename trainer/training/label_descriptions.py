@@ -3,16 +3,14 @@
 Labels with few train documents, or none, have the encoder's knowledge of their words to begin with.
 """
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract import places
 from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.first_bytes import hint_of
+from beam_jobs.contract.json_files import read_json
 from beam_jobs.contract.validation import canonical_label
 from trainer.data.input_pipeline import make_vectorizer, token_ids
 from trainer.data.records import read_records
@@ -40,12 +38,7 @@ def read_descriptions(source: str, label_names: Sequence[str]) -> list[str]:
         'expected a JSON object with a text for each label, such as {"cs.CL": "computation and '
         'language"}'
     )
-    try:
-        texts = json.loads(places.read_text(source))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{_KEY}: cannot read {source}: {error}{hint_of(source)}; {expected}"
-        ) from (None)
+    texts = read_json(source, key=_KEY, expected=expected)
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise UserError(f"{_KEY}: {source} holds something else; {expected}")
     texts = {canonical_label(name): text for name, text in texts.items()}
