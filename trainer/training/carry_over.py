@@ -90,14 +90,13 @@ class CarryOver:
         )
 
     def give_weights(self) -> None:
-        """Gives the model the other run's weights."""
-        experiment = self._experiment
+        """Gives the model the other run's weights, which are not kept: they may take gigabytes."""
+        experiment, weights = self._experiment, self._weights
+        del self._weights
         num_texts = len(experiment.dataset.record_spec.text_names)
         axes = axes_of(experiment.config.model, num_texts=num_texts)
         with experiment.strategy.scope():
-            for variable, known, of in zip(
-                experiment.model.variables, self._weights, axes, strict=True
-            ):
+            for variable, known, of in zip(experiment.model.variables, weights, axes, strict=True):
                 variable.assign(carried(variable.numpy(), known, of, old=self._old, new=self._new))
 
     def __str__(self) -> str:
