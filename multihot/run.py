@@ -10,7 +10,7 @@ from beam_jobs.contract import places
 from beam_jobs.contract.config import CONFIG_FILE, Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
-from beam_jobs.contract.training_config import OBJECTIVE_TITLES
+from beam_jobs.contract.sections.train import OBJECTIVE_TITLES
 from multihot.calls import as_given, on_disk, python_call
 from multihot.dataset import Dataset
 from multihot.model import Model

@@ -27,11 +27,9 @@ import tensorflow_text  # noqa: F401 - an export holds its operations
 from pydantic import TypeAdapter
 from tensorflow.python.framework import kernels
 
-from beam_jobs.contract.training_config import (
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-)
+from beam_jobs.contract.sections.loss import LossConfig
+from beam_jobs.contract.sections.model import ModelConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
 from trainer.experiment import computing_in
 from trainer.losses.losses import build_loss
 from trainer.losses.sampled_negatives import LabelSampler

@@ -8,7 +8,7 @@ import unicodedata
 import tensorflow as tf
 
 from beam_jobs.contract.analyzer import Analyzer
-from beam_jobs.contract.dataset_config import TextConfig
+from beam_jobs.contract.sections.text import TextConfig
 from beam_jobs.contract.word_lists import resolve
 
 # Every step is off: a test turns on what it is about.

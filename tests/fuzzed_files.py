@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from beam_jobs.contract import dataset_config
+from beam_jobs.contract.sections import data
 
 ROWS = 12  # at most, of a file
 WORDS = [
@@ -89,15 +89,15 @@ SETTINGS = {
     "directories": [{}, {"encoding": "utf-8"}, {"encoding": "utf-16"}, {"remove": ["headers"]}],
 }
 CLASSES = {
-    "jsonl": dataset_config.JsonlData,
-    "array": dataset_config.JsonlData,
-    "csv": dataset_config.CsvData,
-    "parquet": dataset_config.ParquetData,
-    "arrow": dataset_config.ArrowData,
-    "lines": dataset_config.LinesData,
-    "fasttext": dataset_config.FasttextData,
-    "stack_exchange": dataset_config.StackExchangeData,
-    "directories": dataset_config.DirectoriesData,
+    "jsonl": data.JsonlData,
+    "array": data.JsonlData,
+    "csv": data.CsvData,
+    "parquet": data.ParquetData,
+    "arrow": data.ArrowData,
+    "lines": data.LinesData,
+    "fasttext": data.FasttextData,
+    "stack_exchange": data.StackExchangeData,
+    "directories": data.DirectoriesData,
 }
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from beam_jobs.contract.config import Config, config_from_dict, load_saved_config
-from beam_jobs.contract.training_config import LINEAR_TRAIN_KEYS, AutoConfig, TrainConfig
+from beam_jobs.contract.sections.model import AutoConfig
+from beam_jobs.contract.sections.train import LINEAR_TRAIN_KEYS, TrainConfig
 from trainer.data.dataset import Dataset
 from trainer.runs import remote_directory
 from trainer.runs.layout import CONFIG

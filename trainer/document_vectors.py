@@ -21,7 +21,7 @@ from beam_jobs.contract.atomic import rename, temporary_path
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.progress import ProgressLine
 from beam_jobs.contract.records import VECTOR, RecordSpec
-from beam_jobs.contract.training_config import PretrainedConfig
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.data.dataset import compression_of
 from trainer.data.input_pipeline import token_ids
 from trainer.data.shards import explain_corrupt_shards

@@ -17,7 +17,8 @@ import tensorflow as tf
 from beam_jobs.contract import encoder_tokenizer, named_files
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import LinearConfig, PretrainedConfig
+from beam_jobs.contract.sections.linear_model import LinearConfig
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.auto import resolve
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.folds import take_fold

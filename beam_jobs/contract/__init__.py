@@ -1,8 +1,8 @@
 """What the Beam jobs and the trainer agree on: all that both import, and nothing else.
 
-- Config: `config`, `dataset_config`, `training_config`, `validation`, `named_files`. The trainer's
-  keys, such as `learning_rate`, are here too: one YAML file drives every stage, and each stage
-  checks the whole of it within a second, before any work.
+- Config: `config`, `sections`, `validation`, `named_files`, `times`. The trainer's keys, such as
+  `learning_rate`, are here too: one YAML file drives every stage, and each stage checks the whole
+  of it within a second, before any work.
 - Dataset: `manifest`, `records`, `tfrecord`.
 - Text: `analyzer`, `word_lists`, `english`.
 - Model directory: `saved_model`.

@@ -20,33 +20,28 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from beam_jobs.contract import places
-from beam_jobs.contract.dataset_config import (
-    DataConfig,
-    DuplicatesConfig,
-    HashSplits,
-    LabelsConfig,
-    OutputConfig,
-    RowData,
-    SplitsConfig,
-    TextConfig,
-    VocabularyConfig,
-)
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import (
-    AutoConfig,
-    BowTreeConfig,
+from beam_jobs.contract.sections.data import DataConfig, RowData
+from beam_jobs.contract.sections.duplicates import DuplicatesConfig
+from beam_jobs.contract.sections.evaluate import EvaluateConfig
+from beam_jobs.contract.sections.export import ExportConfig
+from beam_jobs.contract.sections.labels import LabelsConfig
+from beam_jobs.contract.sections.linear_model import LinearConfig
+from beam_jobs.contract.sections.loss import (
     DistributionBalancedConfig,
-    EvaluateConfig,
-    ExportConfig,
-    LinearConfig,
     LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PretrainedConfig,
-    TrainConfig,
     WeightedBceConfig,
 )
-from beam_jobs.contract.tune_config import TuneConfig
+from beam_jobs.contract.sections.model import AutoConfig, ModelConfig
+from beam_jobs.contract.sections.network_models import BowTreeConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
+from beam_jobs.contract.sections.output import OutputConfig
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
+from beam_jobs.contract.sections.splits import HashSplits, SplitsConfig
+from beam_jobs.contract.sections.text import TextConfig
+from beam_jobs.contract.sections.train import TrainConfig
+from beam_jobs.contract.sections.tune import TuneConfig
+from beam_jobs.contract.sections.vocabulary import VocabularyConfig
 from beam_jobs.contract.validation import Section, error_lines, validate
 
 CONFIG_FILE = "config.yaml"  # the resolved config, in a dataset, a run and a model

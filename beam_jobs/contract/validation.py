@@ -52,6 +52,17 @@ class Section(pydantic.BaseModel):
     )
 
 
+class SectionWithOptions(Section):
+    """A section whose other keys are options, which somebody else's code receives."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that are not declared."""
+        return dict(self.model_extra or {})
+
+
 def validate(model: type[pydantic.BaseModel], raw: Any, *, what: str):
     """Validates plain values as `model`, with the keys' full names in the error.
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from beam_jobs.contract import english, places
-from beam_jobs.contract.dataset_config import TextConfig, TokenizerName
 from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer, read_tokenizer
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.first_bytes import hint_of
+from beam_jobs.contract.sections.text import TextConfig, TokenizerName
 
 UNKNOWN_SUBWORD = "[UNK]"  # what a word becomes that the subwords cannot spell
 SUFFIX_MARK = "##"  # the beginning of a subword that continues a word

@@ -10,8 +10,8 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs.contract.dataset_config import ArrowData, CsvData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import ArrowData, CsvData
 from beam_jobs.inspection.columns import is_number
 from beam_jobs.sources import streams
 from beam_jobs.sources.arrow import ArrowReader, is_saved

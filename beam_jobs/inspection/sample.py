@@ -5,7 +5,8 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from beam_jobs.contract.dataset_config import (
+from beam_jobs.contract.errors import UserError, shown
+from beam_jobs.contract.sections.data import (
     ArrowData,
     CsvData,
     DirectoriesData,
@@ -14,7 +15,6 @@ from beam_jobs.contract.dataset_config import (
     ParquetData,
     StackExchangeData,
 )
-from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.inspection.formats import Format, first_records
 from beam_jobs.sources.arrow import ArrowReader
 from beam_jobs.sources.delimited import CsvReader

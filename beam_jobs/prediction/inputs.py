@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from beam_jobs.contract.config import Config
-from beam_jobs.contract.dataset_config import (
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import (
     ArrowData,
     CsvData,
     DataConfig,
@@ -15,7 +16,6 @@ from beam_jobs.contract.dataset_config import (
     ParquetData,
     RowData,
 )
-from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.validation import validate
 
 _EXTENSIONS = {

@@ -20,12 +20,12 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.contract import places, saved_model
-from beam_jobs.contract.dataset_config import DataConfig, LinesData
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import FileInfo, ShardInfo, dump_json
 from beam_jobs.contract.progress import ProgressLine
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from beam_jobs.contract.saved_model import SavedModel
+from beam_jobs.contract.sections.data import DataConfig, LinesData
 from beam_jobs.contract.validation import Section
 from beam_jobs.prediction.output_files import (
     PREDICTIONS,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_jobs.contract.dataset_config import SplitsConfig
 from beam_jobs.contract.quiet import import_tensorflow_quietly
+from beam_jobs.contract.sections.splits import SplitsConfig
 from beam_jobs.contract.word_lists import AnalyzerSpec
 from beam_jobs.preprocessing.buckets import DOCUMENTS
 from beam_jobs.preprocessing.splits import NoSplit, source_split, time_us

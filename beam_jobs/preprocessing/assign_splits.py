@@ -4,7 +4,7 @@ import dataclasses
 
 import apache_beam as beam
 
-from beam_jobs.contract.dataset_config import SplitsConfig, StratifiedSplits, TimeFractionSplits
+from beam_jobs.contract.sections.splits import SplitsConfig, StratifiedSplits, TimeFractionSplits
 from beam_jobs.preprocessing.stratified_split import Stratify
 from beam_jobs.preprocessing.time_split import SplitByTime
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import AsSingleton
 
-from beam_jobs.contract.dataset_config import VocabularyConfig
 from beam_jobs.contract.manifest import SPLITS
+from beam_jobs.contract.sections.vocabulary import VocabularyConfig
 from beam_jobs.preprocessing.buckets import Bucket, joined, read_table, tokens_of
 from beam_jobs.preprocessing.dataset_statistics import TOP_LABELS
 from beam_jobs.preprocessing.encode_labels import sorted_names

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import AsSingleton
 
-from beam_jobs.contract.dataset_config import LabelsConfig
+from beam_jobs.contract.sections.labels import LabelsConfig
 from beam_jobs.preprocessing.buckets import (
     Bucket,
     bucket_path,

@@ -12,11 +12,12 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract import places
 from beam_jobs.contract.atomic import OUTPUT_KEY
 from beam_jobs.contract.config import Config
-from beam_jobs.contract.dataset_config import CustomData, DirectoriesData, FileSplits
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import Manifest
 from beam_jobs.contract.named_files import DATASET_KEYS, hash_files, hash_tokenizer
 from beam_jobs.contract.quiet import import_tensorflow_quietly
+from beam_jobs.contract.sections.data import CustomData, DirectoriesData
+from beam_jobs.contract.sections.splits import FileSplits
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import (
     dataset_manifest,

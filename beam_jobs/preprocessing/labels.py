@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_jobs.contract import places
-from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.first_bytes import hint_of
 from beam_jobs.contract.manifest import LabelChanges
+from beam_jobs.contract.sections.labels import LabelsConfig
 from beam_jobs.contract.validation import LabelName, Section, canonical_label
 
 _FIRST_UNUSED = 5

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_jobs.contract.dataset_config import LabelsConfig, SplitsConfig
+from beam_jobs.contract.sections.labels import LabelsConfig
+from beam_jobs.contract.sections.splits import SplitsConfig
 from beam_jobs.preprocessing.buckets import (
     DOCUMENTS,
     MERGED,

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import pyarrow as pa
 
-from beam_jobs.contract.dataset_config import (
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import SPLITS
+from beam_jobs.contract.sections.splits import (
     ColumnSplits,
     FileSplits,
     HashSplits,
@@ -16,11 +18,8 @@ from beam_jobs.contract.dataset_config import (
     StratifiedSplits,
     TimeFractionSplits,
     TimeSplits,
-    iso_of_epoch,
-    parse_time,
 )
-from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.manifest import SPLITS
+from beam_jobs.contract.times import iso_of_epoch, parse_time
 from beam_jobs.sources.documents import Document
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))

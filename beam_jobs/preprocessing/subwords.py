@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import AsSingleton
 
-from beam_jobs.contract.dataset_config import VocabularyConfig
 from beam_jobs.contract.quiet import import_tensorflow_quietly
+from beam_jobs.contract.sections.vocabulary import VocabularyConfig
 from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_SUBWORD, AnalyzerSpec
 from beam_jobs.preprocessing.buckets import (
     Bucket,

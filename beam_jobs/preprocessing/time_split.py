@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.pvalue import AsSingleton
 
-from beam_jobs.contract.dataset_config import TimeFractionSplits
+from beam_jobs.contract.sections.splits import TimeFractionSplits
 from beam_jobs.preprocessing.buckets import (
     Bucket,
     bucket_path,

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from apache_beam.pvalue import AsList
 
 from beam_jobs.contract import places
-from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import (
     SHARD_PATTERN,
     SPLITS,
@@ -24,6 +23,7 @@ from beam_jobs.contract.manifest import (
     shard_name,
 )
 from beam_jobs.contract.records import RecordSpec
+from beam_jobs.contract.sections.output import OutputConfig
 from beam_jobs.contract.tfrecord import frame
 from beam_jobs.preprocessing.bucket_stats import BucketStats
 from beam_jobs.preprocessing.buckets import Bucket, order_keys, read_table

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, ClassVar
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs.contract.dataset_config import ArrowData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import ArrowData
 from beam_jobs.sources import paths
 from beam_jobs.sources.input_files import InputFile, match_files
 from beam_jobs.sources.invalid_row import InvalidRow

@@ -9,8 +9,8 @@ from typing import Any
 import apache_beam as beam
 
 from beam_jobs.contract import user_code
-from beam_jobs.contract.dataset_config import CustomData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import CustomData
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import MAX_WEIGHT
 from beam_jobs.sources.input_files import InputFile

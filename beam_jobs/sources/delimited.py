@@ -9,8 +9,8 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import CsvData
 from beam_jobs.sources import label_columns, streams, text_lines
 from beam_jobs.sources.documents import BLANK_LINE, Document, Reject
 from beam_jobs.sources.fields import (

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import charset_normalizer
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs.contract.dataset_config import DirectoriesData
+from beam_jobs.contract.sections.data import DirectoriesData
 from beam_jobs.sources import posts, streams, zip_archives
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import too_long

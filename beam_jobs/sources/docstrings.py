@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from beam_jobs.contract.dataset_config import PythonDocstringsData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import PythonDocstringsData
 from beam_jobs.sources.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import TOO_LONG
 from beam_jobs.sources.input_files import InputFile

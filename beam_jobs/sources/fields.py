@@ -10,14 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from beam_jobs.contract.dataset_config import (
-    ArrowData,
-    CsvData,
-    JsonlData,
-    ParquetData,
-    iso_of_epoch,
-)
 from beam_jobs.contract.errors import UserError, shown
+from beam_jobs.contract.sections.data import ArrowData, CsvData, JsonlData, ParquetData
+from beam_jobs.contract.times import iso_of_epoch
 from beam_jobs.sources import label_columns, paths
 from beam_jobs.sources.documents import Document
 from beam_jobs.sources.invalid_row import InvalidRow

@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError, shown
+from beam_jobs.contract.sections.data import JsonlData
 from beam_jobs.sources import json_array, paths, streams
 from beam_jobs.sources.documents import BLANK_LINE, MAX_REJECT_CONTENT, Document, Reject
 from beam_jobs.sources.fields import (

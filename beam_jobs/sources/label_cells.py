@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from beam_jobs.contract.dataset_config import CsvData
+from beam_jobs.contract.sections.data import CsvData
 from beam_jobs.contract.validation import canonical_label
 from beam_jobs.sources import label_columns
 

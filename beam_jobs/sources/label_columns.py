@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from beam_jobs.contract.dataset_config import RowData
 from beam_jobs.contract.errors import UserError, shown
+from beam_jobs.contract.sections.data import RowData
 from beam_jobs.contract.validation import canonical_label
 from beam_jobs.sources.invalid_row import InvalidRow, is_line
 

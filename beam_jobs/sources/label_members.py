@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_jobs.contract.dataset_config import JsonlData
+from beam_jobs.contract.sections.data import JsonlData
 from beam_jobs.sources.label_columns import LabelColumns, named_elsewhere
 
 MIN_CUT = 16  # fewer members are parsed as others are

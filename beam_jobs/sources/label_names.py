@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_jobs.contract import places
-from beam_jobs.contract.dataset_config import RowData
 from beam_jobs.contract.errors import UserError, shown
 from beam_jobs.contract.first_bytes import hint_of
+from beam_jobs.contract.sections.data import RowData
 from beam_jobs.contract.validation import canonical_label
 from beam_jobs.sources.invalid_row import is_line
 

@@ -5,8 +5,8 @@ import decimal
 from collections.abc import Sequence
 from typing import Any
 
-from beam_jobs.contract.dataset_config import RowData
 from beam_jobs.contract.errors import shown
+from beam_jobs.contract.sections.data import RowData
 from beam_jobs.sources import written_values
 from beam_jobs.sources.invalid_row import InvalidRow, checked_labels
 from beam_jobs.sources.label_columns import NOT_A_NUMBER, number_of

@@ -6,8 +6,8 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from beam_jobs.contract.dataset_config import FasttextData, LinesData
 from beam_jobs.contract.errors import UserError, shown
+from beam_jobs.contract.sections.data import FasttextData, LinesData
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import BLANK_LINE, MAX_REJECT_CONTENT, Document, Reject
 from beam_jobs.sources.fields import A_ROW, decode, too_long

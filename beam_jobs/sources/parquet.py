@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs.contract.dataset_config import ArrowData, ParquetData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import ArrowData, ParquetData
 from beam_jobs.sources import label_arrays, label_columns, label_names, paths, streams
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.fields import (

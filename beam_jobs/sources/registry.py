@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from beam_jobs.contract.dataset_config import CustomData, DataConfig, LinesData, RowData
+from beam_jobs.contract.sections.data import CustomData, DataConfig, LinesData, RowData
 from beam_jobs.sources import custom, label_names
 from beam_jobs.sources.arrow import ArrowReader
 from beam_jobs.sources.delimited import CsvReader

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from beam_jobs.contract.dataset_config import StackExchangeData
+from beam_jobs.contract.sections.data import StackExchangeData
 from beam_jobs.sources import streams
 from beam_jobs.sources.documents import MAX_REJECT_CONTENT, UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import decode, too_long

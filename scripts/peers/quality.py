@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import EvaluateConfig
+from beam_jobs.contract.sections.evaluate import EvaluateConfig
 from peers.exchange import batch_documents, read_scores
 from trainer.data.dataset import Dataset
 from trainer.metrics import bootstrap, classification, ranking

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from beam_jobs.contract import analyzer as analyzer_module
 from beam_jobs.contract.analyzer import Analyzer
-from beam_jobs.contract.dataset_config import TextConfig
+from beam_jobs.contract.sections.text import TextConfig
 from beam_jobs.contract.word_lists import AnalyzerSpec
 from tests.analyzer_specs import CODE_POINTS, SPECS, analyze_bytes, check_invariants
 

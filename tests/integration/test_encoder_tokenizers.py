@@ -9,8 +9,8 @@ import tensorflow as tf
 import tokenizers
 
 from beam_jobs.contract.analyzer import Analyzer
-from beam_jobs.contract.dataset_config import TextConfig
 from beam_jobs.contract.encoder_tokenizer import read_tokenizer
+from beam_jobs.contract.sections.text import TextConfig
 from beam_jobs.contract.word_lists import resolve
 from tests.tiny_encoder import write_tokenizer
 

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
 
-from beam_jobs.contract.training_config import LossConfig, ModelConfig
+from beam_jobs.contract.sections.loss import LossConfig
+from beam_jobs.contract.sections.model import ModelConfig
 from tests.small_models import SMALL, VOCABULARY
 from trainer.losses.losses import build_loss
 from trainer.losses.prior_correction import prior_correction, undo_loss_weighting

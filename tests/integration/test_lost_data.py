@@ -7,7 +7,9 @@ import pytest
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.config import config_from_dict
-from beam_jobs.contract.dataset_config import DuplicatesConfig, StratifiedSplits, TextConfig
+from beam_jobs.contract.sections.duplicates import DuplicatesConfig
+from beam_jobs.contract.sections.splits import StratifiedSplits
+from beam_jobs.contract.sections.text import TextConfig
 from beam_jobs.preprocessing import near_duplicates, stratified_split
 from beam_jobs.preprocessing.analyze import Analyze
 from beam_jobs.preprocessing.bucket_stats import POSITIVES, CountBucket

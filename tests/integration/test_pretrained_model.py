@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from beam_jobs.contract.encoder_tokenizer import read_tokenizer
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import ModelConfig
+from beam_jobs.contract.sections.model import ModelConfig
 from tests.tiny_encoder import DIM, PIECES, write_encoder
 from trainer.models import VocabularyStatistics, build_model
 from trainer.models.backbones import build_encoder, layer_number, load_encoder

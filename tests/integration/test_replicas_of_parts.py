@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
 
-from beam_jobs.contract.training_config import ModelConfig, OptimizerConfig
+from beam_jobs.contract.sections.model import ModelConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
 from tests.small_models import SMALL, VOCABULARY
 from trainer.models import build_model
 from trainer.training.optimizers import LazyAdam, build_optimizer

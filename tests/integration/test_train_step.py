@@ -3,13 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import (
-    BowConfig,
-    CnnConfig,
-    OptimizerConfig,
-    TransformerConfig,
-    WeightedBceConfig,
-)
+from beam_jobs.contract.sections.loss import WeightedBceConfig
+from beam_jobs.contract.sections.network_models import BowConfig, CnnConfig, TransformerConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
 from trainer.experiment import computing_in
 from trainer.losses import losses
 from trainer.losses.sampled_negatives import LabelSampler

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.contract.analyzer import Analyzer
-from beam_jobs.contract.dataset_config import TextConfig
+from beam_jobs.contract.sections.text import TextConfig
 from beam_jobs.contract.word_lists import resolve
 from tests.analyzer_specs import SPECS, analyze_bytes, check_invariants
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import TrainConfig
+from beam_jobs.contract.sections.train import TrainConfig
 from trainer.distribution.cluster import Cluster, find_cluster
 from trainer.distribution.meeting import LostWorkerError, meeting
 

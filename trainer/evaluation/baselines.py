@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import LinearConfig
+from beam_jobs.contract.sections.linear_model import LinearConfig
 from trainer.data.dataset import Dataset
 from trainer.data.input_pipeline import token_ids
 from trainer.data.labels import multi_hot

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from beam_jobs.contract.training_config import OBJECTIVE_TITLES
+from beam_jobs.contract.sections.train import OBJECTIVE_TITLES
 from trainer.runs.evaluation_record import (
     DECISION_TITLES,
     LABEL_THRESHOLDS,

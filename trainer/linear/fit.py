@@ -16,7 +16,8 @@ from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import dump_json
 from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.training_config import OBJECTIVE_TITLES, LinearConfig, Objective
+from beam_jobs.contract.sections.linear_model import LinearConfig
+from beam_jobs.contract.sections.train import OBJECTIVE_TITLES, Objective
 from trainer.data.dataset import Dataset
 from trainer.linear import margins
 from trainer.linear.blocks import LabelFits

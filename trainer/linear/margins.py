@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse
 
-from beam_jobs.contract.training_config import Objective
+from beam_jobs.contract.sections.train import Objective
 from trainer.linear.documents import Documents
 from trainer.metrics import calibration
 from trainer.metrics.score_histograms import LOG_ODDS_LIMIT

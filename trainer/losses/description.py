@@ -4,10 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beam_jobs.contract.training_config import (
-    DistributionBalancedConfig,
-    LossConfig,
-)
+from beam_jobs.contract.sections.loss import DistributionBalancedConfig, LossConfig
 from trainer.data.labels import label_groups
 from trainer.losses.label_weights import label_weights
 from trainer.losses.prior_correction import prior_correction

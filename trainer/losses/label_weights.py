@@ -6,7 +6,7 @@ import numpy as np
 
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.json_files import read_json
-from beam_jobs.contract.training_config import (
+from beam_jobs.contract.sections.loss import (
     ClassBalancedConfig,
     FocalConfig,
     LossConfig,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import (
+from beam_jobs.contract.sections.loss import (
     AsymmetricConfig,
     DistributionBalancedConfig,
     LossConfig,

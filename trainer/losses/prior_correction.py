@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import (
+from beam_jobs.contract.sections.loss import (
     AsymmetricConfig,
     ClassBalancedConfig,
     DistributionBalancedConfig,

@@ -8,7 +8,7 @@ import pydantic
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import Objective
+from beam_jobs.contract.sections.train import Objective
 from beam_jobs.contract.validation import Section, validate
 from trainer.metrics.classification import NEVER, NUM_BINS, ratio, sweep
 from trainer.metrics.ranking import NUM_BEST, best_scored

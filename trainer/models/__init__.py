@@ -17,12 +17,9 @@ import tensorflow as tf
 from beam_jobs.contract import user_code
 from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import (
-    CustomConfig,
-    LinearConfig,
-    ModelConfig,
-    PretrainedConfig,
-)
+from beam_jobs.contract.sections.linear_model import LinearConfig
+from beam_jobs.contract.sections.model import CustomConfig, ModelConfig
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.models.backbones import Encoder
 from trainer.models.bow import BagOfEmbeddings
 from trainer.models.bow_lwan import BagWithLabelAttention

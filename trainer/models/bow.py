@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import BowConfig, BowTreeConfig
+from beam_jobs.contract.sections.network_models import BowConfig, BowTreeConfig
 from trainer.distribution.variables import gather_rows
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, LogitsLayer

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import BowLwanConfig
+from beam_jobs.contract.sections.network_models import BowLwanConfig
 from trainer.models.bow import BagOfEmbeddings, EncodedBags
 from trainer.models.inputs import ModelInputs
 from trainer.models.label_attention import LabelAttention

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import BowTreeConfig
+from beam_jobs.contract.sections.network_models import BowTreeConfig
 from trainer.distribution.variables import gather_rows
 from trainer.models.bow import BagEncoder
 from trainer.models.inputs import ModelInputs

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import CnnConfig
+from beam_jobs.contract.sections.network_models import CnnConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import LogitsLayer, TokenSequences, seeds
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import CnnLwanConfig
+from beam_jobs.contract.sections.network_models import CnnLwanConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.label_attention import LabelAttention
 from trainer.models.layers import rows_of, seeds

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import SequenceModel
+from beam_jobs.contract.sections.network_models import SequenceModel
 from trainer.distribution.variables import gather_rows
 from trainer.models.inputs import ModelInputs
 from trainer.models.pretrained_vectors import PretrainedVectors

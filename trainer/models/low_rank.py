@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import LoraTargets
+from beam_jobs.contract.sections.pretrained_model import LoraTargets
 
 _QUERY_VALUE = {"query", "value"}
 _ALL = _QUERY_VALUE | {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import LstmConfig
+from beam_jobs.contract.sections.network_models import LstmConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import LogitsLayer, TokenSequences, padding_bias, seeds
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import MlpConfig
+from beam_jobs.contract.sections.network_models import MlpConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import EmbeddingTable, LogitsLayer, dense_layer, seeds
 from trainer.models.term_bags import term_bags

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import PretrainedConfig
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.models.attributions import integrated_gradients
 from trainer.models.backbones import Encoder
 from trainer.models.inputs import ModelInputs

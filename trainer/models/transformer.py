@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import TransformerConfig
+from beam_jobs.contract.sections.network_models import TransformerConfig
 from trainer.models.inputs import ModelInputs
 from trainer.models.layers import LogitsLayer, TokenSequences, dense_layer, padding_bias, seeds
 

@@ -18,7 +18,7 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract import places
 from beam_jobs.contract.config import differing_keys
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import OBJECTIVE_TITLES
+from beam_jobs.contract.sections.train import OBJECTIVE_TITLES
 from trainer.report.plots import draw_all
 from trainer.runs.evaluation_record import (
     DECISION_TITLES,

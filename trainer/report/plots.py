@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from beam_jobs.contract.training_config import OBJECTIVE_TITLES
+from beam_jobs.contract.sections.train import OBJECTIVE_TITLES
 from trainer.runs.evaluation_record import Evaluation
 
 # In the page's SVG each colour becomes the CSS variable of its name, which has one value for light

@@ -16,7 +16,7 @@ import pydantic
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError, first_line
-from beam_jobs.contract.training_config import Objective
+from beam_jobs.contract.sections.train import Objective
 from trainer.distribution.strategy import is_chief, worker_index
 from trainer.runs.layout import BEST_CHECKPOINT, CHECKPOINTS
 

@@ -13,7 +13,7 @@ import pydantic
 
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import Objective
+from beam_jobs.contract.sections.train import Objective
 from beam_jobs.contract.validation import Section
 
 FORMAT_VERSION = 1

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from beam_jobs.contract import user_code
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import CallbackConfig
+from beam_jobs.contract.sections.train import CallbackConfig
 from trainer.distribution.strategy import is_chief, sum_over_workers
 
 # Callbacks that monitor a metric turn its sign when they are first called; restored, it would be

@@ -17,12 +17,9 @@ from beam_jobs.contract import places
 from beam_jobs.contract.config import Config, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
-from beam_jobs.contract.training_config import (
-    CustomConfig,
-    LinearConfig,
-    ModelConfig,
-    PretrainedConfig,
-)
+from beam_jobs.contract.sections.linear_model import LinearConfig
+from beam_jobs.contract.sections.model import CustomConfig, ModelConfig
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.experiment import Experiment
 from trainer.models import VocabularyStatistics, build_model

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import OptimizerConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
 from trainer.models.backbones import layer_number
 from trainer.models.layers import HEAD_LAYER
 

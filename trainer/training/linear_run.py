@@ -10,7 +10,7 @@ import numpy as np
 
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.manifest import dump_json
-from beam_jobs.contract.training_config import LINEAR_TRAIN_KEYS, TrainConfig
+from beam_jobs.contract.sections.train import LINEAR_TRAIN_KEYS, TrainConfig
 from trainer.data.shards import describe_corruption
 from trainer.distribution.strategy import is_chief, num_workers, sum_over_workers, worker_index
 from trainer.evaluation.evaluator import Evaluator

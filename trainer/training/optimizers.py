@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import OptimizerConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
 from trainer.distribution.variables import gather_rows
 from trainer.training.group_rates import GroupRates, rate_factors
 from trainer.training.schedules import build_schedule

@@ -17,7 +17,7 @@ from beam_jobs.contract.config import Config, differing_keys, load_saved_config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST, dump_json
 from beam_jobs.contract.named_files import RUN_KEYS, hash_files
-from beam_jobs.contract.training_config import PretrainedConfig
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.distribution.strategy import is_chief, sum_over_workers
 from trainer.experiment import Experiment, changed_files
 from trainer.runs import remote_directory

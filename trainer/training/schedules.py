@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from beam_jobs.contract.training_config import OptimizerConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
 
 
 def build_schedule(

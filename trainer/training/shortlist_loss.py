@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import SquaredHingeConfig
+from beam_jobs.contract.sections.loss import SquaredHingeConfig
 from trainer.data.input_pipeline import Batch
 from trainer.losses.losses import Loss, build_loss
 from trainer.losses.sampled_negatives import Candidates

@@ -7,7 +7,7 @@ import tensorflow as tf
 from beam_jobs.contract import places
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import LinearConfig
+from beam_jobs.contract.sections.linear_model import LinearConfig
 from trainer.distribution.strategy import (
     explain_lost_workers,
     is_chief,

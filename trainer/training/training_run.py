@@ -16,13 +16,9 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import dump_json
 from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.training_config import (
-    OBJECTIVE_TITLES,
-    BowConfig,
-    Objective,
-    PretrainedConfig,
-    SequenceModel,
-)
+from beam_jobs.contract.sections.network_models import BowConfig, SequenceModel
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
+from beam_jobs.contract.sections.train import OBJECTIVE_TITLES, Objective
 from trainer.data.input_pipeline import BatchIterator, train_batches
 from trainer.data.shards import describe_corruption, explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import check_agreement, describe, is_chief, num_workers

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from beam_jobs.contract.config import Config
-from beam_jobs.contract.training_config import PretrainedConfig, SequenceModel
+from beam_jobs.contract.sections.network_models import SequenceModel
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.data.dataset import Dataset
 
 # Measured with one core a worker, see docs/experiments/workers.md. Both are of the order of what

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import OBJECTIVE_TITLES
+from beam_jobs.contract.sections.train import OBJECTIVE_TITLES
 from trainer.report import plots
 from trainer.tuning.space import Space
 from trainer.tuning.study import ERROR, START, Study

@@ -13,7 +13,8 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError, first_line
 from beam_jobs.contract.manifest import MANIFEST
 from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.training_config import OBJECTIVE_TITLES, LinearConfig
+from beam_jobs.contract.sections.linear_model import LinearConfig
+from beam_jobs.contract.sections.train import OBJECTIVE_TITLES
 from trainer.auto import resolve
 from trainer.data.dataset import open_dataset
 from trainer.training.signals import StoppedBySignal, StopRequest

@@ -15,8 +15,8 @@ from optuna.distributions import (
 
 from beam_jobs.contract.config import Config, config_from_dict
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import LinearConfig
-from beam_jobs.contract.tune_config import SearchRange, searched_fields
+from beam_jobs.contract.sections.linear_model import LinearConfig
+from beam_jobs.contract.sections.tune import SearchRange, searched_fields
 from beam_jobs.contract.validation import variants_of
 
 # Around a value v: from v / _FACTOR to v * _FACTOR, on a logarithmic scale.

@@ -11,7 +11,7 @@ import tensorflow as tf
 from beam_jobs.contract.analyzer import Analyzer
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.saved_model import SavedModel
-from beam_jobs.contract.training_config import BowConfig
+from beam_jobs.contract.sections.network_models import BowConfig
 from beam_jobs.contract.word_lists import AnalyzerSpec
 from tests.weighted_bow import LABELS, VOCABULARY, bow
 from trainer.data.input_pipeline import make_vectorizer

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from beam_jobs.contract import analyzer as analyzer_module
 from beam_jobs.contract import english
 from beam_jobs.contract.analyzer import Analyzer
-from beam_jobs.contract.dataset_config import TextConfig, TokenizerName
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.text import TextConfig, TokenizerName
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from tests.analyzer_specs import CODE_POINTS, OFF, analyze_bytes
 

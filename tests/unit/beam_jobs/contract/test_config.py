@@ -17,8 +17,10 @@ from beam_jobs.contract.config import (
     load_config,
     load_saved_config,
 )
-from beam_jobs.contract.dataset_config import JsonlData, TextConfig, VocabularyConfig
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import JsonlData
+from beam_jobs.contract.sections.text import TextConfig
+from beam_jobs.contract.sections.vocabulary import VocabularyConfig
 from beam_jobs.contract.validation import Section, describe_keys
 
 MINIMAL = {"name": "tiny", "data": {"source": "jsonl", "inputs": ["in.jsonl"]}}

@@ -4,7 +4,7 @@ import io
 import tarfile
 import zipfile
 
-from beam_jobs.contract.dataset_config import DirectoriesData
+from beam_jobs.contract.sections.data import DirectoriesData
 from beam_jobs.inspection.directory_names import have_headers, labels_of, names_of, splits_of
 from beam_jobs.sources.directories import DirectoriesReader
 

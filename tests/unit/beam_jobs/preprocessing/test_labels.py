@@ -4,8 +4,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import LabelsConfig
 from beam_jobs.contract.manifest import LabelChanges
+from beam_jobs.contract.sections.labels import LabelsConfig
 from beam_jobs.preprocessing.labels import LabelRules
 
 KIND = pa.large_list(pa.large_string())

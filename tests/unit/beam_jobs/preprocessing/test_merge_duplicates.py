@@ -4,7 +4,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import ColumnSplits, HashSplits, LabelsConfig
+from beam_jobs.contract.sections.labels import LabelsConfig
+from beam_jobs.contract.sections.splits import ColumnSplits, HashSplits
 from beam_jobs.preprocessing.buckets import DOCUMENTS, MERGED, read_table
 from beam_jobs.preprocessing.labels import LabelRules
 from beam_jobs.preprocessing.merge_duplicates import MergeDuplicates, merge

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import (
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import SPLITS
+from beam_jobs.contract.sections.splits import (
     ColumnSplits,
     FileSplits,
     HashSplits,
@@ -16,8 +18,6 @@ from beam_jobs.contract.dataset_config import (
     TimeFractionSplits,
     TimeSplits,
 )
-from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.preprocessing.splits import (
     NoSplit,
     assign,

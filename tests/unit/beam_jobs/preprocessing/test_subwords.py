@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beam_jobs.contract.analyzer import SubwordTokenizer
-from beam_jobs.contract.dataset_config import TextConfig
+from beam_jobs.contract.sections.text import TextConfig
 from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import subwords
 from beam_jobs.preprocessing.buckets import ENCODED, Bucket, read_table, write_table

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import TimeFractionSplits
+from beam_jobs.contract.sections.splits import TimeFractionSplits
 from beam_jobs.preprocessing.time_split import find_cuts
 
 

@@ -10,9 +10,9 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import OutputConfig
 from beam_jobs.contract.manifest import SPLITS
 from beam_jobs.contract.records import RecordSpec
+from beam_jobs.contract.sections.output import OutputConfig
 from beam_jobs.contract.tfrecord import frame
 from beam_jobs.preprocessing.bucket_stats import BucketStats
 from beam_jobs.preprocessing.buckets import ENCODED, Bucket, write_table

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from beam_jobs.contract.config import config_from_dict
-from beam_jobs.contract.dataset_config import ArrowData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import ArrowData
 from beam_jobs.preprocessing.splits import check_file_patterns, source_split
 from beam_jobs.sources.arrow import ArrowReader
 from beam_jobs.sources.documents import UNREADABLE

@@ -8,8 +8,8 @@ import apache_beam as beam
 import pytest
 from apache_beam.internal import pickler
 
-from beam_jobs.contract.dataset_config import CustomData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import CustomData
 from beam_jobs.sources import registry
 from beam_jobs.sources.custom import TransformSource
 from beam_jobs.sources.documents import Document, Reject

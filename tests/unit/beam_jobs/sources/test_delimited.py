@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import CsvData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import CsvData
 from beam_jobs.sources.delimited import CsvReader
 from beam_jobs.sources.documents import BLANK_LINE, UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import TOO_LONG

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import _twenty_newsgroups as reference
 
-from beam_jobs.contract.dataset_config import DirectoriesData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import DirectoriesData
 from beam_jobs.sources import posts
 from beam_jobs.sources.directories import DirectoriesReader
 from beam_jobs.sources.documents import UNREADABLE, Document, Reject

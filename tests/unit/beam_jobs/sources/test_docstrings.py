@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from beam_jobs.contract.dataset_config import PythonDocstringsData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import PythonDocstringsData
 from beam_jobs.sources import docstrings
 from beam_jobs.sources.docstrings import DocstringsReader
 from beam_jobs.sources.documents import Reject

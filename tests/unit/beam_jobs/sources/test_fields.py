@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
+from beam_jobs.contract.sections.data import CsvData, JsonlData, ParquetData
 from beam_jobs.sources import registry
 from beam_jobs.sources.invalid_row import MAX_LABEL_CHARACTERS
 

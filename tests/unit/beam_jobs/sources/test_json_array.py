@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import JsonlData
 from beam_jobs.sources import json_array
 from beam_jobs.sources.documents import UNREADABLE, Document
 from beam_jobs.sources.fields import TOO_LONG

@@ -11,8 +11,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import JsonlData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import JsonlData
 from beam_jobs.sources import input_files
 from beam_jobs.sources.documents import (
     BLANK_LINE,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import FasttextData, LinesData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import FasttextData, LinesData
 from beam_jobs.sources.documents import Document, Reject
 from beam_jobs.sources.input_files import parts
 from beam_jobs.sources.lines import FasttextReader, LinesReader

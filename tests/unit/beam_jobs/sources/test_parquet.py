@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_jobs.contract.dataset_config import ParquetData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import ParquetData
 from beam_jobs.sources import input_files
 from beam_jobs.sources.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import TOO_LONG

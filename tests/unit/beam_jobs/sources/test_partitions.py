@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_jobs.contract.dataset_config import CsvData, JsonlData, ParquetData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import CsvData, JsonlData, ParquetData
 from beam_jobs.sources import registry
 from beam_jobs.sources.input_files import partition_of
 

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs.contract.config import config_from_dict
-from beam_jobs.contract.dataset_config import JsonlData, ParquetData
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import JsonlData, ParquetData
 from beam_jobs.preprocessing.splits import source_split, time_us
 from beam_jobs.sources import paths, registry
 

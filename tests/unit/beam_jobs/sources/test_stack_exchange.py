@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.dataset_config import StackExchangeData
+from beam_jobs.contract.sections.data import StackExchangeData
 from beam_jobs.sources import input_files
 from beam_jobs.sources.documents import UNREADABLE, Document, Reject
 from beam_jobs.sources.fields import TOO_LONG

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 import zstandard
 
-from beam_jobs.contract.dataset_config import CsvData, JsonlData, LinesData
+from beam_jobs.contract.sections.data import CsvData, JsonlData, LinesData
 from beam_jobs.sources import registry
 from beam_jobs.sources.documents import UNREADABLE
 from beam_jobs.sources.input_files import parts

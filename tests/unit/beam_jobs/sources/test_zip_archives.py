@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs.contract.config import config_from_dict
-from beam_jobs.contract.dataset_config import (
+from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.sections.data import (
     CsvData,
     DirectoriesData,
     JsonlData,
     LinesData,
     ParquetData,
 )
-from beam_jobs.contract.errors import UserError
 from beam_jobs.preprocessing.splits import check_file_patterns, source_split
 from beam_jobs.sources import registry
 from beam_jobs.sources.documents import UNREADABLE

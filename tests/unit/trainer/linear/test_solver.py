@@ -4,7 +4,7 @@ import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from beam_jobs.contract.training_config import LinearConfig
+from beam_jobs.contract.sections.linear_model import LinearConfig
 from trainer.linear.blocks import LabelFits
 from trainer.linear.solver import ALWAYS, NEVER, Block, Problem, fit_block, fit_label
 

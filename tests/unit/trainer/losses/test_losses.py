@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import LossConfig
+from beam_jobs.contract.sections.loss import LossConfig
 from trainer.data.labels import label_groups
 from trainer.losses import label_weights, losses
 from trainer.losses.description import describe_loss

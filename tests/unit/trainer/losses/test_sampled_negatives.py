@@ -7,7 +7,8 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import LossConfig, ModelConfig
+from beam_jobs.contract.sections.loss import LossConfig
+from beam_jobs.contract.sections.model import ModelConfig
 from trainer.losses.losses import build_loss
 from trainer.losses.sampled_negatives import LabelSampler
 from trainer.models import VocabularyStatistics, build_model

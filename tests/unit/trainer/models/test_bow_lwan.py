@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import BowConfig, BowLwanConfig, CnnLwanConfig
+from beam_jobs.contract.sections.network_models import BowConfig, BowLwanConfig, CnnLwanConfig
 from tests.small_models import VOCABULARY
 from trainer.models import build_model
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfTransformer
 
-from beam_jobs.contract.training_config import BowConfig
+from beam_jobs.contract.sections.network_models import BowConfig
 from trainer.models import VocabularyStatistics, build_model
 from trainer.models.term_bags import hash_pairs, smooth_idf
 

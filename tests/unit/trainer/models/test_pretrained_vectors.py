@@ -6,7 +6,7 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import ModelConfig
+from beam_jobs.contract.sections.model import ModelConfig
 from trainer.models import VocabularyStatistics, build_model
 from trainer.models.pretrained_vectors import coverage_text, load_vectors
 from trainer.training.optimizers import LazyAdam

@@ -8,7 +8,7 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import ModelConfig
+from beam_jobs.contract.sections.model import ModelConfig
 from tests.small_models import SMALL, VOCABULARY
 from trainer.models import build_model
 

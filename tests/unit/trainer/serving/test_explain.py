@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import BowConfig
+from beam_jobs.contract.sections.network_models import BowConfig
 from tests.weighted_bow import LABELS, VOCABULARY, bow
 from trainer.data.input_pipeline import make_vectorizer
 from trainer.serving import explain

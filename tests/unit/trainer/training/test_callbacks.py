@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import CallbackConfig, OptimizerConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
+from beam_jobs.contract.sections.train import CallbackConfig
 from trainer.training.callbacks import Callbacks, epoch_logs, make_callbacks
 from trainer.training.optimizers import build_optimizer
 

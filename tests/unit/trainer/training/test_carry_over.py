@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from beam_jobs.contract.training_config import ModelConfig
+from beam_jobs.contract.sections.model import ModelConfig
 from tests.small_models import SMALL
 from trainer.training.carry_over import Axes, Names, axes_of, carried
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.training_config import ModelConfig, OptimizerConfig
+from beam_jobs.contract.sections.model import ModelConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
 from tests.small_models import SMALL, VOCABULARY
 from trainer.models import build_model
 from trainer.training.group_rates import group_of, layer_factors

@@ -5,7 +5,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.contract.training_config import OptimizerConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
 from trainer.training.schedules import WarmUpThenDecay, build_schedule
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_jobs.contract.training_config import OptimizerConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
 from trainer.training.optimizers import build_optimizer
 from trainer.training.weight_averages import averaged_weights
 

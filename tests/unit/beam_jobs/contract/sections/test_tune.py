@@ -2,7 +2,7 @@ import pytest
 
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.tune_config import seconds_of
+from beam_jobs.contract.sections.tune import seconds_of
 
 
 def _tune(**keys):

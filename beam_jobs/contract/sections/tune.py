@@ -7,12 +7,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from beam_jobs.contract.training_config import (
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from beam_jobs.contract.sections.loss import LossConfig
+from beam_jobs.contract.sections.model import ModelConfig
+from beam_jobs.contract.sections.optimizer import OptimizerConfig
+from beam_jobs.contract.sections.train import TrainConfig
 from beam_jobs.contract.validation import Directory, Section, variants_of
 
 # The sections that may be searched. Those before them decide the dataset, which is made once.

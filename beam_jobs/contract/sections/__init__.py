@@ -1,0 +1,1 @@
+"""The sections of the config, a file each: `config.Config` has them all."""
