@@ -7,11 +7,17 @@ A dataset and a run keep the SHA-256 of each, and are not reused where one has c
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from beam_jobs.contract import encoder_tokenizer, places
+from beam_jobs.contract import encoder_tokenizer, label_lists, places
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 
-DATASET_KEYS = ("text.stop_words", "text.subwords", "labels.allow", "data.label_names")
+DATASET_KEYS = (
+    "text.stop_words",
+    "text.subwords",
+    "labels.allow",
+    "labels.include",
+    "data.label_names",
+)
 RUN_KEYS = ("loss.pos_weight_file", "model.label_descriptions")
 # Values of these keys that are not paths.
 _NO_FILES = {
@@ -35,7 +41,9 @@ def hash_files(config: Config, keys: Sequence[str]) -> dict[str, str]:
         if not isinstance(path, str) or path == _NO_FILES.get(key):
             continue
         try:
-            hashes[key] = hashlib.sha256(places.read_bytes(path)).hexdigest()
+            labels = label_lists.labels_of_dataset(path) if section == "labels" else None
+            content = places.read_bytes(path) if labels is None else labels
+            hashes[key] = hashlib.sha256(content).hexdigest()
         except OSError as error:
             raise UserError(
                 f"{key}: cannot read {path!r}: {error}; expected a file that can be read"

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.pvalue import AsSingleton
 
-from beam_jobs.contract.sections.labels import LabelsConfig
 from beam_jobs.preprocessing.buckets import (
     Bucket,
     bucket_path,
@@ -18,6 +17,7 @@ from beam_jobs.preprocessing.buckets import (
     write_table,
 )
 from beam_jobs.preprocessing.frequencies import Frequencies, MostFrequent, count_documents
+from beam_jobs.preprocessing.labels import LabelRules, ResolvedLabels
 from beam_jobs.runtime.step_times import TimedDoFn
 
 
@@ -33,13 +33,19 @@ class EncodeLabels(beam.PTransform):
     """
 
     directory: str
-    labels: LabelsConfig
+    labels: ResolvedLabels
 
     def expand(self, buckets):
         kept_labels = (
             buckets
             | "CountLabels" >> beam.Map(_label_counts)
-            | "KeepLabels" >> MostFrequent(self.directory, self.labels.min_count, self.labels.top_k)
+            | "KeepLabels"
+            >> MostFrequent(
+                self.directory,
+                self.labels.min_count,
+                self.labels.top_k,
+                always=LabelRules(self.labels).included,
+            )
         )
         label_names = kept_labels | "SortLabels" >> beam.Map(sorted_names)
         encoded = buckets | "Encode" >> beam.ParDo(

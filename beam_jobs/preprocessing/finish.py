@@ -271,7 +271,7 @@ def _label_counts(outputs: Outputs) -> LabelCounts:
         **changes.model_dump(),
         distinct=kept.distinct,
         below_min_count=kept.distinct - kept.frequent,
-        beyond_top_k=kept.frequent - kept.counts.num_rows,
+        beyond_top_k=kept.frequent - int(np.count_nonzero(kept.counts["count"])),
         occurrences=kept.total,
         occurrences_kept=pc.sum(kept.counts["count"], min_count=0).as_py(),
     )

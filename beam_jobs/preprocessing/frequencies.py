@@ -26,11 +26,12 @@ class Frequencies:
     """The most frequent names.
 
     Attributes:
-      counts: COUNTS, most frequent first, ties by name.
+      counts: COUNTS, most frequent first, ties by name; names that are asked for and do not occur
+        have counts of 0.
       total: the sum of all counts, including those of names that are left out: shows that no
         partial count was lost.
       distinct: number of names, including those left out.
-      frequent: of them, those with at least the minimal count.
+      frequent: of them, those with at least the minimal count, or asked for.
     """
 
     counts: pa.Table
@@ -53,12 +54,14 @@ class MostFrequent(beam.PTransform):
       min_count: names with a smaller sum are left out.
       top_k: at most so many names; None: no limit.
       partitions: how many are summed by themselves.
+      always: names that are asked for, whatever their counts.
     """
 
     directory: str
     min_count: int
     top_k: int | None
     partitions: int = NUM_PARTITIONS
+    always: tuple[str, ...] = ()
 
     def expand(self, partial_counts):
         # Without this, an input of no counts would give no element at all.
@@ -88,7 +91,10 @@ class MostFrequent(beam.PTransform):
             .aggregate([("count", "sum"), ("occurrences", "sum")])
             .rename_columns(COUNTS.names)
         )
-        frequent = sums.filter(pc.greater_equal(sums["count"], self.min_count))
+        is_frequent = pc.greater_equal(sums["count"], self.min_count)
+        if self.always:
+            is_frequent = pc.or_(is_frequent, self._is_asked_for(sums))
+        frequent = sums.filter(is_frequent)
         return Frequencies(
             self._top(frequent),
             pc.sum(partial["count"], min_count=0).as_py(),
@@ -98,6 +104,12 @@ class MostFrequent(beam.PTransform):
 
     def _merge(self, partitions: list[Frequencies]) -> Frequencies:
         counts = pa.concat_tables([partition.counts for partition in partitions])
+        if self.always:
+            names = pa.array(self.always, pa.large_string())
+            is_there = pc.is_in(names, value_set=counts["name"].combine_chunks())
+            absent = names.filter(pc.invert(is_there))
+            zeros = np.zeros(len(absent), np.int64)
+            counts = pa.concat_tables([counts, pa.table([absent, zeros, zeros], schema=COUNTS)])
         return Frequencies(
             self._top(counts),
             total=sum(partition.total for partition in partitions),
@@ -107,7 +119,14 @@ class MostFrequent(beam.PTransform):
 
     def _top(self, counts: pa.Table) -> pa.Table:
         order = pc.sort_indices(counts, sort_keys=[("count", "descending"), ("name", "ascending")])
-        return counts.take(order if self.top_k is None else order[: self.top_k])
+        if self.top_k is None or not self.always:
+            return counts.take(order if self.top_k is None else order[: self.top_k])
+        counts = counts.take(order)
+        first = pa.array(np.arange(counts.num_rows) < self.top_k)
+        return counts.filter(pc.or_(self._is_asked_for(counts), first))
+
+    def _is_asked_for(self, counts: pa.Table) -> pa.ChunkedArray:
+        return pc.is_in(counts["name"], value_set=pa.array(self.always, pa.large_string()))
 
 
 def count_ngrams(texts: pa.ChunkedArray, size: int) -> pa.Table:

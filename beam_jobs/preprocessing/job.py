@@ -250,7 +250,7 @@ def _check_usable(results: finish.Results, config: Config, rejects: str) -> None
             f"data.max_reject_fraction = {config.data.max_reject_fraction:g} allows:\n"
             + "\n".join(reasons)
         )
-    if not results.num_labels:
+    if not results.label_counts.occurrences_kept:
         raise UserError(
             f"none of {counts.read - rejected:,} documents has a label that is kept; "
             "check labels.min_count and the label field of `data`"

@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.first_bytes import hint_of
+from beam_jobs.contract.label_lists import read_labels
 from beam_jobs.contract.manifest import LabelChanges
 from beam_jobs.contract.sections.labels import LabelsConfig
 from beam_jobs.contract.validation import LabelName, Section, canonical_label
@@ -20,9 +19,10 @@ _CHANGES = tuple(LabelChanges.model_fields)
 
 
 class ResolvedLabels(LabelsConfig):
-    """The config's section with the labels of its allow-list in it: it depends on no file."""
+    """The config's section with the labels of its lists in it: it depends on no file."""
 
     allow: None | tuple[LabelName, ...] = None
+    include: None | tuple[LabelName, ...] = None
 
 
 class UnusedNames(Section):
@@ -33,27 +33,25 @@ class UnusedNames(Section):
 
 
 def resolve(config: LabelsConfig) -> ResolvedLabels:
-    """What the config's section means: an allow-list in a file is read.
+    """What the config's section means: lists of labels in files are read.
 
     Raises:
-      UserError: the file cannot be read or holds no label.
+      UserError: one cannot be read or holds no label, or labels are to be included and left out.
     """
-    names = _read_names(config.allow) if isinstance(config.allow, str) else config.allow
-    return ResolvedLabels(**config.model_dump() | {"allow": names})
-
-
-def _read_names(path: str) -> tuple[str, ...]:
-    expected = "expected a list, or a UTF-8 file with one label per line"
-    try:
-        lines = places.read_text(path, encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"labels.allow: cannot read {path!r}: {error}{hint_of(path)}; {expected}"
-        ) from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise UserError(f"labels.allow: {path!r} holds no label; {expected}")
-    return names
+    lists = {
+        key: read_labels(value, key=f"labels.{key}") if isinstance(value, str) else value
+        for key, value in (("allow", config.allow), ("include", config.include))
+    }
+    resolved = ResolvedLabels(**config.model_dump() | lists)
+    rules = LabelRules(resolved)
+    for name in rules.included:
+        key = "deny" if name in rules.denied else "allow"
+        if name in rules.denied or (rules.allowed is not None and name not in rules.allowed):
+            raise UserError(
+                f"labels.include: received {name!r}, which labels.{key} leaves out; expected "
+                "labels that the other keys keep"
+            )
+    return resolved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +71,7 @@ class LabelRules:
         A name may be in a list twice afterwards.
         """
         config = self.config
-        if not (config.fold_case or config.aliases or config.deny or config.allow is not None):
+        if not (config.fold_case or self._names or config.allow is not None):
             return labels, LabelChanges(), b""
         codes = pc.list_flatten(labels).combine_chunks().dictionary_encode()
         cleaned, changed, used = self._clean_names(codes.dictionary.to_pylist())
@@ -104,6 +102,28 @@ class LabelRules:
             for key, names in unused.items()
         }
 
+    @functools.cached_property
+    def included(self) -> tuple[str, ...]:
+        """The labels that are kept in any case, as names are after the rules."""
+        named = map(self._fold, self.config.include or ())
+        return tuple(dict.fromkeys(self._aliases.get(name, name) for name in named))
+
+    @functools.cached_property
+    def denied(self) -> frozenset[str]:
+        """The deny-list, as names are compared."""
+        return frozenset(map(self._fold, self.config.deny))
+
+    @functools.cached_property
+    def allowed(self) -> frozenset[str] | None:
+        """The allow-list, as names are compared; None: all are allowed."""
+        allow = self.config.allow
+        return None if allow is None else frozenset(map(self._fold, allow))
+
+    @functools.cached_property
+    def _aliases(self) -> Mapping[str, str]:
+        fold = self._fold
+        return {fold(name): fold(target) for name, target in self.config.aliases.items()}
+
     def _fold(self, name: str) -> str:
         return canonical_label(name.casefold()) if self.config.fold_case else name
 
@@ -112,7 +132,8 @@ class LabelRules:
         """(key, name as it is compared) of every name that the config has -> its index."""
         config = self.config
         given = {"aliases": config.aliases, "deny": config.deny, "allow": config.allow or ()}
-        pairs = ((f"labels.{key}", self._fold(name)) for key in given for name in given[key])
+        pairs = [(f"labels.{key}", self._fold(name)) for key in given for name in given[key]]
+        pairs += [("labels.include", name) for name in self.included]
         return {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
 
     def _clean_names(
@@ -121,19 +142,17 @@ class LabelRules:
         """Each name cleaned, or None if it is dropped; the indices of the names that each rule
         changed or dropped; and bool [names of the config]: whether it is among the names.
         """
-        config, fold = self.config, self._fold
+        aliases, deny, allow = self._aliases, self.denied, self.allowed
+        included = frozenset(self.included)
         used = np.zeros(len(self._names), bool)
 
         def use(key: str, name: str) -> None:
             used[self._names[f"labels.{key}", name]] = True
 
-        aliases = {fold(name): fold(target) for name, target in config.aliases.items()}
-        deny = set(map(fold, config.deny))
-        allow = None if config.allow is None else set(map(fold, config.allow))
         cleaned: list[str | None] = []
         changed: dict[str, list[int]] = {change: [] for change in _CHANGES}
         for index, received in enumerate(names):
-            name = fold(received)
+            name = self._fold(received)
             if name != received:
                 changed["case_folded"].append(index)
             if name in aliases:
@@ -150,5 +169,7 @@ class LabelRules:
             else:
                 if allow is not None:
                     use("allow", name)
+                if name in included:
+                    use("include", name)
                 cleaned.append(name)
         return cleaned, changed, used

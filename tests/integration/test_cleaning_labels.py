@@ -1,6 +1,7 @@
 """Cleaning labels in whole jobs: what the manifest counts, and what is told."""
 
 import json
+import shutil
 
 import pytest
 
@@ -113,6 +114,34 @@ def test_an_allow_list_in_a_file_keeps_what_the_list_keeps_and_changes_are_recog
         made(tmp_path / "one", allow=str(tmp_path / "allow.txt"))
 
 
+def test_included_labels_are_in_the_dataset_on_few_documents_and_on_none(tmp_path, capsys):
+    earlier, later = tmp_path / "earlier", tmp_path / "later"
+    for folder in (earlier, later):
+        folder.mkdir()
+    manifest, names = made(earlier, min_count=7, include=["never", "é"])
+    labels = manifests.load_labels(manifest, earlier / "dataset")
+    assert names == ["a b", "never", "é"]
+    assert [sum(label["positives"].values()) for label in labels] == [15, 0, 10]
+    counts = manifest.label_counts
+    assert (counts.distinct, counts.below_min_count, counts.beyond_top_k) == (3, 1, 0)
+    assert "labels.include: 1 name occurs on no document: 'never'" in capsys.readouterr().out
+    # All labels of an earlier dataset, whatever the rules of this one.
+    manifest, names = made(later, top_k=1, include=str(earlier / "dataset"))
+    assert names == ["a b", "never", "é"] and manifest.label_counts.beyond_top_k == 1
+    assert made(later, top_k=1, include=str(earlier / "dataset"))[0] == manifest  # recognised
+    (tmp_path / "texts.json").write_text('{"never": "not once", "c": "the third letter"}')
+    with pytest.raises(UserError, match="was made with another config"):
+        made(later, top_k=1, include=str(tmp_path / "texts.json"))
+    shutil.rmtree(later / "dataset")
+    _, names = made(later, top_k=1, include=str(tmp_path / "texts.json"))
+    assert names == ["a b", "c", "never"]
+
+
+def test_a_dataset_needs_documents_with_labels_beside_included_ones(tmp_path):
+    with pytest.raises(UserError, match="none of 20 documents has a label that is kept"):
+        made(tmp_path, min_count=50, include=["never"])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "No such file"), (b"\xff", "invalid start byte"), (b" \n", "holds no label")],
@@ -124,8 +153,7 @@ def test_an_allow_list_that_cannot_be_read_or_is_empty_is_the_users_error(
         (tmp_path / "allow.txt").write_bytes(content)
     with pytest.raises(
         UserError,
-        match=f"labels.allow: .*{message}.*expected a list, or a UTF-8 file with one label per "
-        f"line",
+        match=f"labels.allow: .*{message}.*expected a list, a UTF-8 file with one label per line",
     ):
         made(tmp_path, allow=str(tmp_path / "allow.txt"))
 

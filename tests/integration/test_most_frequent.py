@@ -25,12 +25,19 @@ def check_most_frequent(
     *,
     min_count: int,
     top_k: int | None,
+    always: tuple[str, ...] = (),
     **more,
 ) -> int:
     """Compares with a sorted Counter when the pipeline runs; returns how many names are kept."""
     totals = sum((collections.Counter(table) for table in tables), collections.Counter())
-    kept = [(name, count) for name, count in totals.items() if count >= min_count]
-    expected = sorted(kept, key=lambda pair: (-pair[1], pair[0]))[:top_k]
+    kept = [(name, count) for name, count in totals.items() if count >= min_count or name in always]
+    in_order = sorted(kept, key=lambda pair: (-pair[1], pair[0]))
+    expected = [
+        pair
+        for rank, pair in enumerate(in_order)
+        if top_k is None or rank < top_k or pair[0] in always
+    ]
+    expected += [(name, 0) for name in sorted(always) if name not in totals]
 
     def check(received):
         (frequencies,) = received
@@ -51,7 +58,7 @@ def check_most_frequent(
     received = (
         pipeline
         | f"{name}: tables" >> beam.Create(partial)
-        | name >> MostFrequent(str(folder), min_count, top_k, **more)
+        | name >> MostFrequent(str(folder), min_count, top_k, always=always, **more)
     )
     assert_that(received, check, label=f"{name}: check")
     return len(expected)
@@ -73,6 +80,16 @@ def test_most_frequent_equals_a_sorted_counter_with_ties_by_name(tmp_path):
         for min_count, top_k in ((1, None), (2, None), (1, 3), (3, 4), (1, 1), (100, 5)):
             name = f"at least {min_count}, top {top_k}"
             check_most_frequent(pipeline, name, tables, tmp_path, min_count=min_count, top_k=top_k)
+        for min_count, top_k in ((1, None), (3, 1), (100, 2)):
+            check_most_frequent(
+                pipeline,
+                f"some always, at least {min_count}, top {top_k}",
+                tables,
+                tmp_path,
+                min_count=min_count,
+                top_k=top_k,
+                always=("x", "b", "never", "no"),
+            )
         for nothing in ([], [{}], [{}, {}]):
             kept = check_most_frequent(
                 pipeline, f"of {nothing}", nothing, tmp_path, min_count=1, top_k=None

@@ -24,7 +24,17 @@ class LabelsConfig(Section):
     deny: tuple[LabelName, ...] = Field((), description="labels to leave out")
     allow: None | Annotated[tuple[LabelName, ...], Field(min_length=1)] | Path_ = Field(
         None,
-        description="the only labels to keep: a list, or a file with one label per line; null: all",
+        description=(
+            "the only labels to keep: a list, a file with one label per line, a JSON file with a "
+            "value for each, or the directory of a dataset; null: all"
+        ),
+    )
+    include: None | Annotated[tuple[LabelName, ...], Field(min_length=1)] | Path_ = Field(
+        None,
+        description=(
+            "labels that the dataset has in any case, also on fewer documents than min_count, "
+            "beyond top_k, and on none: given as in allow; null: none"
+        ),
     )
     min_count: int = Field(1, ge=1, description="labels on fewer documents are left out")
     top_k: int | None = Field(

@@ -85,6 +85,7 @@ FULL = {
         "aliases": {"math-ph": "math.MP"},
         "deny": ["meta"],
         "allow": ["a", "b"],
+        "include": ["a"],
         "min_count": 3,
         "top_k": 20,
         "keep_unlabeled": False,

@@ -1,12 +1,14 @@
 """Cleaning labels, against plain Python."""
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import LabelChanges
 from beam_jobs.contract.sections.labels import LabelsConfig
-from beam_jobs.preprocessing.labels import LabelRules
+from beam_jobs.preprocessing.labels import LabelRules, resolve
 
 KIND = pa.large_list(pa.large_string())
 names = st.sampled_from(["a", "A", "b", "B", "straße", "STRASSE", "c", "x"])
@@ -78,3 +80,23 @@ def test_names_of_the_config_are_composed_as_labels_are():
     config = LabelsConfig(aliases={"cafe\u0301": "kaffe"}, deny=(" tea\u0301 ",))
     labels = pa.chunked_array([pa.array([["caf\u00e9", "te\u00e1"]], KIND)])
     assert LabelRules(config).clean(labels)[0].to_pylist() == [["kaffe"]]
+
+
+def test_included_labels_are_folded_and_renamed_as_those_of_documents_are():
+    rules = LabelRules(
+        resolve(
+            LabelsConfig(
+                fold_case=True, aliases={"py": "Python"}, include=("PY", "python", "Zoo", "Go")
+            )
+        )
+    )
+    assert rules.included == ("python", "zoo", "go")
+    cleaned, _, used = rules.clean(pa.chunked_array([pa.array([["py", "GO"]], KIND)]))
+    assert cleaned.to_pylist() == [["python", "go"]]
+    assert rules.unused([used])["labels.include"].first == ("zoo",)
+
+
+@pytest.mark.parametrize(("key", "names"), [("deny", ("b",)), ("allow", ("a",))])
+def test_a_label_that_another_rule_leaves_out_cannot_be_included(key, names):
+    with pytest.raises(UserError, match=f"labels.include: received 'b', which labels.{key} leaves"):
+        resolve(LabelsConfig(include=("a", "b"), **{key: names}))
