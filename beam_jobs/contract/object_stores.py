@@ -180,7 +180,11 @@ class GcsStore(Store):
             raise FileNotFoundError(path) from None
 
     def put(self, path, source):
-        self._blob(path).upload_from_file(source)
+        position = source.tell()
+        size = source.seek(0, os.SEEK_END) - position
+        source.seek(position)
+        # Without its size even a small file takes two requests.
+        self._blob(path).upload_from_file(source, size=size)
 
     def put_new(self, path, content):
         try:

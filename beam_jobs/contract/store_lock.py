@@ -53,7 +53,7 @@ class StoreLock:
         Raises:
           UserError: it is alive.
         """
-        if _read(self._path) is not None or not places.write_new(self._path, self._content()):
+        if _read(self._path) is not None or not self._write_new():
             self._wait_until_expired()
             places.write(self._path, self._content())
             time.sleep(_POLL_SECONDS)  # for another process that has waited, too
@@ -67,6 +67,13 @@ class StoreLock:
         self._thread.join()
         if self._is_own(_read(self._path)):
             places.delete([self._path])
+
+    def _write_new(self) -> bool:
+        """Whether the lock, where there was none, is now ours.
+
+        A client library that has received no answer asks again, and is told of its own lock.
+        """
+        return places.write_new(self._path, self._content()) or self._is_own(_read(self._path))
 
     def _beat(self) -> None:
         while not self._released.wait(_BEAT_SECONDS):

@@ -73,6 +73,15 @@ def test_a_second_process_is_refused_and_told_who_holds_the_lock(store):
         pass
 
 
+def test_a_lock_whose_writing_was_answered_the_second_time_is_taken_at_once(store, monkeypatch):
+    monkeypatch.setattr(store_lock, "_EXPIRY_SECONDS", 600)
+    put_new = store.put_new
+    monkeypatch.setattr(store, "put_new", lambda *given: put_new(*given) and put_new(*given))
+    with exclusive_on_store(PLACE, "train.run_dir") as lock:
+        lock.check()
+    assert not store.files
+
+
 def test_a_lock_without_a_sign_of_life_is_taken_over(store, monkeypatch):
     monkeypatch.setattr(store_lock, "_EXPIRY_SECONDS", 0.2)
     store.files[PATH] = left_by(1, machine="another one")
