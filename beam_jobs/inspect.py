@@ -1,7 +1,6 @@
 """The command that looks at files, and writes a config to start from; and at a dataset."""
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.command_line import run_main
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
+from beam_jobs.contract.quiet import no_beam_warnings
 from beam_jobs.inspection import dataset
 
 DESCRIPTION = """\
@@ -136,10 +136,9 @@ def _show_files(arguments: argparse.Namespace) -> None:
         raise UserError(f"--write: {path} exists already; name another, or add --overwrite")
     if arguments.overwrite and not path:
         raise UserError("--overwrite replaces the config of --write; expected --write CONFIG too")
-    logging.disable(logging.WARNING)  # Beam warns of every optional library that is not installed
-    from beam_jobs.inspection.files import inspect_files  # Beam takes a second to load
+    with no_beam_warnings():
+        from beam_jobs.inspection.files import inspect_files  # Beam takes a second to load
 
-    logging.disable(logging.NOTSET)
     found = inspect_files(
         arguments.paths,
         rows=arguments.rows or _ROWS,

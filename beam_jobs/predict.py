@@ -1,7 +1,6 @@
 """The bulk prediction job's command line: files of documents -> files of labels with scores."""
 
 import argparse
-import logging
 
 from beam_jobs.contract.command_line import (
     add_config_arguments,
@@ -10,6 +9,7 @@ from beam_jobs.contract.command_line import (
     split_at_dashes,
 )
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.quiet import no_beam_warnings
 
 DESCRIPTION = """\
 Scores the documents of JSONL, CSV, Parquet, Arrow or text files with an exported model and writes
@@ -37,12 +37,9 @@ def main(argv: list[str]) -> None:
         )
     config = config_from(arguments) if arguments.config else None
 
-    # Beam warns of every optional cloud library that is not installed.
-    logging.disable(logging.WARNING)
     # Beam takes seconds to import, and --help and wrong arguments do not need it.
-    from beam_jobs.prediction import inputs, job
-
-    logging.disable(logging.NOTSET)
+    with no_beam_warnings():
+        from beam_jobs.prediction import inputs, job
 
     def data_for(text_fields):
         if config is not None:

@@ -1,7 +1,6 @@
 """The preprocessing job's command line: raw documents -> a dataset directory."""
 
 import argparse
-import logging
 
 from beam_jobs.contract.command_line import (
     add_config_arguments,
@@ -9,6 +8,7 @@ from beam_jobs.contract.command_line import (
     run_main,
     split_at_dashes,
 )
+from beam_jobs.contract.quiet import no_beam_warnings
 
 DESCRIPTION = """\
 Reads raw documents, cleans and tokenises their text, drops duplicates, splits them and writes a
@@ -47,14 +47,9 @@ def main(argv: list[str]) -> None:
     arguments = make_parser().parse_args(own)
     config = config_from(arguments)
 
-    logging.disable(
-        logging.WARNING
-    )  # Beam warns of every optional cloud library that is not installed
-    from beam_jobs.preprocessing.job import (
-        preprocess,  # Beam takes seconds to load, and --help and a wrong config need none of it
-    )
-
-    logging.disable(logging.NOTSET)
+    # Beam takes seconds to load, and --help and a wrong config need none of it.
+    with no_beam_warnings():
+        from beam_jobs.preprocessing.job import preprocess
 
     preprocess(
         config, beam_arguments=beam_arguments, overwrite=arguments.overwrite, force=arguments.force

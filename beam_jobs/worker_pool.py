@@ -11,6 +11,7 @@ import threading
 from beam_jobs.contract import child_process
 from beam_jobs.contract.command_line import run_main
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.quiet import no_beam_warnings
 
 DESCRIPTION = """\
 Starts worker processes of multihot's Beam jobs on this machine, whenever an engine asks for one.
@@ -66,11 +67,13 @@ def main(argv: list[str]) -> None:
     """
     arguments = make_parser().parse_args(argv)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes errors of its own beside ours
-    import grpc  # what is imported here takes seconds, and --help needs none of it
-    from apache_beam.portability.api import beam_fn_api_pb2_grpc
-    from apache_beam.utils import thread_pool_executor
+    # What is imported here takes seconds, and --help needs none of it.
+    with no_beam_warnings():
+        import grpc
+        from apache_beam.portability.api import beam_fn_api_pb2_grpc
+        from apache_beam.utils import thread_pool_executor
 
-    from beam_jobs.runtime import agreement
+        from beam_jobs.runtime import agreement
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     pool = Pool()

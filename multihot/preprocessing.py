@@ -1,6 +1,5 @@
 """`multihot.preprocess`: documents in files or in memory -> a dataset."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
+from beam_jobs.contract.quiet import no_beam_warnings
 from multihot import tables
 from multihot.calls import on_disk, python_call
 from multihot.dataset import Dataset
@@ -125,11 +125,8 @@ def _config_of_table(
 
 
 def _in_this_process(config: Config, _beside: str, *, overwrite: bool, force: bool) -> None:
-    logging.disable(logging.WARNING)  # as beam_jobs.preprocess does
-    try:
+    with no_beam_warnings():
         from beam_jobs.preprocessing import job
-    finally:
-        logging.disable(logging.NOTSET)
     job.preprocess(config, beam_arguments=[], overwrite=overwrite, force=force)
 
 

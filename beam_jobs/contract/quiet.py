@@ -1,4 +1,6 @@
-"""Loading TensorFlow without Keras, and without its start-up notes where there is no GPU."""
+"""Loading TensorFlow without Keras, and without its start-up notes where there is no GPU; and Beam
+without its warnings of what is not installed.
+"""
 
 import contextlib
 import importlib
@@ -65,6 +67,20 @@ def _keras_left_out() -> Iterator[None]:
         yield
     finally:
         del sys.modules[_OPTIMIZERS]
+
+
+@contextlib.contextmanager
+def no_beam_warnings() -> Iterator[None]:
+    """Errors alone are logged while the block imports Beam.
+
+    It warns of client libraries of clouds that are not installed, such as those of the extra `gcp`.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager

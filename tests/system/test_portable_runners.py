@@ -188,6 +188,7 @@ def test_workers_of_a_pool_that_has_not_the_users_module_write_the_bytes_of_the_
     local, tmp_path
 ):
     home = make_home(tmp_path / "home")
+    (tmp_path / "apitools.py").write_text("raise ImportError")  # as without the extra `gcp`
     pool = subprocess.Popen(
         [sys.executable, "-m", "beam_jobs.worker_pool", "--port", "0"],
         cwd=tmp_path,
@@ -197,7 +198,8 @@ def test_workers_of_a_pool_that_has_not_the_users_module_write_the_bytes_of_the_
         text=True,
     )
     try:
-        started = next(line for line in pool.stdout if line.startswith("worker pool at "))
+        started = pool.stdout.readline()
+        assert started.startswith("worker pool at "), started
         address = started.split()[3].removesuffix(":")
         workers = ("--environment_type=EXTERNAL", f"--environment_config={address}")
         process = start("prism", "--config", "config.yaml", "--", *workers, cwd=home)
