@@ -215,10 +215,10 @@ class GcsStore(Store):
 
 
 class HdfsStore(Store):
-    """HDFS by its WebHDFS interface.
+    """HDFS by its WebHDFS interface, or by HttpFS.
 
-    A rename there replaces nothing: a file that is replaced is deleted first, so that for a moment
-    there is none.
+    The rename of HttpFS replaces nothing: there a file that is replaced is deleted first, so that
+    for a moment there is none.
     """
 
     def __init__(self, options: Mapping[str, Any]):
@@ -256,8 +256,7 @@ class HdfsStore(Store):
         temporary = f"{folder}/.{leaf}.{uuid.uuid4().hex}.tmp"
         try:
             self._client.write(temporary, data=source, overwrite=True)
-            self._client.delete(name)
-            self._client.rename(temporary, name)
+            self._replace(temporary, name)
         except self._error:
             self._client.delete(temporary)
             raise
@@ -289,11 +288,22 @@ class HdfsStore(Store):
         for path in paths:
             self._client.delete(self._path(path))
 
+    def _replace(self, source: str, target: str) -> None:
+        """Renames a file over what is there."""
+        # The client's own `rename` does not ask for the option of WebHDFS, whose answer is empty.
+        answer = self._client._rename(source, destination=target, renameoptions="OVERWRITE")
+        if answer.content and not answer.json()["boolean"]:
+            self._client.delete(target)
+            self._client.rename(source, target)
+
     def _found(self, path: str, use: Callable[[BinaryIO], Any], **part) -> Any:
-        if self._client.status(self._path(path), strict=False) is None:
-            raise FileNotFoundError(path)
-        with self._client.read(self._path(path), **part) as reader:
-            return use(reader)
+        try:
+            with self._client.read(self._path(path), **part) as reader:
+                return use(reader)
+        except self._error as error:
+            if error.exception == "FileNotFoundException":
+                raise FileNotFoundError(path) from None
+            raise
 
     def _path(self, url: str) -> str:
         path = "/" + url.removeprefix("hdfs://").lstrip("/")

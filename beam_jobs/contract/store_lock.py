@@ -39,7 +39,7 @@ class StoreLock:
 
     def check(self) -> None:
         """Raises UserError if this process does not hold the lock any more."""
-        with self._writing:  # on HDFS there is no file for a moment while it is replaced
+        with self._writing:  # by HttpFS there is none for a moment while it is replaced
             content = _read(self._path)
         if not self._is_own(content):
             raise UserError(

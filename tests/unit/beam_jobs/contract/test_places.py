@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import json
 import threading
+import types
 
 import pytest
 
@@ -98,11 +100,11 @@ def test_hdfs_without_an_address_says_how_to_give_it(monkeypatch):
 
 
 class FakeHdfs:
-    """What `hdfs.InsecureClient` does, in memory: files by their paths."""
+    """What `hdfs.InsecureClient` does, in memory: files by their paths; of HttpFS, too."""
 
-    def __init__(self, hdfs):
+    def __init__(self, hdfs, is_httpfs):
         self.files: dict[str, bytes] = {}
-        self._error = hdfs.HdfsError
+        self._error, self._is_httpfs = hdfs.HdfsError, is_httpfs
 
     def status(self, path, strict=True):
         inside = any(name.startswith(f"{path}/") for name in self.files)
@@ -118,11 +120,21 @@ class FakeHdfs:
             raise self._error("there is such a file")
         self.files[target] = self.files.pop(source)
 
+    def _rename(self, source, destination, renameoptions):
+        assert renameoptions == "OVERWRITE"
+        is_done = destination not in self.files or not self._is_httpfs
+        if is_done:
+            self.files[destination] = self.files.pop(source)
+        content = json.dumps({"boolean": is_done}).encode() if self._is_httpfs else b""
+        return types.SimpleNamespace(content=content, json=lambda: json.loads(content))
+
     def delete(self, path):
         return self.files.pop(path, None) is not None
 
     @contextlib.contextmanager
     def read(self, path, offset=0, length=None):
+        if path not in self.files:
+            raise self._error("there is none", exception="FileNotFoundException")
         yield io.BytesIO(self.files[path][offset:][:length])
 
     def walk(self, root, status):
@@ -132,10 +144,13 @@ class FakeHdfs:
                 yield (folder, {}), [], [(name, {"length": len(content), "modificationTime": 5000})]
 
 
+@pytest.mark.parametrize("is_httpfs", [False, True])
 @pytest.mark.parametrize(("url", "full_urls"), [("hdfs://data/x", False), ("hdfs://nn/x", True)])
-def test_hdfs_files_are_put_over_leftovers_and_found_by_their_urls(monkeypatch, url, full_urls):
+def test_hdfs_files_are_put_over_leftovers_and_found_by_their_urls(
+    monkeypatch, url, full_urls, is_httpfs
+):
     hdfs = pytest.importorskip("hdfs")
-    client = FakeHdfs(hdfs)
+    client = FakeHdfs(hdfs, is_httpfs)
     monkeypatch.setattr(hdfs, "InsecureClient", lambda *_, **__: client)
     options = {"hdfs_host": "h", "hdfs_port": 9870, "hdfs_user": "u", "hdfs_full_urls": full_urls}
     places.configure(options)
