@@ -200,7 +200,7 @@ def start(stage: Stage, home: Path, *, log: Path | None = None, at: int = 0) -> 
         operations.LOG: str(log),
         operations.AT: str(at),
         operations.ROOT: str(home),
-        "PYTHONPATH": os.pathsep.join([operations.SITE, os.environ["PYTHONPATH"]]),
+        "PYTHONPATH": os.pathsep.join([operations.STARTUP, os.environ["PYTHONPATH"]]),
     }
     processes = []
     addresses = [f"127.0.0.1:{port}" for port in free_ports(stage.workers)]

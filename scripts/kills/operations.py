@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 LOG, AT, ROOT = "SOAK_LOG", "SOAK_AT", "SOAK_ROOT"
-# Of this folder, `site` is put on PYTHONPATH, so that the processes of a process have the hook too.
-SITE = str(Path(__file__).parent / "site")
+# Put on PYTHONPATH, so that the processes of a process have the hook too.
+STARTUP = str(Path(__file__).parent / "startup")
 _RECORD_BYTES = 160
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _WITH_A_TARGET = {"os.rename", "os.link", "os.symlink"}
