@@ -65,11 +65,12 @@ class Measured(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < arguments.workers:
+    if len(cores) < arguments.workers and not arguments.share_cores:
         sys.exit(
             f"--workers: received {arguments.workers}, expected at most {len(cores)}, the cores "
-            "that this process may use"
+            "that this process may use, or --share-cores"
         )
+    cores = [cores[index % len(cores)] for index in range(arguments.workers)]
     print(row(COLUMNS), row(["---"] * len(COLUMNS)), sep="\n")
     for model in arguments.models:
         for batch_size in arguments.batch_sizes:
@@ -96,6 +97,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="of a dataset that is made")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="default 2")
+    parser.add_argument(
+        "--share-cores",
+        action="store_true",
+        help="where there are fewer cores than workers; then processor time alone is telling",
+    )
     parser.add_argument("--models", nargs="+", default=["bow"], metavar="NAME", help="default bow")
     parser.add_argument(
         "--batch-sizes",

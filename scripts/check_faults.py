@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """What the commands do when the machine around them fails.
 
-A disk that is full in each stage, shards that go or change while they are read, workers that hang.
-Each must end with one error in words, or go on. Where it has ended, the cause is removed and the
-same command must make what an uninterrupted run makes. It mounts small file systems: it needs root.
+A disk that is full or read-only, permissions that are missing, shards that go or change while they
+are read, workers that hang, two runs on one output, a clock that jumps, too little memory, much of
+everything. Each must end with one error in words, or go on. Where it has ended, the cause is
+removed and the same command must make what an uninterrupted run makes.
+
+It mounts file systems, changes users and makes a group of processes (of cgroups' first version): it
+needs root.
 
   python scripts/check_faults.py --only full hang
 """

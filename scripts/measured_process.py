@@ -51,7 +51,7 @@ def measure(arguments: Sequence[str], cwd: Path, *, watched: Path | None = None)
 
         def watch() -> None:
             while not ended.wait(SAMPLE_SECONDS):
-                peaks.append(sum(map(_proportional_set_mb, _process_tree(process.pid))))
+                peaks.append(sum(map(proportional_set_mb, process_tree(process.pid))))
                 sizes.append(_size_mb(watched) if watched else 0.0)
 
         watcher = threading.Thread(target=watch)
@@ -69,7 +69,7 @@ def measure(arguments: Sequence[str], cwd: Path, *, watched: Path | None = None)
     return Measured(seconds, processor_seconds, max(peaks), max(sizes), printed)
 
 
-def _process_tree(root: int) -> set[int]:
+def process_tree(root: int) -> set[int]:
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended
@@ -80,7 +80,7 @@ def _process_tree(root: int) -> set[int]:
     return tree
 
 
-def _proportional_set_mb(pid: int) -> float:
+def proportional_set_mb(pid: int) -> float:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as lines:
         return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
     return 0.0
