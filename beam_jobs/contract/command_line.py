@@ -100,8 +100,9 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     """Runs `main(argv)` and ends the process with its exit status.
 
     Status 0: done. 1: a failure whose cause is known, as one message on stderr says. 2: the user's
-    input was wrong, a disk is full or may not be written, or memory ran out, as one message says.
-    130: Ctrl-C. Any other exception passes through and Python ends with its traceback and status 1.
+    input was wrong, a file may not be read or written, a disk is full, or memory ran out, as one
+    message says. 130: Ctrl-C. Any other exception passes through and Python ends with its traceback
+    and status 1.
     """
     _escape_what_the_terminal_lacks()
     collect_garbage_rarely()
@@ -124,15 +125,13 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)
     except Exception as error:
-        refused = failure_of_place(error)
-        if refused is not None:
-            told = f"{refused}; expected a place that you may write, with space on it"
-        elif is_want_of_memory(error):
+        told = failure_of_place(error)
+        if told is None and is_want_of_memory(error):
             told = (
                 f"memory ran out: {first_line(error)[:200]}; expected more of it, or less at a "
                 "time: smaller batches, fewer workers"
             )
-        else:
+        if told is None:
             raise
         print(f"error: {told}; what was finished before is whole", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

@@ -24,34 +24,39 @@ class KnownFailure(RuntimeError):
     """
 
 
-# What a place answers that is full, read-only or somebody else's.
-_PLACE_ERRORS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-)
+_MORE_SPACE = "a place with more space"
+_RIGHTS = "files that you may read, and places that you may write"
+# What a place answers that is full, read-only or somebody else's, and what it should be.
+_PLACE_ERRORS = {
+    errno.ENOSPC: _MORE_SPACE,
+    errno.EDQUOT: _MORE_SPACE,
+    errno.EFBIG: _MORE_SPACE,
+    errno.EROFS: "a place that may be written",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+}
 
 
 _OF_OPERATIONS = re.compile(r"\{\{[^{}]*\}\} ?| ?\[Op:\w+\]")  # which one failed
 
 
 def failure_of_place(error: BaseException) -> str | None:
-    """What the file system refused, in words; None: the error is another one.
+    """What the file system refused and what was expected, in words; None: the error is another one.
 
     TensorFlow's errors are no OSError, and have the reason in their text.
     """
     if isinstance(error, OSError):
         if error.errno not in _PLACE_ERRORS:
             return None
-        return f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}"
+        refused = f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}"
+        return f"{refused}; expected {_PLACE_ERRORS[error.errno]}"
     if type(error).__module__.partition(".")[0] != "tensorflow":
         return None
-    reasons = list(map(os.strerror, _PLACE_ERRORS))
-    lines = _OF_OPERATIONS.sub("", str(error)).splitlines()
-    return next((line for line in lines if any(reason in line for reason in reasons)), None)
+    for line in _OF_OPERATIONS.sub("", str(error)).splitlines():
+        for number, expected in _PLACE_ERRORS.items():
+            if os.strerror(number) in line:
+                return f"{line}; expected {expected}"
+    return None
 
 
 def is_want_of_memory(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-LOG, AT, ROOT = "SOAK_LOG", "SOAK_AT", "SOAK_ROOT"
+LOG, AT, ROOT, GROUP = "SOAK_LOG", "SOAK_AT", "SOAK_ROOT", "SOAK_GROUP"
 # Put on PYTHONPATH, so that the processes of a process have the hook too.
 STARTUP = str(Path(__file__).parent / "startup")
 _RECORD_BYTES = 160
@@ -23,9 +23,13 @@ _REQUESTS = (b"PUT ", b"POST ", b"DELETE ")
 
 
 def install() -> None:
-    """Watches this process, as the environment says: the log, the number to kill at, the folder."""
+    """Watches this process, as the environment says: the log, the number to kill at, the folder.
+
+    The first one's group is what is killed, also by a process of its own in another group.
+    """
     if LOG not in os.environ:
         return
+    group = int(os.environ.setdefault(GROUP, str(os.getpid())))
     log = os.open(os.environ[LOG], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     at, root, lock = int(os.environ[AT]), os.environ[ROOT], threading.Lock()
 
@@ -41,7 +45,7 @@ def install() -> None:
             os.write(log, record + b"\n")
             number = os.lseek(log, 0, os.SEEK_CUR) // _RECORD_BYTES
         if number == at:  # counted over all processes: what is appended is appended in turn
-            os.killpg(0, signal.SIGKILL)
+            os.killpg(group, signal.SIGKILL)
 
     sys.addaudithook(hook)
 

@@ -45,15 +45,18 @@ class Ended:
     Attributes:
       status: its exit status, negative for a signal; None: it was still there after SECONDS.
       seconds: since it began.
-      peak_mb: the largest sum of memory over its processes, sampled twice a second.
+      processor_seconds: of its processes, as at the last of two looks a second.
+      peak_mb: the largest sum of memory over them.
       printed: all that it has printed.
     """
 
     def __init__(self, process: Process, began: float):
-        self.peak_mb = 0.0
+        self.processor_seconds = self.peak_mb = 0.0
         while process.wait(0.5) is None and time.monotonic() - began < SECONDS:
             tree = process_tree(process.pid)
             self.peak_mb = max(self.peak_mb, sum(map(proportional_set_mb, tree)))
+            used = sum(map(_processor_seconds, tree))
+            self.processor_seconds = max(self.processor_seconds, used)
         self.status = process.wait(0)
         self.seconds = time.monotonic() - began
         if self.status is None:
@@ -81,6 +84,15 @@ class Ended:
         if self.printed.count("Traceback"):
             how += ", a traceback"
         return f"{how} after {self.seconds:.0f} s: `{message[:200]}`"
+
+
+def _processor_seconds(pid: int) -> float:
+    """Of a process and those of its processes that have ended; 0: it is gone itself."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def start(

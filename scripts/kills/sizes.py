@@ -26,7 +26,7 @@ def _home(wholes: attempts.Wholes) -> Path:
 
 
 def _seen(fault: str, stage: str, ended: Ended, home: Path, told: str, *, is_well: bool) -> Seen:
-    took = f"{ended.seconds:.0f} s, {ended.peak_mb:,.0f} MB"
+    took = f"{ended.processor_seconds:.0f} s of a core, {ended.peak_mb:,.0f} MB"
     came = took if ended.status == 0 else ended.in_words(home)
     return Seen(fault, stage, came, told, is_well and ended.is_clean)
 

@@ -17,7 +17,10 @@ MEMORY = (
     "expected more of it, or less at a time: smaller batches, fewer workers; what was finished "
     "before is whole\n"
 )
-PLACE = "expected a place that you may write, with space on it; what was finished before is whole\n"
+WHOLE = "what was finished before is whole\n"
+SPACE = f"expected a place with more space; {WHOLE}"
+READ_ONLY = f"Read-only file system; expected a place that may be written; {WHOLE}"
+DENIED = f"expected files that you may read, and places that you may write; {WHOLE}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,20 +65,21 @@ def test_main_gets_its_arguments_and_a_good_run_returns():
         (UserError("mend this"), 2, "error: mend this\n"),
         (KnownFailure("worker 1 was killed"), 1, "error: worker 1 was killed\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (OSError(errno.ENOSPC, "", "run/x"), 2, f"error: run/x: No space left on device; {PLACE}"),
-        (OSError(errno.EROFS, "", "run/x"), 2, f"error: run/x: Read-only file system; {PLACE}"),
-        (OSError(errno.EFBIG, ""), 2, f"error: cannot write: File too large; {PLACE}"),
+        (OSError(errno.ENOSPC, "", "run/x"), 2, f"error: run/x: No space left on device; {SPACE}"),
+        (OSError(errno.EROFS, "", "run/x"), 2, f"error: run/x: {READ_ONLY}"),
+        (PermissionError(errno.EACCES, "", "a"), 2, f"error: a: Permission denied; {DENIED}"),
+        (OSError(errno.EFBIG, ""), 2, f"error: cannot write: File too large; {SPACE}"),
         (
             tf.errors.ResourceExhaustedError(
                 None, None, "{{node a}} run/x; No space left on device [Op:SaveV2]"
             ),
             2,
-            f"error: run/x; No space left on device; {PLACE}",
+            f"error: run/x; No space left on device; {SPACE}",
         ),
         (
             tf.errors.FailedPreconditionError(None, None, "a\nrun/x; Read-only file system\nb"),
             2,
-            f"error: run/x; Read-only file system; {PLACE}",
+            f"error: run/x; {READ_ONLY}",
         ),
         (MemoryError(), 2, f"error: memory ran out: MemoryError; {MEMORY}"),
         (
