@@ -1,5 +1,6 @@
 """The evaluation of a trained model, against scikit-learn on the model's own scores."""
 
+import errno
 import json
 import shutil
 
@@ -20,6 +21,7 @@ from beam_jobs.contract.config import load_config
 from tests.command_lines import fail_cleanly, succeed
 from trainer.data.input_pipeline import evaluation_batches
 from trainer.data.records import read_records
+from trainer.evaluation import evaluate
 from trainer.evaluation.tuned import load_tuned
 from trainer.experiment import assemble, restore_best
 from trainer.metrics.classification import decide
@@ -211,3 +213,14 @@ def test_a_baseline_that_does_not_exist_is_refused(root):
     assert "invalid choice: 'cubic'" in fail_cleanly(
         "trainer.task", "evaluate", "--config", "small.yaml", "--baseline", "cubic", cwd=root
     )
+
+
+def test_a_run_directory_that_may_not_be_written_is_told_of_before_the_work(root, monkeypatch):
+    def refuse(directory, name, owns):
+        raise PermissionError(errno.EACCES, "", f"{directory}/{name}")
+
+    # Root may write everywhere, so the file system cannot be asked.
+    monkeypatch.setattr(evaluate, "in_turn", refuse)
+    monkeypatch.setattr(evaluate, "Evaluator", None)  # it is not called
+    told = fail_cleanly("trainer.task", "evaluate", "--config", "small.yaml", cwd=root)
+    assert "out/small/run/.evaluation.lock: Permission denied; expected files that you" in told

@@ -61,6 +61,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
         )
     if baseline:
         check_fits(dataset)
+    _check_may_write(experiment)
 
     with explain_lost_workers(experiment.strategy):
         evaluator = Evaluator(with_vectors(experiment, splits))
@@ -119,11 +120,19 @@ def tune_thresholds(config: Config) -> None:
             f"the dataset {experiment.dataset.place} has no validation documents to tune "
             "thresholds on; expected some (`splits`)"
         )
+    _check_may_write(experiment)
     tuned, _ = _tune(experiment, Evaluator(experiment))
     if is_chief(experiment.strategy):
         with _writing(experiment):
             save_tuned(experiment.run_dir, tuned, step=state.step)
         experiment.push()
+
+
+def _check_may_write(experiment: Experiment) -> None:
+    """Raises an OSError, before all the work, if the run directory may not be written."""
+    if is_chief(experiment.strategy):
+        with _writing(experiment):
+            pass
 
 
 def _writing(experiment: Experiment) -> contextlib.AbstractContextManager[None]:
