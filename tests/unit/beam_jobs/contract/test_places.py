@@ -144,6 +144,24 @@ class FakeHdfs:
                 yield (folder, {}), [], [(name, {"length": len(content), "modificationTime": 5000})]
 
 
+def test_the_client_of_hdfs_passes_the_option_of_a_rename_on():
+    hdfs, requests = pytest.importorskip("hdfs"), pytest.importorskip("requests")
+    asked = []
+
+    class Session(requests.Session):
+        def request(self, method, url, **given):
+            asked.append((method, url, given["params"]))
+            answer = requests.Response()
+            answer.status_code, answer._content = 200, b""
+            return answer
+
+    client = hdfs.InsecureClient("http://h:1", user="u", session=Session())
+    client._rename("/a", destination="/b", renameoptions="OVERWRITE")
+    ((method, url, parameters),) = asked
+    assert (method, url) == ("PUT", "http://h:1/webhdfs/v1/a")
+    assert parameters == {"op": "RENAME", "destination": "/b", "renameoptions": "OVERWRITE"}
+
+
 @pytest.mark.parametrize("is_httpfs", [False, True])
 @pytest.mark.parametrize(("url", "full_urls"), [("hdfs://data/x", False), ("hdfs://nn/x", True)])
 def test_hdfs_files_are_put_over_leftovers_and_found_by_their_urls(
