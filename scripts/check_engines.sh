@@ -3,8 +3,9 @@
 #   scripts/check_engines.sh --flink-jar FILE --spark-jar FILE [--prism FILE]
 #     [what scripts/check_engines.py takes, such as --flink-master HOST:8081 --predict --kills 20]
 #
-# Prints a table of engine x place x stage, then runs the tests of engines, which fail where an
-# engine that was given cannot be used. Its exit status is 0 if all is well.
+# Prints a table of engine x place x stage and which engines were not run, then runs the tests of
+# engines, which fail where an engine that was given cannot be used. Its exit status is 0 if all is
+# well.
 set -euo pipefail
 . "$(dirname "$0")/beam_engine.sh"
 
@@ -43,8 +44,10 @@ for program in "$cache"/*-"$beam_version"*; do
     ln -s "$program" "$given/multihot/${program##*/}"
 done
 export XDG_CACHE_HOME=$given PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-"$python" "$root/scripts/check_engines.py" "${rest[@]}"
+status=0
+"$python" "$root/scripts/check_engines.py" "${rest[@]}" || status=$?
 MULTIHOT_REQUIRE=$(IFS=,; echo "${required[*]}") \
   "$python" -m pytest -q -rs "$root/tests/system/test_portable_runners.py" \
   "$root/tests/system/test_run_dataflow.py" "$root/tests/integration/test_dataflow.py" \
-  "$root/tests/integration/test_job_service.py" "$root/tests/integration/test_worker_pool.py"
+  "$root/tests/integration/test_job_service.py" "$root/tests/integration/test_worker_pool.py" || status=$?
+exit $status

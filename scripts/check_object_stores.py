@@ -2,10 +2,12 @@
 """Preprocessing to an object store beside a local disk: bytes, time, requests, and kills.
 
 Starts an emulator of S3 on localhost (moto, in the extra `test`), runs the config's job to a
-directory and from and to a bucket, compares every byte, and counts the requests by their kind. Then
-it kills the submitter and its workers again and again, and compares what the run after that makes.
+directory and from and to a bucket, compares every byte, and counts the requests by their kind. With
+--stages it then trains, evaluates, exports and predicts in bulk, all from and to the bucket, and
+counts their requests. With --kills it kills the submitter and its workers again and again, and
+compares what the run after that makes.
 
-  python scripts/check_object_stores.py tickets.yaml --kills 10
+  python scripts/check_object_stores.py tickets.yaml --stages --kills 10
 """
 
 import argparse
@@ -46,7 +48,8 @@ def main(argv: list[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="an experiment whose inputs are local files")
-    parser.add_argument("--kills", type=int, default=10, help="default %(default)s")
+    parser.add_argument("--stages", action="store_true", help="those after preprocessing, too")
+    parser.add_argument("--kills", type=int, default=0, help="default: none")
     parser.add_argument("--workers", type=int, default=2, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of kills")
     arguments = parser.parse_args(argv)
@@ -77,12 +80,43 @@ def _check(arguments: argparse.Namespace, config: Config, folder: Path, log: Pat
     before = log.stat().st_size
     print(row.format("S3", *job.run(remote, *inputs)), flush=True)
     counts = manifests.load(local).counts
-    _print_requests(log.read_text(errors="replace")[before:], counts.read)
+    _print_requests("preprocess", _read(log, before), counts.read)
     expected = contents(local)
     if contents(remote) != expected:
         sys.exit("error: the bytes on the store differ from those on the disk")
     print(f"the same bytes: {len(expected)} files")
-    _kill(arguments, job, inputs, expected)
+    if arguments.stages:
+        settings = [*inputs, f"output.dataset_dir={remote}"]
+        _run_stages(arguments.config, settings, folder, log, counts.read)
+    if arguments.kills:
+        _kill(arguments, job, inputs, expected)
+
+
+def _run_stages(config: str, settings: list[str], folder: Path, log: Path, documents: int) -> None:
+    """Runs what follows on preprocessing, from and to the bucket, and prints the requests."""
+    run, model = f"s3://{BUCKET}/run", f"s3://{BUCKET}/model"
+    settings = [*settings, f"train.run_dir={run}", f"export.model_dir={model}"]
+    given = ["--config", config, *(part for setting in settings for part in ("--set", setting))]
+    predict = ["--model", model, "--output", f"s3://{BUCKET}/predictions"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MULTIHOT_CACHE_DIR": str(folder)}
+    for title, module, *more in (
+        ("train", "trainer.task", "train"),
+        ("evaluate", "trainer.task", "evaluate"),
+        ("export", "trainer.task", "export"),
+        ("predict in bulk", "beam_jobs.predict", *predict),
+    ):
+        before = log.stat().st_size
+        command = [sys.executable, "-m", module, *more, *given]
+        ended = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if ended.returncode:
+            sys.exit(ended.stdout)
+        _print_requests(title, _read(log, before), documents)
+
+
+def _read(log: Path, start: int) -> str:
+    return log.read_bytes()[start:].decode(errors="replace")
 
 
 class Job:
@@ -170,15 +204,15 @@ def contents(place: str) -> dict[str, bytes]:
     return {name: places.read_bytes(places.join(place, name)) for name in places.list_files(place)}
 
 
-def _print_requests(log: str, documents: int) -> None:
+def _print_requests(title: str, log: str, documents: int) -> None:
     kinds = collections.Counter()
     for method, path in re.findall(r'"([A-Z]+) (\S+) HTTP', log):
         kinds[method, _kind(path)] += 1
-    print(f"requests for {documents:,} documents, and for 10,000 of them:")
+    print(f"{title}: requests for {documents:,} documents, and for 10,000 of them:")
     for (method, kind), count in sorted(kinds.items(), key=lambda item: -item[1]):
         print(f"| {method:<6} | {kind:<12} | {count:>6,} | {count * 1e4 / documents:>8,.1f} |")
     total = kinds.total()
-    print(f"| all    |              | {total:>6,} | {total * 1e4 / documents:>8,.1f} |")
+    print(f"| all    |              | {total:>6,} | {total * 1e4 / documents:>8,.1f} |", flush=True)
 
 
 def _kind(path: str) -> str:
@@ -189,6 +223,11 @@ def _kind(path: str) -> str:
         ("buckets", r"/work-\w+/\w+-\d{5}\.arrow"),
         ("other work", "/work-"),
         ("shards", r"\.tfrecord-"),
+        ("lock", r"/\.lock$"),
+        ("checkpoints", "/checkpoints/"),
+        ("run", "/run/"),
+        ("model", "/model/"),
+        ("predictions", "/predictions/"),
         ("listings", rf"/{BUCKET}/?$"),
     ):
         if re.search(pattern, name):
