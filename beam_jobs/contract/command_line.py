@@ -19,10 +19,17 @@ from beam_jobs.contract.errors import (
 )
 from beam_jobs.contract.validation import describe_keys
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None
+
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
 EXIT_LOST_WORKER = 75  # EX_TEMPFAIL of sysexits.h: start all workers again
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+_FEW_ADDRESSES = 4 << 30  # bytes; TensorFlow takes more than half of it with the smallest models
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -96,6 +103,21 @@ def collect_garbage_rarely() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+def _warn_of_few_addresses() -> None:
+    """Says what a limit such as `ulimit -v` leads to, before a library ends the process by it."""
+    if resource is None:
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < _FEW_ADDRESSES:
+        print(
+            f"warning: a limit (ulimit -v) leaves this process {limit >> 20:,} MiB of addresses; "
+            "where TensorFlow gets no more it ends the process by a signal, without an error. "
+            f"Expected {_FEW_ADDRESSES >> 20:,} MiB or more, or a limit of memory (a cgroup)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs `main(argv)` and ends the process with its exit status.
 
@@ -105,6 +127,7 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     and status 1.
     """
     _escape_what_the_terminal_lacks()
+    _warn_of_few_addresses()
     collect_garbage_rarely()
     os.environ.setdefault(
         "TF_CPP_MIN_LOG_LEVEL", "2"

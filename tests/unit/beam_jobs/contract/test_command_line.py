@@ -3,6 +3,7 @@
 import argparse
 import errno
 import io
+import resource
 import sys
 from pathlib import Path
 
@@ -118,6 +119,14 @@ def test_defects_keep_their_traceback(error):
 
     with pytest.raises(type(error)):
         command_line.run_main(main, [])
+
+
+def test_a_limit_that_tensorflow_ends_without_a_word_at_is_told_of(monkeypatch, capsys):
+    for limit, told in ((1 << 30, "leaves this process 1,024 MiB"), (8 << 30, ""), (-1, "")):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, limit=limit: (limit, limit))
+        command_line.run_main(lambda argv: None, [])
+        received = capsys.readouterr().err
+        assert told in received and bool(received) == bool(told)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
