@@ -29,9 +29,9 @@ from trainer.losses.prior_correction import prior_correction, undo_loss_weightin
 from trainer.models import VocabularyStatistics, build_model
 from trainer.models.backbones import Encoder, build_encoder, load_encoder
 from trainer.runs import remote_directory
-from trainer.runs.checkpoints import Checkpoints, RunState, saved_sizes
+from trainer.runs.checkpoints import Checkpoints, RunState, has_begun, saved_sizes
 from trainer.runs.directories import with_directories
-from trainer.runs.layout import ENCODER, NAMED_FILES
+from trainer.runs.layout import EARLIER_RUN, ENCODER, NAMED_FILES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +128,8 @@ def assemble(config: Config, *, for_training: bool = False, fresh: bool = False)
             folds=config.train.folds,
             repeat=config.train.fold_repeat,
         )
-    if _describes_labels(config):
-        dataset = dataclasses.replace(dataset, scores_all_labels=True)
+    known = _known_labels(config, dataset, for_training=for_training, fresh=fresh)
+    dataset = dataclasses.replace(dataset, known_labels=known)
     strategy = make_strategy(config.train)
     check_agreement(strategy, _fingerprint(config.to_yaml()), what="their configs")
     check_agreement(
@@ -163,6 +163,21 @@ def _describes_labels(config: Config) -> bool:
     return (
         isinstance(config.model, PretrainedConfig) and config.model.label_descriptions is not None
     )
+
+
+def _known_labels(
+    config: Config, dataset: Dataset, *, for_training: bool, fresh: bool
+) -> frozenset[str]:
+    """The labels that a model knows from their texts, or a run from the one it started from."""
+    if _describes_labels(config):
+        return frozenset(dataset.label_names)
+    run_dir = remote_directory.local(config.train.run_dir)
+    if for_training and (fresh or not has_begun(run_dir)):
+        return frozenset()
+    try:
+        return frozenset(json.loads((run_dir / EARLIER_RUN).read_text("utf-8"))["kept_labels"])
+    except FileNotFoundError:
+        return frozenset()
 
 
 def _encoder(config: Config, dataset: Dataset, *, for_training: bool) -> Encoder:

@@ -19,6 +19,8 @@ from tests.small_experiment import CONFIG, make_dataset
 from tests.tiny_encoder import DIM, HEADS, PIECES, POSITIONS, write_encoder, write_tokenizer
 from trainer.document_vectors import VectorReader
 from trainer.experiment import assemble, restore_best
+from trainer.training.carry_over import CarryOver
+from trainer.training.label_descriptions import start_from_descriptions
 
 SETTINGS = """\
 text: {tokenizer: encoder}
@@ -186,6 +188,35 @@ def test_the_last_layer_starts_from_the_labels_texts(place, frozen):
     (place / "texts.json").write_text('{"space": "rocket"}')
     refusal = _refused(place, "train.run_dir=out/texts", *settings, slow)
     assert "texts.json (model.label_descriptions) has other content" in refusal
+
+
+@pytest.mark.slow
+def test_a_run_starts_with_the_encoder_and_rows_of_another_and_new_labels_with_their_texts(
+    place, frozen, monkeypatch
+):
+    more = ("labels.deny=[rare]", "labels.include=[zoo]", "output.dataset_dir=out/more")
+    succeed("beam_jobs.preprocess", *_options(*more), cwd=place)
+    monkeypatch.chdir(place)
+    described = (*more, "model.label_descriptions=names", "train.run_dir=out/from")
+    new = assemble(load_config("small.yaml", overrides=described), for_training=True)
+    other = assemble(load_config("small.yaml"))
+    restore_best(other)
+    of_encoder = {v.path: v for v in new.model.variables if v.path.startswith("encoder")}
+    for variable in of_encoder.values():
+        variable.assign(0 * variable)
+    earlier = CarryOver(new, "out/small/run")
+    assert "4 of 5 labels (1 new, 1 of the earlier ones gone)" in str(earlier)
+    earlier.give_weights()
+    theirs = {v.path: v.numpy() for v in other.model.variables}
+    for path, variable in of_encoder.items():
+        np.testing.assert_array_equal(variable, theirs[path])
+    before = new.model.head()
+    start_from_descriptions(new, only=earlier.is_new_label)
+    zoo, *others = (new.dataset.label_names.index(name) for name in ("zoo", "food", "space"))
+    ids = [other.dataset.label_names.index(name) for name in ("food", "space")]
+    for ours, known, initial in zip(new.model.head(), other.model.head(), before, strict=True):
+        np.testing.assert_array_equal(ours[others], known[ids])
+        assert np.isfinite(ours[zoo]).all() and not np.array_equal(ours[zoo], initial[zoo])
 
 
 @pytest.mark.slow

@@ -217,12 +217,14 @@ def start_worker(
     index: int,
     *settings: str,
     command: str = "train",
+    arguments: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
 ):
     """Starts worker `index` of those at the addresses, as a launcher would."""
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     environment = {"TF_CONFIG": json.dumps(cluster), **(environment or {})}
-    return ForkedProcess(_train, _arguments(command, settings), cwd=root, environment=environment)
+    arguments = [*_arguments(command, settings), *arguments]
+    return ForkedProcess(_train, arguments, cwd=root, environment=environment)
 
 
 def start_task_of_slurm(root: Path, rank: int, hosts: list[str] | None, *settings: str):
@@ -248,12 +250,21 @@ def run_workers(
     *settings: str,
     workers: int,
     command: str = "train",
+    arguments: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    """A whole run of several workers that end well; what all of them printed."""
+    """A whole run of several workers that end well; what all of them printed.
+
+    `arguments` are of the command, beside its settings.
+    """
     addresses = free_addresses(workers)
     processes = [
-        start_worker(root, addresses, i, *settings, command=command, environment=environment)
+        start_worker(
+            *(root, addresses, i, *settings),
+            command=command,
+            arguments=arguments,
+            environment=environment,
+        )
         for i in range(workers)
     ]
     try:

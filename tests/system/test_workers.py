@@ -65,10 +65,14 @@ def test_two_workers_give_what_one_gives_heed_callbacks_and_only_the_chief_write
     assert "epoch 3: loss" not in again  # the callback has stopped it, and it stays so
 
 
-def test_workers_that_read_shards_of_their_own_see_every_document(even):
+def test_workers_with_shards_of_their_own_see_every_document_and_start_from_another_run(
+    even, alone
+):
     settings = "train.run_dir=by_file", "train.epochs=1", "train.shard_by=file"
-    run_workers(even, *settings, workers=2)
+    output = run_workers(even, *settings, workers=2, arguments=("--from", "alone"))
     (row,) = history(even / "by_file")
+    assert output.count("carried over from alone: ") == 1 and "5 of 5 labels" in output
+    assert row["loss"] < history(alone)[0]["loss"]
     assert row["skipped"] == 0
     assert row["step"] > -(
         -398 // 32

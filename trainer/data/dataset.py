@@ -27,14 +27,14 @@ class Dataset:
       place: where the dataset is.
       vectors: directory of shards of the same names whose records also have vectors, see
         `trainer.document_vectors`; None: the shards are the dataset's own.
-      scores_all_labels: the model knows something of labels without train documents, too.
+      known_labels: those that the model knows something of without a train document.
     """
 
     directory: Path
     manifest: Manifest
     place: str = ""
     vectors: Path | None = None
-    scores_all_labels: bool = False
+    known_labels: frozenset[str] = frozenset()
 
     def num_examples(self, split: str) -> int:
         """The number of documents in a split."""
@@ -84,11 +84,22 @@ class Dataset:
 
     @property
     def is_trained(self) -> np.ndarray:
-        """bool [labels]: whether the train split has a document with the label.
-
-        True for all labels where `scores_all_labels`: then none is left out of what is given.
+        """bool [labels]: whether the model knows something of the label, by train documents or
+        otherwise; the others are left out of what is given.
         """
-        return (self.label_counts("train") > 0) | self.scores_all_labels
+        return (self.label_counts("train") > 0) | self._is_known
+
+    @property
+    def is_learned(self) -> np.ndarray:
+        """bool [labels]: whether training changes what the model knows of the label.
+
+        It does not where there is no train document, and something is known otherwise.
+        """
+        return (self.label_counts("train") > 0) | ~self._is_known
+
+    @property
+    def _is_known(self) -> np.ndarray:
+        return np.array([name in self.known_labels for name in self.label_names], bool)
 
     @functools.cached_property
     def vocabulary(self) -> list[str]:

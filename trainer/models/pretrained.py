@@ -151,8 +151,23 @@ class PretrainedEncoder(keras.Model):
     ) -> tf.Tensor:
         return _in_parts(function, tokens, None if training else self._part_documents)
 
+    @property
+    def token_variables(self) -> list[keras.Variable]:
+        """The variables with a row for each token after the reserved ones."""
+        return [self._piece_ids]
+
+    @property
+    def label_variables(self) -> list[keras.Variable]:
+        """The variables with a row for each label."""
+        layer = self._attention if self.pooling == "label_attention" else self._dense
+        return layer.variables
+
+    def head(self) -> list[np.ndarray]:
+        """The last layer, where it stands on the vectors: [labels, vector_size], [labels]."""
+        return self._dense.get_weights()
+
     def set_head(self, kernel: np.ndarray, bias: np.ndarray) -> None:
-        """Sets the last layer, where it stands on the vectors: [labels, vector_size], [labels]."""
+        """Sets what `head` gives."""
         self._dense.set_weights([kernel, bias])
 
     def attributions(

@@ -237,13 +237,22 @@ def has_begun(run_dir: Path) -> bool:
 def best_weights(run_dir: Path) -> list[np.ndarray] | None:
     """The model's variables in the run's best checkpoint, in order, read without the model.
 
-    None: there is no checkpoint that can be read.
+    None: there is no checkpoint yet.
+
+    Raises:
+      UserError: there are checkpoints, and none can be read.
     """
-    for path in reversed(_complete(run_dir / BEST_CHECKPOINT)):
+    paths = _complete(run_dir / BEST_CHECKPOINT)
+    for path in reversed(paths):
         with contextlib.suppress(tf.errors.OpError, IndexError, RuntimeError, ValueError):
             reader = tf.train.load_checkpoint(path)
             keys = (f"model/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in itertools.count())
             return [reader.get_tensor(key) for key in itertools.takewhile(reader.has_tensor, keys)]
+    if paths:
+        raise UserError(
+            f"no checkpoint in {run_dir / BEST_CHECKPOINT} can be read: expected those that the "
+            "run has saved; put them back from a copy, or train the run again"
+        )
     return None
 
 

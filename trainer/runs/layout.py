@@ -10,6 +10,7 @@ CONFIG = CONFIG_FILE
 DATASET_MANIFEST = "dataset_manifest.json"
 NAMED_FILES = "named_files.json"  # SHA-256 of the files that the config names, by their keys
 ENCODER = "encoder.json"  # what a pretrained encoder is built from, without its weights
+EARLIER_RUN = "earlier_run.json"  # of a run that started from another: which, and what it kept
 HISTORY = "history.json"  # a list of rows, one per epoch
 CHECKPOINTS = "checkpoints"  # directory of the newest checkpoints
 BEST_CHECKPOINT = "best"  # directory of the best epoch's checkpoint, by `train.objective`

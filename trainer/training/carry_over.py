@@ -2,14 +2,17 @@
 tokens and labels.
 
 Which axes of a variable are tokens or labels is found out, not declared: the model is built with a
-few tokens and labels more, and what grows with them is theirs. The optimizer starts anew: carrying
-its moments over gained half a point of micro-F1 on one set and cost 1.7 on another.
+few tokens and labels more, and what grows with them is theirs. A pretrained encoder says it. The
+optimizer starts anew: carrying its moments over gained half a point of micro-F1 on one set and cost
+1.7 on another.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,17 +22,30 @@ from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import MANIFEST
 from beam_jobs.contract.sections.linear_model import LinearConfig
 from beam_jobs.contract.sections.model import CustomConfig, ModelConfig
+from beam_jobs.contract.sections.network_models import BowTreeConfig
 from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.experiment import Experiment
 from trainer.models import VocabularyStatistics, build_model
+from trainer.models.pretrained import PretrainedEncoder
 from trainer.runs import remote_directory
 from trainer.runs.checkpoints import best_weights
-from trainer.runs.layout import CONFIG, DATASET_MANIFEST
+from trainer.runs.layout import CONFIG, DATASET_MANIFEST, ENCODER
 
 # Sizes of the models that are built to find the axes: no other axis differs between them.
 _TOKENS, _MORE_TOKENS = 11, 18
 _LABELS, _MORE_LABELS = 3, 5
+# Keys of a pretrained encoder that decide no variable; its directory is compared by its content.
+_NO_VARIABLES = {
+    "backbone",
+    "cache_dir",
+    "gradient_checkpointing",
+    "label_descriptions",
+    "max_tokens",
+    "stride",
+    "window",
+    "window_pooling",
+}
 _RESERVED = 2  # rows before the first token's: padding, and what is out of the vocabulary
 
 
@@ -57,11 +73,15 @@ class Names:
 class CarryOver:
     """What a new run takes from the best epoch of another one.
 
-    Tokens and labels that the other run lacks keep their initial weights, and so do n-grams.
+    Tokens and labels that the other run lacks keep their initial weights, and so do n-grams. Labels
+    without a train document that the other run knows are kept as it knows them.
 
     Args:
       experiment: the new run's.
       source: the other run directory; its dataset must be there still, for its names.
+
+    Attributes:
+      experiment: the new run's, whose dataset says which labels are known without train documents.
 
     Raises:
       UserError: the other run has another model, or its dataset is not there any more.
@@ -69,7 +89,7 @@ class CarryOver:
 
     def __init__(self, experiment: Experiment, source: str | Path):
         _check_kind(experiment.config.model)
-        self._experiment, self._source = experiment, source
+        self._source = source
         config, dataset, self._weights = _open(source)
         ours, theirs = (_architecture(c.model) for c in (experiment.config, config))
         if ours != theirs:
@@ -82,18 +102,41 @@ class CarryOver:
             raise UserError(
                 f"--from: {source} has other text fields, expected as many as this run's"
             )
+        if isinstance(experiment.model, PretrainedEncoder):
+            _check_encoder(experiment, dataset, source)
         self._old, self._new = (
             Names(d.vocabulary, d.label_names) for d in (dataset, experiment.dataset)
         )
+        has_no_documents = experiment.dataset.label_counts("train") == 0
+        kept = np.flatnonzero(has_no_documents & ~self.is_new_label)
+        self._kept_labels = frozenset(self._new.labels[i] for i in kept)
+        known = experiment.dataset.known_labels | self._kept_labels
+        dataset = dataclasses.replace(experiment.dataset, known_labels=known)
+        self.experiment = dataclasses.replace(experiment, dataset=dataset)
+
+    @functools.cached_property
+    def is_new_label(self) -> np.ndarray:
+        """bool [labels]: whether the other run lacks the label."""
+        is_new = np.ones(len(self._new.labels), bool)
+        is_new[_common(self._new.labels, self._old.labels)[0]] = False
+        return is_new
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the run directory keeps of it, as JSON values."""
+        return {"run": str(self._source), "kept_labels": sorted(self._kept_labels)}
 
     def give_weights(self) -> None:
         """Gives the model the other run's weights, which are not kept: they may take gigabytes."""
-        experiment, weights = self._experiment, self._weights
+        experiment, weights = self.experiment, self._weights
         del self._weights
-        num_texts = len(experiment.dataset.record_spec.text_names)
-        axes = axes_of(experiment.config.model, num_texts=num_texts)
+        model, num_texts = experiment.model, len(experiment.dataset.record_spec.text_names)
+        if isinstance(model, PretrainedEncoder):
+            axes = _axes_of_encoder(model)
+        else:
+            axes = axes_of(experiment.config.model, num_texts=num_texts)
         with experiment.strategy.scope():
-            for variable, known, of in zip(experiment.model.variables, weights, axes, strict=True):
+            for variable, known, of in zip(model.variables, weights, axes, strict=True):
                 variable.assign(carried(variable.numpy(), known, of, old=self._old, new=self._new))
 
     def __str__(self) -> str:
@@ -107,7 +150,10 @@ class CarryOver:
                 f"{kept:,} of {len(ours):,} {what} ({len(ours) - kept:,} new, "
                 f"{len(theirs) - kept:,} of the earlier ones gone)"
             )
-        return f"carried over from {self._source}: {' and '.join(parts)}"
+        text = f"carried over from {self._source}: {' and '.join(parts)}"
+        if self._kept_labels:
+            text += f"; labels without train documents that it knows: {len(self._kept_labels):,}"
+        return text
 
 
 def axes_of(config: ModelConfig, *, num_texts: int = 1) -> list[Axes]:
@@ -138,6 +184,18 @@ def axes_of(config: ModelConfig, *, num_texts: int = 1) -> list[Axes]:
         for one, more_tokens, more_labels in zip(
             base, shapes(_MORE_TOKENS, _LABELS), shapes(_TOKENS, _MORE_LABELS), strict=True
         )
+    ]
+
+
+def _axes_of_encoder(model: PretrainedEncoder) -> list[Axes]:
+    """The same for an encoder, whose own weights are taken whole."""
+    tokens, labels = (set(map(id, v)) for v in (model.token_variables, model.label_variables))
+    return [
+        Axes(
+            tokens=0 if id(variable) in tokens else None,
+            labels=0 if id(variable) in labels else None,
+        )
+        for variable in model.variables
     ]
 
 
@@ -177,10 +235,28 @@ def _check_kind(config: ModelConfig) -> None:
             "--from: received with `model.name: linear`, whose labels are fitted anew each time; "
             "expected a model that is trained in steps, such as model.name=bow"
         )
-    if isinstance(config, CustomConfig | PretrainedConfig):
+    if isinstance(config, BowTreeConfig | CustomConfig):
+        reason = (
+            "whose labels are in clusters of their own dataset's"
+            if isinstance(config, BowTreeConfig)
+            else "whose variables do not say which of their rows are of tokens and labels"
+        )
         raise UserError(
-            f"--from: received with `model.name: {config.name}`, expected one of multihot's own "
-            "models"
+            f"--from: received with `model.name: {config.name}`, {reason}; expected another model, "
+            "such as model.name=bow"
+        )
+
+
+def _check_encoder(experiment: Experiment, dataset: Dataset, source: str | Path) -> None:
+    """Raises UserError unless the other run's encoder and tokenizer are this run's."""
+    analyzers = (d.manifest.analyzer for d in (experiment.dataset, dataset))
+    ours, theirs = (analyzer.encoder_tokenizer for analyzer in analyzers)
+    path = remote_directory.local(source) / ENCODER
+    saved = json.loads(path.read_text(encoding="utf-8"))["weights_sha256"]
+    if ours != theirs or saved != experiment.model.encoder_description["weights_sha256"]:
+        raise UserError(
+            f"--from: the encoder of {source} is not the one in "
+            f"{experiment.config.encoder_directory}; expected the same"
         )
 
 
@@ -212,10 +288,13 @@ def _open(source: str | Path) -> tuple[Config, Dataset, list[np.ndarray]]:
 
 
 def _architecture(config: ModelConfig) -> dict:
-    """What decides the variables: all keys but those of dropout and of pretrained vectors."""
+    """What decides the variables: all keys but those of dropout and of pretrained vectors; of an
+    encoder, those that change none of its variables, either.
+    """
     values = config.model_dump(mode="json")
+    left_out = _NO_VARIABLES if isinstance(config, PretrainedConfig) else ()
     return {
         key: value
         for key, value in values.items()
-        if "dropout" not in key and "pretrained_vectors" not in key
+        if "dropout" not in key and "pretrained_vectors" not in key and key not in left_out
     }

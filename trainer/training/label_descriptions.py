@@ -50,7 +50,7 @@ def read_descriptions(source: str, label_names: Sequence[str]) -> list[str]:
     return [texts.get(name) or name for name in label_names]
 
 
-def start_from_descriptions(experiment: Experiment) -> None:
+def start_from_descriptions(experiment: Experiment, *, only: np.ndarray | None = None) -> None:
     """Sets the last layer of a model that is not trained yet.
 
     A label's row is the direction in which its text's vector lies from the mean of all labels'. The
@@ -59,6 +59,10 @@ def start_from_descriptions(experiment: Experiment) -> None:
     the median of the others.
 
     The chief's values are those of all workers: the last bits differ between processors.
+
+    Args:
+      experiment: its model is set.
+      only: bool [labels], those that are set; None: all are.
 
     Raises:
       UserError: see `read_descriptions`.
@@ -75,6 +79,9 @@ def start_from_descriptions(experiment: Experiment) -> None:
         bias=output_bias(positives, dataset.num_examples("train")),
         is_trained=positives > 0,
     )
+    if only is not None:
+        kernel, bias = model.head()
+        head = np.where(only[:, None], head[0], kernel), np.where(only, head[1], bias)
     own = [values if is_chief(experiment.strategy) else 0 * values for values in head]
     with experiment.strategy.scope():
         model.set_head(*sum_over_workers(experiment.strategy, own))

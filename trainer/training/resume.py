@@ -20,11 +20,20 @@ from beam_jobs.contract.named_files import RUN_KEYS, hash_files
 from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.distribution.strategy import is_chief, sum_over_workers
 from trainer.experiment import Experiment, changed_files
-from trainer.runs import remote_directory
+from trainer.runs import checkpoints, remote_directory
 from trainer.runs.checkpoints import RunState
-from trainer.runs.layout import CONFIG, DATASET_MANIFEST, ENCODER, HISTORY, NAMED_FILES
+from trainer.runs.layout import (
+    CONFIG,
+    DATASET_MANIFEST,
+    EARLIER_RUN,
+    ENCODER,
+    HISTORY,
+    NAMED_FILES,
+)
+from trainer.training.carry_over import CarryOver
 
-_FIRST_FILES = (DATASET_MANIFEST, NAMED_FILES, ENCODER)  # before the config, which makes it a run
+# Before the config, which makes it a run.
+_FIRST_FILES = (DATASET_MANIFEST, NAMED_FILES, ENCODER, EARLIER_RUN)
 # The sections of the config that decide the weights.
 _RUN_SECTIONS = {"model", "loss", "optimizer", "train"}
 # Their keys that may differ between a run and its resumption: they decide how long it trains, where
@@ -43,7 +52,9 @@ _MAY_CHANGE = {
 
 
 @contextlib.contextmanager
-def open_run_directory(experiment: Experiment, *, fresh: bool) -> Iterator[None]:
+def open_run_directory(
+    experiment: Experiment, *, fresh: bool, earlier: CarryOver | None = None
+) -> Iterator[None]:
     """Creates the run directory, or checks that the run in it has the same config and dataset;
     during the block no other run can be opened there.
 
@@ -52,6 +63,7 @@ def open_run_directory(experiment: Experiment, *, fresh: bool) -> Iterator[None]
     Args:
       experiment: its `run_dir` is opened.
       fresh: delete an earlier run first.
+      earlier: what a new run starts from.
 
     Raises:
       UserError: the run there cannot be resumed, or the directory cannot be used.
@@ -64,7 +76,7 @@ def open_run_directory(experiment: Experiment, *, fresh: bool) -> Iterator[None]
                 held.enter_context(
                     remote_directory.exclusive(experiment.run_place, "train.run_dir")
                 )
-                _open(experiment, fresh=fresh)
+                _open(experiment, fresh=fresh, earlier=earlier)
                 experiment.push()
             except UserError as error:
                 refusal = error
@@ -77,7 +89,7 @@ def open_run_directory(experiment: Experiment, *, fresh: bool) -> Iterator[None]
         yield
 
 
-def _open(experiment: Experiment, *, fresh: bool) -> None:
+def _open(experiment: Experiment, *, fresh: bool, earlier: CarryOver | None) -> None:
     run_dir = experiment.run_dir
     manifest = (experiment.dataset.directory / MANIFEST).read_text(encoding="utf-8")
     is_run = (run_dir / CONFIG).exists()
@@ -100,6 +112,10 @@ def _open(experiment: Experiment, *, fresh: bool) -> None:
         write_atomically(run_dir / NAMED_FILES, dump_json(hash_files(experiment.config, RUN_KEYS)))
         if isinstance(experiment.config.model, PretrainedConfig):
             write_atomically(run_dir / ENCODER, dump_json(experiment.model.encoder_description))
+        if earlier is not None:
+            write_atomically(run_dir / EARLIER_RUN, dump_json(earlier.record))
+        elif not checkpoints.has_begun(run_dir):
+            (run_dir / EARLIER_RUN).unlink(missing_ok=True)
         write_atomically(run_dir / CONFIG, experiment.config.to_yaml())
     except OSError as error:
         raise UserError(

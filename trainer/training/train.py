@@ -51,6 +51,7 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
     earlier = None
     if source is not None and not has_begun:
         earlier = CarryOver(experiment, source)
+        experiment = earlier.experiment
     with explain_lost_workers(experiment.strategy):
         try:
             if isinstance(experiment.config.model, LinearConfig):
@@ -95,7 +96,7 @@ def _train(experiment: Experiment, *, fresh: bool, earlier: CarryOver | None) ->
     loss = build_loss(experiment.config.loss, **experiment.loss_statistics)
     sampler = make_label_sampler(experiment)
     callbacks = make_callbacks(experiment.config.train.callbacks)
-    with open_run_directory(experiment, fresh=fresh):
+    with open_run_directory(experiment, fresh=fresh, earlier=earlier):
         experiment = with_vectors(experiment, ["train", "validation"])
         run = TrainingRun(
             experiment, loss=loss, sampler=sampler, callbacks=callbacks, earlier=earlier

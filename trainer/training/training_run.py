@@ -115,6 +115,7 @@ class TrainingRun:
             keep=train.keep_checkpoints,
             after_save=experiment.push,
         )
+        is_learned = experiment.dataset.is_learned
         self._run_steps = make_train_steps(
             self._strategy,
             self._model,
@@ -124,9 +125,7 @@ class TrainingRun:
             global_batch_size=train.batch_size,
             accumulate_steps=train.accumulate_steps,
             sampler=sampler,
-            is_learned=experiment.dataset.label_counts("train") > 0
-            if experiment.describes_labels
-            else None,
+            is_learned=None if is_learned.all() else is_learned,
         )
         self._evaluator = Evaluator(experiment)
         self._callbacks = Callbacks(
@@ -150,7 +149,9 @@ class TrainingRun:
             if isinstance(self._model, BagWithLabelTree):
                 plant_label_tree(self._experiment)
             if self._experiment.describes_labels:
-                start_from_descriptions(self._experiment)
+                start_from_descriptions(
+                    self._experiment, only=None if earlier is None else earlier.is_new_label
+                )
         check_agreement(
             self._strategy,
             state.step,
