@@ -6,8 +6,7 @@ are read, workers that hang, two runs on one output, a clock that jumps, too lit
 everything. Each must end with one error in words, or go on. Where it has ended, the cause is
 removed and the same command must make what an uninterrupted run makes.
 
-It mounts file systems, changes users and makes a group of processes (of cgroups' first version): it
-needs root.
+It mounts file systems and makes a group of processes (of cgroups' first version): it needs root.
 
   python scripts/check_faults.py --only full hang
 """
@@ -41,7 +40,6 @@ def main(argv: list[str]) -> None:
     print("| fault | where | what came of it | then |\n|---|---|---|---|", flush=True)
     is_well = True
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
-        os.chmod(temporary, 0o755)  # others may look, as in a folder of anybody's
         folder = (arguments.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         wholes = attempts.Wholes(folder, with_store=False)

@@ -13,6 +13,7 @@ tables of `docs/scale.md`.
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,9 @@ INPUT_RATE = 42_000  # documents that a core reads, parses and looks up a second
 # What an exchange of a step takes, measured: see docs/experiments/workers.md and
 # `trainer/training/worker_gain.py`.
 SECONDS_OF_EXCHANGES, SECONDS_OF_BYTE = 6e-3, 2.4e-9
+# Every worker multiplies the factors of all: of a term of another's document, and one dimension of
+# it, as `scripts/benchmark_factors.py` measures.
+SECONDS_OF_OTHERS = 0.43e-9
 TERM_BYTES = 12  # its row, document and weight
 # Of the documents whose gradients are counted: docs/experiments/training_speed.md has their terms.
 TERMS, DIM = 82, 128
@@ -142,18 +146,40 @@ def hours(fit: Fit, documents: float, workers: int) -> float:
     return (fit.start + fit.per_document * documents / workers) / 3600
 
 
-def step_seconds(
-    fit: Fit, gradients: dict[str, Any], *, workers: int, bytes_per_second: float
-) -> tuple[float, float]:
-    """Seconds of a training step of each worker, computing and exchanging.
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A training step of one of several workers, in seconds of its core.
+
+    Attributes:
+      own: of its own documents; with one worker there is nothing else.
+      exchange: of what it gives and gets.
+      others: of the embeddings' gradient of all other workers' documents, which every worker works
+        out for itself.
+    """
+
+    own: float
+    exchange: float
+    others: float
+
+    @property
+    def slowdown(self) -> float:
+        """How many times as long it takes as without other workers."""
+        return (self.own + self.exchange + self.others) / self.own
+
+
+def step_of(fit: Fit, gradients: dict[str, Any], *, workers: int, bytes_per_second: float) -> Step:
+    """A step on a network of so many bytes a second.
 
     The fit is that of training, by documents of the train split. A worker's own copying of what it
     sends and gets takes longer than a fast network.
     """
-    computing = fit.per_document * gradients["batch_size"]
+    documents = gradients["batch_size"]
     of_byte = max(SECONDS_OF_BYTE, 1 / bytes_per_second)
-    return computing, SECONDS_OF_EXCHANGES * (workers > 1) + of_byte * exchanged_bytes(
-        gradients, workers
+    return Step(
+        own=fit.per_document * documents,
+        exchange=SECONDS_OF_EXCHANGES * (workers > 1)
+        + of_byte * exchanged_bytes(gradients, workers),
+        others=SECONDS_OF_OTHERS * TERMS * DIM * documents * (workers - 1),
     )
 
 
@@ -179,10 +205,13 @@ def exchanged_bytes(gradients: dict[str, Any], workers: int) -> float:
     return others * given_bytes(gradients) + ring * gradients["dense_gradient_bytes"]
 
 
-def dense_pays_from(gradients: dict[str, Any]) -> float:
-    """Workers from which on a sum of a dense gradient of the embeddings would take fewer bytes."""
+def dense_pays_from(gradients: dict[str, Any], bytes_per_second: float) -> float:
+    """Workers from which on a sum of the embeddings' dense gradient, in a ring, would be faster."""
     table = gradients["all_dense_gradient_bytes"] - gradients["dense_gradient_bytes"]
-    return 2 * table / given_bytes(gradients)
+    of_byte = max(SECONDS_OF_BYTE, 1 / bytes_per_second)
+    of_another = of_byte * given_bytes(gradients)
+    of_another += SECONDS_OF_OTHERS * TERMS * DIM * gradients["batch_size"]
+    return 1 + 2 * table * of_byte / of_another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,6 +331,30 @@ def measured_table(results: dict[str, Any]) -> str:
     return table(["stage", "documents", "processor s", "peak memory, MB", "peak disk, MB"], lines)
 
 
+def labels_table(results: dict[str, Any]) -> str:
+    """What was measured of each number of labels, a row a model; `-` where a stage was not."""
+    rows = least_disturbed([row for row in results["rows"] if row["kind"] == "labels"])
+    if not rows:
+        return ""
+    stages = ("preprocess", "train", "evaluate")
+    lines = []
+    for wanted, model in sorted({(row["wanted"], row["model"]) for row in rows}):
+        of = {r["stage"]: r for r in rows if (r["wanted"], r["model"]) == (wanted, model)}
+        lines.append(
+            [
+                f"{of['preprocess']['labels']:,}",
+                f"`{model}`",
+                *(
+                    f"{of[stage]['processor_seconds']:.1f}" if stage in of else "-"
+                    for stage in stages
+                ),
+                *(f"{of[stage]['peak_mb']:,.0f}" if stage in of else "-" for stage in stages),
+            ]
+        )
+    header = ["labels", "model", *(f"{STAGES[stage]}, s" for stage in stages)]
+    return table([*header, *(f"{stage}, MB" for stage in stages)], lines)
+
+
 def coefficients(all_fits: dict[str, Fit]) -> str:
     """What was fitted, and the sizes that were not."""
     rows = []
@@ -378,30 +431,30 @@ def sizes_table(results: dict[str, Any], documents: Sequence[float]) -> str:
 def exchange_table(
     one: Fit, gradients: Sequence[dict[str, Any]], workers: Sequence[int], networks: Sequence[float]
 ) -> str:
-    """A step of several workers: what each gets, and how much of the time it computes."""
+    """A step of several workers: what each gets, and how many times as fast as one they are."""
     rows = []
     for row in gradients:
         for count in workers:
-            shares = []
-            for gigabits in networks:
-                computing, waiting = step_seconds(
-                    one, row, workers=count, bytes_per_second=gigabits * 1e9 / 8
-                )
-                shares.append(f"{computing / (computing + waiting):.0%}")
+            steps = [
+                step_of(one, row, workers=count, bytes_per_second=gigabits * 1e9 / 8)
+                for gigabits in networks
+            ]
             rows.append(
                 [
                     f"{row['batch_size']:,}",
                     f"{count:,}",
-                    f"{row['sparse_gradient_bytes'] / 1e6:.2f}",
                     f"{given_bytes(row) / 1e6:.2f}",
                     f"{exchanged_bytes(row, count) / 1e6:,.1f}",
-                    f"{dense_pays_from(row):.0f}",
-                    *shares,
+                    f"{1e3 * steps[-1].own:,.0f}",
+                    f"{1e3 * steps[-1].others:,.0f}",
+                    *(f"{count / step.slowdown:.1f}" for step in steps),
+                    f"{math.ceil(dense_pays_from(row, max(networks) * 1e9 / 8))}",
                 ]
             )
-    header = ["documents a step and worker", "workers", "rows of a worker, MB", "it gives, MB"]
-    header += ["it gets, MB", "dense would be less from"]
-    return table([*header, *(f"computes, at {gigabits:g} Gbit/s" for gigabits in networks)], rows)
+    header = ["documents a step and worker", "workers", "each gives, MB", "and gets, MB"]
+    header += ["ms of its own documents", "ms of the others'"]
+    header += [f"times one, at {gigabits:g} Gbit/s" for gigabits in networks]
+    return table([*header, "a dense sum would be faster from"], rows)
 
 
 def gpu_table(
@@ -464,15 +517,14 @@ def tables(results: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
         all_fits["train"], per_document=all_fits["train"].per_document / share
     )
     fastest = max(arguments.networks) * 1e9 / 8
-    slowdowns = []
-    for count in workers:
-        computing, waiting = step_seconds(
-            of_train, largest, workers=count, bytes_per_second=fastest
-        )
-        slowdowns.append((computing + waiting) / computing)
+    slowdowns = [
+        step_of(of_train, largest, workers=count, bytes_per_second=fastest).slowdown
+        for count in workers
+    ]
     gpu = {"bytes_per_second": arguments.gpu_terabytes * 1e12, "share": arguments.roofline_share}
     return [
         measured_table(results),
+        labels_table(results),
         coefficients(all_fits),
         stages_table(all_fits, documents, workers, slowdowns),
         sizes_table(results, documents),

@@ -1,7 +1,7 @@
 """Disks that are full, and files that somebody may not read or write."""
 
 import contextlib
-import os
+import ctypes
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,7 +21,8 @@ _READ = {
     "tune": ("out/small/dataset/*/*-train.tfrecord-00001-*",),
 }
 _FOLDERS = ("dataset", "run", "model")
-_NOBODY = 65534
+# <linux/capability.h> and <linux/prctl.h>: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+_CAPABILITIES, _DROP_FROM_BOUNDS, _PASS_OVER = 0x20080522, 24, (1, 2)
 
 
 # --- full --------------------------------------------------------------------------------
@@ -117,18 +118,17 @@ def read_only_output(wholes: attempts.Wholes) -> Iterator[Seen]:
 # --- denied ------------------------------------------------------------------------------
 
 
-def _become_nobody() -> None:
-    """From here on this process is a user's whom permissions hold for."""
-    os.setgroups([])
-    os.setgid(_NOBODY)
-    os.setuid(_NOBODY)
-
-
-def _given_to_nobody(wholes: attempts.Wholes, stage: Stage) -> Path:
-    home = home_before(wholes, stage)
-    for path in (home, *home.rglob("*")):
-        os.chown(path, _NOBODY, _NOBODY)
-    return home
+def _obey_permissions() -> None:
+    """Takes from root, in this process and those that it starts, what passes over permissions."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for number in _PASS_OVER:
+        libc.prctl(_DROP_FROM_BOUNDS, number, 0, 0, 0)
+    header, sets = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    for i in range(3):  # effective, permitted and inheritable
+        sets[i] &= ~sum(1 << number for number in _PASS_OVER)
+    if libc.capset(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 @contextlib.contextmanager
@@ -142,14 +142,14 @@ def _with_mode(path: Path, mode: int) -> Iterator[None]:
 
 
 def denied_input(wholes: attempts.Wholes) -> Iterator[Seen]:
-    """A file that the user of the process may not read."""
+    """A file that the process may not read."""
     for name, patterns in _READ.items():
         for pattern in patterns:
             yield _denied(wholes, STAGES[name], pattern, 0, "may not be read")
 
 
 def denied_output(wholes: attempts.Wholes) -> Iterator[Seen]:
-    """A folder for the output in which the user of the process may not write."""
+    """A folder for the output in which the process may not write."""
     for name in LOCAL:
         stage = STAGES[name]
         yield _denied(wholes, stage, None, 0o555, "may not be written")
@@ -159,11 +159,11 @@ def _denied(
     wholes: attempts.Wholes, stage: Stage, pattern: str | None, mode: int, what: str
 ) -> Seen:
     """What comes of a mode of the file of a pattern, or without one of the output's folder."""
-    home = _given_to_nobody(wholes, stage)
+    home = home_before(wholes, stage)
     path = nearest_folder(home / stage.output) if pattern is None else next(home.glob(pattern))
     with _with_mode(path, mode):
-        ended = run(stage, home, prepare=_become_nobody)
-    then, is_same = again(wholes, stage, home, prepare=_become_nobody)
+        ended = run(stage, home, prepare=_obey_permissions)
+    then, is_same = again(wholes, stage, home, prepare=_obey_permissions)
     shown = path.name if path != home else "the working directory"
     is_well = ended.status == 2 and ended.is_clean and is_same
     return Seen(f"{shown} {what}", stage.name, ended.in_words(home), then, is_well)

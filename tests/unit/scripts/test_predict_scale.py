@@ -89,15 +89,23 @@ def test_workers_get_what_all_others_give_and_their_share_of_dense_sums():
     }
     assert predict_scale.exchanged_bytes(gradients, 1) == 0
     assert predict_scale.exchanged_bytes(gradients, 4) == 3 * 10 + 2 * 3 / 4 * 8
-    assert predict_scale.dense_pays_from(gradients) == 10  # 9 x 10 bytes of rows < 2 x 50
     many_rows = gradients | {"sparse_gradient_bytes": 10**9}  # so factors are fewer bytes
     assert predict_scale.given_bytes(many_rows) == 100 * (4 * 128 + 12 * 82)
     one = predict_scale.Fit(start=5.0, per_document=0.01, fitted=(), checks=())
-    computing, waiting = predict_scale.step_seconds(one, gradients, workers=2, bytes_per_second=4.0)
-    assert (computing, waiting) == (1.0, 0.006 + (10 + 8) / 4)
-    _, waiting = predict_scale.step_seconds(one, gradients, workers=2, bytes_per_second=1e12)
-    assert waiting == pytest.approx(0.006 + (10 + 8) * 2.4e-9)
+    of_others = 0.43e-9 * 82 * 128 * 100
+    alone = predict_scale.step_of(one, gradients, workers=1, bytes_per_second=4.0)
+    assert alone == predict_scale.Step(own=1.0, exchange=0.0, others=0.0)
+    step = predict_scale.step_of(one, gradients, workers=3, bytes_per_second=4.0)
+    assert (step.own, step.others) == (1.0, 2 * of_others)
+    assert step.exchange == pytest.approx(0.006 + (2 * 10 + 4 / 3 * 8) / 4)
+    assert step.slowdown == pytest.approx(1 + step.exchange + step.others)
+    # A fast network is not faster than a worker copies.
+    step = predict_scale.step_of(one, gradients, workers=2, bytes_per_second=1e12)
+    assert step.exchange == pytest.approx(0.006 + (10 + 8) * 2.4e-9)
     assert predict_scale.hours(one, 720_000, 2) == pytest.approx((5 + 3600) / 3600)
+    # In as long as a dense sum, 2 x 50 bytes, gradients of so many others are got and worked out.
+    others = predict_scale.dense_pays_from(gradients, bytes_per_second=4.0) - 1
+    assert others * (10 / 4 + of_others) == pytest.approx(2 * 50 / 4)
 
 
 def test_a_gpu_is_as_fast_as_the_bytes_of_a_step_allow_and_needs_cores_that_read_for_it():
