@@ -40,8 +40,8 @@ def train(
       run_dir: the run's directory; default: the one that the config names. A run of other settings
         needs another one, or `fresh`.
       fresh: delete an earlier run there and start again.
-      start_from: a run on another dataset, whose weights of tokens and labels that both have a new
-        run starts with.
+      start_from: a run on another dataset, or the directory of an exported model, whose weights of
+        tokens and labels that both have a new run starts with.
       verbose: print what is trained, and every epoch.
       settings: keys of the config, such as `{"train.epochs": 3}`.
       **sections: the same by section, such as `model={"name": "bow"}, train={"epochs": 3}`. Without

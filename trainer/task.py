@@ -111,8 +111,8 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="source",
         metavar="RUN",
-        help="start a new run with the weights of another one, on another dataset: those of tokens "
-        "and labels that both have",
+        help="start a new run with the weights of another one, on another dataset, or of an "
+        "exported model: those of tokens and labels that both have",
     )
 
 

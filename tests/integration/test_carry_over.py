@@ -77,6 +77,23 @@ def test_rows_of_known_tokens_and_labels_are_those_of_the_other_run(root, monkey
     assert ours[bias].numpy()[zoo] == initial[bias][zoo]
 
 
+def test_an_exported_model_gives_what_its_run_gives_without_its_dataset(root, monkeypatch):
+    monkeypatch.chdir(root)
+    new = assemble(load_config("more.yaml"))
+    initial = [variable.numpy() for variable in new.model.variables]
+    given = []
+    for source in ("out/small/run", "out/small/model"):
+        for variable, value in zip(new.model.variables, initial, strict=True):
+            variable.assign(value)
+        earlier = CarryOver(new, source)
+        earlier.give_weights()
+        given.append([variable.numpy() for variable in new.model.trainable_variables])
+    assert str(earlier).startswith("carried over from out/small/model: ")
+    assert "5 of 6 labels" in str(earlier)
+    for of_run, of_model in zip(*given, strict=True):
+        np.testing.assert_array_equal(of_run, of_model)
+
+
 def test_a_run_that_starts_from_another_is_ahead_of_one_from_scratch(root):
     train(root)
     scratch = history(root / "more/run")[0]["validation_micro_f1"]

@@ -9,28 +9,19 @@ optimizer starts anew: carrying its moments over gained half a point of micro-F1
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from beam_jobs.contract import places
-from beam_jobs.contract.config import Config, load_saved_config
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.manifest import MANIFEST
-from beam_jobs.contract.sections.linear_model import LinearConfig
-from beam_jobs.contract.sections.model import CustomConfig, ModelConfig
-from beam_jobs.contract.sections.network_models import BowTreeConfig
+from beam_jobs.contract.sections.model import ModelConfig
 from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
-from trainer.data.dataset import Dataset, open_dataset
 from trainer.experiment import Experiment
 from trainer.models import VocabularyStatistics, build_model
 from trainer.models.pretrained import PretrainedEncoder
-from trainer.runs import remote_directory
-from trainer.runs.checkpoints import best_weights
-from trainer.runs.layout import CONFIG, DATASET_MANIFEST, ENCODER
+from trainer.training.earlier_model import EarlierModel, Names, check_kind, open_earlier
 
 # Sizes of the models that are built to find the axes: no other axis differs between them.
 _TOKENS, _MORE_TOKENS = 11, 18
@@ -62,14 +53,6 @@ class Axes:
     labels: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """Tokens and labels of a dataset, in the order of their ids."""
-
-    tokens: Sequence[str]
-    labels: Sequence[str]
-
-
 class CarryOver:
     """What a new run takes from the best epoch of another one.
 
@@ -78,35 +61,33 @@ class CarryOver:
 
     Args:
       experiment: the new run's.
-      source: the other run directory; its dataset must be there still, for its names.
+      source: the other run directory, or the directory of an exported model.
 
     Attributes:
       experiment: the new run's, whose dataset says which labels are known without train documents.
 
     Raises:
-      UserError: the other run has another model, or its dataset is not there any more.
+      UserError: the other run has another model, or see `open_earlier`.
     """
 
     def __init__(self, experiment: Experiment, source: str | Path):
-        _check_kind(experiment.config.model)
-        self._source = source
-        config, dataset, self._weights = _open(source)
-        ours, theirs = (_architecture(c.model) for c in (experiment.config, config))
+        check_kind(experiment.config.model)
+        self._source, self._earlier = source, open_earlier(source)
+        ours, theirs = map(_architecture, (experiment.config.model, self._earlier.config))
         if ours != theirs:
             keys = sorted(f"model.{k}" for k in ours | theirs if ours.get(k) != theirs.get(k))
             raise UserError(
                 f"--from: {source} and this run differ in {', '.join(keys)}; expected the same "
                 "model"
             )
-        if len(experiment.dataset.record_spec.text_names) != len(dataset.record_spec.text_names):
+        if len(experiment.dataset.record_spec.text_names) != self._earlier.num_texts:
             raise UserError(
                 f"--from: {source} has other text fields, expected as many as this run's"
             )
         if isinstance(experiment.model, PretrainedEncoder):
-            _check_encoder(experiment, dataset, source)
-        self._old, self._new = (
-            Names(d.vocabulary, d.label_names) for d in (dataset, experiment.dataset)
-        )
+            _check_encoder(experiment, self._earlier, source)
+        self._old = self._earlier.names
+        self._new = Names(experiment.dataset.vocabulary, experiment.dataset.label_names)
         has_no_documents = experiment.dataset.label_counts("train") == 0
         kept = np.flatnonzero(has_no_documents & ~self.is_new_label)
         self._kept_labels = frozenset(self._new.labels[i] for i in kept)
@@ -128,8 +109,8 @@ class CarryOver:
 
     def give_weights(self) -> None:
         """Gives the model the other run's weights, which are not kept: they may take gigabytes."""
-        experiment, weights = self.experiment, self._weights
-        del self._weights
+        experiment, weights = self.experiment, self._earlier.weights(self.experiment.model)
+        del self._earlier
         model, num_texts = experiment.model, len(experiment.dataset.record_spec.text_names)
         if isinstance(model, PretrainedEncoder):
             axes = _axes_of_encoder(model)
@@ -137,7 +118,9 @@ class CarryOver:
             axes = axes_of(experiment.config.model, num_texts=num_texts)
         with experiment.strategy.scope():
             for variable, known, of in zip(model.variables, weights, axes, strict=True):
-                variable.assign(carried(variable.numpy(), known, of, old=self._old, new=self._new))
+                if known is not None:
+                    initial = variable.numpy()
+                    variable.assign(carried(initial, known, of, old=self._old, new=self._new))
 
     def __str__(self) -> str:
         parts = []
@@ -229,62 +212,15 @@ def _common(new: Sequence[str], old: Sequence[str]) -> tuple[np.ndarray, np.ndar
     return ours, theirs
 
 
-def _check_kind(config: ModelConfig) -> None:
-    if isinstance(config, LinearConfig):
-        raise UserError(
-            "--from: received with `model.name: linear`, whose labels are fitted anew each time; "
-            "expected a model that is trained in steps, such as model.name=bow"
-        )
-    if isinstance(config, BowTreeConfig | CustomConfig):
-        reason = (
-            "whose labels are in clusters of their own dataset's"
-            if isinstance(config, BowTreeConfig)
-            else "whose variables do not say which of their rows are of tokens and labels"
-        )
-        raise UserError(
-            f"--from: received with `model.name: {config.name}`, {reason}; expected another model, "
-            "such as model.name=bow"
-        )
-
-
-def _check_encoder(experiment: Experiment, dataset: Dataset, source: str | Path) -> None:
+def _check_encoder(experiment: Experiment, earlier: EarlierModel, source: str | Path) -> None:
     """Raises UserError unless the other run's encoder and tokenizer are this run's."""
-    analyzers = (d.manifest.analyzer for d in (experiment.dataset, dataset))
-    ours, theirs = (analyzer.encoder_tokenizer for analyzer in analyzers)
-    path = remote_directory.local(source) / ENCODER
-    saved = json.loads(path.read_text(encoding="utf-8"))["weights_sha256"]
-    if ours != theirs or saved != experiment.model.encoder_description["weights_sha256"]:
+    tokenizer = experiment.dataset.manifest.analyzer.encoder_tokenizer
+    hashed = experiment.model.encoder_description["weights_sha256"]
+    if (tokenizer, hashed) != earlier.encoder:
         raise UserError(
             f"--from: the encoder of {source} is not the one in "
             f"{experiment.config.encoder_directory}; expected the same"
         )
-
-
-def _open(source: str | Path) -> tuple[Config, Dataset, list[np.ndarray]]:
-    """The other run; raises UserError unless its dataset is as it was."""
-    directory = remote_directory.local(source)
-    if not (directory / CONFIG).is_file():
-        raise UserError(
-            f"--from: {source} holds no run; expected train.run_dir of one, such as "
-            "out/docstrings/run"
-        )
-    config = load_saved_config(directory / CONFIG, remedy="train it again")
-    _check_kind(config.model)
-    saved = json.loads((directory / DATASET_MANIFEST).read_text(encoding="utf-8"))
-    try:
-        manifest = json.loads(places.read_bytes(places.join(config.output.dataset_dir, MANIFEST)))
-    except (FileNotFoundError, NotADirectoryError):
-        manifest = None
-    if manifest != saved:
-        raise UserError(
-            f"--from: the dataset of {source}, {config.output.dataset_dir}, is not there any more "
-            "as it was; expected it, for its tokens and labels: make the new dataset in another "
-            "output.dataset_dir"
-        )
-    weights = best_weights(directory)
-    if weights is None:
-        raise UserError(f"--from: {source} has no trained epoch; expected a run with one")
-    return config, open_dataset(config), weights
 
 
 def _architecture(config: ModelConfig) -> dict:

@@ -35,7 +35,7 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
     Args:
       config: the experiment.
       fresh: delete what an earlier run left in `train.run_dir`.
-      source: another run, whose weights a new run starts from, see
+      source: another run or an exported model, whose weights a new run starts from, see
         `trainer.training.carry_over.CarryOver`; a run that is resumed goes on with its own.
 
     Raises:
