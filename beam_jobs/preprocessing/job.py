@@ -1,6 +1,7 @@
 """The preprocessing job from a config to a published dataset."""
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,30 @@ MAX_BUCKET_BITS = 12
 UNKNOWN_BYTES = 1 << 30  # assumed size of a source that lists no files: 1 GiB
 
 
+@dataclasses.dataclass(frozen=True)
+class _Input:
+    """What a config names, resolved once, before any work.
+
+    Attributes:
+      reader: of the source.
+      files: those that it reads; none where that is not known before.
+      analyzer_spec: `text`, with the words that it names.
+      label_rules: `labels`, with the names in its files.
+      hashes: of all files that the config names.
+    """
+
+    reader: Reader | TransformSource
+    files: Sequence[InputFile]
+    analyzer_spec: AnalyzerSpec
+    label_rules: labels.ResolvedLabels
+    hashes: InputHashes
+
+    @property
+    def plain_bytes(self) -> int:
+        """The size of the input, not compressed; an assumption where it is not known."""
+        return sum(file.plain_bytes for file in self.files) if self.files else UNKNOWN_BYTES
+
+
 def preprocess(
     config: Config, *, beam_arguments: Sequence[str], overwrite: bool, force: bool
 ) -> None:
@@ -67,61 +92,102 @@ def preprocess(
     dataset_dir = config.output.dataset_dir
     engines.check_access(beam_arguments)
     file_systems.configure(beam_arguments)
-    reader = registry.make_reader(config.data)
-    files = reader.files()
-    _check_file_patterns(config, files)
-    analyzer_spec = resolve(config.text)
-    label_rules = labels.resolve(config.labels)
-    hashes = InputHashes(
-        registry.input_hash(files), hash_files(config, DATASET_KEYS) | hash_tokenizer(config)
-    )
-    if dataset_manifest.is_complete(config, hashes, overwrite=overwrite, force=force):
+    given = _resolve(config)
+    if dataset_manifest.is_complete(config, given.hashes, overwrite=overwrite, force=force):
         generations.remove_lock_of_killed_run(dataset_dir)
         print(
             f"{dataset_dir} is complete: the same config and input made it (--force makes it again)"
         )
         return
-    _check_patterns(analyzer_spec)
-    input_bytes = sum(file.plain_bytes for file in files) if files else UNKNOWN_BYTES
-    options = runners.pipeline_options(beam_arguments, input_bytes)
-    of_files = [] if isinstance(config.data, CustomData) else [file.path for file in files]
-    engines.check_places(options, {OUTPUT_KEY: [dataset_dir], "data.inputs": of_files})
-    is_local = runners.is_local(options)
-    if is_local and options.view_as(DirectOptions).direct_running_mode == "in_memory":
+    _check_patterns(given.analyzer_spec)
+    options = _options(config, given, beam_arguments)
+    _announce(config, given, options)
+    manifest, results, result = _publish(config, given, options, beam_arguments)
+    if step_report := step_times.format_report(result):
+        print(step_report)
+    print(summary(manifest))
+    for line in warnings(config, results, result):
+        print(f"warning: {line}")
+    print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
+
+
+def _resolve(config: Config) -> _Input:
+    """Lists the files of the input and reads those that the config names.
+
+    Raises:
+      UserError: one of them is not there, or holds what it should not.
+    """
+    reader = registry.make_reader(config.data)
+    files = reader.files()
+    _check_file_patterns(config, files)
+    return _Input(
+        reader=reader,
+        files=files,
+        analyzer_spec=resolve(config.text),
+        label_rules=labels.resolve(config.labels),
+        hashes=InputHashes(
+            registry.input_hash(files), hash_files(config, DATASET_KEYS) | hash_tokenizer(config)
+        ),
+    )
+
+
+def _options(config: Config, given: _Input, beam_arguments: Sequence[str]) -> PipelineOptions:
+    """The runner's options; raises UserError where its workers cannot reach input or output."""
+    options = runners.pipeline_options(beam_arguments, given.plain_bytes)
+    of_files = [] if isinstance(config.data, CustomData) else [file.path for file in given.files]
+    engines.check_places(
+        options, {OUTPUT_KEY: [config.output.dataset_dir], "data.inputs": of_files}
+    )
+    return options
+
+
+def _announce(config: Config, given: _Input, options: PipelineOptions) -> None:
+    """Says what is about to be done, and where."""
+    if (
+        runners.is_local(options)
+        and options.view_as(DirectOptions).direct_running_mode == "in_memory"
+    ):
         # This process needs it, and no progress can be shown while it is imported.
         import_tensorflow_quietly()
+    megabytes = sum(file.bytes for file in given.files) / 1e6
     what = (
-        f"{len(files):,} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB,"
-        if files
-        else config.data.reader
+        f"{len(given.files):,} files, {megabytes:,.1f} MB," if given.files else config.data.reader
     )
     print(f"preprocessing {what} on {runners.describe(options)}", flush=True)
 
+
+def _publish(
+    config: Config, given: _Input, options: PipelineOptions, beam_arguments: Sequence[str]
+) -> tuple[Manifest, finish.Results, PipelineResult]:
+    """Makes the dataset and publishes it, whole or not at all.
+
+    Raises:
+      UserError: too much is rejected, or nothing is left to train with.
+      RuntimeError: the runner lost or repeated documents.
+    """
+    dataset_dir = config.output.dataset_dir
     with (
-        write_errors.told(dataset_dir, what=OUTPUT_KEY, quiet=is_local),
+        write_errors.told(dataset_dir, what=OUTPUT_KEY, quiet=runners.is_local(options)),
         generations.writing(
             dataset_dir,
-            dataset_manifest.generation_name(config, hashes),
+            dataset_manifest.generation_name(config, given.hashes),
             live=lambda: dataset_manifest.live_generation(dataset_dir),
             what=OUTPUT_KEY,
         ) as generation,
     ):
         result, results = _run(
-            config.model_copy(update={"text": analyzer_spec, "labels": label_rules}),
+            config.model_copy(update={"text": given.analyzer_spec, "labels": given.label_rules}),
+            given,
             options=options,
-            reader=reader,
-            parts=registry.parts(files),
-            bucket_bits=min(MAX_BUCKET_BITS, max(2, (input_bytes // BUCKET_BYTES).bit_length())),
-            partitions=frequencies.num_partitions(input_bytes),
             generation=generation,
             beam_arguments=beam_arguments,
         )
         _check_usable(results, config, places.join(generation.directory, manifests.REJECTS))
         manifest = dataset_manifest.make_manifest(
             config,
-            analyzer_spec.model_copy(update={"subwords": results.subwords}),
+            given.analyzer_spec.model_copy(update={"subwords": results.subwords}),
             results,
-            hashes,
+            given.hashes,
             generation,
         )
         generation.commit(
@@ -130,12 +196,7 @@ def preprocess(
             manifest.files(),
             replaced=dataset_manifest.files_at_the_place(dataset_dir),
         )
-    if step_report := step_times.format_report(result):
-        print(step_report)
-    print(summary(manifest))
-    for line in warnings(config, results, result):
-        print(f"warning: {line}")
-    print(f"wrote {dataset_dir} in {time.monotonic() - started:.1f} s")
+    return manifest, results, result
 
 
 def _check_file_patterns(config: Config, files: Sequence[InputFile]) -> None:
@@ -163,12 +224,9 @@ def _check_patterns(spec: AnalyzerSpec) -> None:
 
 def _run(
     config: Config,
+    given: _Input,
     *,
     options: PipelineOptions,
-    reader: Reader | TransformSource,
-    parts: list[list[InputFile]],
-    bucket_bits: int,
-    partitions: int,
     generation: Generation,
     beam_arguments: Sequence[str],
 ) -> tuple[PipelineResult, finish.Results]:
@@ -177,15 +235,18 @@ def _run(
     Raises:
       RuntimeError: the runner lost or repeated data.
     """
+    parts = registry.parts(given.files)
+    buckets = given.plain_bytes // BUCKET_BYTES
+    bucket_bits = min(MAX_BUCKET_BITS, max(2, buckets.bit_length()))
     job = runners.make_pipeline(options)
     with progress.directory(generation.work_dir, is_local=runners.is_local(options)) as parts_dir:
         pipeline.build(
             job,
             config=config,
-            reader=reader,
+            reader=given.reader,
             parts=parts,
             bucket_bits=bucket_bits,
-            partitions=partitions,
+            partitions=frequencies.num_partitions(given.plain_bytes),
             dataset_dir=generation.directory,
             work_dir=generation.work_dir,
             progress_dir=parts_dir,

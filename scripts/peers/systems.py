@@ -5,6 +5,7 @@ Their packages are imported where they are used, in a process of their own.
 
 import os
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,7 +21,7 @@ Stage = Callable[[str], AbstractContextManager[None]]
 _MAX_WEIGHTS = 500_000_000  # labels x features of a dense linear model: 2 GB in float32
 
 
-class System:
+class System(ABC):
     """A system to be measured.
 
     Args:
@@ -34,15 +35,15 @@ class System:
         self.model_dir = directory / "model"  # whose files count as the model's size
         self.model_dir.mkdir()
 
+    @abstractmethod
     def fit(self, train: Split, validation: Split, stage: Stage) -> None:
         """Trains the model. It may choose settings on validation documents."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, rows: Sequence[str]) -> np.ndarray | scipy.sparse.csr_matrix:
         """Rows of `Split` -> scores in [0, 1], [documents, labels]."""
-        raise NotImplementedError
 
-    def save(self) -> None:
+    def save(self) -> None:  # noqa: B027
         """Writes what serving needs to `model_dir`, where `fit` has not."""
 
 

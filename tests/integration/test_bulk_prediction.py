@@ -14,7 +14,7 @@ import tensorflow as tf
 from beam_jobs import predict
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.errors import UserError
-from beam_jobs.prediction import job, output_files
+from beam_jobs.prediction import output_files, published, score_part
 from tests.command_lines import fail_cleanly, succeed
 
 
@@ -51,12 +51,12 @@ def documents(root):
 def run(monkeypatch, root, output, *arguments):
     monkeypatch.chdir(root)
     predict.main(["--model", "model", "--output", str(output), *map(str, arguments)])
-    summary = (output / job.SUMMARY).read_bytes()
+    summary = (output / published.SUMMARY).read_bytes()
     named = [info["file"] for info in json.loads(summary)["files"]]
     (folder,) = {file.partition("/")[0] for file in named}
     assert {f"{folder}/{path.name}" for path in (output / folder).iterdir()} == set(named)
     files = {path.name: path.read_bytes() for path in sorted((output / folder).iterdir())}
-    return files | {job.SUMMARY: summary}
+    return files | {published.SUMMARY: summary}
 
 
 def predictions(files):
@@ -234,14 +234,14 @@ def test_what_fails_publishes_nothing(place, tmp_path, monkeypatch):
         written.append(len(rows))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(job.ScorePart, "_scored", breaks)
+    monkeypatch.setattr(score_part.ScorePart, "_scored", breaks)
     with pytest.raises(Exception, match="No space left"):
         run(monkeypatch, place, tmp_path / "out", "--input", "documents.jsonl")
     assert written and list(tmp_path.iterdir()) == []
 
 
 def test_a_runner_that_loses_a_part_publishes_nothing(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(job.places, "write", lambda path, content: None)
+    monkeypatch.setattr(score_part.places, "write", lambda path, content: None)
     with pytest.raises(RuntimeError, match="lost or repeated data.* 0 of 1 parts are done"):
         run(monkeypatch, place, tmp_path / "out", "--input", "documents.jsonl")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract import saved_model
 from beam_jobs.contract.config import config_from_dict, load_config, load_saved_config
 from beam_jobs.contract.errors import UserError
-from beam_jobs.prediction import job
+from beam_jobs.prediction import published
 from tests.command_lines import ROOT
 from tests.fuzzing import OUTSIDE, changed, damaged, fuzz, text_of
 from trainer.evaluation.tuned import load_tuned
@@ -141,14 +141,14 @@ def test_a_damaged_list_of_checkpoints_is_refused_and_nothing_is_deleted(root):
 def test_any_predictions_at_an_output_are_recognised_or_refused(tmp_path):
     info = {"file": "0123456789abcdef/part-0.jsonl", "bytes": 1, "sha256": "0" * 64, "examples": 1}
     summary = {"read": 1, "written": 1, "rejected": {}, "files": [info]}
-    (tmp_path / job.SUMMARY).write_text(json.dumps(summary))
+    (tmp_path / published.SUMMARY).write_text(json.dumps(summary))
 
     def read():
-        job._is_complete(str(tmp_path), "0123456789abcdef")
-        job._live_generation(str(tmp_path))
-        assert not any(".." in name for name in job._files_at_the_place(str(tmp_path)))
+        published.is_complete(str(tmp_path), "0123456789abcdef")
+        published.live_generation(str(tmp_path))
+        assert not any(".." in name for name in published.files_at_the_place(str(tmp_path)))
 
-    fuzz_file(tmp_path / job.SUMMARY, read, refuses=False)
+    fuzz_file(tmp_path / published.SUMMARY, read, refuses=False)
 
 
 @pytest.mark.parametrize("name", ["origin.json", "config.yaml"])
