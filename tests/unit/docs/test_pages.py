@@ -43,6 +43,14 @@ def test_the_tests_that_hold_silent_errors_are_there():
         assert f"def {name}(" in read(f"tests/{path}"), name
 
 
+def test_every_snippet_is_shown_by_a_marker_that_the_site_understands():
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    shown = set(re.findall(r'^ *--8<-- "([\w./]+)"$', pages, flags=re.MULTILINE))
+    snippets = {path.name for path in (ROOT / "docs/snippets").iterdir() if path.is_file()}
+    assert snippets and snippets <= shown
+    assert not re.search(r"^ *--8 < --", pages, flags=re.MULTILINE)
+
+
 def test_private_interfaces_are_used_where_the_page_says():
     rows = [line.split(" | ") for line in read("docs/private_interfaces.md").splitlines()]
     checked = 0
