@@ -163,6 +163,7 @@ def evaluation_batches(
 def _read(shards: Sequence[str], *, skip_corrupt: bool = False) -> tf.data.Dataset:
     compression = compression_of(shards)
 
+    @tf.autograph.experimental.do_not_convert
     def read_shard(shard: tf.Tensor) -> tf.data.Dataset:
         serialized = tf.data.TFRecordDataset(
             shard, compression_type=compression, buffer_size=READ_BUFFER_BYTES
@@ -201,6 +202,7 @@ def _distribute(
     replica_batch_size = global_batch_size // strategy.num_replicas_in_sync
     padding = _padding_record(record_spec)
 
+    @tf.autograph.experimental.do_not_convert  # reading it takes longer than a thousand documents
     def to_batch(records: tf.Tensor) -> Batch:
         missing = tf.repeat(padding, replica_batch_size - tf.size(records))
         records = tf.ensure_shape(tf.concat([records, missing], axis=0), [replica_batch_size])

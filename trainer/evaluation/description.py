@@ -130,9 +130,13 @@ def _methods(
 
 
 def _calibration(method: str, counts: Counts) -> records.Calibration:
-    stages = {"logits": counts["logits"], "prior-corrected": counts["prior_corrected"]}
+    calibrated = counts["log_odds"].sum(axis=1)
+    stages = {
+        "logits": counts["pooled"].get("logits", calibrated),
+        "prior-corrected": counts["pooled"].get("prior_corrected", calibrated),
+    }
     if method != "none":
-        stages[f"calibrated: {method}"] = counts["log_odds"].sum(axis=1)
+        stages[f"calibrated: {method}"] = calibrated
     described = []
     for name, histogram in stages.items():
         error = score_histograms.expected_calibration_error(histogram)
@@ -191,8 +195,9 @@ def _sweep(histogram: np.ndarray) -> records.Sweep:
     macro_f1 = np.zeros(len(indices))
     for start in range(0, histogram.shape[1], _LABELS_AT_A_TIME):
         part = histogram[:, start : start + _LABELS_AT_A_TIME]
-        f1 = classification.sweep(part)["f1"][:, indices] / histogram.shape[1]
-        macro_f1 += f1.sum(axis=0)
+        f1 = classification.sweep_f1(part, indices) / histogram.shape[1]
+        # Turned, so that sums over labels run along the rows: those are exact to the last digit.
+        macro_f1 += np.ascontiguousarray(f1.T).sum(axis=1)
     return records.Sweep(
         threshold=tuple((indices / bins).tolist()),
         micro_precision=tuple(micro["precision"][indices].tolist()),

@@ -9,6 +9,8 @@ from trainer.data.dataset import Dataset
 from trainer.data.records import read_records
 from trainer.metrics.bootstrap import document_key
 from trainer.metrics.columns import Columns
+from trainer.metrics.pairs import Pairs
+from trainer.metrics.ranking import best_scored
 from trainer.runs.evaluation_record import (
     Confusion,
     ConfusionMatrix,
@@ -52,9 +54,9 @@ def confusion_counts(
     """Pairs of labels, counted in the graph. One batch must hold fewer than 2^24 documents.
 
     Args:
-      labels: float32 [batch, labels].
+      labels: bool [batch, labels], or the pairs of these.
       scores: float32 [batch, labels].
-      decisions: bool [batch, labels].
+      decisions: bool [batch, labels], or the pairs of these, row by row.
       mask: float32 [batch].
       label_ids: int [n], `confusion_labels`; they have columns.
       columns: see `trainer.metrics.classification`.
@@ -66,26 +68,42 @@ def confusion_counts(
       one_label: int64 [], documents with exactly one label;
       best_is_right: int64 [], documents that have their best-scored label.
     """
-    weight = tf.cast(mask, tf.float32)[:, tf.newaxis]
+    positive = Pairs.of(labels).without_padding(mask)
+    decided = Pairs.of(decisions).without_padding(mask)
     places = tf.constant(label_ids, tf.int64)
     if columns is not None:
         places = columns.places(places)
-    present = tf.gather(labels, places, axis=1)
-    assigned = tf.gather(tf.cast(decisions, tf.float32), places, axis=1)
-    best = tf.argmax(scores, axis=1)
-    is_best = tf.cast(best[:, tf.newaxis] == places, tf.float32)
+    num_labels = len(label_ids)
+    # The index among the labels that are looked at, and behind the last for all others.
+    index_of_column = tf.tensor_scatter_nd_update(
+        tf.fill([positive.num_columns], num_labels), places[:, tf.newaxis], tf.range(num_labels)
+    )
+    best = best_scored(scores, 1).indices[:, :1]
 
-    def count_pairs(left, right):
-        return tf.cast(tf.matmul(left * weight, right, transpose_a=True), tf.int64)
+    def is_of_document(pairs):
+        """float32 [batch, n]: 1 for each of the pairs."""
+        index = tf.gather(index_of_column, pairs.columns)
+        cells = tf.stack([pairs.documents, tf.cast(index, tf.int64)], axis=1)
+        shape = tf.stack([pairs.num_documents, tf.constant(num_labels + 1, tf.int64)])
+        return tf.scatter_nd(cells, tf.ones_like(pairs.documents, tf.float32), shape)[:, :-1]
 
-    has_one_label = tf.cast(tf.reduce_sum(labels, axis=1) == 1, tf.float32)
+    missed, wrong = positive.which_are_not_in(decided), decided.which_are_not_in(positive)
+    pairs = tf.matmul(is_of_document(missed), is_of_document(wrong), transpose_a=True)
+    present = tf.gather(index_of_column, positive.columns)
+    taken_for = tf.gather(index_of_column, tf.gather(best[:, 0], positive.documents))
+    matrix = tf.raw_ops.DenseBincount(
+        input=present * (num_labels + 1) + taken_for,
+        size=(num_labels + 1) ** 2,
+        weights=tf.zeros([0], tf.int32),
+    )
+    matrix = tf.reshape(matrix, [num_labels + 1, num_labels + 1])[:-1, :-1]
+    best_pairs = Pairs.of_rows(best, num_columns=positive.num_columns)
+    is_one = positive.count_by_document() == 1
     return {
-        "pairs": count_pairs(present * (1 - assigned), assigned * (1 - present)),
-        "matrix": count_pairs(present, is_best),
-        "one_label": tf.cast(tf.reduce_sum(has_one_label * weight[:, 0]), tf.int64),
-        "best_is_right": tf.cast(
-            tf.reduce_sum(tf.gather(labels, best, axis=1, batch_dims=1) * weight[:, 0]), tf.int64
-        ),
+        "pairs": tf.cast(pairs, tf.int64),
+        "matrix": tf.cast(matrix, tf.int64),
+        "one_label": tf.math.count_nonzero(is_one),
+        "best_is_right": tf.math.count_nonzero(best_pairs.are_in(positive)),
     }
 
 
@@ -144,9 +162,9 @@ def confident_errors(
     At most one of each kind per document; in the graph.
 
     Args:
-      labels: float32 [batch, labels].
+      labels: bool [batch, labels], or the pairs of these.
       scores: float32 [batch, labels], in [0, 1].
-      decisions: bool [batch, labels].
+      decisions: bool [batch, labels], or the pairs of these, row by row.
       mask: float32 [batch].
       keys: int64 [batch], `trainer.metrics.bootstrap.document_key`.
       columns: see `trainer.metrics.classification`.
@@ -157,22 +175,30 @@ def confident_errors(
         where there is no error;
       label: int64 [2, n]; key: int64 [2, n].
     """
-    is_real = tf.cast(mask, tf.bool)[:, tf.newaxis]
-    positive, decided = tf.cast(labels, tf.bool), tf.cast(decisions, tf.bool)
+    positive = Pairs.of(labels).without_padding(mask)
+    decided = Pairs.of(decisions).without_padding(mask)
+    missed, wrong = positive.which_are_not_in(decided), decided.which_are_not_in(positive)
     errors = {"confidence": [], "label": [], "key": []}
-    for is_error, confidence in (
-        (decided & ~positive, scores),
-        (positive & ~decided, 1 - scores),
+    for pairs, confidence in (
+        (wrong, wrong.values_of(scores)),
+        (missed, 1 - missed.values_of(scores)),
     ):
-        confidence = tf.where(is_error & is_real, confidence, -1.0)
-        best = tf.math.top_k(
-            tf.reduce_max(confidence, axis=1), tf.minimum(_MAX_ERRORS, tf.shape(scores)[0])
-        )
-        places = tf.gather(tf.argmax(confidence, axis=1), best.indices)
+        highest, places = _highest(pairs, confidence)
+        best = tf.math.top_k(highest, tf.minimum(_MAX_ERRORS, tf.shape(scores)[0]))
+        places = tf.gather(places, best.indices)
         errors["confidence"].append(best.values)
         errors["label"].append(places if columns is None else tf.gather(columns.label_ids, places))
         errors["key"].append(tf.gather(keys, best.indices))
     return {name: tf.stack(rows) for name, rows in errors.items()}
+
+
+def _highest(pairs: Pairs, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Each document's highest value, or -1, and the first column that has it, or 0: [batch]."""
+    documents, num_documents = pairs.documents, pairs.num_documents
+    highest = tf.math.unsorted_segment_max(values, documents, num_documents)
+    columns = tf.where(values == tf.gather(highest, documents), pairs.columns, pairs.num_columns)
+    first = tf.math.unsorted_segment_min(columns, documents, num_documents)
+    return tf.maximum(highest, -1.0), tf.where(first < pairs.num_columns, first, 0)
 
 
 def top_errors(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

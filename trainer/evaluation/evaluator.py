@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.progress import ProgressLine
+from beam_jobs.contract.sections.model import CustomConfig
 from trainer.data.input_pipeline import Batch, BatchIterator, evaluation_batches
-from trainer.data.labels import multi_hot
 from trainer.data.shards import explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import (
     gather_over_workers,
@@ -24,6 +24,7 @@ from trainer.experiment import Experiment
 from trainer.metrics import ranking
 from trainer.metrics.calibration import Calibration
 from trainer.metrics.columns import Columns, of_columns
+from trainer.metrics.pairs import Pairs, shape_of
 from trainer.metrics.thresholds import MAX_TOP_K, Thresholds, common_f1, tune
 from trainer.models.bow_tree import NOT_SCORED, BagWithLabelTree
 
@@ -42,15 +43,15 @@ class Evaluator:
         self._experiment = experiment
         self._strategy = experiment.strategy
         self._num_labels = experiment.dataset.num_labels
-        self._histograms = Histograms(self._num_labels)
         replicas = self._strategy.num_replicas_in_sync
         batch_size = experiment.config.evaluate.batch_size
         if isinstance(experiment.model, BagWithLabelTree):
             batch_size = min(batch_size, replicas * self._documents_at_a_time())
         # Rounded up to a share for each replica; padding is masked, so the numbers do not change.
         self._batch_size = -(-batch_size // replicas) * replicas
+        self._histograms = Histograms(self._num_labels, documents=self._batch_size // replicas)
         # Training calls it after every epoch, so it is traced once.
-        self._histogram_step = self._step(self._histograms.cells_of_scores)
+        self._histogram_step = self._step(self._histograms.of_scores)
 
     def _documents_at_a_time(self) -> int:
         """So many that a batch and its columns, see `_scored_columns`, stay within _MAX_CELLS."""
@@ -114,15 +115,17 @@ class Evaluator:
         is_trained = self._experiment.dataset.is_trained
 
         def count(scored: ScoredBatch) -> Counts:
+            scores = scored.scores
+            if not is_trained.all():  # the others are never assigned
+                scores = tf.where(of_columns(is_trained, scored.columns), scores, -1.0)
             ranked = ranking.ranking_counts(
-                scored.labels,
-                # The others are never assigned.
-                tf.where(of_columns(is_trained, scored.columns), scored.scores, -1.0),
+                scored.positives,
+                scores,
                 scored.mask,
                 at_k=at_k,
                 label_propensities=of_columns(equal, scored.columns),
             )
-            return {"scores": self._histograms.cells_of_scores(scored), "hits": ranked["hits"]}
+            return {"scores": self._histograms.of_scores(scored), "hits": ranked["hits"]}
 
         histogram, hits = self._histograms.empty_of_scores(), np.zeros(MAX_TOP_K, np.int64)
         step = self._step(count, calibration)
@@ -162,6 +165,7 @@ class Evaluator:
                 self._experiment.dataset,
                 split,
                 thresholds,
+                histograms=self._histograms,
                 confusion_labels=confusion_labels,
             )
             # Splits whose slices are as many are counted by one graph: to trace it takes a second.
@@ -180,7 +184,7 @@ class Evaluator:
             return {
                 "sums": split_counts.of_batch(scored),
                 "errors": split_counts.top_errors(scored),
-                "scores": self._histograms.cells_of_scores(scored),
+                "scores": self._histograms.of_scores(scored),
                 "log_odds": self._histograms.of_log_odds(scored, scored.log_odds),
             }
 
@@ -199,7 +203,7 @@ class Evaluator:
             step, split, annotate=split_counts.annotate, what=f"measuring {split}"
         ):
             if total is None:
-                total = tf.nest.map_structure(np.zeros_like, part["sums"])
+                total = tf.nest.map_structure(_zeros, part["sums"])
             total = _add(total, part["sums"])
             errors = [error_analysis.top_errors([*errors, part["errors"]])]
             self._histograms.add_scores(histogram, part["scores"])
@@ -219,12 +223,12 @@ class Evaluator:
         if isinstance(experiment.model, BagWithLabelTree):
             columns, logits = self._scored_columns(batch, labels)
             label_ids = columns.label_ids
-            own = batch["labels"].with_values(columns.places(batch["labels"].values))
-            positives = multi_hot(own, tf.size(label_ids, tf.int64))
+            own_columns = columns.places(batch["labels"].values)
         else:
             columns, label_ids = None, None
             logits = experiment.model(batch["tokens"], training=False)
-            positives = multi_hot(batch["labels"], self._num_labels)
+            own_columns = batch["labels"].values
+        positives = Pairs(batch["labels"].value_rowids(), own_columns, *shape_of(logits))
         prior_corrected = experiment.log_odds(logits, label_ids)
         log_odds = prior_corrected
         if calibration:
@@ -236,7 +240,7 @@ class Evaluator:
         return ScoredBatch(
             batch=batch,
             columns=columns,
-            labels=positives,
+            positives=positives,
             logits=logits,
             prior_corrected=prior_corrected,
             log_odds=log_odds,
@@ -275,14 +279,20 @@ class Evaluator:
 
         The ids `labels` have a column in every batch.
         """
-        # AutoGraph takes ten times as long to rewrite all that is counted as 10,000 documents take
-        # to be counted. The model may need it.
+        # AutoGraph takes longer to read all that is counted, and the model, than thousands of
+        # documents take. Only a model of the user's own may need it.
         count = tf.autograph.experimental.do_not_convert(count)
+        is_read = isinstance(self._experiment.config.model, CustomConfig)
 
         def of_replica(batch: Batch) -> Counts:
             return count(self._score(batch, calibration, labels))
 
-        return tf.function(lambda iterator: self._strategy.run(of_replica, args=(next(iterator),)))
+        if not is_read:
+            of_replica = tf.autograph.experimental.do_not_convert(of_replica)
+        return tf.function(
+            lambda iterator: self._strategy.run(of_replica, args=(next(iterator),)),
+            autograph=is_read,
+        )
 
     def _results(self, step, split: str, *, what: str, annotate=None) -> Iterator[Counts]:
         """What every step counts on every replica of this worker, as NumPy arrays.
@@ -332,6 +342,11 @@ def _to_numpy(tensor: tf.Tensor) -> np.ndarray:
     if not tensor.shape.rank or "CPU" not in tensor.backing_device:
         return tensor.numpy()
     return np.asarray(memoryview(tensor))
+
+
+def _zeros(part: np.ndarray) -> np.ndarray:
+    """Zeros to add up what batches count; int32 may be too small for their sums."""
+    return np.zeros(part.shape, np.int64 if part.dtype == np.int32 else part.dtype)
 
 
 def _add(total: Counts, part: Counts) -> Counts:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from trainer.data.dataset import Dataset
 from trainer.data.records import read_records
 from trainer.metrics.classification import ratio
+from trainer.metrics.pairs import Pairs
 from trainer.runs.evaluation_record import Slice
 
 # Of a metadata field, the most frequent; the documents of all others are one slice.
@@ -130,17 +131,16 @@ def slice_counts(
     """Sums over the documents of each slice, in the graph.
 
     Args:
-      labels: float32 or bool [batch, labels].
-      decisions: bool [batch, labels].
+      labels, decisions: bool [batch, labels], or the pairs of these.
       members: float32 [batch, slices].
       mask: float32 [batch].
 
     Returns:
       documents, tp, fp, fn: int64 [slices]; sample_f1: float64 [slices].
     """
-    positive, decided = tf.cast(labels, tf.float32), tf.cast(decisions, tf.float32)
-    hits = tf.reduce_sum(positive * decided, axis=1)
-    predicted, positives = tf.reduce_sum(decided, axis=1), tf.reduce_sum(positive, axis=1)
+    positive, decided = Pairs.of(labels), Pairs.of(decisions)
+    hits = decided.which_are_in(positive).count_by_document()
+    predicted, positives = decided.count_by_document(), positive.count_by_document()
     weights = members * tf.cast(mask, tf.float32)[:, tf.newaxis]
 
     def sum_over_documents(column):

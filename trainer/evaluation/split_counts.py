@@ -13,7 +13,8 @@ from trainer.data.input_pipeline import Batch
 from trainer.evaluation import error_analysis, slices
 from trainer.metrics import bootstrap, classification, ranking, score_histograms
 from trainer.metrics.columns import Columns, of_columns
-from trainer.metrics.thresholds import Thresholds, expected_f1_decisions
+from trainer.metrics.pairs import Pairs, shape_of
+from trainer.metrics.thresholds import Thresholds, expected_f1_pairs
 from trainer.runs.evaluation_record import (
     EXPECTED_F1,
     FREQUENT_LABELS,
@@ -31,6 +32,8 @@ Counts = dict[str, Any]
 MODEL_RANKING = "model"
 # The methods whose metrics get intervals.
 RESAMPLED_METHODS = (ONE_THRESHOLD, LABEL_THRESHOLDS)
+# A label's bins for each document of a batch, up to which a histogram of the batch is made.
+_MOST_CELLS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,7 @@ class ScoredBatch:
       batch: from the input pipeline, with what `SplitCounts.annotate` adds.
       columns: which labels the columns of all these matrices stand for, see
         `trainer.metrics.columns`; None: all, in order.
-      labels: float32 [batch, labels], multi-hot.
+      positives: the pairs of documents and labels that are right.
       logits: [batch, labels], the model's output.
       prior_corrected: float32 [batch, labels], log-odds: logits without the loss's weighting.
       log_odds: float32 [batch, labels], the prior-corrected ones after calibration.
@@ -51,7 +54,7 @@ class ScoredBatch:
 
     batch: Batch
     columns: Columns | None
-    labels: tf.Tensor
+    positives: Pairs
     logits: tf.Tensor
     prior_corrected: tf.Tensor
     log_odds: tf.Tensor
@@ -70,31 +73,52 @@ class ScoredBatch:
 
 
 class Histograms:
-    """Histograms of the scores of one batch, with as many bins as the number of labels allows."""
+    """Histograms of the scores of one batch, with as many bins as the number of labels allows.
 
-    def __init__(self, num_labels: int):
-        self._num_labels = num_labels
+    Args:
+      num_labels: the number of labels.
+      documents: of a batch, on one replica.
+    """
+
+    def __init__(self, num_labels: int, *, documents: int):
+        self._num_labels, self._documents = num_labels, documents
         self._score_bins = classification.histogram_bins(num_labels)
         self._log_odds_bins = score_histograms.log_odds_bins(num_labels)
 
-    def cells_of_scores(self, scored: ScoredBatch) -> Counts:
+    def of_scores(self, scored: ScoredBatch) -> Counts:
         """What `add_scores` adds to a histogram of scores, in the graph.
 
         Returns:
-          cells: see `trainer.metrics.classification.histogram_cells`; documents: int64 [].
+          counts or cells: `classification.score_counts`, or `classification.score_cells` where a
+            batch has few scores for each cell, or not all labels have a column;
+          positives: `classification.cells_of_bins` of the positives;
+          documents: int64 [].
         """
-        cells = classification.histogram_cells(
-            scored.labels,
-            scored.scores,
-            scored.mask,
-            num_bins=self._score_bins,
-            columns=scored.columns,
+        positive, bins = scored.positives.without_padding(scored.mask), self._score_bins
+        counts = {
+            "positives": classification.cells_of_bins(
+                positive,
+                classification.score_bins(positive.values_of(scored.scores), bins),
+                num_bins=bins + 1,
+                columns=scored.columns,
+            ),
+            "documents": scored.num_documents,
+        }
+        if scored.columns is None and self._documents * _MOST_CELLS > bins:
+            of_all = classification.score_counts(scored.scores, scored.mask, num_bins=bins)
+            return counts | {"counts": of_all}
+        cells = classification.score_cells(
+            scored.scores, scored.mask, num_bins=bins, columns=scored.columns
         )
-        return {"cells": cells, "documents": scored.num_documents}
+        return counts | {"cells": cells}
 
     def add_scores(self, histogram: np.ndarray, counts: Counts) -> None:
-        """Adds `cells_of_scores` to a histogram that began as `empty_of_scores`, in place."""
-        classification.add_cells(histogram, counts["cells"], documents=counts["documents"])
+        """Adds `of_scores` to a histogram that began as `empty_of_scores`, in place."""
+        if "counts" in counts:
+            histogram[0] += counts["counts"]
+        else:
+            classification.add_cells(histogram, counts["cells"], documents=counts["documents"])
+        classification.move_positives(histogram, counts["positives"])
 
     def of_log_odds(
         self, scored: ScoredBatch, log_odds: tf.Tensor, *, of_scored: bool = False
@@ -104,36 +128,43 @@ class Histograms:
         With `of_scored`, the labels that the model does not score for a document are left out.
 
         Returns:
-          counts: int64 [2, labels, bins], see
-            `trainer.metrics.score_histograms.log_odds_histogram`;
+          counts: `trainer.metrics.score_histograms.log_odds_counts`;
+          positives: `trainer.metrics.score_histograms.log_odds_cells` of the positives;
           label_ids: of the columns, where not all labels have one; documents: int64 [].
         """
-        mask, documents = scored.mask, scored.num_documents
+        mask, documents, bins = scored.mask, scored.num_documents, self._log_odds_bins
+        positive = scored.positives.without_padding(mask)
         if of_scored and scored.columns is not None:
             mask = mask[:, tf.newaxis] * tf.cast(scored.is_scored, tf.float32)
+            positive = positive.where(positive.values_of(scored.is_scored))
             documents = tf.zeros_like(documents)
-        counts = score_histograms.log_odds_histogram(
-            scored.labels, log_odds, mask, num_bins=self._log_odds_bins
-        )
-        if scored.columns is None:
-            return {"counts": counts}
-        return {
-            "counts": counts,
-            "label_ids": scored.columns.label_ids,
-            "documents": documents,
+        counts = {
+            "counts": score_histograms.log_odds_counts(log_odds, mask, num_bins=bins),
+            "positives": score_histograms.log_odds_cells(
+                positive, log_odds, num_bins=bins, columns=scored.columns
+            ),
         }
+        if scored.columns is None:
+            return counts
+        return counts | {"label_ids": scored.columns.label_ids, "documents": documents}
 
     def add_log_odds(self, histogram: np.ndarray, counts: Counts) -> None:
         """Adds `of_log_odds` to a histogram that began as `empty_of_log_odds`, in place."""
         if "label_ids" in counts:
-            score_histograms.add_columns(histogram, **counts)
+            score_histograms.add_columns(
+                histogram,
+                counts["counts"],
+                label_ids=counts["label_ids"],
+                documents=counts["documents"],
+            )
         else:
-            histogram += counts["counts"]
+            histogram[0] += counts["counts"]
+        classification.move_positives(histogram, counts["positives"])
 
     def of_pooled_log_odds(self, scored: ScoredBatch, log_odds: tf.Tensor) -> tf.Tensor:
         """int64 [2, bins]: `of_log_odds` summed over labels."""
         return score_histograms.pooled_log_odds_histogram(
-            scored.labels,
+            scored.positives,
             log_odds,
             scored.mask,
             num_bins=self._log_odds_bins,
@@ -157,6 +188,7 @@ class SplitCounts:
       dataset: the dataset.
       split: the split whose batches are counted; its metadata decides the slices.
       thresholds: of the calibrated scores.
+      histograms: count the scores of a batch.
       confusion_labels: ids of the labels whose confusions are counted, see
         `trainer.evaluation.error_analysis.confusion_labels`.
     """
@@ -168,6 +200,7 @@ class SplitCounts:
         split: str,
         thresholds: Thresholds,
         *,
+        histograms: Histograms,
         confusion_labels: np.ndarray,
     ):
         train_positives, train_documents = (
@@ -178,7 +211,7 @@ class SplitCounts:
         self._thresholds = thresholds
         self._confusion_labels = confusion_labels
         self._num_labels = dataset.num_labels
-        self._histograms = Histograms(dataset.num_labels)
+        self._histograms = histograms
         self._is_frequent = _most_frequent(train_positives, train_documents)
         self._frequency = (train_positives / train_documents).astype(np.float32)
         self._at_k = config.evaluate.at_k
@@ -216,8 +249,8 @@ class SplitCounts:
         Returns:
           methods: by key of the method, `trainer.metrics.classification.decision_counts`;
           rankings: MODEL_RANKING or the key of a baseline, the counts of `trainer.metrics.ranking`;
-          prior_corrected, logits: int64 [2, bins], `Histograms.of_pooled_log_odds` before the
-            calibration, and before the prior correction too;
+          pooled: logits, prior_corrected: int64 [2, bins], `Histograms.of_pooled_log_odds` before
+            the prior correction and before the calibration; absent where these are the log-odds;
           slices: see `trainer.evaluation.slices.slice_counts`;
           confusions: see `trainer.evaluation.error_analysis.confusion_counts`;
           bootstrap: by key of the method, `trainer.metrics.bootstrap.resampled_counts`; absent
@@ -227,20 +260,20 @@ class SplitCounts:
         counts = {
             "methods": {
                 key: classification.decision_counts(
-                    scored.labels, decided, scored.mask, scored.columns
+                    scored.positives, decided, scored.mask, scored.columns
                 )
                 for key, decided in decisions.items()
             },
             "rankings": self._rankings(scored),
-            **self._histogram_counts(scored),
+            "pooled": self._histogram_counts(scored),
             "slices": slices.slice_counts(
-                scored.labels,
+                scored.positives,
                 decisions[LABEL_THRESHOLDS],
                 self.slicing.members(scored.batch["lengths"], scored.batch["slices"]),
                 scored.mask,
             ),
             "confusions": error_analysis.confusion_counts(
-                scored.labels,
+                scored.positives,
                 scored.scores,
                 decisions[LABEL_THRESHOLDS],
                 scored.mask,
@@ -251,7 +284,7 @@ class SplitCounts:
         if self._replicates:
             counts["bootstrap"] = {
                 key: bootstrap.resampled_counts(
-                    scored.labels,
+                    scored.positives,
                     decisions[key],
                     scored.batch["resampled"],
                     scored.mask,
@@ -264,29 +297,31 @@ class SplitCounts:
 
     def top_errors(self, scored: ScoredBatch) -> Counts:
         """`trainer.evaluation.error_analysis.confident_errors` of a batch, in the graph."""
-        bins = of_columns(np.array(self._thresholds.per_label_bins), scored.columns)
         return error_analysis.confident_errors(
-            scored.labels,
+            scored.positives,
             scored.scores,
-            classification.decide(scored.scores, bins),
+            model_decisions(scored.scores, self._thresholds, scored.columns)[LABEL_THRESHOLDS],
             scored.mask,
             scored.batch["keys"],
             scored.columns,
         )
 
-    def _decisions(self, scored: ScoredBatch) -> dict[str, tf.Tensor]:
-        """By key of the method, bool [batch, labels]."""
-        shape = tf.shape(scored.scores)
-        is_frequent = of_columns(self._is_frequent, scored.columns)
+    def _decisions(self, scored: ScoredBatch) -> dict[str, Pairs]:
+        """The pairs that each method assigns."""
+        num_documents, num_columns = shape_of(scored.scores)
+        nothing = tf.zeros([0], tf.int64)
+        frequent = tf.where(of_columns(self._is_frequent, scored.columns))[:, 0]
+        shape = tf.stack([num_documents, tf.size(frequent, tf.int64)])
+        frequent = tf.broadcast_to(frequent, shape)
         return model_decisions(scored.scores, self._thresholds, scored.columns) | {
-            NO_LABELS: tf.zeros(shape, tf.bool),
-            FREQUENT_LABELS: tf.broadcast_to(is_frequent, shape),
+            NO_LABELS: Pairs(nothing, nothing, num_documents, num_columns),
+            FREQUENT_LABELS: Pairs.of_rows(frequent, num_columns=num_columns),
         }
 
     def _rankings(self, scored: ScoredBatch) -> dict[str, Counts]:
         def counts_at_k(scores):
             return ranking.ranking_counts(
-                scored.labels,
+                scored.positives,
                 scores,
                 scored.mask,
                 at_k=self._at_k,
@@ -297,34 +332,40 @@ class SplitCounts:
         return {
             MODEL_RANKING: counts_at_k(scored.scores)
             | ranking.full_ranking_counts(
-                scored.labels, scored.scores, scored.mask, scored.columns
+                scored.positives, scored.scores, scored.mask, scored.columns
             ),
             FREQUENT_LABELS: counts_at_k(frequency),
         }
 
     def _histogram_counts(self, scored: ScoredBatch) -> Counts:
+        stages = {"logits": scored.logits, "prior_corrected": scored.prior_corrected}
         return {
-            "prior_corrected": self._histograms.of_pooled_log_odds(scored, scored.prior_corrected),
-            "logits": self._histograms.of_pooled_log_odds(scored, scored.logits),
+            name: self._histograms.of_pooled_log_odds(scored, values)
+            for name, values in stages.items()
+            if values is not scored.log_odds
         }
 
 
 def model_decisions(
     scores: tf.Tensor, thresholds: Thresholds, columns: Columns | None = None
-) -> dict[str, tf.Tensor]:
-    """The labels that each of the model's rules assigns: by key, bool [batch, labels].
+) -> dict[str, Pairs]:
+    """The pairs of a document and a label that each of the model's rules assigns.
 
     No rule assigns labels that are withheld or never assigned.
     """
-    is_assignable = of_columns(thresholds.is_assignable, columns)
-    common_bins = of_columns(np.array(thresholds.common_bins), columns)
-    per_label_bins = of_columns(np.array(thresholds.per_label_bins), columns)
-    best = ranking.top_k_decisions(tf.where(is_assignable, scores, -1.0), thresholds.top_k)
+    is_assignable = None
+    if not thresholds.is_assignable.all():
+        is_assignable = of_columns(thresholds.is_assignable, columns)
+    of_common, of_own = classification.decided_pairs(
+        scores,
+        of_columns(np.array(thresholds.common_bins), columns),
+        of_columns(np.array(thresholds.per_label_bins), columns),
+    )
     return {
-        ONE_THRESHOLD: classification.decide(scores, common_bins),
-        LABEL_THRESHOLDS: classification.decide(scores, per_label_bins),
-        TOP_K: best & is_assignable,
-        EXPECTED_F1: expected_f1_decisions(scores, is_assignable),
+        ONE_THRESHOLD: of_common,
+        LABEL_THRESHOLDS: of_own,
+        TOP_K: ranking.top_k_pairs(scores, thresholds.top_k, is_assignable),
+        EXPECTED_F1: expected_f1_pairs(scores, is_assignable),
     }
 
 

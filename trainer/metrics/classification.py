@@ -9,9 +9,10 @@ The ranking of labels is counted in `trainer.metrics.ranking`, and what follows 
 log-odds is in `trainer.metrics.score_histograms`.
 
 Arguments that recur:
-  labels: float32 or bool [batch, labels], multi-hot (`trainer.data.labels.multi_hot`).
+  labels: float32 or bool [batch, labels], multi-hot (`trainer.data.labels.multi_hot`), or the
+    `trainer.metrics.pairs.Pairs` of these.
   scores: float [batch, labels], probabilities in [0, 1].
-  decisions: bool [batch, labels] (`decide`).
+  decisions: bool [batch, labels] (`decide`), or the pairs of these.
   columns: which labels `labels`, `scores` and `decisions` have columns of; None: all, in order.
   mask: float32 or bool [batch], 1 for a document and 0 for padding.
 
@@ -20,13 +21,15 @@ label without positives and predictions is 0, and so is the sample F1 of a docum
 and decisions, although nothing about it is wrong.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.metrics.columns import Columns, of_labels
+from trainer.metrics.columns import Columns, of_labels, of_pairs
+from trainer.metrics.pairs import Pairs
 
 # Thresholds are the multiples of 1 / NUM_BINS. It is a power of two, so that they and
 # score * NUM_BINS are exact in float32: with 1000, a score of float32(0.251) would fall below the
@@ -65,7 +68,7 @@ def score_bins(scores: tf.Tensor, num_bins: int = NUM_BINS) -> tf.Tensor:
     """
     # Clipped as integers: NaN casts to an integer that depends on the device, but never to one in
     # (0, num_bins].
-    bins = tf.cast(tf.floor(tf.cast(scores, tf.float32) * num_bins), tf.int32)
+    bins = tf.cast(tf.cast(scores, tf.float32) * num_bins, tf.int32)
     return tf.clip_by_value(bins, 0, num_bins)
 
 
@@ -83,6 +86,18 @@ def decide(scores: tf.Tensor, threshold_bins: Any) -> tf.Tensor:
     return score_bins(scores) >= tf.cast(threshold_bins, tf.int32)
 
 
+def decided_pairs(scores: tf.Tensor, *threshold_bins: tf.Tensor) -> list[Pairs]:
+    """The pairs that `decide` assigns, for each of several thresholds [labels].
+
+    All scores are compared but once, with the lowest thresholds.
+    """
+    thresholds = [tf.cast(bins, tf.int32) for bins in threshold_bins]
+    bins = score_bins(scores)
+    candidates = Pairs.of(bins >= functools.reduce(tf.minimum, thresholds))
+    bins = candidates.values_of(bins)
+    return [candidates.where(bins >= tf.gather(of, candidates.columns)) for of in thresholds]
+
+
 def score_histogram(
     labels: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor, *, num_bins: int = NUM_BINS
 ) -> tf.Tensor:
@@ -98,32 +113,37 @@ def score_histogram(
     )
 
 
-def histogram_cells(
-    labels: tf.Tensor,
-    scores: tf.Tensor,
-    mask: tf.Tensor,
-    *,
-    num_bins: int,
-    columns: Columns | None = None,
-) -> tf.Tensor:
-    """The cells of `score_histogram` that the scores of a batch fall in.
+def score_counts(scores: tf.Tensor, mask: tf.Tensor, *, num_bins: int) -> tf.Tensor:
+    """How many scores of each label fall in each bin, of negatives and positives together.
 
-    Negatives in bin 0, which are nearly all where labels are many, are left out: `add_cells` knows
-    how many they are. So a batch costs neither the memory of a histogram nor its addition, and
+    Returns:
+      int32 [labels, num_bins + 1].
+    """
+    return count_by_label(score_bins(tf.transpose(scores), num_bins), mask, num_bins=num_bins + 1)
+
+
+def score_cells(
+    scores: tf.Tensor, mask: tf.Tensor, *, num_bins: int, columns: Columns | None = None
+) -> tf.Tensor:
+    """The cells of `score_counts` that the scores of a batch fall in, except for those of bin 0.
+
+    Where nearly all scores are in bin 0, or documents are few, they cost less than the counts, and
     labels without a column need none.
 
     Returns:
-      int32 [n], indices of the histogram in C order; one for each score.
+      int32 [n], indices of `score_counts` in C order, one for each score.
     """
-    bins, positive = score_bins(scores, num_bins), tf.cast(labels, tf.bool)
-    pairs = tf.where((positive | (bins > 0)) & tf.cast(mask, tf.bool)[:, tf.newaxis])
-    is_positive = tf.cast(tf.gather_nd(positive, pairs), tf.int64)
-    if columns is None:
-        rows = is_positive * tf.shape(scores, tf.int64)[1] + pairs[:, 1]
-    else:
-        rows = is_positive * columns.num_labels + tf.gather(columns.label_ids, pairs[:, 1])
-    cells = rows * (num_bins + 1) + tf.cast(tf.gather_nd(bins, pairs), tf.int64)
-    return tf.cast(cells, tf.int32)
+    bins = score_bins(scores, num_bins)
+    pairs = Pairs.of((bins > 0) & tf.cast(mask, tf.bool)[:, tf.newaxis])
+    return cells_of_bins(pairs, pairs.values_of(bins), num_bins=num_bins + 1, columns=columns)
+
+
+def cells_of_bins(
+    pairs: Pairs, bins: tf.Tensor, *, num_bins: int, columns: Columns | None = None
+) -> tf.Tensor:
+    """The bins int32 [n] of pairs as indices of [labels, num_bins] in C order, int32 [n]."""
+    label_ids = of_pairs(pairs, columns)
+    return tf.cast(label_ids * num_bins + tf.cast(bins, tf.int64), tf.int32)
 
 
 def histogram_of_bins(
@@ -144,19 +164,23 @@ def histogram_of_bins(
     Returns:
       int64 [2, labels, num_bins].
     """
-    row = 2 * num_bins  # a label's row: its bins for negatives, then those for positives
     # Transposed as floats: on many CPUs oneDNN complains of an int32 transpose.
     positive = tf.transpose(tf.cast(labels, tf.float32)) > 0
     cells = bins + tf.where(positive, num_bins, 0)
-    # The op ignores cells past the end.
+    counts = count_by_label(cells, mask, num_bins=2 * num_bins)
+    return tf.cast(tf.stack([counts[:, :num_bins], counts[:, num_bins:]]), tf.int64)
+
+
+def count_by_label(bins: tf.Tensor, mask: tf.Tensor, *, num_bins: int) -> tf.Tensor:
+    """How often each label falls in each bin: int32 [labels, num_bins], see `histogram_of_bins`."""
     is_counted = tf.cast(mask, tf.float32)
     is_counted = is_counted[tf.newaxis, :] if len(mask.shape) == 1 else tf.transpose(is_counted)
-    cells = tf.where(is_counted > 0, cells, row)
+    # The op ignores cells past the end.
+    bins = tf.where(is_counted > 0, bins, num_bins)
     # One row per label is counted in parallel without private copies: 2.5 times as fast at 5,000
     # labels as a flat bincount or unsorted_segment_sum, 7 times as fast as scatter_nd. int32,
     # because the op has no int64 kernel on a GPU.
-    counts = tf.raw_ops.DenseBincount(input=cells, size=row, weights=tf.zeros([0], tf.int32))
-    return tf.cast(tf.stack([counts[:, :num_bins], counts[:, num_bins:]]), tf.int64)
+    return tf.raw_ops.DenseBincount(input=bins, size=num_bins, weights=tf.zeros([0], tf.int32))
 
 
 def decision_counts(
@@ -164,8 +188,7 @@ def decision_counts(
 ) -> dict[str, tf.Tensor]:
     """What `summarize` and `per_label` need to know of the decisions.
 
-    One batch must hold fewer than 2^24 documents and labels: it is counted in float32, which GPUs
-    add fast and exactly.
+    One batch must hold fewer than 2^24 documents and labels: they are counted in float32.
 
     Returns:
       tp, fp, fn: int64 [labels], true positives, false positives, false negatives; tp + fn are the
@@ -175,26 +198,24 @@ def decision_counts(
       subset_accurate: int64 [], documents whose decisions are all right.
     """
     mask = tf.cast(mask, tf.float32)
-    positive = tf.cast(labels, tf.float32)
-    decided = tf.cast(decisions, tf.float32)
-    hit = positive * decided
+    positive = Pairs.of(labels).without_padding(mask)
+    decided = Pairs.of(decisions).without_padding(mask)
+    hit = decided.which_are_in(positive)
 
-    def sum_over_documents(matrix):
-        sums = tf.cast(tf.linalg.matvec(matrix, mask, transpose_a=True), tf.int64)
-        return of_labels(sums, columns)
+    def sum_by_label(pairs):
+        return of_labels(pairs.count_by_column(), columns)
 
-    def sum_over_labels(matrix):
-        return tf.cast(tf.reduce_sum(matrix, axis=1), tf.float64)
+    def sum_by_document(pairs):
+        return tf.cast(pairs.count_by_document(), tf.float64)
 
-    tp = sum_over_documents(hit)
-    hits = sum_over_labels(hit)
-    positives = sum_over_labels(positive)
-    predicted = sum_over_labels(decided)
+    tp = sum_by_label(hit)
+    hits, positives = sum_by_document(hit), sum_by_document(positive)
+    predicted = sum_by_document(decided)
     weight = tf.cast(mask, tf.float64)
     return {
         "tp": tp,
-        "fp": sum_over_documents(decided) - tp,
-        "fn": sum_over_documents(positive) - tp,
+        "fp": sum_by_label(decided) - tp,
+        "fn": sum_by_label(positive) - tp,
         "documents": tf.cast(tf.reduce_sum(mask), tf.int64),
         "sample_precision": tf.reduce_sum(weight * tf.math.divide_no_nan(hits, predicted)),
         "sample_recall": tf.reduce_sum(weight * tf.math.divide_no_nan(hits, positives)),
@@ -222,17 +243,28 @@ def add(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> dict
 
 
 def add_cells(histogram: np.ndarray, cells: np.ndarray, *, documents: int) -> None:
-    """Adds the scores of a batch to a `score_histogram`, in place.
+    """Adds the scores of a batch to the negatives of a `score_histogram`, in place.
 
     Args:
       histogram: int64 [2, labels, bins + 1].
-      cells: `histogram_cells` of the batch.
+      cells: `score_cells` of the batch.
       documents: the documents in the batch without padding.
     """
     _, num_labels, row = histogram.shape
-    np.add.at(histogram.reshape(-1), cells.astype(np.int64), 1)
-    counted = np.bincount(cells // row, minlength=2 * num_labels)
-    histogram[0, :, 0] += documents - counted[:num_labels] - counted[num_labels:]
+    np.add.at(histogram[0].reshape(-1), cells, 1)
+    histogram[0, :, 0] += documents - np.bincount(cells // row, minlength=num_labels)
+
+
+def move_positives(histogram: np.ndarray, cells: np.ndarray) -> None:
+    """Makes positives of those in `cells`, which were counted as negatives, in place.
+
+    Args:
+      histogram: int64 [2, labels, bins].
+      cells: `cells_of_bins` of the positives.
+    """
+    negatives, positives = histogram.reshape(2, -1)
+    np.add.at(negatives, cells, -1)
+    np.add.at(positives, cells, 1)
 
 
 def summarize(counts: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -296,8 +328,21 @@ def sweep(histogram: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
       precision, recall, f1: float64 [..., bins + 1]; index k is the threshold k / bins.
     """
-    reached = np.cumsum(histogram[..., ::-1], axis=-1)[..., ::-1]
-    return _precision_recall_f1(reached[1], reached[0] + reached[1], reached[1, ..., :1])
+    false, true = _reached(histogram)
+    return _precision_recall_f1(true, false + true, true[..., :1])
+
+
+def sweep_f1(histogram: np.ndarray, bins: Any = slice(None)) -> np.ndarray:
+    """The F1 of `sweep` alone, at some of the thresholds."""
+    false, true = _reached(histogram)
+    positives = true[..., :1]
+    false, true = false[..., bins], true[..., bins]
+    return ratio(2 * true, false + true + positives)
+
+
+def _reached(histogram: np.ndarray) -> np.ndarray:
+    """How many negatives and positives reach each threshold: [2, ..., bins + 1]."""
+    return np.cumsum(histogram[..., ::-1], axis=-1)[..., ::-1]
 
 
 def _precision_recall_f1(tp: Any, predicted: Any, positives: Any) -> dict[str, np.ndarray]:

@@ -10,6 +10,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from trainer.metrics.pairs import Pairs
+
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
@@ -48,9 +50,13 @@ def of_columns(values: np.ndarray | tf.Tensor, columns: Columns | None) -> tf.Te
 
 
 def of_labels(sums: tf.Tensor, columns: Columns | None) -> tf.Tensor:
-    """Sums [..., columns] as those [..., labels] of all labels: 0 for labels without a column."""
+    """Sums [columns, ...] as those [labels, ...] of all labels: 0 for labels without a column."""
     if columns is None:
         return sums
-    by_column = tf.transpose(sums)
-    shape = tf.concat([[columns.num_labels], tf.shape(by_column, tf.int64)[1:]], axis=0)
-    return tf.transpose(tf.scatter_nd(columns.label_ids[:, tf.newaxis], by_column, shape))
+    shape = tf.concat([[columns.num_labels], tf.shape(sums, tf.int64)[1:]], axis=0)
+    return tf.scatter_nd(columns.label_ids[:, tf.newaxis], sums, shape)
+
+
+def of_pairs(pairs: Pairs, columns: Columns | None) -> tf.Tensor:
+    """The label ids int64 [n] of pairs."""
+    return pairs.columns if columns is None else tf.gather(columns.label_ids, pairs.columns)

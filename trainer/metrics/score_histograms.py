@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer.metrics.classification import NUM_BINS, histogram_bins, histogram_of_bins, ratio
+from trainer.metrics.classification import (
+    NUM_BINS,
+    cells_of_bins,
+    count_by_label,
+    histogram_bins,
+    histogram_of_bins,
+    ratio,
+)
 from trainer.metrics.columns import Columns
+from trainer.metrics.pairs import Pairs
 
 # Log-odds beyond are counted in the outer bins; a score of 1e-7 is at -16.1.
 LOG_ODDS_LIMIT = 16.0
@@ -51,8 +59,22 @@ def log_odds_histogram(
     return histogram_of_bins(labels, bins, mask, num_bins=num_bins)
 
 
+def log_odds_counts(log_odds: tf.Tensor, mask: tf.Tensor, *, num_bins: int) -> tf.Tensor:
+    """`log_odds_histogram` of negatives and positives together: int32 [labels, num_bins]."""
+    bins = _bins(tf.transpose(tf.cast(log_odds, tf.float32)), num_bins)
+    return count_by_label(bins, mask, num_bins=num_bins)
+
+
+def log_odds_cells(
+    pairs: Pairs, log_odds: tf.Tensor, *, num_bins: int, columns: Columns | None = None
+) -> tf.Tensor:
+    """The cells of pairs in `log_odds_counts`, as `classification.cells_of_bins` gives them."""
+    bins = _bins(pairs.values_of(tf.cast(log_odds, tf.float32)), num_bins)
+    return cells_of_bins(pairs, bins, num_bins=num_bins, columns=columns)
+
+
 def pooled_log_odds_histogram(
-    labels: tf.Tensor,
+    labels: Pairs | tf.Tensor,
     log_odds: tf.Tensor,
     mask: tf.Tensor,
     *,
@@ -63,14 +85,19 @@ def pooled_log_odds_histogram(
 
     Labels without a column are negatives in bin 0.
     """
-    bins = _bins(tf.cast(log_odds, tf.float32), num_bins)
-    cells = bins + tf.where(tf.cast(labels, tf.bool), num_bins, 0)
+    log_odds = tf.cast(log_odds, tf.float32)
+    positive = Pairs.of(labels).without_padding(mask)
     # The op ignores cells past the end.
-    cells = tf.where(tf.cast(mask, tf.bool)[:, tf.newaxis], cells, 2 * num_bins)
-    counts = tf.raw_ops.DenseBincount(
-        input=tf.reshape(cells, [-1]), size=2 * num_bins, weights=tf.zeros([0], tf.int32)
-    )
-    counts = tf.cast(tf.reshape(counts, [2, num_bins]), tf.int64)
+    bins = tf.where(tf.cast(mask, tf.bool)[:, tf.newaxis], _bins(log_odds, num_bins), num_bins)
+
+    def count(values):
+        counts = tf.raw_ops.DenseBincount(
+            input=tf.reshape(values, [-1]), size=num_bins, weights=tf.zeros([0], tf.int32)
+        )
+        return tf.cast(counts, tf.int64)
+
+    positives = count(_bins(positive.values_of(log_odds), num_bins))
+    counts = tf.stack([count(bins) - positives, positives])
     if columns is None:
         return counts
     absent = columns.num_absent * tf.cast(tf.reduce_sum(tf.cast(mask, tf.float32)), tf.int64)
@@ -90,17 +117,17 @@ def _bins(log_odds: tf.Tensor, num_bins: int) -> tf.Tensor:
 def add_columns(
     histogram: np.ndarray, counts: np.ndarray, *, label_ids: np.ndarray, documents: int
 ) -> None:
-    """Adds the `log_odds_histogram` of a batch's columns to that of all labels, in place.
+    """Adds the `log_odds_counts` of a batch's columns to the negatives of all labels, in place.
 
-    Labels without a column are negatives in bin 0.
+    Labels without a column are in bin 0.
 
     Args:
       histogram: int64 [2, labels, bins].
-      counts: int64 [2, columns, bins].
+      counts: int32 [columns, bins].
       label_ids: int64 [columns], distinct.
       documents: the documents in the batch without padding.
     """
-    histogram[:, label_ids] += counts
+    histogram[0, label_ids] += counts
     histogram[0, :, 0] += documents
     histogram[0, label_ids, 0] -= documents
 
@@ -136,7 +163,7 @@ def _roc_auc(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (higher + same_bin / 2) / pairs, same_bin / 2 / pairs
 
 
-def ranks_above_chance(histogram: np.ndarray, z: float = Z_95) -> np.ndarray:
+def ranks_above_chance(histogram: np.ndarray) -> np.ndarray:
     """Which labels have positives that score higher than negatives by more than chance explains.
 
     The one-sided test of Mann and Whitney 1947 (On a test of whether one of two random variables is
@@ -149,24 +176,31 @@ def ranks_above_chance(histogram: np.ndarray, z: float = Z_95) -> np.ndarray:
 
     Args:
       histogram: [2, labels, bins], in the order of scores.
-      z: the standard deviations, for another level than 95%.
 
     Returns:
       bool [labels].
     """
-    excess, deviation = _in_parts(_mann_whitney, histogram)
-    return excess > z * deviation
+    excess, deviation = mann_whitney(histogram)
+    return excess > Z_95 * deviation
+
+
+def mann_whitney(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The test of `ranks_above_chance`: by how much U exceeds its mean by chance.
+
+    Returns:
+      The excess and U's standard deviation by chance, float64 [labels].
+    """
+    return _in_parts(_mann_whitney, histogram)
 
 
 def _mann_whitney(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """U less its mean by chance, and U's standard deviation by chance, float64 [labels]."""
     negatives, positives = histogram.astype(np.float64)
     below = np.cumsum(negatives, axis=-1) - negatives
     pairs = negatives.sum(axis=-1) * positives.sum(axis=-1)
     excess = (positives * (below + negatives / 2)).sum(axis=-1) - pairs / 2
     tied = negatives + positives
     total = tied.sum(axis=-1)
-    ties = ratio((tied**3 - tied).sum(axis=-1), total * (total - 1))
+    ties = ratio((tied * tied * tied - tied).sum(axis=-1), total * (total - 1))
     return excess, np.sqrt(np.maximum(pairs / 12 * (total + 1 - ties), 0))
 
 

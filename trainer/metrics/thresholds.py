@@ -1,5 +1,6 @@
 """Rules that decide which labels a document gets, tuned on the validation split only."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -10,9 +11,10 @@ import tensorflow as tf
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.sections.train import Objective
 from beam_jobs.contract.validation import Section, validate
-from trainer.metrics.classification import NEVER, NUM_BINS, ratio, sweep
-from trainer.metrics.ranking import NUM_BEST, best_scored
-from trainer.metrics.score_histograms import Z_9999, ranks_above_chance
+from trainer.metrics.classification import NEVER, NUM_BINS, ratio, sweep_f1
+from trainer.metrics.pairs import Pairs, shape_of
+from trainer.metrics.ranking import best_eligible
+from trainer.metrics.score_histograms import Z_95, Z_9999, mann_whitney, ranks_above_chance
 
 # The numbers of labels per document that are tried are 1 to MAX_TOP_K.
 MAX_TOP_K = 20
@@ -252,7 +254,7 @@ def _macro_f1_by_bin(histogram: np.ndarray, is_averaged: np.ndarray) -> np.ndarr
     total, labels = np.zeros(histogram.shape[-1]), np.flatnonzero(is_averaged)
     for start in range(0, len(labels), _LABELS_AT_A_TIME):
         part = histogram[:, labels[start : start + _LABELS_AT_A_TIME]]
-        total += sweep(part)["f1"].sum(axis=0)
+        total += sweep_f1(part).sum(axis=0)
     return total / max(len(labels), 1)
 
 
@@ -260,14 +262,14 @@ def _tune_labels(
     histogram: np.ndarray, is_trained: np.ndarray, global_bin: int, *, min_positives: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The bin of each label's threshold, int64 [labels], and its source, [labels], see `tune`."""
-    f1 = sweep(histogram)["f1"]
+    f1 = sweep_f1(histogram)
     own_bins = _nearest_best(f1, global_bin)
     documents = histogram.sum(axis=0)
     totals, positives = documents.sum(axis=-1), histogram[1].sum(axis=-1)
     reached = np.where(np.arange(documents.shape[-1]) >= own_bins[:, np.newaxis], documents, 0)
     assigns_nearly_all = reached.sum(axis=-1) > _NEARLY_ALL * totals
-    is_above_chance = ranks_above_chance(histogram)
-    is_surely_above_chance = ranks_above_chance(histogram, Z_9999)
+    excess, deviation = mann_whitney(histogram)
+    is_above_chance, is_surely_above_chance = (excess > z * deviation for z in (Z_95, Z_9999))
     is_informative = np.where(assigns_nearly_all, is_surely_above_chance, is_above_chance)
     is_withheld = (
         ~documents[:, :global_bin].any(axis=-1)
@@ -324,52 +326,68 @@ def _is_reached(histogram: np.ndarray, threshold_bins: Sequence[int]) -> np.ndar
     return np.arange(histogram.shape[-1]) >= bins[:, np.newaxis]
 
 
-def expected_f1_decisions(scores: tf.Tensor, is_assignable: Any = True) -> tf.Tensor:
+def expected_f1_pairs(scores: tf.Tensor, is_assignable: Any = None) -> Pairs:
     """The labels of each document that maximize its expected F1, in the graph.
 
     If labels are independent, the best set holds the best-scored labels (Lewis 1995, Evaluating and
     optimizing autonomous text classification systems). The expectation of the ratio is approximated
     by the ratio of expectations, 2 sum(p in set) / (size of set + sum(p)); the exact one is in
     Jansche 2007, A maximum expected utility framework for binary sequence labeling, and Ye et al.
-    2012, Optimizing F-measures: a tale of two approaches. Its maximum is found without sorting by
-    Dinkelbach's method (1967, On nonlinear fractional programming): a label belongs to the set if
-    its score exceeds half of the F1 of the set, which is reached in a few rounds from an F1 of 0.
-    So a document gets at least its best label, unless all of its scores are 0. After the first
-    round, in which all labels are in the set, only the best ones are looked at if no other can
-    belong to it.
+    2012, Optimizing F-measures: a tale of two approaches. A label belongs to the set if its score
+    exceeds half of the F1 of the set; so a document gets at least its best label, unless all of its
+    scores are 0. Sets of the best-scored labels are tried one by one. Where a label that is not
+    among these may belong to the set, Dinkelbach's method (1967, On nonlinear fractional
+    programming) goes on over all labels, without sorting them.
 
     Args:
       scores: float32 [batch, labels], calibrated probabilities.
-      is_assignable: bool, [labels] or one for all: the labels that may belong to a set.
-
-    Returns:
-      bool [batch, labels].
+      is_assignable: bool [labels], those that may belong to a set; None: all.
     """
-    masked = tf.where(is_assignable, scores, -1.0)  # as for the best-scored labels of a document
-    best = tf.maximum(best_scored(masked, NUM_BEST).values, 0.0)
-    scores = tf.maximum(masked, 0.0)
+    values, indices, bound = best_eligible(scores, 1, is_assignable)
+    best = tf.maximum(values, 0.0)
+    if is_assignable is not None:
+        scores = tf.where(is_assignable, scores, 0.0)
     total = tf.reduce_sum(scores, axis=1, keepdims=True)
 
-    def better_among(rows):
-        def better(half_f1, _):
-            chosen = tf.cast(rows > half_f1, tf.float32)
-            new = tf.math.divide_no_nan(
-                tf.reduce_sum(chosen * rows, axis=1, keepdims=True),
-                tf.reduce_sum(chosen, axis=1, keepdims=True) + total,
-            )
-            return tf.maximum(new, half_f1), tf.reduce_any(new > half_f1)
+    sizes = tf.range(1.0, tf.cast(tf.shape(best)[1], tf.float32) + 1)
+    halves = tf.math.divide_no_nan(tf.cumsum(best, axis=1), sizes + total)
+    start = tf.maximum(tf.reduce_max(halves, axis=1, keepdims=True), 0.0)
+    is_open = tf.squeeze(bound > start, axis=1)  # another label may belong to the set
+    of_best = Pairs.of_rows(indices, num_columns=shape_of(scores)[1])
+    of_best = of_best.where(tf.reshape((best > start) & ~is_open[:, tf.newaxis], [-1]))
+    rows = tf.squeeze(tf.where(is_open), axis=1)
+    of_all = _dinkelbach(*(tf.gather(values, rows) for values in (scores, total, start)))
+    return dataclasses.replace(
+        of_best,
+        documents=tf.concat([of_best.documents, tf.gather(rows, of_all.documents)], axis=0),
+        columns=tf.concat([of_best.columns, of_all.columns], axis=0),
+    )
 
-        return better
 
-    start = better_among(scores)(tf.zeros_like(total), True)[0]
-    rows = tf.cond(tf.reduce_all(best[:, -1:] <= start), lambda: best, lambda: scores)
+def _dinkelbach(scores: tf.Tensor, total: tf.Tensor, start: tf.Tensor) -> Pairs:
+    """Those whose scores exceed half of the best F1 of their row.
+
+    Args:
+      scores: float32 [rows, labels], not negative.
+      total: float32 [rows, 1], the sums of the scores.
+      start: float32 [rows, 1], not above half of the best F1.
+    """
+
+    def better(half_f1, _):
+        chosen = tf.cast(scores > half_f1, tf.float32)
+        new = tf.math.divide_no_nan(
+            tf.reduce_sum(chosen * scores, axis=1, keepdims=True),
+            tf.reduce_sum(chosen, axis=1, keepdims=True) + total,
+        )
+        return tf.maximum(new, half_f1), tf.reduce_any(new > half_f1)
+
     half_f1, _ = tf.while_loop(
         lambda _, is_rising: is_rising,
-        better_among(rows),
+        better,
         (start, tf.constant(True)),
         maximum_iterations=_MAX_ROUNDS,
     )
-    return scores > half_f1
+    return Pairs.of(scores > half_f1)
 
 
 def _nearest_best(f1: np.ndarray, anchor: int) -> np.ndarray:

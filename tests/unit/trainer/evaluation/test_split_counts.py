@@ -1,5 +1,6 @@
 import tensorflow as tf
 
+from tests.pair_matrices import matrix_of
 from trainer.evaluation.split_counts import model_decisions
 from trainer.metrics.classification import NEVER
 from trainer.metrics.thresholds import NEVER_TRAINED, OWN, WITHHELD, Thresholds
@@ -17,5 +18,6 @@ def test_no_rule_of_decision_assigns_a_label_that_is_withheld_or_was_never_train
     decisions = model_decisions(scores, thresholds)
     assert set(decisions) == {ONE_THRESHOLD, LABEL_THRESHOLDS, TOP_K, EXPECTED_F1}
     for key, decided in decisions.items():
-        assert not decided.numpy()[:, 2:].any(), key
-        assert decided.numpy()[:, :2].any(axis=1).all(), key
+        decided = matrix_of(decided)
+        assert not decided[:, 2:].any(), key
+        assert decided[:, :2].any(axis=1).all(), key

@@ -62,7 +62,7 @@ def test_counts_equal_those_of_repeated_documents_and_add_up_over_batches():
     pooled = counts_of(labels, decisions, weights, with_labels=False)
     for name in ("tp", "fp", "fn"):
         np.testing.assert_array_equal(left[name] + right[name], counts[name])
-        np.testing.assert_array_equal(pooled[name][:, 0], counts[name].sum(axis=1))
+        np.testing.assert_array_equal(pooled[name][0], counts[name].sum(axis=0))
     assert bootstrap.intervals(pooled, num_labels=4) == {"micro_f1": values["micro_f1"]}
 
 
@@ -71,7 +71,7 @@ def test_padding_counts_in_no_replicate():
     counts = bootstrap.resampled_counts(
         ones, ones > 0, np.full((2, 3), 2, np.float32), np.float32([1, 0]), with_labels=True
     )
-    assert counts["tp"].numpy().tolist() == [[2]] * 3
+    assert counts["tp"].numpy().tolist() == [[2, 2, 2]]
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from sklearn.metrics import accuracy_score, hamming_loss, precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from tests.pair_matrices import matrix_of
 from trainer.data.labels import multi_hot
 from trainer.metrics import classification
+from trainer.metrics.pairs import Pairs
 
 properties = settings(max_examples=25)
 
@@ -254,15 +256,32 @@ def test_histogram_counts_at_every_threshold_equal_direct_decisions(batch):
 
 @properties
 @given(batches(), st.sampled_from([16, 1024]))
-def test_histogram_from_the_cells_of_batches_is_the_histogram(batch, num_bins):
+def test_histogram_from_the_cells_or_the_counts_of_batches_is_the_histogram(batch, num_bins):
     y, scores, mask = batch
     expected = classification.score_histogram(y, scores, mask, num_bins=num_bins).numpy()
-    histogram = np.zeros_like(expected)
+    of_cells, of_counts = np.zeros_like(expected), np.zeros_like(expected)
     for rows in (slice(None, 2), slice(2, None)):
-        part = y[rows], scores[rows], mask[rows]
-        cells = classification.histogram_cells(*part, num_bins=num_bins).numpy()
-        classification.add_cells(histogram, cells, documents=int(mask[rows].sum()))
-    np.testing.assert_array_equal(histogram, expected)
+        part = scores[rows], mask[rows]
+        cells = classification.score_cells(*part, num_bins=num_bins).numpy()
+        classification.add_cells(of_cells, cells, documents=int(mask[rows].sum()))
+        of_counts[0] += classification.score_counts(*part, num_bins=num_bins).numpy()
+        positive = Pairs.of(y[rows]).without_padding(mask[rows])
+        bins = classification.score_bins(positive.values_of(scores[rows]), num_bins)
+        moved = classification.cells_of_bins(positive, bins, num_bins=num_bins + 1).numpy()
+        for histogram in (of_cells, of_counts):
+            classification.move_positives(histogram, moved)
+    np.testing.assert_array_equal(of_cells, expected)
+    np.testing.assert_array_equal(of_counts, expected)
+
+
+@properties
+@given(batches(), st.integers(0, classification.NEVER))
+def test_decided_pairs_are_the_decisions_at_each_of_several_thresholds(batch, common):
+    _, scores, _ = batch
+    of_label = np.random.default_rng(common).integers(0, classification.NEVER + 1, scores.shape[1])
+    decided = classification.decided_pairs(scores, np.full(scores.shape[1], common), of_label)
+    for pairs, bins in zip(decided, (common, of_label), strict=True):
+        np.testing.assert_array_equal(matrix_of(pairs), classification.decide(scores, bins))
 
 
 def test_decide_is_exact_at_every_threshold_and_next_to_it():

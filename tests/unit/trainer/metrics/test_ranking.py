@@ -12,6 +12,7 @@ from sklearn.metrics import (
     ndcg_score,
 )
 
+from tests.pair_matrices import matrix_of
 from trainer.metrics import ranking
 
 RANKS = (1, 3, 5)
@@ -179,7 +180,28 @@ def test_ranks_beyond_the_best_scores_are_counted_too(num_best, monkeypatch):
 @given(batches(), st.integers(1, 10))
 def test_top_k_decides_for_the_k_best_labels_with_ties_by_label_id(batch, k):
     _, scores, _ = batch
-    decided = ranking.top_k_decisions(scores, k).numpy()
+    decided = matrix_of(ranking.top_k_pairs(scores, k))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     assert (decided.sum(axis=1) == min(k, scores.shape[1])).all()
     assert np.take_along_axis(decided, order, axis=1).all()
+
+
+@pytest.mark.parametrize("num_best", [64, 5, 3])
+def test_labels_that_are_not_eligible_are_not_among_the_best(num_best, monkeypatch):
+    monkeypatch.setattr(ranking, "NUM_BEST", num_best)
+    random = np.random.default_rng(0)
+    scores = np.round(random.random((30, 12)) * 8).astype(np.float32) / 8  # with ties
+    is_eligible = random.random(12) < 0.6
+    values, indices, bound = (x.numpy() for x in ranking.best_eligible(scores, 3, is_eligible))
+    decided = matrix_of(ranking.top_k_pairs(scores, 3, is_eligible))
+    for row, own in zip(scores, decided, strict=True):
+        order = np.argsort(-np.where(is_eligible, row, -1), kind="stable")
+        assert np.flatnonzero(own).tolist() == sorted(order[:3].tolist())
+    others = np.where(is_eligible, scores, -1)
+    np.put_along_axis(others, indices, -1, axis=1)
+    assert (others.max(axis=1) <= bound[:, 0]).all()
+    is_one = values >= 0
+    np.testing.assert_array_equal(is_one, is_eligible[indices])
+    np.testing.assert_array_equal(
+        values[is_one], np.take_along_axis(scores, indices, axis=1)[is_one]
+    )

@@ -8,6 +8,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import f1_score
 
 from beam_jobs.contract.errors import UserError
+from tests.pair_matrices import matrix_of
 from trainer.metrics import classification, ranking, thresholds
 from trainer.metrics.thresholds import (
     ALL_AT_CHANCE,
@@ -148,7 +149,7 @@ def test_top_k_is_the_number_of_labels_with_the_best_micro_f1():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.sampled_from([0.5, 1, 4]))
 def test_expected_f1_decisions_are_the_best_of_all_numbers_of_labels(seed, labels, sharpness):
     scores = (np.random.default_rng(seed).random((6, labels)) ** (1 / sharpness)).astype(np.float32)
-    decided = thresholds.expected_f1_decisions(scores).numpy()
+    decided = matrix_of(thresholds.expected_f1_pairs(scores))
     for row, own in zip(scores.astype(np.float64), decided, strict=True):
         best = np.sort(row)[::-1]
         values = 2 * np.cumsum(best) / (np.arange(1, labels + 1) + row.sum())
@@ -159,15 +160,24 @@ def test_expected_f1_decisions_are_the_best_of_all_numbers_of_labels(seed, label
 @pytest.mark.parametrize("sharpness", [0.1, 8])
 def test_expected_f1_is_the_same_with_few_labels_looked_at(sharpness, monkeypatch):
     scores = (np.random.default_rng(1).random((40, 30)) ** sharpness).astype(np.float32)
-    decided = thresholds.expected_f1_decisions(scores).numpy()
-    for module in (thresholds, ranking):
-        monkeypatch.setattr(module, "NUM_BEST", 12)
-    np.testing.assert_array_equal(thresholds.expected_f1_decisions(scores), decided)
+    is_assignable = np.arange(30) % 5 > 0
+    decided, of_some = (
+        matrix_of(thresholds.expected_f1_pairs(scores, chosen)) for chosen in (None, is_assignable)
+    )
+    monkeypatch.setattr(ranking, "NUM_BEST", 12)
+    np.testing.assert_array_equal(matrix_of(thresholds.expected_f1_pairs(scores)), decided)
+    np.testing.assert_array_equal(
+        matrix_of(thresholds.expected_f1_pairs(scores, is_assignable)), of_some
+    )
+    np.testing.assert_array_equal(
+        matrix_of(thresholds.expected_f1_pairs(scores[:, is_assignable])), of_some[:, is_assignable]
+    )
+    assert not of_some[:, ~is_assignable].any()
     assert (decided.sum(axis=1).max() > 12) == (sharpness < 1)
 
 
 def test_expected_f1_of_nothing_is_no_label():
-    assert not thresholds.expected_f1_decisions(np.zeros((2, 3), np.float32)).numpy().any()
+    assert not matrix_of(thresholds.expected_f1_pairs(np.zeros((2, 3), np.float32))).any()
 
 
 def test_micro_f1_and_label_errors_are_those_of_direct_decisions():
