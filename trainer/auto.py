@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.config import Config, config_from_dict, load_saved_config
 from beam_jobs.contract.sections.model import AutoConfig
-from beam_jobs.contract.sections.train import LINEAR_TRAIN_KEYS, TrainConfig
+from beam_jobs.contract.sections.train import LINEAR_TRAIN_KEYS, Objective, TrainConfig
 from trainer.data.dataset import Dataset
 from trainer.runs import remote_directory
 from trainer.runs.layout import CONFIG
@@ -28,8 +28,8 @@ _STEP_KEYS = set(TrainConfig.model_fields) - LINEAR_TRAIN_KEYS - _NEUTRAL_KEYS
 
 # Up to so many train documents, a linear model makes the most of them.
 MAX_LINEAR_DOCUMENTS = 40_000
-# Its time grows with train documents x tokens x labels: ten minutes of one core or so.
-MAX_LINEAR_WORK = 3_000_000_000
+# Its time grows with train documents x tokens x labels: some minutes of one core for each fit.
+MAX_LINEAR_WORK = 6_000_000_000
 # Documents seen over all epochs, and the bounds of the epochs that follow.
 _DOCUMENTS_SEEN = 640_000
 _MIN_EPOCHS, _MAX_EPOCHS = 4, 14
@@ -111,17 +111,18 @@ def resolve(config: Config, dataset: Dataset, *, fresh: bool = False) -> tuple[C
     if config.encoder_directory is not None:
         choice = choose_for_encoder(sizes, on_gpu=bool(tf.config.list_physical_devices("GPU")))
     else:
-        choice = choose(sizes, in_steps=_sets_steps(config))
+        choice = choose(sizes, in_steps=_sets_steps(config), objective=config.train.objective)
     resolved = _with_values(config, choice.values)
     return resolved, f"model: auto: {_describe(choice, resolved)}, {choice.reason}"
 
 
-def choose(sizes: Sizes, *, in_steps: bool = False) -> Choice:
+def choose(sizes: Sizes, *, in_steps: bool = False, objective: Objective = "micro_f1") -> Choice:
     """The rules.
 
     Args:
       sizes: of the dataset.
       in_steps: the model has to be one that is trained in steps.
+      objective: `train.objective`.
     """
     work = sizes.documents * sizes.tokens * sizes.labels
     few = sizes.documents <= MAX_LINEAR_DOCUMENTS and work <= MAX_LINEAR_WORK
@@ -145,9 +146,13 @@ def choose(sizes: Sizes, *, in_steps: bool = False) -> Choice:
     if sizes.labels >= _TREE_LABELS:
         model["name"] = "bow_tree"
         reason += ", and labels that only a tree scores in little time"
+    loss = {"name": "squared_hinge"}
+    if objective == "macro_f1":
+        # With thousands of labels it costs micro-F1 half of what macro-F1 gains.
+        loss["pos_weight"] = "fourth_root"
     values = {
         "model": model,
-        "loss": {"name": "squared_hinge"},
+        "loss": loss,
         "optimizer": {"name": "lazy_adam", "learning_rate": 1e-2, "schedule": "linear"},
         "train": {"epochs": epochs},
     }

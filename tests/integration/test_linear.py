@@ -165,7 +165,7 @@ def test_without_a_validation_split_it_takes_fixed_settings(root, tmp_path):
 
 
 def test_a_train_split_that_memory_has_no_place_for_is_refused_at_once(root, monkeypatch):
-    monkeypatch.setattr("trainer.linear.fit.available_bytes", lambda: 1000)
+    monkeypatch.setattr("trainer.linear.costs.available_bytes", lambda: 1000)
     arguments = [part for s in settings_of("large") for part in ("--set", s)]
     refused = fail_cleanly("trainer.task", "train", "--config", "small.yaml", *arguments, cwd=root)
     assert "model.features: words_bigrams_chars of" in refused and "GiB" in refused

@@ -24,7 +24,7 @@ from trainer.runs.evaluation_record import LINEAR_LABEL_THRESHOLDS, LINEAR_ONE_T
 MAX_DOCUMENTS = 200_000  # train documents; they are held in memory
 MAX_DOCUMENTS_LABELS = 100_000_000  # train documents x labels: about half an hour on one core
 # One-vs-rest over TF-IDF of single tokens, as LinearSVC is by default.
-_CONFIG = LinearConfig(name="linear", features="words", C=1.0, min_weight=0.0)
+_CONFIG = LinearConfig(name="linear", features="words", C=1.0, pos_weight="none", min_weight=0.0)
 
 
 def check_fits(dataset: Dataset) -> None:

@@ -13,7 +13,6 @@ import scipy.sparse
 
 from beam_jobs.contract import manifest as manifests
 from beam_jobs.contract.atomic import write_atomically
-from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import dump_json
 from beam_jobs.contract.progress import ProgressLine
 from beam_jobs.contract.sections.linear_model import LinearConfig
@@ -21,9 +20,9 @@ from beam_jobs.contract.sections.train import OBJECTIVE_TITLES, Objective
 from trainer.data.dataset import Dataset
 from trainer.linear import margins
 from trainer.linear.blocks import LabelFits
+from trainer.linear.costs import Costs
 from trainer.linear.documents import read_documents
 from trainer.linear.features import feature_matrix, make_tables
-from trainer.linear.memory import available_bytes, bytes_needed
 from trainer.linear.solver import Problem
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
 from trainer.models.linear import (
@@ -47,6 +46,8 @@ _MIN_LABELS_TO_CHOOSE = 16
 # Of liblinear's criterion to stop: no score differs in four digits from that with scikit-learn's
 # 1e-4, and the fits take 0.6 to 0.8 of the time.
 _TOLERANCE = 1e-2
+# `model.pos_weight` -> `Problem.pos_power`.
+_POS_POWERS = {"none": 0.0, "fourth_root": 0.25}
 _CHOICE = "choice.json"
 
 
@@ -166,9 +167,8 @@ class _Fit:
     ):
         self._config, self._dataset, self._vocabulary = config, dataset, vocabulary
         self._directory, self._team, self._objective = directory, team, objective
-        self._pos_power, self._tolerance = _pos_power(config, objective), tolerance
-        self._num_tokens = _num_tokens(dataset)
-        self._features = self._features_that_fit()
+        self._tolerance = tolerance
+        self._features = self._features_to_choose_from()
         self._train = read_documents(dataset, "train", vectorizer, skip_corrupt=skip_corrupt)
         self._validation = read_documents(dataset, "validation", vectorizer)
         self._matrices: dict[str, tuple] = {}
@@ -199,29 +199,20 @@ class _Fit:
 
     # --- the choice --------------------------------------------------------------------
 
-    def _features_that_fit(self) -> list[str]:
-        """The kinds of features to choose from, without those that memory has no place for."""
-        wanted = list(AUTO_FEATURES) if self._config.features == "auto" else [self._config.features]
-        if self._config.features == "auto" and not self._dataset.num_examples("validation"):
-            wanted = ["words", UNCHOSEN_FEATURES]
-        available, fitting = available_bytes(), []
-        for name in wanted:
-            needed = bytes_needed(name, num_tokens=self._num_tokens, processes=self._team.cores)
-            if needed <= available:
-                fitting.append(name)
-            elif name == wanted[0]:
-                raise UserError(
-                    f"model.features: {name} of {self._num_tokens:,} train tokens need about "
-                    f"{needed / 2**30:.1f} GiB, received {available / 2**30:.1f} GiB of memory; "
-                    "expected a machine with more, or a model that is trained by steps, such as "
-                    "`model.name: bow`"
-                )
-            else:
-                self._team.say(
-                    f"not tried: {name}, which needs about {needed / 2**30:.1f} GiB of memory, "
-                    f"and {available / 2**30:.1f} GiB are available"
-                )
-        return fitting
+    def _features_to_choose_from(self) -> list[str]:
+        """The kinds of features, without those that memory or time has no place for."""
+        costs = Costs(_num_tokens(self._dataset), self._dataset.num_labels, self._team.cores)
+        if self._config.features != "auto":
+            costs.check_memory(self._config.features)
+            return [self._config.features]
+        first, *others = AUTO_FEATURES
+        if not self._dataset.num_examples("validation"):
+            others = [UNCHOSEN_FEATURES]
+        costs.check_memory(first)
+        obstacles = {name: costs.obstacle(name) for name in others}
+        for obstacle in filter(None, obstacles.values()):
+            self._team.say(f"not tried: {obstacle}")
+        return [first, *(name for name in others if not obstacles[name])]
 
     def _choose(self) -> Choice:
         config, path = self._config, self._directory / _CHOICE
@@ -331,7 +322,7 @@ class _Fit:
             self._config.loss,
             choice.C,
             self._config.min_weight,
-            self._pos_power,
+            _POS_POWERS[self._config.pos_weight],
             self._tolerance,
         )
         fits = LabelFits(problem, directory, cores=team.cores, share=(team.index, team.number))
@@ -357,11 +348,6 @@ class _Fit:
             return margins.DEFAULT_SCALE, margins.DEFAULT_SHIFT
         labels = np.flatnonzero(self._dataset.is_trained)
         return margins.fit_scale(self._histogram(choice, weights[labels], bias[labels], labels))
-
-
-def _pos_power(config: LinearConfig, objective: Objective) -> float:
-    """`Problem.pos_power`."""
-    return {"none": 0.0, "fourth_root": 0.25}[config.pos_weight_for(objective)]
 
 
 def _num_tokens(dataset: Dataset) -> int:

@@ -10,6 +10,7 @@ from beam_jobs.contract.sections.loss import (
     ClassBalancedConfig,
     FocalConfig,
     LossConfig,
+    SquaredHingeConfig,
     WeightedBceConfig,
 )
 from beam_jobs.contract.validation import canonical_label
@@ -33,6 +34,9 @@ def label_weights(
     ones = np.ones(len(positives), np.float32)
     if isinstance(config, WeightedBceConfig):
         return positive_weights(config, positives, num_documents, label_names=label_names), ones
+    if isinstance(config, SquaredHingeConfig) and config.pos_weight == "fourth_root":
+        ratio = (num_documents - positives) / np.maximum(positives, MIN_COUNT)
+        return np.maximum(ratio**0.25, 1).astype(np.float32), ones
     if isinstance(config, FocalConfig) and config.alpha is not None:
         return ones * np.float32(config.alpha), ones * np.float32(1 - config.alpha)
     if isinstance(config, ClassBalancedConfig):

@@ -70,7 +70,7 @@ def undo_loss_weighting(
             + correction
         )
     elif isinstance(config, SquaredHingeConfig):
-        logits = _undo_squared_hinge(logits, config.margin)
+        logits = _undo_squared_hinge(logits, config.margin) + correction
     elif isinstance(config, FocalConfig | ClassBalancedConfig):
         logits = _log_slope_ratio(logits, config.gamma, config.gamma) + correction
     elif isinstance(config, DistributionBalancedConfig):

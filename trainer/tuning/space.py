@@ -104,8 +104,6 @@ class Space:
     def start_values(self) -> dict[str, Any]:
         """The base's own values of the keys that are searched, as far as the space has them."""
         values = {key: _value(self.base, key) for key in self.distributions}
-        if isinstance(self.base.model, LinearConfig):
-            values["model.pos_weight"] = self.base.model.pos_weight_for(self.base.train.objective)
         return self.known(values)
 
     def known(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from beam_jobs.contract.sections.train import Objective
 from beam_jobs.contract.validation import Section
 
 LinearFeatureKind = Literal["auto", "words", "words_bigrams", "words_chars", "words_bigrams_chars"]
@@ -32,19 +31,13 @@ class LinearConfig(Section):
         gt=0,
         description="weight of the loss against the penalty; null: what is best on validation",
     )
-    pos_weight: Literal["auto", "none", "fourth_root"] = Field(
-        "auto",
+    pos_weight: Literal["none", "fourth_root"] = Field(
+        "fourth_root",
         description=(
             "weight of a label's positives in its loss: 1, or the fourth root of negatives / "
-            "positives; auto: what is better for train.objective, which is none for micro_f1"
+            "positives, at least 1"
         ),
     )
     min_weight: float = Field(
         0.05, ge=0, description="weights nearer to 0 are left out, which makes the model sparse"
     )
-
-    def pos_weight_for(self, objective: Objective) -> Literal["none", "fourth_root"]:
-        """What `pos_weight` comes to; the figures are in docs/experiments/objective.md."""
-        if self.pos_weight == "auto":
-            return "fourth_root" if objective == "macro_f1" else "none"
-        return self.pos_weight

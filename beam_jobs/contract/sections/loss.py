@@ -75,6 +75,13 @@ class SquaredHingeConfig(_Loss):
             "loss"
         ),
     )
+    pos_weight: Literal["none", "fourth_root"] = Field(
+        "none",
+        description=(
+            "weight of a label's positives: 1, or the fourth root of negatives / positives, at "
+            "least 1"
+        ),
+    )
 
 
 class FocalConfig(_Loss):

@@ -45,6 +45,11 @@ def test_many_documents_get_pairs_of_words_and_fewer_epochs():
     assert large["train"]["epochs"] < small["train"]["epochs"]
 
 
+def test_positives_of_rare_labels_weigh_more_where_macro_f1_is_the_objective():
+    losses = [choose(LARGE, objective=name).values["loss"] for name in ("micro_f1", "macro_f1")]
+    assert [loss.get("pos_weight") for loss in losses] == [None, "fourth_root"]
+
+
 def test_very_many_labels_get_a_label_tree():
     names = [
         choose(dataclasses.replace(LARGE, labels=labels)).values["model"]["name"]

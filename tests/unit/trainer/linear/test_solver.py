@@ -4,7 +4,6 @@ import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from beam_jobs.contract.sections.linear_model import LinearConfig
 from trainer.linear.blocks import LabelFits
 from trainer.linear.solver import ALWAYS, NEVER, Block, Problem, fit_block, fit_label
 
@@ -50,8 +49,6 @@ def test_positives_may_weigh_the_fourth_root_of_their_rarity():
         coefficients, bias, _ = fit_label(problem, _documents(problem, label))
         np.testing.assert_allclose(coefficients, estimator.coef_[0], rtol=1e-9)
         assert bias == pytest.approx(estimator.intercept_[0])
-    assert LinearConfig(name="linear").pos_weight_for("macro_f1") == "fourth_root"
-    assert LinearConfig(name="linear").pos_weight_for("micro_f1") == "none"
 
 
 def test_labels_that_no_document_or_every_document_has_get_a_bias_alone():

@@ -24,6 +24,7 @@ CONFIGS = [
     {"name": "weighted_bce", "pos_weight": "balanced", "label_smoothing": 0.1},
     {"name": "squared_hinge"},
     {"name": "squared_hinge", "margin": 1.5, "label_smoothing": 0.1},
+    {"name": "squared_hinge", "pos_weight": "fourth_root"},
     {"name": "focal"},
     {"name": "focal", "gamma": 0.5, "alpha": None, "label_smoothing": 0.2},
     {"name": "asymmetric"},
@@ -69,7 +70,9 @@ def _reference(config, labels, logits, document_weights):
             weight = {"none": np.ones(5), "balanced": np.array([20, 4, 1, 1, 20])}[c.pos_weight]
             positive, negative = -weight * log_s, -log_not_s
         case "squared_hinge":  # Fan et al. 2008, equation 3, in units of the margin
-            positive = np.maximum(0, 1 - logits / c.margin) ** 2
+            weight = np.maximum((100 - n) / np.maximum(n, 0.5), 1) ** 0.25
+            weight = {"none": np.ones(5), "fourth_root": weight}[c.pos_weight]
+            positive = weight * np.maximum(0, 1 - logits / c.margin) ** 2
             negative = np.maximum(0, 1 + logits / c.margin) ** 2
         case "focal":  # Lin et al. 2017, equation 5
             alpha = (1, 1) if c.alpha is None else (c.alpha, 1 - c.alpha)
@@ -235,7 +238,7 @@ def test_every_key_of_every_loss_changes_it():
     batch = _random_batch(3, 2.0)
     changes = {
         "weighted_bce": {"pos_weight": "balanced", "max_pos_weight": 2.0, "label_smoothing": 0.1},
-        "squared_hinge": {"margin": 2.0, "label_smoothing": 0.1},
+        "squared_hinge": {"margin": 2.0, "pos_weight": "fourth_root", "label_smoothing": 0.1},
         "focal": {"gamma": 1.0, "alpha": 0.5, "label_smoothing": 0.1},
         "asymmetric": {
             "gamma_positive": 1.0,

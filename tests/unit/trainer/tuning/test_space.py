@@ -47,7 +47,8 @@ def test_a_linear_model_is_searched_by_what_its_fit_depends_on():
         f"model.{key}" for key in ("features", "C", "loss", "pos_weight")
     }
     # Features and C that are left open are not in the space.
-    assert space.start_values() == {"model.loss": "squared_hinge", "model.pos_weight": "none"}
+    start = {"model.loss": "squared_hinge", "model.pos_weight": "fourth_root"}
+    assert space.start_values() == start
 
 
 def test_a_space_of_ones_own_takes_the_place_of_the_default():
