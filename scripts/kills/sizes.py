@@ -55,7 +55,7 @@ def _chained(
         if not seen.is_well:
             return
         ended = run(STAGES[name], home, *(of_predict if name == "predict" else settings))
-        scored = re.search(r"[\d,]+ documents", ended.printed) if name == "predict" else None
+        scored = re.search(r"read [\d,]+ documents: .*", ended.printed)
         told = scored[0] if scored else ""
         yield (seen := _seen(fault, name, ended, home, told, is_well=ended.status == 0))
 
