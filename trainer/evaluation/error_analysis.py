@@ -70,41 +70,42 @@ def confusion_counts(
     """
     positive = Pairs.of(labels).without_padding(mask)
     decided = Pairs.of(decisions).without_padding(mask)
+    missed, wrong = positive.which_are_not_in(decided), decided.which_are_not_in(positive)
     places = tf.constant(label_ids, tf.int64)
     if columns is not None:
         places = columns.places(places)
     num_labels = len(label_ids)
-    # The index among the labels that are looked at, and behind the last for all others.
-    index_of_column = tf.tensor_scatter_nd_update(
+    # By column its index among these labels; all others are behind the last.
+    index_of = tf.tensor_scatter_nd_update(
         tf.fill([positive.num_columns], num_labels), places[:, tf.newaxis], tf.range(num_labels)
     )
     best = best_scored(scores, 1).indices[:, :1]
-
-    def is_of_document(pairs):
-        """float32 [batch, n]: 1 for each of the pairs."""
-        index = tf.gather(index_of_column, pairs.columns)
-        cells = tf.stack([pairs.documents, tf.cast(index, tf.int64)], axis=1)
-        shape = tf.stack([pairs.num_documents, tf.constant(num_labels + 1, tf.int64)])
-        return tf.scatter_nd(cells, tf.ones_like(pairs.documents, tf.float32), shape)[:, :-1]
-
-    missed, wrong = positive.which_are_not_in(decided), decided.which_are_not_in(positive)
-    pairs = tf.matmul(is_of_document(missed), is_of_document(wrong), transpose_a=True)
-    present = tf.gather(index_of_column, positive.columns)
-    taken_for = tf.gather(index_of_column, tf.gather(best[:, 0], positive.documents))
+    pairs = tf.matmul(
+        _matrix_of(missed, index_of, num_labels),
+        _matrix_of(wrong, index_of, num_labels),
+        transpose_a=True,
+    )
+    cells = tf.gather(index_of, positive.columns) * (num_labels + 1)
+    cells += tf.gather(index_of, tf.gather(best[:, 0], positive.documents))
     matrix = tf.raw_ops.DenseBincount(
-        input=present * (num_labels + 1) + taken_for,
-        size=(num_labels + 1) ** 2,
-        weights=tf.zeros([0], tf.int32),
+        input=cells, size=(num_labels + 1) ** 2, weights=tf.zeros([0], tf.int32)
     )
     matrix = tf.reshape(matrix, [num_labels + 1, num_labels + 1])[:-1, :-1]
-    best_pairs = Pairs.of_rows(best, num_columns=positive.num_columns)
-    is_one = positive.count_by_document() == 1
+    of_best = Pairs.of_rows(best, num_columns=positive.num_columns)
     return {
         "pairs": tf.cast(pairs, tf.int64),
         "matrix": tf.cast(matrix, tf.int64),
-        "one_label": tf.math.count_nonzero(is_one),
-        "best_is_right": tf.math.count_nonzero(best_pairs.are_in(positive)),
+        "one_label": tf.math.count_nonzero(positive.count_by_document() == 1),
+        "best_is_right": tf.math.count_nonzero(of_best.are_in(positive)),
     }
+
+
+def _matrix_of(pairs: Pairs, index_of: tf.Tensor, num_labels: int) -> tf.Tensor:
+    """float32 [batch, num_labels]: 1 for each of the pairs whose column has an index below."""
+    index = tf.cast(tf.gather(index_of, pairs.columns), tf.int64)
+    shape = tf.stack([pairs.num_documents, tf.constant(num_labels + 1, tf.int64)])
+    cells = tf.stack([pairs.documents, index], axis=1)
+    return tf.scatter_nd(cells, tf.ones_like(index, tf.float32), shape)[:, :-1]
 
 
 def accuracy(counts: Mapping[str, np.ndarray], *, documents: int) -> float | None:

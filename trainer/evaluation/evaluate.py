@@ -7,6 +7,7 @@ import numpy as np
 from beam_jobs.contract.atomic import LOCK, in_turn, write_atomically
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
+from trainer.data.dataset import Dataset
 from trainer.distribution.strategy import explain_lost_workers, is_chief
 from trainer.document_vectors import with_vectors
 from trainer.evaluation import error_analysis
@@ -50,15 +51,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     experiment = assemble(config)
     state = restore_best(experiment)
     dataset = experiment.dataset
-    splits = [split for split in EVALUATED_SPLITS if dataset.num_examples(split)]
-    if not splits:
-        raise UserError(
-            f"the dataset {dataset.place} has neither validation nor test documents, so there "
-            "is nothing to tune thresholds or to measure the model on; expected a dataset with one "
-            "of them (`splits`). The model can be exported as it is: `python -m trainer.task "
-            "export` then decides by 0.5, or by the thresholds of an evaluated run with the same "
-            "labels (`--set export.thresholds_from=RUN`)"
-        )
+    splits = _splits_with_documents(dataset)
     if baseline:
         check_fits(dataset)
     _check_may_write(experiment)
@@ -75,9 +68,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     if not is_chief(experiment.strategy):
         return {}
 
-    baseline_counts = {}
-    if baseline:
-        baseline_counts = linear_baseline(experiment, splits)
+    baseline_counts = linear_baseline(experiment, splits) if baseline else {}
     evaluations = {}
     with _writing(experiment):
         save_tuned(experiment.run_dir, Tuned(thresholds, calibration), step=state.step)
@@ -94,17 +85,35 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
             text = _write(experiment, evaluations[split])
     experiment.push()
     print(text)
-    method = experiment.config.evaluate.calibration
+    _print_what_next(experiment, splits, calibration)
+    return evaluations
+
+
+def _splits_with_documents(dataset: Dataset) -> list[str]:
+    """The splits that can be evaluated; raises UserError if there is none."""
+    splits = [split for split in EVALUATED_SPLITS if dataset.num_examples(split)]
+    if not splits:
+        raise UserError(
+            f"the dataset {dataset.place} has neither validation nor test documents, so there "
+            "is nothing to tune thresholds or to measure the model on; expected a dataset with one "
+            "of them (`splits`). The model can be exported as it is: `python -m trainer.task "
+            "export` then decides by 0.5, or by the thresholds of an evaluated run with the same "
+            "labels (`--set export.thresholds_from=RUN`)"
+        )
+    return splits
+
+
+def _print_what_next(experiment: Experiment, splits: list[str], calibration: Calibration) -> None:
+    method, documents = experiment.config.evaluate.calibration, experiment.dataset.num_examples
     if calibration.method != method:
         print(
             f"evaluate.calibration: {method} was not fitted: the scores of the validation split's "
-            f"{dataset.num_examples('validation'):,} documents do not rank above chance"
+            f"{documents('validation'):,} documents do not rank above chance"
         )
     print(
         f"evaluations of {' and '.join(splits)} in {experiment.run_place}; a page of them: "
         f"python -m trainer.task report --run {experiment.run_place}"
     )
-    return evaluations
 
 
 def tune_thresholds(config: Config) -> None:
