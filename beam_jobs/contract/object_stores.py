@@ -272,17 +272,21 @@ class HdfsStore(Store):
 
     def list(self, directory):
         root = self._path(directory).rstrip("/")
-        if self._client.status(root, strict=False) is None:
-            return
-        for (folder, _), _, files in self._client.walk(root, status=True):
-            for name, status in files:
-                inner = f"{folder}/{name}".removeprefix(root)
-                yield StoredFile(
-                    directory.rstrip("/") + inner,
-                    status["length"],
-                    status["modificationTime"] / 1000,
-                    str(status["modificationTime"]),
-                )
+        # A folder that another process deletes meanwhile has no files.
+        found = self._client.walk(root, status=True, ignore_missing=True)
+        try:
+            for (folder, _), _, files in found:
+                for name, status in files:
+                    inner = f"{folder}/{name}".removeprefix(root)
+                    yield StoredFile(
+                        directory.rstrip("/") + inner,
+                        status["length"],
+                        status["modificationTime"] / 1000,
+                        str(status["modificationTime"]),
+                    )
+        except self._error as error:
+            if error.exception != "FileNotFoundException":
+                raise
 
     def delete(self, paths):
         for path in paths:

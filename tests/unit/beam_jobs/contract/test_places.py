@@ -137,7 +137,9 @@ class FakeHdfs:
             raise self._error("there is none", exception="FileNotFoundException")
         yield io.BytesIO(self.files[path][offset:][:length])
 
-    def walk(self, root, status):
+    def walk(self, root, status, ignore_missing):
+        if self.status(root) is None:
+            raise self._error("there is none", exception="FileNotFoundException")
         for path, content in self.files.items():
             if path.startswith(f"{root}/"):
                 folder, _, name = path.rpartition("/")
