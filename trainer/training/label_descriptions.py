@@ -68,13 +68,9 @@ def start_from_descriptions(experiment: Experiment, *, only: np.ndarray | None =
       UserError: see `read_descriptions`.
     """
     dataset, model = experiment.dataset, experiment.model
-    texts = read_descriptions(experiment.config.model.label_descriptions, dataset.label_names)
-    analyzed = Analyzer(dataset.manifest.analyzer)(tf.constant(texts))
-    fields = [analyzed] * len(dataset.record_spec.text_names)
-    labels = tf.function(model.encode)(token_ids(make_vectorizer(dataset.vocabulary), fields))
     positives = dataset.label_counts("train")
     head = head_of(
-        labels.numpy(),
+        label_vectors(experiment),
         _sample(experiment),
         bias=output_bias(positives, dataset.num_examples("train")),
         is_trained=positives > 0,
@@ -85,6 +81,19 @@ def start_from_descriptions(experiment: Experiment, *, only: np.ndarray | None =
     own = [values if is_chief(experiment.strategy) else 0 * values for values in head]
     with experiment.strategy.scope():
         model.set_head(*sum_over_workers(experiment.strategy, own))
+
+
+def label_vectors(experiment: Experiment) -> np.ndarray:
+    """float32 [labels, dim]: what the encoder makes of the labels' texts.
+
+    Raises:
+      UserError: see `read_descriptions`.
+    """
+    dataset, model = experiment.dataset, experiment.model
+    texts = read_descriptions(experiment.config.model.label_descriptions, dataset.label_names)
+    analyzed = Analyzer(dataset.manifest.analyzer)(tf.constant(texts))
+    fields = [analyzed] * len(dataset.record_spec.text_names)
+    return tf.function(model.encode)(token_ids(make_vectorizer(dataset.vocabulary), fields)).numpy()
 
 
 def head_of(
