@@ -25,6 +25,7 @@ class KnownFailure(RuntimeError):
 
 
 _MORE_SPACE = "a place with more space"
+_NO_TEMPORARY = "No usable temporary directory found"  # as `tempfile` says it
 _RIGHTS = "files that you may read, and places that you may write"
 # What a place answers that is full, read-only or somebody else's, and what it should be.
 _PLACE_ERRORS = {
@@ -46,6 +47,8 @@ def failure_of_place(error: BaseException) -> str | None:
     TensorFlow's errors are no OSError, and have the reason in their text.
     """
     if isinstance(error, OSError):
+        if error.errno == errno.ENOENT and str(error.strerror).startswith(_NO_TEMPORARY):
+            return f"{error.strerror}; expected {_MORE_SPACE} there, or another folder in TMPDIR"
         if error.errno not in _PLACE_ERRORS:
             return None
         refused = f"{error.filename or 'cannot write'}: {os.strerror(error.errno)}"

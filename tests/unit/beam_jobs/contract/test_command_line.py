@@ -69,6 +69,12 @@ def test_main_gets_its_arguments_and_a_good_run_returns():
         (OSError(errno.ENOSPC, "", "run/x"), 2, f"error: run/x: No space left on device; {SPACE}"),
         (OSError(errno.EROFS, "", "run/x"), 2, f"error: run/x: {READ_ONLY}"),
         (PermissionError(errno.EACCES, "", "a"), 2, f"error: a: Permission denied; {DENIED}"),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            2,
+            "error: No usable temporary directory found in ['/tmp']; expected a place with more "
+            f"space there, or another folder in TMPDIR; {WHOLE}",
+        ),
         (OSError(errno.EFBIG, ""), 2, f"error: cannot write: File too large; {SPACE}"),
         (
             tf.errors.ResourceExhaustedError(
