@@ -304,7 +304,16 @@ OTHER_KINDS = [
         },
     ),
     ("splits", {"method": "time_fractions", "train": 0.5, "validation": 0.25, "test": 0.25}),
-    ("loss", {"name": "squared_hinge", "margin": 2.0, "label_smoothing": 0.1} | _SAMPLED),
+    (
+        "loss",
+        {
+            "name": "squared_hinge",
+            "margin": 2.0,
+            "pos_weight": "fourth_root",
+            "label_smoothing": 0.1,
+        }
+        | _SAMPLED,
+    ),
     ("loss", {"name": "focal", "gamma": 1.0, "alpha": None, "label_smoothing": 0.1} | _SAMPLED),
     (
         "loss",
