@@ -61,7 +61,7 @@ def linear_baseline(
     thresholds = tune(
         classifier.histogram("validation"),
         min_positives=config.min_positives,
-        is_trained=dataset.is_trained,
+        is_trained=dataset.label_counts("train") > 0,
         objective=experiment.config.train.objective,
     )
     propensities = ranking.propensities(
