@@ -1,7 +1,5 @@
 """Lists of labels that a config names: text, JSON, or another dataset's."""
 
-import json
-
 from beam_jobs.contract import places
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.first_bytes import hint_of
@@ -15,8 +13,8 @@ _EXPECTED = (
 )
 
 
-def labels_of_dataset(path: str) -> bytes | None:
-    """The names of the labels of the dataset in a directory, as JSON; None: there is none.
+def labels_of_dataset(path: str) -> list[str] | None:
+    """The names of the labels of the dataset in a directory; None: there is none.
 
     Raises:
       UserError: there is one that cannot be read.
@@ -25,7 +23,7 @@ def labels_of_dataset(path: str) -> bytes | None:
         places.read_bytes(places.join(path, MANIFEST), 0, 1)
     except OSError:
         return None
-    return json.dumps([label["name"] for label in load_labels(read(path), path)]).encode()
+    return [label["name"] for label in load_labels(read(path), path)]
 
 
 def read_labels(path: str, *, key: str) -> tuple[str, ...]:
@@ -38,14 +36,12 @@ def read_labels(path: str, *, key: str) -> tuple[str, ...]:
     Raises:
       UserError: it cannot be read or holds no label.
     """
-    labels = labels_of_dataset(path)
-    if labels is not None:
-        names = json.loads(labels)
-    elif path.endswith(".json"):
+    names = labels_of_dataset(path)
+    if names is None and path.endswith(".json"):
         names = read_json(path, key=key, expected=_EXPECTED)
         if not isinstance(names, dict):
             raise UserError(f"{key}: {path!r} holds something else; {_EXPECTED}")
-    else:
+    elif names is None:
         names = _lines(path, key)
     names = tuple(filter(None, map(canonical_label, names)))
     if not names:

@@ -5,6 +5,7 @@ A dataset and a run keep the SHA-256 of each, and are not reused where one has c
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 
 from beam_jobs.contract import encoder_tokenizer, label_lists, places
@@ -42,7 +43,7 @@ def hash_files(config: Config, keys: Sequence[str]) -> dict[str, str]:
             continue
         try:
             labels = label_lists.labels_of_dataset(path) if section == "labels" else None
-            content = places.read_bytes(path) if labels is None else labels
+            content = places.read_bytes(path) if labels is None else json.dumps(labels).encode()
             hashes[key] = hashlib.sha256(content).hexdigest()
         except OSError as error:
             raise UserError(
