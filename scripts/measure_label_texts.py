@@ -17,6 +17,7 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
+from sklearn.metrics import roc_auc_score
 
 from beam_jobs.contract.config import load_config
 from trainer.data.records import read_records
@@ -158,10 +159,7 @@ def report_held_out(
 
 def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float:
     """The area under a label's ROC curve."""
-    positives = int(truth.sum())
-    ranks = scores.argsort().argsort() + 1
-    beyond = ranks[truth > 0].sum() - positives * (positives + 1) / 2
-    return beyond / (positives * (len(truth) - positives))
+    return float(roc_auc_score(truth, scores))
 
 
 def best_f1(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
