@@ -129,7 +129,7 @@ class LabelFits:
             "loss": self._problem.loss,
             "C": self._problem.C,
             "min_weight": self._problem.min_weight,
-            "pos_power": self._problem.pos_power,
+            "pos_weight": self._problem.pos_weight,
             "tolerance": self._problem.tolerance,
         }
         process = subprocess.Popen(

@@ -46,8 +46,6 @@ _MIN_LABELS_TO_CHOOSE = 16
 # Of liblinear's criterion to stop: no score differs in four digits from that with scikit-learn's
 # 1e-4, and the fits take 0.6 to 0.8 of the time.
 _TOLERANCE = 1e-2
-# `model.pos_weight` -> `Problem.pos_power`.
-_POS_POWERS = {"none": 0.0, "fourth_root": 0.25}
 _CHOICE = "choice.json"
 
 
@@ -322,7 +320,7 @@ class _Fit:
             self._config.loss,
             choice.C,
             self._config.min_weight,
-            _POS_POWERS[self._config.pos_weight],
+            self._config.pos_weight,
             self._tolerance,
         )
         fits = LabelFits(problem, directory, cores=team.cores, share=(team.index, team.number))

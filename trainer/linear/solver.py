@@ -16,6 +16,7 @@ import scipy.sparse
 from sklearn.svm._liblinear import set_verbosity_wrap, train_wrap
 
 from beam_jobs.contract.atomic import write_atomically
+from trainer.losses.rarity import fourth_root_weights
 
 # Margins of labels that no train document has, or all have: a classifier's own are seldom beyond 3.
 NEVER, ALWAYS = -5.0, 5.0
@@ -38,7 +39,7 @@ class Problem(NamedTuple):
       loss: `squared_hinge` or `logistic`.
       C: weight of the loss against the L2 penalty.
       min_weight: weights nearer to 0 are left out.
-      pos_power: positives weigh (negatives / positives)^this, at least 1; 0: 1.
+      pos_weight: of a label's positives, `none` or `fourth_root`.
       tolerance: of liblinear's criterion to stop.
     """
 
@@ -48,7 +49,7 @@ class Problem(NamedTuple):
     loss: str
     C: float
     min_weight: float
-    pos_power: float = 0.0
+    pos_weight: str = "none"
     tolerance: float = EXACT
 
 
@@ -124,7 +125,9 @@ def fit_label(problem: Problem, documents: np.ndarray) -> tuple[np.ndarray, floa
     num_documents = problem.features.shape[0]
     target = np.zeros(num_documents)
     target[documents] = 1
-    ratio = (num_documents - len(documents)) / len(documents)
+    pos_weight = 1.0
+    if problem.pos_weight == "fourth_root":
+        pos_weight = fourth_root_weights(len(documents), num_documents)
     set_verbosity_wrap(0)
     weights = np.ones(num_documents) if problem.weights is None else problem.weights
     raw, iterations = train_wrap(
@@ -135,7 +138,7 @@ def fit_label(problem: Problem, documents: np.ndarray) -> tuple[np.ndarray, floa
         problem.tolerance,
         1.0,  # the value of the feature whose weight is the bias
         problem.C,
-        np.array([1.0, max(1.0, ratio**problem.pos_power)]),
+        np.array([1.0, pos_weight]),
         _ITERATIONS[problem.loss],
         _SEED,
         0.1,  # for regression

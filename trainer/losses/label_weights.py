@@ -14,9 +14,7 @@ from beam_jobs.contract.sections.loss import (
     WeightedBceConfig,
 )
 from beam_jobs.contract.validation import canonical_label
-
-# A label without positives, or without negatives, counts as if it had half a document of them.
-MIN_COUNT = 0.5
+from trainer.losses.rarity import MIN_COUNT, fourth_root_weights
 
 
 def label_weights(
@@ -35,8 +33,7 @@ def label_weights(
     if isinstance(config, WeightedBceConfig):
         return positive_weights(config, positives, num_documents, label_names=label_names), ones
     if isinstance(config, SquaredHingeConfig) and config.pos_weight == "fourth_root":
-        ratio = (num_documents - positives) / np.maximum(positives, MIN_COUNT)
-        return np.maximum(ratio**0.25, 1).astype(np.float32), ones
+        return fourth_root_weights(positives, num_documents).astype(np.float32), ones
     if isinstance(config, FocalConfig) and config.alpha is not None:
         return ones * np.float32(config.alpha), ones * np.float32(1 - config.alpha)
     if isinstance(config, ClassBalancedConfig):

@@ -17,8 +17,9 @@ from beam_jobs.contract.sections.loss import (
     SquaredHingeConfig,
     WeightedBceConfig,
 )
-from trainer.losses.label_weights import MIN_COUNT, label_weights
+from trainer.losses.label_weights import label_weights
 from trainer.losses.prior_correction import prior_correction
+from trainer.losses.rarity import MIN_COUNT
 from trainer.losses.sampled_negatives import Candidates
 
 # (labels [batch, labels], logits float32 [batch, labels], document weights float32 [batch],

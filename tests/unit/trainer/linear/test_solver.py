@@ -40,7 +40,7 @@ def test_the_weights_are_those_of_scikit_learns_estimators(loss, estimator, weig
 
 
 def test_positives_may_weigh_the_fourth_root_of_their_rarity():
-    problem = _problem()._replace(pos_power=0.25)
+    problem = _problem()._replace(pos_weight="fourth_root")
     for label in (2, 3, 4):
         target = problem.labels[:, [label]].toarray()[:, 0]
         weight = max(1, (~target).sum() / target.sum()) ** 0.25
