@@ -148,7 +148,8 @@ def measure(config: str, settings: Sequence[str], cores: Sequence[int]) -> Measu
             sys.exit("\n".join(outputs))
         sent = loopback_bytes() - sent
         history = json.loads((run_dir / "history.json").read_text())
-    seconds = [float(output.rpartition("processor seconds")[2]) for output in outputs]
+    # A worker may log after it, when the other one has left.
+    seconds = [float(output.rpartition("processor seconds")[2].split()[0]) for output in outputs]
     rate = max(epoch["documents_per_second"] for epoch in history)
     score = history[-1]["validation_micro_f1"]
     return Measured(rate, history[-1]["step"], max(seconds), sent, score)

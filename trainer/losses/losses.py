@@ -52,7 +52,6 @@ def build_loss(
       [batch, candidates], and the candidates include every label that a document has; the expected
       loss is then that over all labels.
 
-
     Raises:
       UserError: the file with positive weights does not fit the labels.
     """
@@ -76,27 +75,12 @@ def build_loss(
         labels, logits = tf.cast(labels, tf.float32), tf.cast(logits, tf.float32)
         w_positive, w_negative = of_label(positive_weight), of_label(negative_weight)
         targets = labels * (1 - config.label_smoothing) + config.label_smoothing / 2
-        # AutoGraph (2.21) cannot read `match`.
-        if isinstance(config, WeightedBceConfig):
-            positive, negative = tf.math.softplus(-logits), tf.math.softplus(logits)
-        elif isinstance(config, SquaredHingeConfig):
-            margins = logits / config.margin
-            positive, negative = (
-                tf.square(tf.nn.relu(1 - margins)),
-                tf.square(tf.nn.relu(1 + margins)),
-            )
-        elif isinstance(config, AsymmetricConfig):
-            positive, negative = _focused(
-                logits, config.gamma_positive, config.gamma_negative, config.probability_shift
-            )
-        elif isinstance(config, DistributionBalancedConfig):
-            shifted = logits + of_label(bias)
-            positive, _ = _focused(shifted, config.gamma, config.gamma)
-            _, negative = _focused(config.negative_scale * shifted, config.gamma, config.gamma)
+        if isinstance(config, DistributionBalancedConfig):
+            logits += of_label(bias)
+        positive, negative = _positive_and_negative(config, logits)
+        if isinstance(config, DistributionBalancedConfig):
             weights = _rebalanced_weights(config, labels, of_label(inverse_counts))
             positive, negative = weights * positive, weights * negative / config.negative_scale
-        else:  # focal and class-balanced
-            positive, negative = _focused(logits, config.gamma, config.gamma)
         losses = targets * w_positive * positive + (1 - targets) * w_negative * negative
         if candidates is not None:
             losses *= tf.where(labels > 0, 1.0, candidates.negative_weights)
@@ -104,12 +88,30 @@ def build_loss(
 
     if isinstance(config, DistributionBalancedConfig):
         bias = tf.constant(prior_correction(config, **statistics))
-
         inverse_counts = tf.constant(1 / np.maximum(positives, MIN_COUNT), tf.float32)
     return document_losses
 
 
 # --- per label and document --------------------------------------------------------------
+
+
+def _positive_and_negative(config: LossConfig, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The loss of each logit if the document has the label, and if it does not; not weighted."""
+    # AutoGraph (2.21) cannot read `match`.
+    if isinstance(config, WeightedBceConfig):
+        return tf.math.softplus(-logits), tf.math.softplus(logits)
+    if isinstance(config, SquaredHingeConfig):
+        margins = logits / config.margin
+        return tf.square(tf.nn.relu(1 - margins)), tf.square(tf.nn.relu(1 + margins))
+    if isinstance(config, AsymmetricConfig):
+        return _focused(
+            logits, config.gamma_positive, config.gamma_negative, config.probability_shift
+        )
+    if isinstance(config, DistributionBalancedConfig):
+        positive, _ = _focused(logits, config.gamma, config.gamma)
+        _, negative = _focused(config.negative_scale * logits, config.gamma, config.gamma)
+        return positive, negative
+    return _focused(logits, config.gamma, config.gamma)  # focal and class-balanced
 
 
 def _focused(

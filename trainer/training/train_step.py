@@ -54,27 +54,12 @@ def make_train_steps(
       step the loss summed over documents, and the number of documents; among workers on CPUs, also
       the bytes that each has sent.
     """
-
     # No XLA: on a CPU the dense part (forward, loss, gradient; TensorFlow 2.21) took 1.03
     # (transformer) to 3.0 times (lstm) the processor time of the plain graph, and it compiles anew
     # for each length of a padded batch. Ragged and sparse operations it does not compile.
     pass_size = global_batch_size // strategy.num_replicas_in_sync // accumulate_steps
 
-    def loss_of(batch: Batch) -> tf.Tensor:
-        if isinstance(model, BagWithLabelTree):
-            return shortlist_loss(model, batch, loss)
-        if sampler is None:
-            candidates, labels, options = None, multi_hot(batch["labels"], num_labels), {}
-        else:
-            candidates, labels = sampler.candidates(batch["labels"], optimizer.iterations.value)
-            options = {"label_ids": candidates.label_ids}
-        logits = model(batch["tokens"], training=True, **options)
-        if is_learned is not None:
-            learned = tf.constant(is_learned)
-            if candidates is not None:
-                learned = tf.gather(learned, candidates.label_ids)
-            logits = tf.where(learned, logits, tf.stop_gradient(logits))
-        return tf.reduce_sum(loss(labels, logits, batch["weights"], candidates))
+    loss_of = _loss_of_batches(model, optimizer, loss, num_labels, sampler, is_learned)
 
     def gradients_of(batch: Batch) -> tuple[tf.Tensor, list[Any]]:
         with tf.GradientTape() as tape:
@@ -121,6 +106,35 @@ def make_train_steps(
     # within one call of a function ("Shape mismatch in the collective instance", 2.21).
     one_step = tf.function(step, reduce_retracing=True)
     return lambda iterator, steps: tf.stack([one_step(iterator) for _ in range(int(steps))])
+
+
+def _loss_of_batches(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    loss: Loss,
+    num_labels: int,
+    sampler: LabelSampler | None,
+    is_learned: np.ndarray | None,
+) -> Callable[[Batch], tf.Tensor]:
+    """A batch -> its loss summed over documents, float32 []; see `make_train_steps`."""
+
+    def loss_of(batch: Batch) -> tf.Tensor:
+        if isinstance(model, BagWithLabelTree):
+            return shortlist_loss(model, batch, loss)
+        if sampler is None:
+            candidates, labels, options = None, multi_hot(batch["labels"], num_labels), {}
+        else:
+            candidates, labels = sampler.candidates(batch["labels"], optimizer.iterations.value)
+            options = {"label_ids": candidates.label_ids}
+        logits = model(batch["tokens"], training=True, **options)
+        if is_learned is not None:
+            learned = tf.constant(is_learned)
+            if candidates is not None:
+                learned = tf.gather(learned, candidates.label_ids)
+            logits = tf.where(learned, logits, tf.stop_gradient(logits))
+        return tf.reduce_sum(loss(labels, logits, batch["weights"], candidates))
+
+    return loss_of
 
 
 def _accumulate(

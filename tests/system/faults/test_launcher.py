@@ -23,7 +23,7 @@ time.sleep(60)
 
 
 def wait_for(folder, pattern: str, number: int) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         if len(list(folder.glob(pattern))) == number:
             return
         time.sleep(0.05)

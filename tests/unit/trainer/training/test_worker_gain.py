@@ -36,9 +36,18 @@ def test_other_models_send_rows_of_their_tables_and_so_does_a_batch_larger_than_
 def test_where_workers_do_not_pay_the_line_says_what_would_help():
     line = describe_exchange(BAG, 256)
     assert line.startswith("warning: each of 2 workers sends about 0.8 MB a step, which takes")
-    assert "train.batch_size=1024 or more, or one worker with the cores of all" in line
+    assert "train.batch_size=2048 or more, or one worker with the cores of all" in line
     assert describe_exchange(BAG, 2048) == "each of 2 workers sends about 2.6 MB a step"
     assert "warning" not in describe_exchange(CONVOLUTIONS, 256)
+
+
+def test_pairs_in_a_table_of_their_own_are_multiplied_by_every_worker_and_do_not_pay():
+    pairs = dataclasses.replace(BAG, tables=(*BAG.tables, (65_536, 256)))
+    more = pairs.seconds_of_exchange(2048) - BAG.seconds_of_exchange(2048)
+    sent = pairs.sent_bytes(2048) - BAG.sent_bytes(2048)
+    assert more == pytest.approx(2.4e-9 * sent + 0.43e-9 * 1024 * 88 * 256)
+    line = describe_exchange(pairs, 2048)
+    assert line.startswith("warning:") and "train.batch_size" not in line
 
 
 def test_where_no_batch_is_large_enough_only_cores_are_named():
