@@ -138,12 +138,17 @@ class WorkerProcess(GrpcWorkerHandler):
         if self._process.poll() is not None:
             self._note_loss()
         self._is_closed.set()
+        # The thread that reads the worker's data may notice its end first, and would take it for a
+        # failure.
+        self.data_conn._closed = True
         self._process.kill()  # it has nothing left to do, or its results are no longer wanted
         self._fail_requests("the job has ended")
         _running.remove(self)
-        super().close()
-        self._process.wait()
-        self._temporary.cleanup()
+        try:
+            super().close()  # raises what ended the connection of a worker that was killed
+        finally:
+            self._process.wait()
+            self._temporary.cleanup()
 
     def stop_worker(self) -> None:
         self._process.wait()

@@ -1,13 +1,17 @@
-"""A worker process that hangs is told of."""
+"""A worker process that hangs is told of, and one that is ended at the end of a job is not."""
 
 import os
+import subprocess
+import tempfile
 import threading
+import types
 
 import grpc
 import pytest
+from apache_beam.runners.worker.data_plane import _GrpcDataChannel
 
 from beam_jobs.runtime import worker_processes
-from beam_jobs.runtime.worker_processes import Idle, _state_and_seconds
+from beam_jobs.runtime.worker_processes import Idle, WorkerProcess, _state_and_seconds
 
 
 def told(looks) -> list[str | None]:
@@ -64,3 +68,28 @@ def test_a_connection_that_a_killed_worker_ends_is_not_told_of_and_any_other_is(
         assert told == [ValueError]
         worker_processes.lost += lost
     assert told == [ValueError] + [grpc.RpcError] * (not lost)
+
+
+def test_a_worker_that_is_closed_ends_its_connections_without_a_failure(monkeypatch):
+    """Its data's thread notices the end before the thread that ends it goes on."""
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda raised: told.append(raised.exc_type))
+    monkeypatch.setattr(worker_processes, "_running", [])
+    monkeypatch.setattr(worker_processes, "lost", [])
+    worker = object.__new__(WorkerProcess)
+    worker._process = subprocess.Popen(["sleep", "600"])
+    worker._temporary = tempfile.TemporaryDirectory()
+    worker._is_closed = threading.Event()
+    worker.data_conn = _GrpcDataChannel()
+    worker.control_conn = types.SimpleNamespace(_futures_by_id={}, close=worker.data_conn.wait)
+    worker_processes._running.append(worker)
+
+    def data():
+        worker._process.wait()
+        raise grpc.RpcError
+        yield
+
+    worker.data_conn.set_inputs(data())
+    worker.close()
+    assert told == worker_processes.lost == worker_processes._running == []
+    assert not os.path.exists(worker._temporary.name)
