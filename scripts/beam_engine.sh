@@ -43,6 +43,11 @@ read_arguments() {
   done
   [[ $workers =~ ^[1-9][0-9]*$ ]] ||
     fail "--workers: received '$workers', expected a number from 1"
+  find_beam
+}
+
+# find_beam: the Python with Beam, in `python`, and Beam's version, in `beam_version`.
+find_beam() {
   local how="activate the environment that multihot is installed in, or set PYTHON"
   python=$(command -v "$python") || fail "no Python found; $how"
   local version='import importlib.metadata; print(importlib.metadata.version("apache-beam"))'

@@ -4,31 +4,51 @@
 #     [what scripts/check_engines.py takes, such as --flink-master HOST:8081 --predict --kills 20]
 #
 # Prints a table of engine x place x stage and which engines were not run, then runs the tests of
-# engines, which fail where an engine that was given cannot be used. Its exit status is 0 if all is
-# well.
+# engines, which fail where an engine that was given cannot be used. A file that is no job server and
+# a Java that cannot run it end it at once, with 2. Its exit status is 0 if all is well.
 set -euo pipefail
 . "$(dirname "$0")/beam_engine.sh"
 
-given=$(mktemp -d) required=()
+find_beam
+"$python" -c 'import importlib.util, sys
+sys.exit(not all(map(importlib.util.find_spec, ("boto3", "moto", "pytest"))))' ||
+  fail "$python has no emulator of S3 or no pytest; install multihot with the extra \`test\`"
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+given=$(mktemp -d) required=() rest=()
 trap 'rm -r "$given"' EXIT
 mkdir "$given/multihot"
-version='import importlib.metadata; print(importlib.metadata.version("apache-beam"))'
-beam_version=$("$python" -c "$version")
-rest=()
 # take FLAG NAME ENGINE FILE: puts a program where the scripts of engines look for it.
 take() {
   [ -f "$4" ] || fail "$1: there is no file $4"
   ln -s "$(realpath "$4")" "$given/multihot/$2"
-  required+=("$3")
+  required+=("${3,,}")
+}
+# take_job_server FLAG NAME ENGINE FILE: the same of a job server, with a Java to run it.
+take_job_server() {
+  take "$@"
+  "$python" -c 'if True:
+    from beam_jobs.contract.command_line import run_main
+    from beam_jobs.runtime import job_servers
+
+    def check(given):
+        flag, _, engine, file = given
+        job_servers.check_jar(engine, file, what=flag)
+        job_servers.check_java("java")
+
+    run_main(check)' "$@"
 }
 while [ $# -gt 0 ]; do
   case $1 in
     --flink-jar | --spark-jar | --prism)
       [ $# -gt 1 ] || fail "$1: received no value, expected a file"
       case $1 in
-        --flink-jar) take "$1" "beam-runners-flink-1.19-job-server-$beam_version.jar" flink "$2" ;;
-        --spark-jar) take "$1" "beam-runners-spark-3-job-server-$beam_version.jar" spark "$2" ;;
-        --prism) take "$1" "prism-$beam_version" prism "$2" ;;
+        --flink-jar)
+          take_job_server "$1" "beam-runners-flink-1.19-job-server-$beam_version.jar" Flink "$2"
+          ;;
+        --spark-jar)
+          take_job_server "$1" "beam-runners-spark-3-job-server-$beam_version.jar" Spark "$2"
+          ;;
+        --prism) take "$1" "prism-$beam_version" Prism "$2" ;;
       esac
       shift 2
       ;;
@@ -43,7 +63,7 @@ for program in "$cache"/*-"$beam_version"*; do
   [ ! -f "$program" ] || [ -e "$given/multihot/${program##*/}" ] ||
     ln -s "$program" "$given/multihot/${program##*/}"
 done
-export XDG_CACHE_HOME=$given PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+export XDG_CACHE_HOME=$given
 status=0
 "$python" "$root/scripts/check_engines.py" "${rest[@]}" || status=$?
 MULTIHOT_REQUIRE=$(IFS=,; echo "${required[*]}") \

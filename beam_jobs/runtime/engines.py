@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import (
     DebugOptions,
     FlinkRunnerOptions,
     GoogleCloudOptions,
+    JobServerOptions,
     PipelineOptions,
     PortableOptions,
     SparkRunnerOptions,
@@ -23,7 +24,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
 from beam_jobs.contract import child_process
 from beam_jobs.contract.errors import UserError
-from beam_jobs.runtime import agreement, dataflow, file_systems, flink, shipped_code
+from beam_jobs.runtime import agreement, dataflow, file_systems, flink, job_servers, shipped_code
 
 # An engine's workers are kept between stages: by default each stage starts them anew, and with them
 # TensorFlow. They stay this long after the job, too.
@@ -97,7 +98,8 @@ def warnings(options: PipelineOptions) -> list[str]:
 
 
 def check_access(given: Sequence[str]) -> None:
-    """Raises UserError unless the service that an engine is can be used; before anything is read.
+    """Raises UserError unless the service that an engine is can be used, or the programs that start
+    it; before anything is read.
 
     Args:
       given: the user's arguments.
@@ -105,6 +107,13 @@ def check_access(given: Sequence[str]) -> None:
     options = file_systems.parse(given)
     if runner_name(options) == DATAFLOW:
         dataflow.check_access(options)
+    engine = _job_server(options)
+    if engine is not None:
+        name = f"{engine.lower()}_job_server_jar"
+        jar = options.get_all_options()[name]
+        if jar and "://" not in jar:
+            job_servers.check_jar(engine, jar, what=f"--{name}")
+        job_servers.check_java(options.view_as(JobServerOptions).job_server_java_launcher)
 
 
 def check_places(options: PipelineOptions, paths: Mapping[str, Sequence[str]]) -> None:
@@ -121,9 +130,13 @@ def check_places(options: PipelineOptions, paths: Mapping[str, Sequence[str]]) -
 
 
 def failures_told(options: PipelineOptions) -> contextlib.AbstractContextManager[None]:
-    """Turns what an engine's service refuses during the block into a UserError."""
-    is_dataflow = runner_name(options) == DATAFLOW
-    return dataflow.failures_told() if is_dataflow else contextlib.nullcontext()
+    """Turns what an engine's service refuses during the block into a UserError, and the failure of
+    an engine's program to start into a KnownFailure.
+    """
+    if runner_name(options) == DATAFLOW:
+        return dataflow.failures_told()
+    engine = _job_server(options)
+    return contextlib.nullcontext() if engine is None else job_servers.failures_told(engine)
 
 
 def shipping(options: PipelineOptions) -> contextlib.AbstractContextManager[None]:
@@ -154,6 +167,15 @@ def _starts_flink(options: PipelineOptions) -> bool:
     """Whether the job starts Beam's job server for Flink."""
     endpoint = options.view_as(PortableOptions).job_endpoint
     return runner_name(options) == "FlinkRunner" and not endpoint
+
+
+def _job_server(options: PipelineOptions) -> str | None:
+    """Whose job server of Beam's, `Flink` or `Spark`, the job starts on this machine, if any."""
+    engine = runner_name(options).removesuffix("Runner")
+    if engine not in job_servers.ENGINES or options.view_as(PortableOptions).job_endpoint:
+        return None
+    is_submitted = options.get_all_options()[f"{engine.lower()}_submit_uber_jar"]
+    return None if is_submitted else engine
 
 
 @contextlib.contextmanager
