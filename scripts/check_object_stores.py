@@ -2,10 +2,10 @@
 """Preprocessing to an object store beside a local disk: bytes, time, requests, and kills.
 
 Starts an emulator of S3 on localhost (moto, in the extra `test`), runs the config's job to a
-directory and from and to a bucket, compares every byte, and counts the requests by their kind. With
---stages it then trains, evaluates, exports and predicts in bulk, all from and to the bucket, and
-counts their requests. With --kills it kills the submitter and its workers again and again, and
-compares what the run after that makes.
+directory and from and to a bucket, compares every byte, and counts the requests by their kind, with
+their price. With --stages it then trains, evaluates, exports and predicts in bulk, all from and to
+the bucket, and counts their requests. With --kills it kills the submitter and its workers again and
+again, and compares what the run after that makes.
 
   python scripts/check_object_stores.py tickets.yaml --stages --kills 10
 """
@@ -35,6 +35,9 @@ from beam_jobs.contract.config import Config, load_config  # noqa: E402
 PORT = 5790
 ADDRESS = f"http://127.0.0.1:{PORT}"
 BUCKET = "check"
+# Dollars for a million requests to Amazon's S3 or Google Cloud Storage that read objects, and for
+# those that write or list them. Deletions are free.
+READS, WRITES = 0.4, 5.0
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "x",
     "AWS_SECRET_ACCESS_KEY": "x",
@@ -206,13 +209,25 @@ def contents(place: str) -> dict[str, bytes]:
 
 def _print_requests(title: str, log: str, documents: int) -> None:
     kinds = collections.Counter()
+    dollars = 0.0
     for method, path in re.findall(r'"([A-Z]+) (\S+) HTTP', log):
         kinds[method, _kind(path)] += 1
+        dollars += _price(method, path) / 1e6
     print(f"{title}: requests for {documents:,} documents, and for 10,000 of them:")
     for (method, kind), count in sorted(kinds.items(), key=lambda item: -item[1]):
         print(f"| {method:<6} | {kind:<12} | {count:>6,} | {count * 1e4 / documents:>8,.1f} |")
     total = kinds.total()
-    print(f"| all    |              | {total:>6,} | {total * 1e4 / documents:>8,.1f} |", flush=True)
+    print(f"| all    |              | {total:>6,} | {total * 1e4 / documents:>8,.1f} |")
+    print(f"their price: ${dollars:.6f}, for 10,000 documents ${dollars * 1e4 / documents:.6f}")
+    sys.stdout.flush()
+
+
+def _price(method: str, path: str) -> float:
+    """Dollars for a million requests of a kind."""
+    if method == "DELETE" or re.search(r"\?delete\b", path):
+        return 0.0
+    is_listing = method == "GET" and _kind(path) == "listings"
+    return READS if method in ("GET", "HEAD") and not is_listing else WRITES
 
 
 def _kind(path: str) -> str:

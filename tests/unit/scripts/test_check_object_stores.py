@@ -45,6 +45,7 @@ def test_requests_of_each_stage_are_counted_by_what_they_are_of(ended, tmp_path,
         {
             line.split("|")[2].strip(): line.split("|")[4].strip()
             for line in table.splitlines()[1:-1]
+            if line.startswith("|")
         }
         for table in (*tables[1:-1], f"{tables[-1]}\n")
     ]
@@ -66,3 +67,16 @@ def test_a_stage_that_fails_ends_the_check_with_what_it_printed(ended, tmp_path)
     with pytest.raises(SystemExit, match="it failed"):
         check_object_stores._run_stages("c.yaml", [], tmp_path, tmp_path / "log", 10)
     assert len(given) == 1
+
+
+def test_requests_are_priced_as_reads_or_as_writes_and_listings(capsys):
+    lines = [
+        *("GET /check/dataset/ab/x.tfrecord-0", "HEAD /check/run/.lock", "PUT /check/run/.lock"),
+        *("GET /check?list-type=2&prefix=run", "POST /check/a?uploads", "POST /check?delete"),
+        *("DELETE /check/run/.lock", "HEAD /check"),
+    ]
+    prices = [check_object_stores._price(*line.split()) for line in lines]
+    assert prices == [0.4, 0.4, 5.0, 5.0, 5.0, 0.0, 0.0, 0.4]
+    log = "".join(f'"{line} HTTP/1.1" 200 -\n' for line in lines)
+    check_object_stores._print_requests("train", log, 5000)
+    assert "price: $0.000016, for 10,000 documents $0.000032" in capsys.readouterr().out
