@@ -4,8 +4,8 @@
 #     [what scripts/check_engines.py takes, such as --flink-master HOST:8081 --predict --kills 20]
 #
 # Prints a table of engine x place x stage and which engines were not run, then runs the tests of
-# engines, which fail where an engine that was given cannot be used. A file that is no job server and
-# a Java that cannot run it end it at once, with 2. Its exit status is 0 if all is well.
+# engines, which fail where an engine that was given cannot be used. Its exit status is 0 if all is
+# well; it is 2, before anything runs, if a file is not what it should be or no Java can run it.
 set -euo pipefail
 . "$(dirname "$0")/beam_engine.sh"
 
@@ -17,37 +17,33 @@ export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 given=$(mktemp -d) required=() rest=()
 trap 'rm -r "$given"' EXIT
 mkdir "$given/multihot"
-# take FLAG NAME ENGINE FILE: puts a program where the scripts of engines look for it.
+# take FLAG NAME ENGINE FILE: puts a program where the scripts of engines look for it, if it is one
+# and, where it needs a Java, there is one.
 take() {
   [ -f "$4" ] || fail "$1: there is no file $4"
-  ln -s "$(realpath "$4")" "$given/multihot/$2"
-  required+=("${3,,}")
-}
-# take_job_server FLAG NAME ENGINE FILE: the same of a job server, with a Java to run it.
-take_job_server() {
-  take "$@"
   "$python" -c 'if True:
     from beam_jobs.contract.command_line import run_main
     from beam_jobs.runtime import job_servers
 
     def check(given):
         flag, _, engine, file = given
-        job_servers.check_jar(engine, file, what=flag)
-        job_servers.check_java("java")
+        if engine == "Prism":
+            job_servers.check_prism(file, what=flag)
+        else:
+            job_servers.check_jar(engine, file, what=flag)
+            job_servers.check_java("java")
 
     run_main(check)' "$@"
+  ln -s "$(realpath "$4")" "$given/multihot/$2"
+  required+=("${3,,}")
 }
 while [ $# -gt 0 ]; do
   case $1 in
     --flink-jar | --spark-jar | --prism)
       [ $# -gt 1 ] || fail "$1: received no value, expected a file"
       case $1 in
-        --flink-jar)
-          take_job_server "$1" "beam-runners-flink-1.19-job-server-$beam_version.jar" Flink "$2"
-          ;;
-        --spark-jar)
-          take_job_server "$1" "beam-runners-spark-3-job-server-$beam_version.jar" Spark "$2"
-          ;;
+        --flink-jar) take "$1" "beam-runners-flink-1.19-job-server-$beam_version.jar" Flink "$2" ;;
+        --spark-jar) take "$1" "beam-runners-spark-3-job-server-$beam_version.jar" Spark "$2" ;;
         --prism) take "$1" "prism-$beam_version" Prism "$2" ;;
       esac
       shift 2

@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import (
     JobServerOptions,
     PipelineOptions,
     PortableOptions,
+    PrismRunnerOptions,
     SparkRunnerOptions,
     StandardOptions,
 )
@@ -107,6 +108,9 @@ def check_access(given: Sequence[str]) -> None:
     options = file_systems.parse(given)
     if runner_name(options) == DATAFLOW:
         dataflow.check_access(options)
+    prism = options.view_as(PrismRunnerOptions).prism_location
+    if runner_name(options) == "PrismRunner" and prism and "://" not in prism:
+        job_servers.check_prism(prism, what="--prism_location")
     engine = _job_server(options)
     if engine is not None:
         name = f"{engine.lower()}_job_server_jar"

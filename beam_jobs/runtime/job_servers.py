@@ -1,4 +1,6 @@
-"""Beam's job servers for Flink and Spark: Java programs that a job starts and submits itself to."""
+"""Beam's job servers, which a job starts and submits itself to: those for Flink and Spark are Java
+programs, and Prism is one of its own.
+"""
 
 import collections
 import contextlib
@@ -20,6 +22,8 @@ _DRIVERS = {
     "Spark": "org/apache/beam/runners/spark/SparkJobServerDriver.class",
 }
 ENGINES = tuple(_DRIVERS)
+# How programs of Linux, macOS and Windows begin, scripts, and ZIP archives.
+_PROGRAMS = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"MZ", b"#!", b"PK")
 _LEAST_JAVA = 11
 _JAVA = "expected Java 11 or 17, found by PATH or named with -- --job_server_java_launcher=FILE"
 _VERSION = re.compile(r'version "(?:1\.)?(\d+)[^"]*"')  # Java 8 calls itself 1.8
@@ -54,6 +58,22 @@ def check_jar(engine: str, path: str, *, what: str) -> None:
     if engine not in found:
         is_other = f"Beam's job server for {found[0]}" if found else "another program"
         raise UserError(f"{what}: {path} is {is_other}; {expected}")
+
+
+def check_prism(path: str, *, what: str) -> None:
+    """Raises UserError unless a file may be Prism: a program, or one in a ZIP archive.
+
+    Args:
+      path: the file.
+      what: the option that names it.
+    """
+    expected = "expected Beam's Prism for this machine, as scripts/run_prism.sh builds it"
+    if not Path(path).is_file():
+        raise UserError(f"{what}: there is no file {path}; {expected}")
+    with open(path, "rb") as stream:
+        start = stream.read(4)
+    if not start.startswith(_PROGRAMS):
+        raise UserError(f"{what}: {path} is no program: it begins with {start!r}; {expected}")
 
 
 def check_java(launcher: str) -> None:

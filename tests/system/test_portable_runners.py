@@ -298,16 +298,25 @@ def test_a_wrong_argument_of_a_script_is_one_message_and_exit_status_2(
 
 
 @pytest.mark.parametrize(
-    ("jar", "message"),
+    ("flag", "file", "message"),
     [
-        ("nowhere.jar", "there is no file nowhere.jar"),
-        ("text.jar", "text.jar is no jar: File is not a zip file; expected the jar of"),
-        ("spark.jar", "spark.jar is Beam's job server for Spark; expected the jar of Beam's job "),
-        ("flink.jar", "java is Java 8, which is too old for Beam's job servers; expected Java 11"),
+        ("--flink-jar", "nowhere.jar", "there is no file nowhere.jar"),
+        ("--prism", "text.jar", "text.jar is no program: it begins with b'not '; expected Beam's"),
+        ("--spark-jar", "text.jar", "text.jar is no jar: File is not a zip file; expected the jar"),
+        (
+            "--flink-jar",
+            "spark.jar",
+            "spark.jar is Beam's job server for Spark; expected the jar of Beam's job ",
+        ),
+        (
+            "--flink-jar",
+            "flink.jar",
+            "java is Java 8, which is too old for Beam's job servers; expected Java 11",
+        ),
     ],
 )
-def test_a_wrong_jar_or_java_ends_the_check_of_engines_before_it_runs_anything(
-    tmp_path, jar, message
+def test_a_wrong_program_or_java_ends_the_check_of_engines_before_it_runs_anything(
+    tmp_path, flag, file, message
 ):
     (tmp_path / "text.jar").write_text("not a jar")
     for engine in ("flink", "spark"):
@@ -316,7 +325,7 @@ def test_a_wrong_jar_or_java_ends_the_check_of_engines_before_it_runs_anything(
     (tmp_path / "java").chmod(0o755)
     folders = (str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"])
     ended = subprocess.run(
-        [ROOT / "scripts/check_engines.sh", "--flink-jar", jar],
+        [ROOT / "scripts/check_engines.sh", flag, file],
         cwd=tmp_path,
         env=os.environ | {"PATH": os.pathsep.join(folders)},
         capture_output=True,

@@ -38,6 +38,20 @@ def test_a_jar_must_be_beams_job_server_for_the_engine(tmp_path):
             job_servers.check_jar(engine, path, what="--jar")
 
 
+def test_prism_must_be_a_program(tmp_path):
+    (tmp_path / "prism").write_bytes(b"\x7fELF...")
+    engines.check_access(["--runner=PrismRunner", f"--prism_location={tmp_path}/prism"])
+    (tmp_path / "text").write_text("not a program")
+    for name, told in (
+        ("text", "is no program: it begins with b'not '"),
+        ("x", "there is no file"),
+    ):
+        with pytest.raises(
+            UserError, match=f"^--prism_location: .*{told}.*; expected Beam's Prism"
+        ):
+            engines.check_access(["--runner=PrismRunner", f"--prism_location={tmp_path / name}"])
+
+
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
