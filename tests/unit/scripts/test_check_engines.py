@@ -13,6 +13,7 @@ GIVEN = {
     "predict": True,
     "kills": 4,
     "victims": check_engines.VICTIMS,
+    "kills_only": False,
     "seconds": 1e9,
     "seed": 0,
     "flink_master": None,
@@ -89,3 +90,25 @@ def test_a_worker_is_killed_where_there_is_one_and_a_submitter_once_the_first_wo
         kill = check_engines.Kill(victim, -1.0, rng)
         assert kill.is_due(check_engines.time.monotonic(), workers) is due
         assert not kill.is_due(None, workers)
+
+
+def test_without_the_table_kills_are_compared_with_one_run_in_memory(check, monkeypatch, capsys):
+    check._given.kills_only, check._given.engines = True, ("local",)
+    runs = []
+
+    def run(engine, stage, place):
+        runs.append((engine, place))
+        return Ended(0, "", 1)
+
+    monkeypatch.setattr(check, "run", run)
+    ended = Followed(Ended(1, "", 1), True, dict.fromkeys(check_engines.VICTIMS, 8.0))
+    monkeypatch.setattr(check, "_follow", lambda *_: ended)
+    monkeypatch.setattr(check_engines.places, "list_files", lambda place: {})
+    check.kills()
+    assert runs == [
+        ("in_memory", "s3://check/in_memory"),
+        ("local", "s3://check/killed-local-worker"),
+        ("local", "s3://check/killed-local-submitter"),
+    ]
+    assert capsys.readouterr().out.count("| the same bytes and nothing else") == 2
+    assert not check.is_wrong
