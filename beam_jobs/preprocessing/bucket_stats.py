@@ -22,6 +22,7 @@ from beam_jobs.preprocessing.frequencies import (
     count_documents,
     count_ngrams,
 )
+from beam_jobs.preprocessing.histograms import Histogram
 from beam_jobs.preprocessing.splits import TRAIN
 from beam_jobs.runtime import document_counters
 from beam_jobs.runtime.spill import SpillByKey, read_segments
@@ -75,15 +76,15 @@ POSITIVES = pa.schema([("label", pa.int64()), ("split", pa.int64()), ("count", p
 
 @dataclasses.dataclass(frozen=True)
 class BucketStats:
-    """What one bucket holds. Arrays are int64 and add over buckets.
+    """What one bucket holds. Arrays are int64 and add over buckets, as histograms do.
 
     Attributes:
       bucket: the bucket.
       documents: [splits] documents.
       without_labels: [splits] of them, those without labels.
       bytes: [splits] UTF-8 bytes of their texts, and one between two text fields.
-      token_lengths: [splits, longest document + 1] documents by number of tokens.
-      labels_per_document: [splits, most labels of a document + 1] documents by number of labels.
+      token_lengths: documents by number of tokens.
+      labels_per_document: documents by number of labels.
       co_occurrence: [top labels, top labels] documents with both labels.
       label_occurrences: sum over documents of their labels.
       has_weights: whether any document has a weight other than 1.
@@ -98,8 +99,8 @@ class BucketStats:
     documents: np.ndarray
     without_labels: np.ndarray
     bytes: np.ndarray
-    token_lengths: np.ndarray
-    labels_per_document: np.ndarray
+    token_lengths: Histogram
+    labels_per_document: Histogram
     co_occurrence: np.ndarray
     label_occurrences: int
     has_weights: bool
@@ -203,8 +204,8 @@ class CountBucket(beam.DoFn):
             documents=_sum_by_split(splits),
             without_labels=_sum_by_split(splits, num_labels == 0),
             bytes=_sum_by_split(splits, pc.binary_length(joined(table["texts"])).to_numpy()),
-            token_lengths=_histograms(splits, pc.list_value_length(tokens).to_numpy()),
-            labels_per_document=_histograms(splits, num_labels),
+            token_lengths=Histogram.of(splits, pc.list_value_length(tokens).to_numpy()),
+            labels_per_document=Histogram.of(splits, num_labels),
             co_occurrence=count_co_occurrence(table["labels"], top_labels),
             label_occurrences=len(labels),
             has_weights=bool((table["weight"].to_numpy() != 1).any()),
@@ -281,10 +282,3 @@ def _has_metadata(metadata: pa.ChunkedArray) -> np.ndarray:
 def _sum_by_split(splits: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
     """int64 [splits]: the sum of the values of each split's documents, or their number."""
     return np.bincount(splits, values, minlength=len(SPLITS)).astype(np.int64)
-
-
-def _histograms(splits: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """int64 [splits, largest value + 1]: documents of each split by a whole number of theirs."""
-    size = int(values.max(initial=0)) + 1
-    counts = np.bincount(splits * size + values, minlength=len(SPLITS) * size)
-    return counts.reshape(len(SPLITS), size)

@@ -6,30 +6,17 @@ from typing import Any
 import numpy as np
 
 from beam_jobs.contract.manifest import SPLITS
+from beam_jobs.preprocessing.histograms import Histogram
 
 TOP_LABELS = 20  # labels whose co-occurrence is counted
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-
-
-def quantiles(histogram: np.ndarray) -> dict[str, int]:
-    """Quantiles of whole numbers, from int64 [largest + 1]: the number of times each occurs.
-
-    Empty if there are none.
-    """
-    below = np.cumsum(histogram)
-    if not len(below) or not below[-1]:
-        return {}
-    return {
-        f"{q:g}": int(np.searchsorted(below, max(1, np.ceil(q * below[-1])))) for q in QUANTILES
-    }
 
 
 def describe(
     *,
     label_names: Sequence[Any],
     positives: np.ndarray,
-    labels_per_document: np.ndarray,
-    token_lengths: np.ndarray,
+    labels_per_document: Histogram,
+    token_lengths: Histogram,
     top_labels: np.ndarray,
     co_occurrence: np.ndarray,
 ) -> dict:
@@ -43,22 +30,21 @@ def describe(
     Args:
       label_names: by label id; strings, or an Arrow array of them.
       positives: int64 [labels, splits], documents with each label.
-      labels_per_document: int64 [splits, most labels + 1], documents by number of labels.
-      token_lengths: int64 [splits, most tokens + 1], documents by number of tokens.
+      labels_per_document: documents by number of labels.
+      token_lengths: documents by number of tokens.
       top_labels: int64 [top], ids of the most frequent labels.
       co_occurrence: int64 [top, top], documents of all splits that have both labels.
     """
     splits = {}
     for i, split in enumerate(SPLITS):
-        documents = int(labels_per_document[i].sum())
         counts = positives[:, i][positives[:, i] > 0]
         ratios = counts.max(initial=0) / counts
-        cardinality = _mean(labels_per_document[i])
+        cardinality = labels_per_document.mean(i)
         splits[split] = {
-            "documents": documents,
+            "documents": labels_per_document.total(i),
             "label_cardinality": round(cardinality, 6),
             "label_density": round(cardinality / max(len(label_names), 1), 9),
-            "labels_per_document": quantiles(labels_per_document[i]),
+            "labels_per_document": labels_per_document.quantiles(i),
             "labels_without_positives": len(label_names) - len(counts),
             "imbalance_ratio": {
                 "mean": round(float(ratios.mean()), 3),
@@ -66,8 +52,8 @@ def describe(
             }
             if len(counts)
             else {},
-            "tokens_per_document": {"mean": round(_mean(token_lengths[i]), 3)}
-            | quantiles(token_lengths[i]),
+            "tokens_per_document": {"mean": round(token_lengths.mean(i), 3)}
+            | token_lengths.quantiles(i),
         }
     pairs = [
         {
@@ -80,7 +66,3 @@ def describe(
     ]
     pairs.sort(key=lambda pair: (-pair["documents"], pair["labels"]))
     return {"splits": splits, "co_occurrence": pairs}
-
-
-def _mean(histogram: np.ndarray) -> float:
-    return float(histogram @ np.arange(len(histogram)) / max(histogram.sum(), 1))

@@ -29,9 +29,10 @@ from beam_jobs.contract.manifest import (
 )
 from beam_jobs.contract.validation import Section
 from beam_jobs.preprocessing.bucket_stats import POSITIVES, UNSPACED, BucketStats, top_labels_of
-from beam_jobs.preprocessing.dataset_statistics import describe, quantiles
+from beam_jobs.preprocessing.dataset_statistics import describe
 from beam_jobs.preprocessing.encode_labels import sorted_names
 from beam_jobs.preprocessing.frequencies import COUNTS, Frequencies
+from beam_jobs.preprocessing.histograms import Histogram
 from beam_jobs.preprocessing.labels import LabelRules, UnusedNames
 from beam_jobs.runtime.row_accounting import missing
 
@@ -278,7 +279,7 @@ def _label_counts(outputs: Outputs) -> LabelCounts:
 
 
 def _splits(outputs: Outputs) -> dict[str, SplitInfo]:
-    token_lengths = _add_histograms([one.token_lengths for one in outputs.stats])
+    token_lengths = Histogram.sum(one.token_lengths for one in outputs.stats)
     in_order = sorted(outputs.shards, key=lambda shard: shard[:2])
     splits = {}
     for i, split in enumerate(SPLITS):
@@ -286,7 +287,7 @@ def _splits(outputs: Outputs) -> dict[str, SplitInfo]:
         splits[split] = SplitInfo(
             examples=sum(shard.examples for shard in shards),
             shards=shards,
-            token_length_quantiles=quantiles(token_lengths[i]),
+            token_length_quantiles=token_lengths.quantiles(i),
         )
     return splits
 
@@ -298,8 +299,8 @@ def _statistics(outputs: Outputs, positives: np.ndarray) -> dict:
     statistics = describe(
         label_names=sorted_names(outputs.kept_labels),
         positives=positives,
-        labels_per_document=_add_histograms([one.labels_per_document for one in outputs.stats]),
-        token_lengths=_add_histograms([one.token_lengths for one in outputs.stats]),
+        labels_per_document=Histogram.sum(one.labels_per_document for one in outputs.stats),
+        token_lengths=Histogram.sum(one.token_lengths for one in outputs.stats),
         top_labels=top_labels,
         co_occurrence=sum((one.co_occurrence for one in outputs.stats), no_co_occurrence),
     )
@@ -310,15 +311,6 @@ def _statistics(outputs: Outputs, positives: np.ndarray) -> dict:
             for i, split in enumerate(SPLITS)
         }
     return statistics
-
-
-def _add_histograms(histograms: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum of int64 [splits, any length]."""
-    length = max((histogram.shape[1] for histogram in histograms), default=1)
-    total = np.zeros((len(SPLITS), length), np.int64)
-    for histogram in histograms:
-        total[:, : histogram.shape[1]] += histogram
-    return total
 
 
 # --- files -----------------------------------------------------------------------------

@@ -357,6 +357,23 @@ def test_every_name_of_html_is_decoded():
     assert analyze(raw, **HTML).split() == _unescape(raw)
 
 
+@given(
+    documents=st.lists(st.lists(st.sampled_from(["a", "\u00e9t\u00e9", "x" * 40])), max_size=8),
+    separator=st.sampled_from([" ", "\n\t "]),
+)
+def test_a_batch_is_the_tokens_of_each_of_its_documents(documents, separator):
+    raw = [separator.join(tokens).encode() for tokens in documents]
+    assert analyze_bytes(raw, **OFF) == [" ".join(tokens).encode() for tokens in documents]
+
+
+def test_memory_is_not_that_of_the_longest_document_times_all_documents():
+    # The kernel behind tf.strings.reduce_join of ragged tensors keeps for each row the room of the
+    # longest one: 4 GB where one document of 9 MB is among 500 short ones.
+    graph = Analyzer(resolve(TextConfig()))._function.get_concrete_function().graph
+    types = {operation.type for operation in graph.get_operations()}
+    assert "StringSplitV2" in types and "UnsortedSegmentJoin" not in types
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -18,6 +18,7 @@ from beam_jobs.preprocessing.bucket_stats import (
 )
 from beam_jobs.preprocessing.buckets import ENCODED, Bucket, write_table
 from beam_jobs.preprocessing.frequencies import COUNTS
+from beam_jobs.preprocessing.histograms import Histogram
 
 NUM_LABELS = 150  # more than the partitions of the labels
 words = st.lists(st.sampled_from(["x", "y", "été", "\u3042"]), max_size=4)
@@ -110,11 +111,11 @@ def test_bucket_stats_equal_the_reference(rows, tmp_path_factory):
         [sum({a, b} <= set(row["labels"]) for row in rows) for a in top] for b in top
     ]
     assert stats.label_occurrences == sum(by_label.values())
-    for split, per_document, lengths in zip(
-        splits, stats.labels_per_document.tolist(), stats.token_lengths.tolist(), strict=True
-    ):
-        assert _as_counter(per_document) == collections.Counter(len(row["labels"]) for row in split)
-        assert _as_counter(lengths) == collections.Counter(len(tokens_of[id(row)]) for row in split)
+    for i, split in enumerate(splits):
+        num_labels = collections.Counter(len(row["labels"]) for row in split)
+        assert _as_counter(stats.labels_per_document, i) == num_labels
+        num_tokens = collections.Counter(len(tokens_of[id(row)]) for row in split)
+        assert _as_counter(stats.token_lengths, i) == num_tokens
     documents = collections.Counter(token for row in splits[0] for token in {*tokens_of[id(row)]})
     occurrences = collections.Counter(token for row in splits[0] for token in tokens_of[id(row)])
     assert token_counts.tag == TOKEN_COUNTS_TAG
@@ -123,10 +124,10 @@ def test_bucket_stats_equal_the_reference(rows, tmp_path_factory):
     } == {name: [count, occurrences[name]] for name, count in documents.items()}
     assert stats.train_tokens == sum(documents.values())
     assert all(
-        array.dtype == np.int64
-        for array in (stats.documents, stats.without_labels, stats.bytes, stats.token_lengths)
+        array.dtype == np.int64 for array in (stats.documents, stats.without_labels, stats.bytes)
     )
 
 
-def _as_counter(histogram: list[int]) -> dict[int, int]:
-    return {size: count for size, count in enumerate(histogram) if count}
+def _as_counter(histogram: Histogram, split: int) -> dict[int, int]:
+    counts = zip(histogram.numbers.tolist(), histogram.documents[split].tolist(), strict=True)
+    return {number: count for number, count in counts if count}

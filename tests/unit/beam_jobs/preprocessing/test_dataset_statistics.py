@@ -1,23 +1,9 @@
 """Statistics, against plain Python."""
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
-from beam_jobs.preprocessing.dataset_statistics import QUANTILES, describe, quantiles
-
-
-@given(values=st.lists(st.integers(0, 30), min_size=1, max_size=60))
-def test_quantiles_are_values_with_at_least_that_part_of_all_at_or_below(values):
-    ordered = sorted(values)
-    found = quantiles(np.bincount(values))
-    assert list(found.values()) == [
-        ordered[max(0, -int(-q * len(ordered) // 1) - 1)] for q in QUANTILES
-    ]
-
-
-def test_quantiles_of_nothing():
-    assert quantiles(np.zeros(5, np.int64)) == quantiles(np.zeros(0, np.int64)) == {}
+from beam_jobs.preprocessing.dataset_statistics import describe
+from beam_jobs.preprocessing.histograms import Histogram
 
 
 def test_cardinality_density_imbalance_and_pairs():
@@ -26,8 +12,9 @@ def test_cardinality_density_imbalance_and_pairs():
     positives = np.array(
         [[sum(name in row for row in rows) for rows in documents.values()] for name in names]
     )
-    labels_each = np.array(
-        [np.bincount([len(row) for row in rows], minlength=3) for rows in documents.values()]
+    splits = np.repeat(list(documents), [len(rows) for rows in documents.values()])
+    labels_each = Histogram.of(
+        splits, np.array([len(row) for rows in documents.values() for row in rows])
     )
     together = np.array([[4, 2, 1], [2, 2, 0], [1, 0, 1]])
     found = describe(

@@ -16,6 +16,7 @@ from beam_jobs.contract.sections.output import OutputConfig
 from beam_jobs.contract.tfrecord import frame
 from beam_jobs.preprocessing.bucket_stats import BucketStats
 from beam_jobs.preprocessing.buckets import ENCODED, Bucket, write_table
+from beam_jobs.preprocessing.histograms import Histogram
 from beam_jobs.preprocessing.merge_duplicates import with_bucket
 from beam_jobs.preprocessing.writer import ShardPlan, WriteShard, plan_shards, shard_of
 
@@ -34,7 +35,7 @@ def test_framing_equals_that_of_tensorflows_writer(tmp_path):
 
 def stats(index: int, split_bytes=(0, 0, 0)) -> BucketStats:
     counts = np.zeros(len(SPLITS), np.int64)
-    empty = np.zeros((len(SPLITS), 0), np.int64)
+    empty = Histogram.sum([])
     return BucketStats(
         bucket=Bucket(index, "", 0, 0),
         documents=counts,
@@ -42,7 +43,7 @@ def stats(index: int, split_bytes=(0, 0, 0)) -> BucketStats:
         bytes=np.array(split_bytes, np.int64),
         token_lengths=empty,
         labels_per_document=empty,
-        co_occurrence=empty,
+        co_occurrence=np.zeros((0, 0), np.int64),
         label_occurrences=0,
         has_weights=index % 2 == 0,
         has_metadata=np.zeros(0, bool),
