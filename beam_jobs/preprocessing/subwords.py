@@ -28,7 +28,7 @@ from beam_jobs.preprocessing.frequencies import Frequencies, MostFrequent, count
 from beam_jobs.preprocessing.splits import TRAIN
 from beam_jobs.runtime.row_accounting import ACCOUNTING_TAG, received, sent
 from beam_jobs.runtime.step_times import TimedDoFn
-from beam_jobs.sources.batches import BATCH_DOCUMENTS
+from beam_jobs.sources.batches import batches
 
 LEARN_WORDS = 100_000  # subwords are learned from so many words, those in the most documents
 SUBWORD_BUCKETS = "subwords"  # the stage's name in `bucket_path`
@@ -207,8 +207,7 @@ class SplitBucket(beam.DoFn):
         table = read_table(bucket.path)
         texts = table["texts"].combine_chunks()
         words = pc.list_flatten(texts).to_pylist()
-        batches = [words[i : i + BATCH_DOCUMENTS] for i in range(0, len(words), BATCH_DOCUMENTS)]
-        split = [text for batch in batches for text in tokenize(batch)]
+        split = [text for batch in batches(words, len) for text in tokenize(batch)]
         offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(texts).to_numpy())])
         column = pa.LargeListArray.from_arrays(
             pa.array(offsets, pa.int64()), pa.array(split, pa.large_string())

@@ -15,7 +15,7 @@ import tensorflow as tf
 from beam_jobs.contract.records import RecordSpec
 from trainer.data.dataset import Dataset, compression_of
 from trainer.data.length_bucketing import group_by_length
-from trainer.data.shards import SplitPlan, plan_split
+from trainer.data.shards import SplitPlan, plan_split, shuffled_at_once
 from trainer.distribution.strategy import num_workers, worker_index
 
 SHARDS_AT_ONCE = 8
@@ -97,7 +97,8 @@ def train_batches(
       strategy: the run's.
       plan: how the split is divided among the workers.
       global_batch_size: documents a step, over all replicas.
-      shuffle_buffer: documents in the shuffle buffer of each worker.
+      shuffle_buffer: documents in the shuffle buffer of each worker, fewer where they are so long
+        that it would hold more than 1 GiB.
       seed: the run's.
       epoch: from 0.
       first_step: steps of the epoch that are done.
@@ -115,7 +116,9 @@ def train_batches(
     shards = order.permutation(dataset.fetch(shards)).tolist()
     shuffle_seed = int(order.integers(1 << 31))
     serialized = _read(shards, skip_corrupt=skip_corrupt).shuffle(
-        shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False
+        shuffled_at_once(dataset.manifest.splits["train"].shards, shuffle_buffer),
+        seed=shuffle_seed,
+        reshuffle_each_iteration=False,
     )
     options = {
         "first_step": first_step,

@@ -8,9 +8,12 @@ from pathlib import Path
 import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import ShardInfo
 from beam_jobs.contract.tfrecord import CorruptRecord, read_records
 from trainer.data.dataset import Dataset
 
+SHUFFLE_BYTES = 1 << 30  # 1 GiB of records wait in a worker's shuffle buffer, at most
+_GZIP_EXPANSION = 3  # text is about so many times as large as its gzip
 # Workers share out whole shards if none then has to take more steps than this fraction above the
 # mean.
 MAX_IMBALANCE = 0.05
@@ -74,6 +77,20 @@ def plan_split(
         num_steps(largest, global_batch_size // num_workers),
         tuple(tuple(paths[i] for i in share) for share in shares),
     )
+
+
+def shuffled_at_once(shards: Sequence[ShardInfo], documents: int) -> int:
+    """Documents in a shuffle buffer: as many as are asked for, but no more than SHUFFLE_BYTES hold.
+
+    Args:
+      shards: of the split that is shuffled; their mean document counts.
+      documents: how many are asked for.
+    """
+    examples = sum(shard.examples for shard in shards)
+    size = sum(
+        shard.bytes * (_GZIP_EXPANSION if shard.file.endswith(".gz") else 1) for shard in shards
+    )
+    return max(1, min(documents, SHUFFLE_BYTES * examples // size)) if size else documents
 
 
 def assign_shards(

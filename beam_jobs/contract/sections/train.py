@@ -104,7 +104,12 @@ class TrainConfig(Section):
         16, ge=1, description="training steps in one call of the compiled function"
     )
     shuffle_buffer: int = Field(
-        10_000, ge=1, description="documents in the shuffle buffer; shards are shuffled as well"
+        10_000,
+        ge=1,
+        description=(
+            "documents in the shuffle buffer, fewer where they take more than 1 GiB; shards are "
+            "shuffled as well"
+        ),
     )
     length_bucket_steps: int | None = Field(
         None,

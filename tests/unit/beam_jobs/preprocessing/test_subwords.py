@@ -15,6 +15,7 @@ from beam_jobs.contract.word_lists import AnalyzerSpec, resolve
 from beam_jobs.preprocessing import subwords
 from beam_jobs.preprocessing.buckets import ENCODED, Bucket, read_table, write_table
 from beam_jobs.preprocessing.subwords import learn
+from beam_jobs.sources import batches
 
 
 def pieces_of(words: list[str], pieces: tuple[str, ...]) -> list[list[str]]:
@@ -187,7 +188,7 @@ def split(folder, texts: list[list[str]], **text) -> tuple[Bucket, pa.Table]:
 def test_a_bucket_of_subwords_differs_from_its_words_in_nothing_but_the_texts(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(subwords, "BATCH_DOCUMENTS", 2)  # batches end within documents
+    monkeypatch.setattr(batches, "BATCH_DOCUMENTS", 2)  # batches end within documents
     texts = [["unable a", "", "x ab"], ["a", "unable", "un"], ["", "", "abb"]]
     bucket, table = split(tmp_path, texts)
     assert (bucket.index, bucket.documents, bucket.duplicates) == (4, 3, 7)
@@ -199,6 +200,19 @@ def test_a_bucket_of_subwords_differs_from_its_words_in_nothing_but_the_texts(
     before = read_table(str(tmp_path / "bucket.arrow"))
     assert table.schema == before.schema == ENCODED
     assert table.drop_columns("texts") == before.drop_columns("texts")
+
+
+def test_the_texts_that_are_split_at_once_are_few_where_they_are_long(tmp_path, monkeypatch):
+    sizes = []
+
+    def tokenize(texts: list[str]) -> list[str]:
+        sizes.append(len(texts))
+        return texts
+
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(subwords, "_process_tokenizer", lambda text: tokenize)
+    split(tmp_path, [["x" * 200], ["x" * 60], ["x" * 60], *([["x" * 20]] * 7)])
+    assert sizes == [1, 2, 5, 2]
 
 
 def test_max_tokens_per_document_is_that_of_each_text(tmp_path):

@@ -8,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.manifest import ShardInfo
 from trainer.data.shards import (
+    SHUFFLE_BYTES,
     assign_shards,
     describe_corruption,
     explain_corrupt_shards,
     first_corruption,
     num_steps,
     plan_split,
+    shuffled_at_once,
 )
 
 
@@ -35,6 +38,25 @@ class Counts:
 
     def shards(self, split):
         return [f"shard{i}" for i in range(len(self.manifest.splits[split].shards))]
+
+
+@pytest.mark.parametrize(
+    ("mean_bytes", "file", "expected"),
+    [
+        (1_000, "shard", 10_000),
+        (0, "shard", 10_000),
+        (SHUFFLE_BYTES // 100, "shard", 100),
+        (SHUFFLE_BYTES // 300, "shard.gz", 100),
+        (2 * SHUFFLE_BYTES, "shard", 1),
+    ],
+)
+def test_a_shuffle_buffer_of_long_documents_is_bounded_by_their_bytes(mean_bytes, file, expected):
+    shards = [
+        ShardInfo(file=file, bytes=mean_bytes * count, sha256="", examples=count)
+        for count in (20_000, 0, 30_000)
+    ]
+    assert shuffled_at_once(shards, 10_000) == expected
+    assert shuffled_at_once([], 10_000) == 10_000
 
 
 @given(sizes=st.lists(st.integers(0, 1000), max_size=40), workers=st.integers(1, 8))
