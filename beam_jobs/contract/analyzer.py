@@ -276,9 +276,15 @@ class EncoderPieces(tf.Module):
         super().__init__(name="encoder_pieces")
         self._options = tokenizer
         if isinstance(tokenizer, SentencePiece):
-            self._tokenizer = tf_text.SentencepieceTokenizer(
-                model=base64.b64decode(tokenizer.model), out_type=tf.string
-            )
+            try:
+                self._tokenizer = tf_text.SentencepieceTokenizer(
+                    model=base64.b64decode(tokenizer.model), out_type=tf.string
+                )
+            except tf.errors.OpError:
+                raise UserError(
+                    "text.tokenizer: received a file that is no model of SentencePiece; expected "
+                    "the encoder's own, as whole as it was published"
+                ) from None
         else:
             self._tokenizer = tf_text.FastBertTokenizer(
                 list(tokenizer.pieces),

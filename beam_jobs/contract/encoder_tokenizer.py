@@ -8,10 +8,12 @@ import base64
 import contextlib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic
 from pydantic import Field
 
 from beam_jobs.contract.encoder_names import directory_of
@@ -29,6 +31,7 @@ _SENTENCEPIECE_FILES = (
 _WORDPIECE_FILES = ("vocab.txt", "assets/tokenizer/vocabulary.txt")
 _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _FILES = (_TOKENIZER, _TOKENIZER_CONFIG, *_WORDPIECE_FILES, *_SENTENCEPIECE_FILES)
+_MAX_PIECES = 1 << 22
 _READABLE = (
     "expected WordPiece (BERT, DistilBERT, MiniLM, BGE, E5) or SentencePiece with its model file "
     "(XLM-RoBERTa, multilingual E5)"
@@ -83,7 +86,7 @@ def hash_of_files(directory: str) -> str:
     directory = directory_of(directory, key="text.tokenizer")
     digest = hashlib.sha256()
     with _explain("text.tokenizer"):
-        for path in _existing(directory):
+        for path in _existing(directory, "text.tokenizer"):
             digest.update(f"{path.relative_to(directory)}\n".encode())
             digest.update(_read(path))
     return digest.hexdigest()
@@ -105,11 +108,36 @@ def read_tokenizer(directory: str, *, key: str = "text.tokenizer") -> WordPiece 
         TensorFlow graph as they are.
     """
     with _explain(key):
-        return _tokenizer_of(directory_of(directory, key=key))
+        place = directory_of(directory, key=key)
+        try:
+            tokenizer = _tokenizer_of(place, key)
+            _check_pieces(tokenizer)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, _Unreadable):
+                raise
+            raise _refusal(place, f"has a tokenizer that is damaged ({_fault(error)})") from None
+        return tokenizer
 
 
-def _tokenizer_of(directory: str) -> WordPiece | SentencePiece:
-    files = {str(path.relative_to(directory)): path for path in _existing(directory)}
+def _fault(error: Exception) -> str:
+    if isinstance(error, pydantic.ValidationError):
+        faults = (f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        return "; ".join(faults)
+    return f"{type(error).__name__}: {error}"
+
+
+def _check_pieces(tokenizer: WordPiece | SentencePiece) -> None:
+    if len(set(tokenizer.pieces)) < len(tokenizer.pieces):
+        piece, number = Counter(tokenizer.pieces).most_common(1)[0]
+        raise ValueError(f"it has the piece {piece!r} {number} times")
+    for name in ("unknown", "start", "end"):
+        piece = getattr(tokenizer, name)
+        if piece not in tokenizer.pieces:
+            raise ValueError(f"its piece for `{name}`, {piece!r}, is none of its pieces")
+
+
+def _tokenizer_of(directory: str, key: str) -> WordPiece | SentencePiece:
+    files = {str(path.relative_to(directory)): path for path in _existing(directory, key)}
     config = _json(files.get(_TOKENIZER_CONFIG))
     whole = _json(files.get(_TOKENIZER))
     if "class_name" in whole:  # KerasHub's
@@ -127,12 +155,13 @@ def _tokenizer_of(directory: str) -> WordPiece | SentencePiece:
     )
 
 
-def _existing(directory: str) -> list[Path]:
+def _existing(directory: str, key: str) -> list[Path]:
     root = Path(directory)
     if not root.is_dir():
+        others = "whitespace, unicode_script, character, or " if key == "text.tokenizer" else ""
         raise _Unreadable(
-            f"received {directory!r}, which is no directory; expected whitespace, "
-            "unicode_script, character, or the directory of a pretrained encoder"
+            f"received {directory!r}, which is no directory; expected {others}the directory of a "
+            "pretrained encoder"
         )
     found = [root / name for name in _FILES if (root / name).is_file()]
     if not found:
@@ -216,6 +245,8 @@ def _added(whole: Mapping[str, Any]) -> dict[str, int]:
 def _by_id(ids: Mapping[str, int]) -> tuple[str, ...]:
     """Pieces in the order of their ids; an id without a piece has one that no text gives."""
     names = {number: piece for piece, number in ids.items()}
+    if min(names) < 0 or max(names) >= _MAX_PIECES:
+        raise ValueError(f"it has ids from {min(names)} to {max(names)}")
     return tuple(names.get(number, f"[unused id {number}]") for number in range(max(names) + 1))
 
 
@@ -300,7 +331,10 @@ def _model_pieces(model: bytes) -> list[str]:
     import tensorflow as tf
     import tensorflow_text as tf_text
 
-    tokenizer = tf_text.SentencepieceTokenizer(model=model, out_type=tf.string)
+    try:
+        tokenizer = tf_text.SentencepieceTokenizer(model=model, out_type=tf.string)
+    except tf.errors.OpError:
+        raise ValueError("its file is no model of SentencePiece") from None
     names = tokenizer.id_to_string(tf.range(tokenizer.vocab_size())).numpy()
     return [name.decode() for name in names]
 

@@ -197,7 +197,12 @@ def test_a_run_starts_with_the_encoder_and_rows_of_another_and_new_labels_with_t
     more = ("labels.deny=[rare]", "labels.include=[zoo]", "output.dataset_dir=out/more")
     succeed("beam_jobs.preprocess", *_options(*more), cwd=place)
     monkeypatch.chdir(place)
-    described = (*more, "model.label_descriptions=names", "train.run_dir=out/from")
+    described = (
+        *more,
+        "model.label_descriptions=names",
+        "model.trainable_layers=1",
+        "train.run_dir=out/from",
+    )
     new = assemble(load_config("small.yaml", overrides=described), for_training=True)
     other = assemble(load_config("small.yaml"))
     restore_best(other)
@@ -261,6 +266,16 @@ def test_what_cannot_be_read_is_refused_with_what_can(place, tmp_path, monkeypat
     assert "type 'modernbert', which KerasHub does not convert; expected" in refused(other)
     (other / "config.json").unlink()
     assert "holds no config.json that can be read" in refused(other)
+    (other / "config.json").write_text("[]")
+    assert "holds a config.json without an object in it" in refused(other)
+    pooled = write_encoder(tmp_path / "pooled")
+    (pooled / "1_Pooling").mkdir()
+    (pooled / "1_Pooling/config.json").write_text("[]")
+    assert "holds a 1_Pooling/config.json of no use" in refused(pooled)
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.tiny_encoder.PIECES", PIECES[:60])
+        few = write_encoder(tmp_path / "few")
+    assert "has embeddings of 60 pieces, and its tokenizer has" in refused(few)
     bare = write_encoder(tmp_path / "bare")
     (bare / "model.safetensors").unlink()
     assert "holds no *.safetensors" in refused(bare)

@@ -24,6 +24,7 @@ _READABLE = (
     f"expected a directory of Hugging Face with safetensors of the type {', '.join(_MODEL_TYPES)}, "
     "or a preset of KerasHub"
 )
+_MAX_FAULT = 200  # characters
 _READ_BYTES = 16 << 20  # 16 MiB
 
 
@@ -79,7 +80,8 @@ def load_encoder(directory: str) -> Encoder:
     try:
         backbone = hub.models.Backbone.from_preset(directory)
     except Exception as error:  # it raises nearly anything for files that are missing or damaged
-        raise _refusal(root, f"cannot be read: {first_line(error)}") from None
+        fault = f"{type(error).__name__}: {first_line(error)[:_MAX_FAULT]}"
+        raise _refusal(root, f"cannot be read: {fault}") from None
     description = {
         "backbone": keras.saving.serialize_keras_object(backbone),
         "weights_sha256": _hash_of_weights(root),
@@ -139,6 +141,8 @@ def _check_readable(root: Path) -> None:
         config = json.loads((root / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _refusal(root, f"holds no config.json that can be read ({error})") from None
+    if not isinstance(config, dict):
+        raise _refusal(root, "holds a config.json without an object in it")
     if "registered_name" in config or "class_name" in config:
         return
     kind = config.get("model_type")
@@ -168,7 +172,10 @@ def _sentence_pooling(root: Path) -> str | None:
     path = root / "1_Pooling" / "config.json"
     if not path.is_file():
         return None
-    config = json.loads(path.read_text(encoding="utf-8"))
-    modes = [key.removeprefix("pooling_mode_") for key, on in config.items() if on is True]
+    try:
+        options = json.loads(path.read_text(encoding="utf-8")).items()
+    except (OSError, ValueError, AttributeError) as error:
+        raise _refusal(root, f"holds a {path.relative_to(root)} of no use ({error})") from None
+    modes = [key.removeprefix("pooling_mode_") for key, on in options if on is True]
     modes = [key for key in modes if key in ("mean_tokens", "cls_token")] or modes
     return {"mean_tokens": "mean", "cls_token": "cls"}.get(modes[0], modes[0]) if modes else None

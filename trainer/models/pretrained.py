@@ -53,7 +53,8 @@ class PretrainedEncoder(keras.Model):
       tokenizer: the encoder's, whose pieces are the vocabulary's tokens.
 
     Raises:
-      UserError: the encoder has fewer layers, or fewer positions, than the config asks for.
+      UserError: the encoder has fewer layers or positions than the config asks for, or fewer
+        embeddings than the tokenizer has pieces.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class PretrainedEncoder(keras.Model):
         self._is_frozen = config.trainable_layers == 0
         self._network, self._embeddings = encoder.network, encoder.embeddings
         self._has_segments = "segment_ids" in encoder.network.input
+        _check_pieces(tokenizer, encoder)
         ids = {piece: number for number, piece in enumerate(tokenizer.pieces)}
         self._start, self._end = ids[tokenizer.start], ids[tokenizer.end]
         self._unknown = ids[tokenizer.unknown]
@@ -343,6 +345,15 @@ def _pooling(config: PretrainedConfig, encoder: Encoder) -> str:
             "label_attention to take its place"
         )
     return pooling
+
+
+def _check_pieces(tokenizer: EncoderTokenizer, encoder: Encoder) -> None:
+    rows, pieces = encoder.embeddings.input_dim, len(tokenizer.pieces)
+    if pieces > rows:
+        raise UserError(
+            f"model.backbone: the encoder has embeddings of {rows:,} pieces, and its tokenizer has "
+            f"{pieces:,}; expected the tokenizer that it was trained with"
+        )
 
 
 def _check_positions(config: PretrainedConfig, encoder: Encoder) -> None:

@@ -34,6 +34,7 @@ _NO_VARIABLES = {
     "label_descriptions",
     "max_tokens",
     "stride",
+    "trainable_layers",
     "window",
     "window_pooling",
 }

@@ -8,6 +8,7 @@ from beam_jobs.contract import places
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.sections.linear_model import LinearConfig
+from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.distribution.strategy import (
     explain_lost_workers,
     is_chief,
@@ -25,6 +26,7 @@ from trainer.training.carry_over import CarryOver
 from trainer.training.linear_run import LinearRun
 from trainer.training.resume import open_run_directory
 from trainer.training.signals import StoppedBySignal, StopRequest
+from trainer.training.tokenizer_fit import misfit
 from trainer.training.train_step import make_label_sampler
 from trainer.training.training_run import TrainingRun
 
@@ -47,6 +49,9 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
     experiment = assemble(config, for_training=True, fresh=fresh)
     if experiment.auto and is_chief(experiment.strategy):
         print(experiment.auto, flush=True)
+    if isinstance(experiment.config.model, PretrainedConfig) and is_chief(experiment.strategy):
+        if warning := misfit(experiment.dataset):
+            print(warning, flush=True)
     has_begun = not fresh and checkpoints.has_begun(experiment.run_dir)
     earlier = None
     if source is not None and not has_begun:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from beam_jobs.contract.analyzer import EncoderPieces
 from beam_jobs.contract.config import config_from_dict
 from beam_jobs.contract.encoder_tokenizer import hash_of_files, read_tokenizer
 from beam_jobs.contract.errors import UserError
@@ -39,10 +40,13 @@ def test_added_tokens_have_their_ids_and_a_gap_is_a_piece_that_no_text_gives(tmp
     whole = {
         "model": WORDPIECE | {"max_input_chars_per_word": 7},
         "normalizer": BERT | {"strip_accents": False},
-        "added_tokens": [{"id": 3, "content": "[CLS]"}],
+        "added_tokens": [
+            {"id": number, "content": piece}
+            for number, piece in ((3, "[CLS]"), (4, "[SEP]"), (5, "[UNK]"))
+        ],
     }
     tokenizer = read_tokenizer(write(tmp_path, tokenizer_json=whole))
-    assert tokenizer.pieces == ("a", "b", "[unused id 2]", "[CLS]")
+    assert tokenizer.pieces == ("a", "b", "[unused id 2]", "[CLS]", "[SEP]", "[UNK]")
     assert tokenizer.lower_case and not tokenizer.strip_accents
     assert tokenizer.max_word_characters == 7
 
@@ -84,6 +88,29 @@ def test_a_preset_of_keras_hub_strips_accents_where_it_lowers_the_case(tmp_path)
             },
             "normalises text by Nmt, which is not known",
         ),
+        ({"tokenizer_json": {"model": None}}, "a tokenizer that is damaged (AttributeError: "),
+        (
+            {"tokenizer_json": {"model": {"type": "WordPiece"}, "normalizer": BERT}},
+            "a tokenizer that is damaged (KeyError: 'vocab'); expected WordPiece",
+        ),
+        (
+            {"tokenizer_json": {"model": WORDPIECE, "normalizer": BERT}},
+            "damaged (ValueError: its piece for `unknown`, '[UNK]', is none of its pieces)",
+        ),
+        (
+            {
+                "tokenizer_json": {
+                    "model": WORDPIECE | {"vocab": {"[UNK]": 10**12}},
+                    "normalizer": BERT,
+                }
+            },
+            "damaged (ValueError: it has ids from 1000000000000 to 1000000000000)",
+        ),
+        ({"vocab_txt": f"{VOCABULARY}a\n"}, "damaged (ValueError: it has the piece 'a' 2 times)"),
+        (
+            {"vocab_txt": VOCABULARY, "tokenizer_config_json": {"cls_token": 3}},
+            "damaged (start: Input should be a valid string); expected WordPiece",
+        ),
     ],
 )
 def test_what_no_graph_can_do_is_refused_with_the_reason(tmp_path, files, expected):
@@ -95,6 +122,22 @@ def test_what_no_graph_can_do_is_refused_with_the_reason(tmp_path, files, expect
 def test_a_name_that_is_no_directory_is_taken_for_a_mistake_in_a_name():
     with pytest.raises(UserError, match="text.tokenizer: received 'whitespaces', which is no dir"):
         read_tokenizer("whitespaces")
+    with pytest.raises(UserError, match="model.backbone: .*; expected the directory of a pretrai"):
+        read_tokenizer("minilm", key="model.backbone")
+
+
+def test_a_file_that_is_no_model_of_sentencepiece_is_told(tmp_path):
+    directory = write(
+        tmp_path,
+        tokenizer_config_json={"tokenizer_class": "XLMRobertaTokenizer"},
+        **{"spm.model": "x"},
+    )
+    with pytest.raises(UserError, match="damaged .ValueError: its file is no model of Sentence"):
+        read_tokenizer(directory)
+    scored = [["<s>", 0], ["</s>", 0], ["<unk>", 0]]
+    write(tmp_path, tokenizer_json={"model": {"type": "Unigram", "vocab": scored}})
+    with pytest.raises(UserError, match="text.tokenizer: received a file that is no model of Sen"):
+        EncoderPieces(read_tokenizer(directory))
 
 
 def test_the_specification_holds_the_tokenizer_and_the_hash_depends_on_its_options(tmp_path):
