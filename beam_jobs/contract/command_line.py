@@ -1,6 +1,7 @@
 """What every command line shares: `--config`, `--set`, `--help`, and how a run ends."""
 
 import argparse
+import functools
 import gc
 import io
 import os
@@ -29,6 +30,10 @@ EXIT_USER_ERROR = 2
 EXIT_LOST_WORKER = 75  # EX_TEMPFAIL of sysexits.h: start all workers again
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
+_MORE_MEMORY = "expected more of it, or less at a time: smaller batches, fewer workers"
+_WHOLE = "what was finished before is whole"
+# In bytes, since there is no memory to make them.
+_LOST_THREAD = f"error: memory ran out as a thread began; {_MORE_MEMORY}; {_WHOLE}\n".encode()
 _FEW_ADDRESSES = 4 << 30  # bytes; TensorFlow takes more than half of it with the smallest models
 
 
@@ -118,6 +123,24 @@ def _warn_of_few_addresses() -> None:
         )
 
 
+@functools.cache  # once in a process
+def _end_where_a_thread_is_lost() -> None:
+    """Ends the process with one error where memory runs out before a thread's first line.
+
+    `Thread.start` waits forever for such a thread (Python 3.11), which is told of nowhere else.
+    """
+    other = sys.unraisablehook
+
+    def tell(unraisable) -> None:
+        is_of_thread = "thread started by" in (unraisable.err_msg or "")
+        if is_of_thread and issubclass(unraisable.exc_type, MemoryError):
+            os.write(2, _LOST_THREAD)
+            os._exit(EXIT_USER_ERROR)
+        other(unraisable)
+
+    sys.unraisablehook = tell
+
+
 def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs `main(argv)` and ends the process with its exit status.
 
@@ -128,6 +151,7 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     """
     _escape_what_the_terminal_lacks()
     _warn_of_few_addresses()
+    _end_where_a_thread_is_lost()
     collect_garbage_rarely()
     os.environ.setdefault(
         "TF_CPP_MIN_LOG_LEVEL", "2"
@@ -150,11 +174,8 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
     except Exception as error:
         told = failure_of_place(error)
         if told is None and is_want_of_memory(error):
-            told = (
-                f"memory ran out: {first_line(error)[:200]}; expected more of it, or less at a "
-                "time: smaller batches, fewer workers"
-            )
+            told = f"memory ran out: {first_line(error)[:200]}; {_MORE_MEMORY}"
         if told is None:
             raise
-        print(f"error: {told}; what was finished before is whole", file=sys.stderr)
+        print(f"error: {told}; {_WHOLE}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

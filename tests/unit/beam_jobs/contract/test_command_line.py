@@ -4,6 +4,7 @@ import argparse
 import errno
 import io
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -109,6 +110,27 @@ def test_expected_endings_are_one_line_and_a_status(capsys, error, status, told)
         command_line.run_main(main, [])
     assert ended.value.code == status
     assert capsys.readouterr().err == told
+
+
+def test_a_thread_that_gets_no_memory_ends_the_process_and_is_not_waited_for():
+    script = """if True:
+        import threading
+        from beam_jobs.contract.command_line import run_main
+
+        def fails(thread):
+            raise MemoryError
+
+        def main(argv):
+            threading.Thread._bootstrap = fails
+            threading.Thread().start()
+
+        run_main(main, [])
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == f"error: memory ran out as a thread began; {MEMORY}"
 
 
 @pytest.mark.parametrize(
