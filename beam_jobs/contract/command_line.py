@@ -108,12 +108,17 @@ def collect_garbage_rarely() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-def _warn_of_few_addresses() -> None:
-    """Says what a limit such as `ulimit -v` leads to, before a library ends the process by it."""
+def _few_addresses() -> int | None:
+    """The bytes of addresses that a limit such as `ulimit -v` leaves; None: it leaves enough."""
     if resource is None:
-        return
+        return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY and limit < _FEW_ADDRESSES:
+    return limit if limit != resource.RLIM_INFINITY and limit < _FEW_ADDRESSES else None
+
+
+def _warn_of_few_addresses() -> None:
+    """Says what such a limit leads to, before a library ends the process by it."""
+    if (limit := _few_addresses()) is not None:
         print(
             f"warning: a limit (ulimit -v) leaves this process {limit >> 20:,} MiB of addresses; "
             "where TensorFlow gets no more it ends the process by a signal, without an error. "
@@ -173,7 +178,9 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
         sys.exit(EXIT_FAILURE)
     except Exception as error:
         told = failure_of_place(error)
-        if told is None and is_want_of_memory(error):
+        # Protobuf that gets no memory returns nothing, and no reason.
+        is_of_limit = isinstance(error, SystemError) and _few_addresses() is not None
+        if told is None and (is_of_limit or is_want_of_memory(error)):
             told = f"memory ran out: {first_line(error)[:200]}; {_MORE_MEMORY}"
         if told is None:
             raise

@@ -63,9 +63,14 @@ def failure_of_place(error: BaseException) -> str | None:
 
 
 def is_want_of_memory(error: BaseException) -> bool:
-    """Whether memory has run out: of the machine, of a limit on the process, or of a GPU."""
+    """Whether memory has run out: of the machine, of a limit on the process, or of a GPU.
+
+    A thread that cannot be started got none for its stack, or there are too many already.
+    """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return True
     is_tensorflows = type(error).__module__.partition(".")[0] == "tensorflow"
     return isinstance(error, MemoryError) or (
         is_tensorflows and type(error).__name__ == "ResourceExhaustedError"

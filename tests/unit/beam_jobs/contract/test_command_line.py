@@ -96,6 +96,11 @@ def test_main_gets_its_arguments_and_a_good_run_returns():
             f"error: memory ran out: [Errno 12] no memory; {MEMORY}",
         ),
         (
+            RuntimeError("can't start new thread"),
+            2,
+            f"error: memory ran out: can't start new thread; {MEMORY}",
+        ),
+        (
             tf.errors.ResourceExhaustedError(None, None, "OOM when allocating [1,2]\nmore"),
             2,
             f"error: memory ran out: OOM when allocating [1,2]; {MEMORY}",
@@ -155,6 +160,19 @@ def test_a_limit_that_tensorflow_ends_without_a_word_at_is_told_of(monkeypatch, 
         command_line.run_main(lambda argv: None, [])
         received = capsys.readouterr().err
         assert told in received and bool(received) == bool(told)
+
+
+def test_a_library_that_gets_no_memory_under_a_limit_is_an_error_in_words(monkeypatch, capsys):
+    def main(argv):
+        raise SystemError("returned NULL without setting an exception")
+
+    with pytest.raises(SystemError):
+        command_line.run_main(main, [])
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1 << 30, 1 << 30))
+    with pytest.raises(SystemExit) as ended:
+        command_line.run_main(main, [])
+    told = "error: memory ran out: returned NULL without setting an exception; " + MEMORY
+    assert ended.value.code == 2 and capsys.readouterr().err.endswith(told)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
