@@ -17,6 +17,7 @@ from beam_jobs.contract.errors import (
     failure_of_place,
     first_line,
     is_want_of_memory,
+    refused_memory,
 )
 from beam_jobs.contract.validation import describe_keys
 
@@ -178,10 +179,11 @@ def run_main(main: Callable[[list[str]], None], argv: list[str] | None = None) -
         sys.exit(EXIT_FAILURE)
     except Exception as error:
         told = failure_of_place(error)
-        # Protobuf that gets no memory returns nothing, and no reason.
-        is_of_limit = isinstance(error, SystemError) and _few_addresses() is not None
-        if told is None and (is_of_limit or is_want_of_memory(error)):
-            told = f"memory ran out: {first_line(error)[:200]}; {_MORE_MEMORY}"
+        reason = first_line(error) if is_want_of_memory(error) else None
+        if reason is None and _few_addresses() is not None:
+            reason = refused_memory(error)
+        if told is None and reason is not None:
+            told = f"memory ran out: {reason[:200]}; {_MORE_MEMORY}"
         if told is None:
             raise
         print(f"error: {told}; {_WHOLE}", file=sys.stderr)

@@ -25,6 +25,13 @@ class KnownFailure(RuntimeError):
 
 
 _MORE_SPACE = "a place with more space"
+# A library that cannot be loaded, or an extension that returns nothing and no reason.
+_NO_MEMORY = (
+    "failed to map segment from shared object",
+    "returned NULL without setting an exception",
+    "MemoryError",
+    "std::bad_alloc",
+)
 _NO_TEMPORARY = "No usable temporary directory found"  # as `tempfile` says it
 _RIGHTS = "files that you may read, and places that you may write"
 # What a place answers that is full, read-only or somebody else's, and what it should be.
@@ -75,6 +82,15 @@ def is_want_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         is_tensorflows and type(error).__name__ == "ResourceExhaustedError"
     )
+
+
+def refused_memory(error: BaseException) -> str | None:
+    """The line in which a library says that it got no memory, in its own way; None: none does.
+
+    Without a limit on a process's addresses these words may have other causes.
+    """
+    lines = str(error).splitlines()
+    return next((line.strip() for line in lines if any(map(line.count, _NO_MEMORY))), None)
 
 
 def shown(value: Any) -> str:

@@ -162,17 +162,27 @@ def test_a_limit_that_tensorflow_ends_without_a_word_at_is_told_of(monkeypatch, 
         assert told in received and bool(received) == bool(told)
 
 
-def test_a_library_that_gets_no_memory_under_a_limit_is_an_error_in_words(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (SystemError("Graph returned NULL without setting an exception"), "Graph returned NULL"),
+        (RuntimeError("in user code:\n  x.so: failed to map segment from shared object"), "x.so"),
+    ],
+)
+def test_a_library_without_memory_is_an_error_in_words_under_a_limit(
+    monkeypatch, capsys, error, line
+):
     def main(argv):
-        raise SystemError("returned NULL without setting an exception")
+        raise error
 
-    with pytest.raises(SystemError):
+    with pytest.raises(type(error)):
         command_line.run_main(main, [])
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1 << 30, 1 << 30))
     with pytest.raises(SystemExit) as ended:
         command_line.run_main(main, [])
-    told = "error: memory ran out: returned NULL without setting an exception; " + MEMORY
-    assert ended.value.code == 2 and capsys.readouterr().err.endswith(told)
+    received = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert f"error: memory ran out: {line}" in received and received.endswith(MEMORY)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
