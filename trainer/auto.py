@@ -38,9 +38,13 @@ _MANY_LABELS = 1_000
 # From so many on, a label tree takes less time than the scores of all labels.
 _TREE_LABELS = 20_000
 # An encoder reads so many pieces of a document; without a GPU, its upper layers are trained on up
-# to so many pieces of all train documents: some minutes an epoch on a core, for six layers.
+# to so many pieces in all epochs: some ten minutes of a core, for six layers.
 _MAX_ENCODER_TOKENS = 256
-_MAX_TUNED_PIECES = 500_000
+_MAX_TUNED_PIECES = 1_500_000
+# Steps that a new last layer needs beside trained ones, and the bounds of the epochs that follow.
+# With 111 steps it is far behind one on vectors.
+_TUNED_STEPS, _TUNED_BATCH = 900, 32
+_MIN_TUNED_EPOCHS, _MAX_TUNED_EPOCHS = 3, 20
 # Of tokens and of pairs. Pairs have a table of their own, which takes 0.7 of the time of one table.
 _EMBEDDING_DIM = 256
 # With more tokens in all train documents, pairs of tokens get more buckets.
@@ -167,10 +171,12 @@ def choose_for_encoder(sizes: Sizes, *, on_gpu: bool) -> Choice:
       on_gpu: whether the machine has one.
     """
     pieces = sizes.documents * min(sizes.tokens, _MAX_ENCODER_TOKENS)
+    epochs = -(-_TUNED_STEPS * _TUNED_BATCH // max(sizes.documents, 1))
+    epochs = min(max(epochs, _MIN_TUNED_EPOCHS), _MAX_TUNED_EPOCHS)
     optimizer = {"name": "adamw", "learning_rate": 5e-3, "schedule": "linear"}
     model: dict[str, Any] = {"name": "pretrained"}
     values = {"model": model, "loss": {"name": "squared_hinge"}, "optimizer": optimizer}
-    if not on_gpu and pieces > _MAX_TUNED_PIECES:
+    if not on_gpu and epochs * pieces > _MAX_TUNED_PIECES:
         model["trainable_layers"] = 0
         reason = f"for {sizes} and no GPU: each is encoded once, and the last layer learns"
         return Choice(values | {"train": {"epochs": 20, "batch_size": 64}}, reason)
@@ -182,7 +188,7 @@ def choose_for_encoder(sizes: Sizes, *, on_gpu: bool) -> Choice:
         "clip_norm": 1.0,
     }
     reason = f"for {sizes} and {'a GPU' if on_gpu else 'no GPU'}: few enough to train the encoder"
-    return Choice(values | {"train": {"epochs": 3, "batch_size": 32}}, reason)
+    return Choice(values | {"train": {"epochs": epochs, "batch_size": _TUNED_BATCH}}, reason)
 
 
 def _sets_steps(config: Config) -> bool:

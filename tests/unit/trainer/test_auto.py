@@ -66,6 +66,19 @@ def test_an_encoder_is_trained_where_it_is_fast_enough_and_else_documents_are_en
     assert on_gpu["model"]["trainable_layers"] == "all"
 
 
+def test_an_encoder_gets_as_many_epochs_as_a_last_layer_needs_or_is_not_trained_on_a_cpu():
+    sizes = [
+        Sizes(documents=number, labels=8, tokens=tokens)
+        for number, tokens in ((12_000, 13), (5_000, 20), (1_170, 130))
+    ]
+    tuned, more, too_long = (choose_for_encoder(of, on_gpu=False).values for of in sizes)
+    assert tuned["train"]["epochs"] == 3 and tuned["model"]["trainable_layers"] == 2
+    assert more["train"]["epochs"] == 6 and more["model"]["trainable_layers"] == 2
+    assert too_long["model"]["trainable_layers"] == 0
+    on_gpu = choose_for_encoder(sizes[2], on_gpu=True).values
+    assert on_gpu["train"]["epochs"] == 20 and on_gpu["model"]["trainable_layers"] == "all"
+
+
 def test_a_tokenizer_of_an_encoder_leads_to_the_encoder_and_its_batches_are_kept(tmp_path, sizes):
     config, line = resolve(_config(tmp_path, text={"tokenizer": "minilm"}), None)
     assert config.model.name == "pretrained" and config.encoder_directory == "minilm"
