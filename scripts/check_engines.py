@@ -448,7 +448,9 @@ class Check:
     def say_what_was_not_run(self) -> None:
         """Names the engines that were to be checked and are not here."""
         for engine, why in self._not_run.items():
-            print(f"NOT RUN: {engine}: {why}", flush=True)
+            # The flag of the engine's own script is called otherwise in that of all engines.
+            flag = f"--{engine}-jar of scripts/check_engines.sh"
+            print(f"NOT RUN: {engine}: {why.replace('--jar', flag)}", flush=True)
 
 
 def _environment() -> dict[str, str]:

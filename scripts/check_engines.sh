@@ -61,9 +61,10 @@ for program in "$cache"/*-"$beam_version"*; do
 done
 export XDG_CACHE_HOME=$given
 status=0
-"$python" "$root/scripts/check_engines.py" "${rest[@]}" || status=$?
+"$python" "$root/scripts/check_engines.py" "${rest[@]}" | tee "$given/table" || status=$?
 MULTIHOT_REQUIRE=$(IFS=,; echo "${required[*]}") \
   "$python" -m pytest -q -rs "$root/tests/system/test_portable_runners.py" \
   "$root/tests/system/test_run_dataflow.py" "$root/tests/integration/test_dataflow.py" \
   "$root/tests/integration/test_job_service.py" "$root/tests/integration/test_worker_pool.py" || status=$?
+grep '^NOT RUN' "$given/table" || true # once more, below what the tests have printed
 exit $status

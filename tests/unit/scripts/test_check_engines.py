@@ -38,7 +38,13 @@ def test_an_engine_that_is_not_here_is_asked_for_once_and_named_at_the_end(
 
     def run(engine, stage, place):
         asked.append(engine)
-        return Ended(*((2, "error: no Maven found", 1) if engine == "flink" else (0, "", 1)))
+        return Ended(
+            *(
+                (2, "error: no Maven found; give it with --jar", 1)
+                if engine == "flink"
+                else (0, "", 1)
+            )
+        )
 
     monkeypatch.setattr(check, "run", run)
     check.table()
@@ -47,7 +53,8 @@ def test_an_engine_that_is_not_here_is_asked_for_once_and_named_at_the_end(
     printed = capsys.readouterr().out
     assert printed.count("ran, the same bytes: 2 files") == 8  # of two engines
     assert printed.count("| not run") == 6
-    assert "NOT RUN: flink: no Maven found\n" in printed
+    told = "no Maven found; give it with --flink-jar of scripts/check_engines.sh"
+    assert f"NOT RUN: flink: {told}\n" in printed
     assert "NOT RUN: spark_pool: no --spark-master was given\n" in printed
     assert not check.is_wrong
 
