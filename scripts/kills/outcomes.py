@@ -43,16 +43,16 @@ class Ended:
     """How a command ended; this waits for it.
 
     Attributes:
-      status: its exit status, negative for a signal; None: it was still there after SECONDS.
+      status: its exit status, negative for a signal; None: it was still there after its seconds.
       seconds: since it began.
       processor_seconds: of its processes, as at the last of two looks a second.
       peak_mb: the largest sum of memory over them.
       printed: all that it has printed.
     """
 
-    def __init__(self, process: Process, began: float):
+    def __init__(self, process: Process, began: float, limit: float = SECONDS):
         self.processor_seconds = self.peak_mb = 0.0
-        while process.wait(0.5) is None and time.monotonic() - began < SECONDS:
+        while process.wait(0.5) is None and time.monotonic() - began < limit:
             tree = process_tree(process.pid)
             self.peak_mb = max(self.peak_mb, sum(map(proportional_set_mb, tree)))
             used = sum(map(_processor_seconds, tree))
@@ -107,10 +107,16 @@ def start(
     return Process(arguments, home, environment, prepare)
 
 
-def run(stage: Stage, home: Path, *more: str, prepare: Callable[[], None] | None = None) -> Ended:
-    """As `start`, and waits for the end."""
+def run(
+    stage: Stage,
+    home: Path,
+    *more: str,
+    prepare: Callable[[], None] | None = None,
+    limit: float = SECONDS,
+) -> Ended:
+    """As `start`, and waits for the end, so many seconds at most."""
     began = time.monotonic()
-    return Ended(start(stage, home, *more, prepare=prepare), began)
+    return Ended(start(stage, home, *more, prepare=prepare), began, limit)
 
 
 def wait_for(found: Callable[[], bool], process: Process) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from beam_jobs.contract import manifest as manifests
 from kills import attempts
-from kills.outcomes import Ended, Seen, run
+from kills.outcomes import SECONDS, Ended, Seen, run
 from kills.stages import STAGES, write_inputs
 
 _MANY_FILES, _MANY_TOKENS, _MANY_LABELS = 10_000, 1_000_000, 200_000
@@ -31,9 +31,9 @@ def _seen(fault: str, stage: str, ended: Ended, home: Path, told: str, *, is_wel
     return Seen(fault, stage, came, told, is_well and ended.is_clean)
 
 
-def _preprocessed(fault: str, home: Path, written: int, *more: str) -> Seen:
+def _preprocessed(fault: str, home: Path, written: int, *more: str, limit: float = SECONDS) -> Seen:
     """Preprocessing: it must have written so many documents."""
-    ended = run(STAGES["preprocess"], home, *more)
+    ended = run(STAGES["preprocess"], home, *more, limit=limit)
     try:
         counts = manifests.load(home / "out/small/dataset").counts
     except (OSError, ValueError):
@@ -83,16 +83,31 @@ def files(wholes: attempts.Wholes) -> Iterator[Seen]:
 
 
 def gigabyte(wholes: attempts.Wholes) -> Iterator[Seen]:
-    """One file of 1 GB: a million rows of 100 bytes of text and 900 of another field."""
+    """One file of 1 GB."""
+    yield _of_one_file(wholes, 1)
+
+
+def five_gigabytes(wholes: attempts.Wholes) -> Iterator[Seen]:
+    """One file of 5 GB."""
+    yield _of_one_file(wholes, 5)
+
+
+def _of_one_file(wholes: attempts.Wholes, gigabytes: int) -> Seen:
+    """Of each GB a million rows of 100 bytes of text and 900 of another field; then it goes."""
     home = _home(wholes)
-    more = "more of it " * 80
-    with open(home / "large.jsonl", "w", encoding="utf-8") as stream:
-        for number in range(_ROWS_OF_GIGABYTE):
+    more, rows = "more of it " * 80, gigabytes * _ROWS_OF_GIGABYTE
+    path = home / "large.jsonl"
+    with open(path, "w", encoding="utf-8") as stream:
+        for number in range(rows):
             text = f"document {number} {number % 1000} " + "of some words " * 5
             row = {"key": f"{number}", "text": text, "labels": ["abcde"[number % 5]], "more": more}
             stream.write(json.dumps(row) + "\n")
-    inputs = ("--set", "data.inputs=[large.jsonl]")
-    yield _preprocessed("a file of 1 GB", home, _ROWS_OF_GIGABYTE, *inputs)
+    try:
+        inputs = ("--set", f"data.inputs=[{path.name}]")
+        limit = gigabytes * SECONDS
+        return _preprocessed(f"a file of {gigabytes} GB", home, rows, *inputs, limit=limit)
+    finally:
+        path.unlink()
 
 
 def long_line(wholes: attempts.Wholes) -> Iterator[Seen]:
@@ -136,6 +151,7 @@ def labels(wholes: attempts.Wholes) -> Iterator[Seen]:
 KINDS = {
     "files": files,
     "gigabyte": gigabyte,
+    "five-gigabytes": five_gigabytes,
     "long-line": long_line,
     "tokens": tokens,
     "labels": labels,
