@@ -96,30 +96,23 @@ def fit(rows: Sequence[dict[str, Any]], checked: Sequence[int] = ()) -> Fit:
             f"are to be checked; expected {CHECKED} or more of these and two others: measure more "
             "with --documents"
         )
-    start, per_document = _line(
-        [row["documents"] for row in fitted], [row["processor_seconds"] for row in fitted]
-    )
+    sizes = np.array([row["documents"] for row in fitted], float)
+    seconds = np.array([row["processor_seconds"] for row in fitted])
+    terms = np.stack([np.ones_like(sizes), sizes], axis=1) / seconds[:, None]
+    (start, per_document), *_ = np.linalg.lstsq(terms, np.ones(len(fitted)), rcond=None)
     return Fit(
-        start,
-        per_document,
+        float(start),
+        float(per_document),
         tuple(row["documents"] for row in fitted),
         tuple(
             (
                 row["documents"],
                 row["processor_seconds"],
-                start + per_document * row["documents"],
+                float(start + per_document * row["documents"]),
             )
             for row in others
         ),
     )
-
-
-def _line(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """(start, slope) of the line through (size, seconds) of the least relative errors, squared."""
-    terms = np.stack([np.ones(len(sizes)), np.array(sizes, float)], axis=1)
-    terms /= np.array(seconds)[:, None]
-    (start, slope), *_ = np.linalg.lstsq(terms, np.ones(len(sizes)), rcond=None)
-    return float(start), float(slope)
 
 
 def fits(results: dict[str, Any], checked: Sequence[int] = ()) -> dict[str, Fit]:
@@ -362,27 +355,6 @@ def labels_table(results: dict[str, Any]) -> str:
     return table([*header, *(f"{stage}, MB" for stage in stages)], lines)
 
 
-def label_lines(results: dict[str, Any]) -> str:
-    """Seconds of a stage = start + slope * labels, fitted to all numbers of labels but the largest,
-    which is what they are checked on.
-    """
-    rows = least_disturbed([row for row in results["rows"] if row["kind"] == "labels"])
-    lines = []
-    for model, stage in sorted({(row["model"], row["stage"]) for row in rows}):
-        own = [row for row in rows if (row["model"], row["stage"]) == (model, stage)]
-        own.sort(key=lambda row: row["labels"])
-        if len(own) < 3:
-            continue
-        *fitted, largest = [(row["labels"], row["processor_seconds"]) for row in own]
-        start, slope = _line(*zip(*fitted, strict=True))
-        predicted = start + slope * largest[0]
-        checked = f"{largest[1]:,.0f} / {predicted:,.0f} ({predicted / largest[1] - 1:+.0%})"
-        cells = (STAGES[stage], f"{start:.1f}", f"{1e4 * slope:.1f}", f"{largest[0]:,}", checked)
-        lines.append([f"`{model}`", *cells])
-    header = ["model", "stage", "start, processor s", "s for 10,000 labels more", "checked on"]
-    return table([*header, "measured / predicted s"], lines) if lines else ""
-
-
 def coefficients(all_fits: dict[str, Fit]) -> str:
     """What was fitted, and the sizes that were not."""
     rows = []
@@ -553,7 +525,6 @@ def tables(results: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
     return [
         measured_table(results),
         labels_table(results),
-        label_lines(results),
         coefficients(all_fits),
         stages_table(all_fits, documents, workers, slowdowns),
         sizes_table(results, documents),
