@@ -2,6 +2,8 @@
 
 import gc
 import os
+import signal
+import threading
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +13,12 @@ from beam_jobs.contract.command_line import collect_garbage_rarely
 
 collect_garbage_rarely()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# A command in the background of a script ignores Ctrl-C, and so would what is tested.
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tracing a graph makes the first example slow, and shared machines make any example slow. Every run
 # draws other examples, so fewer of them find the same defects in time.
 hypothesis.settings.register_profile(
