@@ -60,6 +60,12 @@ class Encoder:
             if not isinstance(layer, keras.layers.InputLayer) and layer.input is ids
         )
 
+    @property
+    def num_pieces(self) -> int:
+        """The number of pieces that have an embedding."""
+        layer = self.embeddings  # of some, it has those of positions beside it
+        return getattr(layer, "token_embedding", layer).input_dim
+
 
 def layer_number(path: str) -> int | None:
     """The number of the layer that the path of a weight is of, from the lowest; None: of none."""

@@ -348,7 +348,7 @@ def _pooling(config: PretrainedConfig, encoder: Encoder) -> str:
 
 
 def _check_pieces(tokenizer: EncoderTokenizer, encoder: Encoder) -> None:
-    rows, pieces = encoder.embeddings.input_dim, len(tokenizer.pieces)
+    rows, pieces = encoder.num_pieces, len(tokenizer.pieces)
     if pieces > rows:
         raise UserError(
             f"model.backbone: the encoder has embeddings of {rows:,} pieces, and its tokenizer has "
