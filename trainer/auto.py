@@ -35,6 +35,10 @@ _DOCUMENTS_SEEN = 640_000
 _MIN_EPOCHS, _MAX_EPOCHS = 4, 14
 # More labels need all units of the document's vector, so that fewer of them are dropped.
 _MANY_LABELS = 1_000
+# A second look at the likely ones pays with many labels, at four times the time of a bag alone; so
+# only where no more than _DOCUMENTS_SEEN are seen: some 20 minutes of a core.
+_MAX_ATTENTION_DOCUMENTS = _DOCUMENTS_SEEN // _MIN_EPOCHS
+_CONVOLUTION_DIM = 128
 # From so many on, a label tree takes less time than the scores of all labels.
 _TREE_LABELS = 20_000
 # An encoder reads so many pieces of a document; without a GPU, its upper layers are trained on up
@@ -150,6 +154,9 @@ def choose(sizes: Sizes, *, in_steps: bool = False, objective: Objective = "micr
     if sizes.labels >= _TREE_LABELS:
         model["name"] = "bow_tree"
         reason += ", and labels that only a tree scores in little time"
+    elif not few and sizes.labels > _MANY_LABELS and sizes.documents <= _MAX_ATTENTION_DOCUMENTS:
+        model |= {"name": "bow_lwan", "convolution_dim": _CONVOLUTION_DIM}
+        reason += ", and to learn which words tell each of many labels"
     loss = {"name": "squared_hinge"}
     if objective == "macro_f1":
         # With thousands of labels it costs micro-F1 half of what macro-F1 gains.

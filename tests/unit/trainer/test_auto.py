@@ -50,12 +50,24 @@ def test_positives_of_rare_labels_weigh_more_where_macro_f1_is_the_objective():
     assert [loss.get("pos_weight") for loss in losses] == [None, "fourth_root"]
 
 
-def test_very_many_labels_get_a_label_tree():
-    names = [
-        choose(dataclasses.replace(LARGE, labels=labels)).values["model"]["name"]
-        for labels in (19_999, 20_000)
-    ]
-    assert names == ["bow", "bow_tree"]
+@pytest.mark.parametrize(
+    ("labels", "documents", "name"),
+    [
+        (1_000, 160_000, "bow"),
+        (1_001, 160_000, "bow_lwan"),
+        (1_001, 160_001, "bow"),
+        (19_999, 160_000, "bow_lwan"),
+        (20_000, 160_000, "bow_tree"),
+    ],
+)
+def test_many_labels_get_an_attention_and_very_many_a_label_tree(labels, documents, name):
+    sizes = dataclasses.replace(LARGE, labels=labels, documents=documents)
+    assert choose(sizes).values["model"]["name"] == name
+
+
+def test_a_model_in_steps_of_few_documents_is_a_bag_whatever_the_labels():
+    sizes = dataclasses.replace(SMALL, labels=5_000)
+    assert choose(sizes, in_steps=True).values["model"]["name"] == "bow"
 
 
 def test_an_encoder_is_trained_where_it_is_fast_enough_and_else_documents_are_encoded_once():
