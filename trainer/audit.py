@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from beam_jobs.contract.command_line import add_config_arguments, config_from, run_main
 from beam_jobs.contract.errors import UserError
-from beam_jobs.contract.quiet import import_tensorflow_quietly
+from trainer.libraries import import_keras_alone
 
 _SHOWN = 10  # rows of each kind
 _SHOWN_CHARACTERS = 70  # of a text
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     if arguments.top is not None and arguments.top < 1:
         raise UserError(f"--top: received {arguments.top}, expected 1 or more")
     config = config_from(arguments)
-    import_tensorflow_quietly()
+    import_keras_alone()
     from trainer.auditing import audit
     from trainer.training.signals import StoppedBySignal
 

@@ -18,6 +18,7 @@ from beam_jobs.contract import encoder_tokenizer, named_files
 from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.sections.linear_model import LinearConfig
+from beam_jobs.contract.sections.model import CustomConfig
 from beam_jobs.contract.sections.pretrained_model import PretrainedConfig
 from trainer.auto import resolve
 from trainer.data.dataset import Dataset, open_dataset
@@ -62,6 +63,11 @@ class Experiment:
     def run_place(self) -> str:
         """Where the run directory is, for people."""
         return self.config.train.run_dir
+
+    @property
+    def has_own_code(self) -> bool:
+        """Whether the model is the user's, which may need AutoGraph: to read ours takes seconds."""
+        return isinstance(self.config.model, CustomConfig)
 
     @property
     def describes_labels(self) -> bool:

@@ -19,6 +19,7 @@ from beam_jobs.contract.config import Config
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.quiet import import_tensorflow_quietly
 from trainer.distribution.meeting import LostWorkerError
+from trainer.libraries import import_keras_alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +32,14 @@ class Command:
       run: (parsed arguments, config or None) -> None.
       takes_config: whether it needs the experiment's config; the others find what they need in the
         directories they are given.
-      needs_tensorflow: whether TensorFlow is imported before it runs.
+      load: loads the libraries that it needs, before it runs.
     """
 
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Config | None], None]
     takes_config: bool = False
-    needs_tensorflow: bool = True
+    load: Callable[[], None] = import_tensorflow_quietly
 
 
 def main(argv: list[str]) -> None:
@@ -48,8 +49,7 @@ def main(argv: list[str]) -> None:
     # Before TensorFlow, which takes seconds to import, so that a mistake in the config is reported
     # at once.
     config = _config(arguments) if command.takes_config else None
-    if command.needs_tensorflow:
-        import_tensorflow_quietly()
+    command.load()
     try:
         command.run(arguments, config)
     except LostWorkerError as error:
@@ -281,18 +281,21 @@ COMMANDS = {
         _add_train_arguments,
         _train,
         takes_config=True,
+        load=import_keras_alone,
     ),
     "evaluate": Command(
         "tune thresholds on the validation split and print metrics beside baselines",
         _add_evaluate_arguments,
         _evaluate,
         takes_config=True,
+        load=import_keras_alone,
     ),
     "export": Command(
         "write a SavedModel that takes raw strings and answers with label names",
         _add_export_arguments,
         _export,
         takes_config=True,
+        load=import_keras_alone,
     ),
     "predict": Command(
         "print the labels that an exported SavedModel gives to texts",
@@ -314,7 +317,7 @@ COMMANDS = {
         "write a page, and plots, of the evaluation of a run",
         _add_report_arguments,
         _report,
-        needs_tensorflow=False,
+        load=lambda: None,
     ),
 }
 

@@ -102,7 +102,9 @@ class Analyzer(tf.Module):
         own = self.spec.encoder_tokenizer
         self._to_pieces = None if own is None else EncoderPieces(own)
         self._function = tf.function(
-            self._analyze, input_signature=[tf.TensorSpec([None], tf.string)]
+            self._analyze,
+            input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,  # to read the code takes longer than a thousand documents
         )
 
     def __call__(self, raw: tf.Tensor) -> tf.Tensor:

@@ -61,7 +61,7 @@ def _keras_left_out() -> Iterator[None]:
     if _OPTIMIZERS in sys.modules:
         yield
         return
-    sys.modules.setdefault(_LAYERS, _Later(_LAYERS))
+    sys.modules.setdefault(_LAYERS, Later(_LAYERS))
     sys.modules[_OPTIMIZERS] = None
     try:
         yield
@@ -99,8 +99,8 @@ def no_tensorflow_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _Later(types.ModuleType):
-    """In place of a module that is not loaded yet."""
+class Later(types.ModuleType):
+    """In the place of a module, which is loaded when something of it is asked for."""
 
     def __getattr__(self, name: str):
         if name.startswith("__") and name != "__path__":  # those who look through all modules

@@ -29,20 +29,28 @@ print(RecordSpec().encode({dict(reversed(record.items()))!r}).hex())
     assert encoded == RecordSpec().encode(dict(reversed(record.items())))
 
 
-def test_tensorflow_is_loaded_without_keras_which_is_there_when_it_is_asked_for():
+def test_a_library_is_loaded_without_what_few_use_of_it_which_is_there_when_it_is_asked_for():
     script = """
 import sys
 from beam_jobs.contract.quiet import import_tensorflow_quietly
+from trainer.libraries import import_keras_alone
 import_tensorflow_quietly()
 import tensorflow as tf
 import tensorflow_text
 tensorflow_text.normalize_utf8("e", "NFKC")
-assert "keras" not in sys.modules and "sklearn" not in sys.modules
+assert "keras" not in sys.modules
+import_keras_alone()
+import trainer.evaluation.evaluate, trainer.serving.ensemble, trainer.training.train
+others = ("IPython", "apache_beam", "keras_hub", "matplotlib", "pandas", "scipy.stats", "sklearn")
+assert not [name for name in others if name in sys.modules]
 from tensorflow.keras import layers
 import keras
 assert tf.keras.layers.Dense is layers.Dense is keras.layers.Dense
 assert issubclass(tensorflow_text.keras.layers.ToDense, layers.Layer)
 assert float(keras.optimizers.Adam().learning_rate) > 0
+assert issubclass(keras.wrappers.SKLearnClassifier, sys.modules["sklearn"].base.BaseEstimator)
+assert keras.visualization.plot_image_gallery and "matplotlib" in sys.modules
+import IPython, pandas
 """
     ended = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False

@@ -32,11 +32,10 @@ def read_records(
         records = tf.data.Dataset.from_tensor_slices(shards).flat_map(read)
     else:
         records = tf.data.TFRecordDataset(shards, compression_type=compression)
-    batches = records.batch(_BATCH_RECORDS).map(
-        lambda serialized: dataset.record_spec.parse_batch(serialized, names)
-    )
     with explain_corrupt_shards(dataset, split):
-        for parsed in batches:
+        # Not in a graph: to make one takes longer than to parse a thousand records.
+        for serialized in records.batch(_BATCH_RECORDS):
+            parsed = dataset.record_spec.parse_batch(serialized, names)
             yield {
                 name: value if isinstance(value, tf.RaggedTensor) else value.numpy()
                 for name, value in parsed.items()

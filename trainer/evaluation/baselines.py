@@ -106,7 +106,7 @@ class _Classifier:
                 team=Team(cores=len(os.sched_getaffinity(0))),
                 tolerance=EXACT,
             )
-        self._score = tf.function(fitted.model(vocabulary), reduce_retracing=True)
+        self._score = tf.function(fitted.model(vocabulary), reduce_retracing=True, autograph=False)
 
     def score(self, split: str) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
         """Yields (labels, scores, mask) of batches of a split, as `trainer.metrics` takes them."""

@@ -251,12 +251,15 @@ def _read_documents(dataset: Dataset, split: str, *, keys: set[int]) -> dict[int
     names, texts = dataset.label_names, dataset.record_spec.text_names
     for parsed in read_records(dataset, split, ["id", "labels", *texts]) if keys else ():
         batch_keys = document_key(tf.constant(parsed["id"])).numpy().tolist()
+        label_ids, splits = parsed["labels"].values.numpy(), parsed["labels"].row_splits.numpy()
         for row, key in enumerate(batch_keys):
             if key in keys:
                 text = " | ".join(parsed[name][row].decode("utf-8", "replace") for name in texts)
                 documents[key] = {
                     "id": parsed["id"][row].decode("utf-8", "replace"),
-                    "labels": tuple(names[label] for label in parsed["labels"][row].numpy()),
+                    "labels": tuple(
+                        names[label] for label in label_ids[slice(*splits[row : row + 2])]
+                    ),
                     "text": _cut(text),
                 }
     return documents

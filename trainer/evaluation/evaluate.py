@@ -11,7 +11,6 @@ from trainer.data.dataset import Dataset
 from trainer.distribution.strategy import explain_lost_workers, is_chief
 from trainer.document_vectors import with_vectors
 from trainer.evaluation import error_analysis
-from trainer.evaluation.baselines import check_fits, linear_baseline
 from trainer.evaluation.description import describe_evaluation
 from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.text_report import classification_report, format_evaluation
@@ -53,7 +52,9 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     dataset = experiment.dataset
     splits = _splits_with_documents(dataset)
     if baseline:
-        check_fits(dataset)
+        from trainer.evaluation import baselines  # scikit-learn takes a second to import
+
+        baselines.check_fits(dataset)
     _check_may_write(experiment)
 
     with explain_lost_workers(experiment.strategy):
@@ -68,7 +69,7 @@ def evaluate(config: Config, *, baseline: str | None = None) -> dict[str, Evalua
     if not is_chief(experiment.strategy):
         return {}
 
-    baseline_counts = linear_baseline(experiment, splits) if baseline else {}
+    baseline_counts = baselines.linear_baseline(experiment, splits) if baseline else {}
     evaluations = {}
     with _writing(experiment):
         save_tuned(experiment.run_dir, Tuned(thresholds, calibration), step=state.step)

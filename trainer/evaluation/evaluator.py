@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.progress import ProgressLine
-from beam_jobs.contract.sections.model import CustomConfig
 from trainer.data.input_pipeline import Batch, BatchIterator, evaluation_batches
 from trainer.data.shards import explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import (
@@ -280,9 +279,9 @@ class Evaluator:
         The ids `labels` have a column in every batch.
         """
         # AutoGraph takes longer to read all that is counted, and the model, than thousands of
-        # documents take. Only a model of the user's own may need it.
+        # documents take.
         count = tf.autograph.experimental.do_not_convert(count)
-        is_read = isinstance(self._experiment.config.model, CustomConfig)
+        is_read = self._experiment.has_own_code
 
         def of_replica(batch: Batch) -> Counts:
             return count(self._score(batch, calibration, labels))

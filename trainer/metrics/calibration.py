@@ -12,7 +12,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import tensorflow as tf
-from sklearn.isotonic import isotonic_regression
 
 from beam_jobs.contract.atomic import write_atomically
 from beam_jobs.contract.errors import UserError
@@ -283,6 +282,8 @@ def _fit_isotonic(histogram: np.ndarray) -> np.ndarray:
     negatives, positives = (np.bincount(knot_of_bin.astype(int), side, KNOTS) for side in histogram)
     filled = np.flatnonzero(negatives + positives)
     counts, positives = (negatives + positives)[filled], positives[filled]
+    from sklearn.isotonic import isotonic_regression  # scikit-learn takes half a second
+
     level = isotonic_regression(positives / counts, sample_weight=counts)
     _, block = np.unique(level, return_inverse=True)
     smoothed = (np.bincount(block, positives) + 0.5) / (np.bincount(block, counts) + 1)

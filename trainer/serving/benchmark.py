@@ -13,7 +13,7 @@ from beam_jobs.contract import places, saved_model
 from trainer.serving.synthetic_texts import columns_of
 
 _WARM_UP_REQUESTS = 20
-_MAX_SECONDS = 5.0  # of the requests of a kind: large models answer fewer of them
+_MAX_SECONDS = 1.0  # of the requests of a kind: large models answer fewer of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def measure(
     Args:
       model_dir: an exported model.
       texts: of documents; each is divided among the model's text fields.
-      requests: of one document; fewer where they take more than 5 s.
+      requests: of one document; fewer where they take more than 1 s.
       batches: of all sample documents; the same.
 
     Raises:

@@ -81,19 +81,22 @@ class ModelScorer(tf.Module):
                 return model.attributions(token_ids(vectorizer, analyzed), label_id)
 
         if isinstance(model, BagWithLabelTree):
-            self.shortlist, self.shortlist_size = tf.function(shortlist), model.shortlist_size
+            self.shortlist = tf.function(shortlist, autograph=False)
+            self.shortlist_size = model.shortlist_size
             score = score_by_shortlist
-        self._score = tf.function(score)
+        self._score = tf.function(score, autograph=experiment.has_own_code)
         num_texts = len(experiment.dataset.manifest.text_fields)
         has_one_text = num_texts == 1
         if has_one_text and isinstance(model, BagOfEmbeddings | LinearClassifier):
             self.contributions = tf.function(
-                contributions, input_signature=[tf.TensorSpec([1], tf.string)]
+                contributions, input_signature=[tf.TensorSpec([1], tf.string)], autograph=False
             )
         if isinstance(model, PretrainedEncoder):
             signature = [tf.TensorSpec([1], tf.string)] * num_texts
             self.attributions = tf.function(
-                attributions, input_signature=[*signature, tf.TensorSpec([], tf.int64)]
+                attributions,
+                input_signature=[*signature, tf.TensorSpec([], tf.int64)],
+                autograph=False,
             )
 
     def __call__(self, *analyzed: tf.Tensor) -> tf.Tensor:

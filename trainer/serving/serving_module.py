@@ -57,18 +57,21 @@ class ServingModule(tf.Module):
         texts = [tf.TensorSpec([None], tf.string, name=field) for field in text_fields]
         # TensorFlow Serving's Classify finds its input by this name.
         examples = [tf.TensorSpec([None], tf.string, name="inputs")]
-        self.serving_default = tf.function(self._serving_default, input_signature=texts)
-        self.scores = tf.function(
-            lambda *texts: {"scores": self._scores(texts)}, input_signature=texts
-        )
-        self.decide = tf.function(self._decide, input_signature=texts)
-        self.analyze = tf.function(self._analyze, input_signature=texts)
-        self.classify_examples = tf.function(self._classify_examples, input_signature=examples)
+
+        def function(method: Callable[..., Any], signature: Sequence[tf.TensorSpec]) -> Any:
+            # AutoGraph would take seconds to read all that is called, of which nothing needs it.
+            return tf.function(method, input_signature=signature, autograph=False)
+
+        self.serving_default = function(self._serving_default, texts)
+        self.scores = function(lambda *texts: {"scores": self._scores(texts)}, texts)
+        self.decide = function(self._decide, texts)
+        self.analyze = function(self._analyze, texts)
+        self.classify_examples = function(self._classify_examples, examples)
 
         # Functions that are no signatures: our own tools call them, clients do not.
-        self.score_analyzed = tf.function(self._score_analyzed, input_signature=texts)
-        self.decide_analyzed = tf.function(self._decide_analyzed, input_signature=texts)
-        self.label_names = tf.function(lambda: self._label_names, input_signature=[])
+        self.score_analyzed = function(self._score_analyzed, texts)
+        self.decide_analyzed = function(self._decide_analyzed, texts)
+        self.label_names = function(lambda: self._label_names, [])
         for name in ("contributions", "attributions"):
             if hasattr(score, name):
                 setattr(self, name, getattr(score, name))

@@ -1,5 +1,6 @@
 """What an exported graph is worth on the validation split."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,7 @@ def count_over_validation(
     """
     text_names = dataset.record_spec.text_names
 
-    @tf.function(reduce_retracing=True)
+    @functools.partial(tf.function, reduce_retracing=True, autograph=False)
     def step(label_ids: tf.RaggedTensor, *texts: tf.Tensor) -> Any:
         labels = multi_hot(label_ids, dataset.num_labels)
         return count(labels, score(*texts), tf.ones(tf.shape(texts[0])))

@@ -23,7 +23,6 @@ from trainer.runs import checkpoints
 from trainer.runs.directories import log_dir
 from trainer.training.callbacks import make_callbacks
 from trainer.training.carry_over import CarryOver
-from trainer.training.linear_run import LinearRun
 from trainer.training.resume import open_run_directory
 from trainer.training.signals import StoppedBySignal, StopRequest
 from trainer.training.tokenizer_fit import misfit
@@ -70,6 +69,9 @@ def train(config: Config, *, fresh: bool = False, source: str | None = None) -> 
 
 def _fit(experiment: Experiment, *, fresh: bool) -> None:
     """Fits a linear model."""
+    # scikit-learn takes a second to import, and no other model needs it.
+    from trainer.training.linear_run import LinearRun
+
     workers, run_dir = num_workers(experiment.strategy), experiment.config.train.run_dir
     if workers > 1 and places.is_remote(run_dir):
         raise UserError(

@@ -14,7 +14,7 @@ import sys
 from beam_jobs.contract import user_code
 from beam_jobs.contract.command_line import run_main
 from beam_jobs.contract.config import load_config
-from beam_jobs.contract.quiet import import_tensorflow_quietly
+from trainer.libraries import import_keras_alone
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     for directory in directories:
         user_code.search_in(directory)
     config = load_config(path)
-    import_tensorflow_quietly()
+    import_keras_alone()
     from trainer.training.signals import StoppedBySignal
     from trainer.training.train import train
 
