@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from trainer.data.ragged import row_ids
+
 
 def multi_hot(label_ids: tf.RaggedTensor, num_labels: int | tf.Tensor) -> tf.Tensor:
     """Label ids as a multi-hot matrix; an id that occurs twice in a row still gives 1.
@@ -17,7 +19,7 @@ def multi_hot(label_ids: tf.RaggedTensor, num_labels: int | tf.Tensor) -> tf.Ten
     Raises:
       tf.errors.InvalidArgumentError: an id is outside [0, num_labels) (on a CPU; a GPU ignores it).
     """
-    cells = tf.stack([label_ids.value_rowids(), label_ids.values], axis=1)
+    cells = tf.stack([row_ids(label_ids), label_ids.values], axis=1)
     return tf.tensor_scatter_nd_update(
         tf.zeros([label_ids.nrows(), num_labels]), cells, tf.ones_like(label_ids.values, tf.float32)
     )

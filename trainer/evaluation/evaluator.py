@@ -1,6 +1,7 @@
 """Counts over a split: one pass of the model, summed over replicas and workers."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.progress import ProgressLine
 from trainer.data.input_pipeline import Batch, BatchIterator, evaluation_batches
+from trainer.data.ragged import row_ids
 from trainer.data.shards import explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import (
     gather_over_workers,
@@ -42,6 +44,7 @@ class Evaluator:
         self._experiment = experiment
         self._strategy = experiment.strategy
         self._num_labels = experiment.dataset.num_labels
+        self._outputs = self._model_function()
         replicas = self._strategy.num_replicas_in_sync
         batch_size = experiment.config.evaluate.batch_size
         if isinstance(experiment.model, BagWithLabelTree):
@@ -51,6 +54,20 @@ class Evaluator:
         self._histograms = Histograms(self._num_labels, documents=self._batch_size // replicas)
         # Training calls it after every epoch, so it is traced once.
         self._histogram_step = self._step(self._histograms.of_scores)
+
+    def _model_function(self) -> Callable[[Any], Any]:
+        """Tokens -> the logits of all labels, or the `shortlist` of a model that scores some.
+
+        All steps share its graph: to make one of the model takes as long as thousands of documents.
+        A replica of several has variables of its own, so that these make their own.
+        """
+        model, is_read = self._experiment.model, self._experiment.has_own_code
+        function = functools.partial(model, training=False)
+        if isinstance(model, BagWithLabelTree):
+            function = model.shortlist
+        if self._strategy.num_replicas_in_sync > 1:
+            return function
+        return tf.function(function, autograph=is_read, reduce_retracing=True)
 
     def _documents_at_a_time(self) -> int:
         """So many that a batch and its columns, see `_scored_columns`, stay within _MAX_CELLS."""
@@ -225,9 +242,9 @@ class Evaluator:
             own_columns = columns.places(batch["labels"].values)
         else:
             columns, label_ids = None, None
-            logits = experiment.model(batch["tokens"], training=False)
+            logits = self._outputs(batch["tokens"])
             own_columns = batch["labels"].values
-        positives = Pairs(batch["labels"].value_rowids(), own_columns, *shape_of(logits))
+        positives = Pairs(row_ids(batch["labels"]), own_columns, *shape_of(logits))
         prior_corrected = experiment.log_odds(logits, label_ids)
         log_odds = prior_corrected
         if calibration:
@@ -253,7 +270,7 @@ class Evaluator:
         Those labels have columns that the model scores for a document, that a document has, and
         the given ones.
         """
-        label_ids, logits = self._experiment.model.shortlist(batch["tokens"])
+        label_ids, logits = self._outputs(batch["tokens"])
         used = [
             tf.reshape(label_ids, [-1]),
             batch["labels"].values,

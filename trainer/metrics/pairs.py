@@ -89,8 +89,10 @@ class Pairs:
     def are_in(self, others: "Pairs") -> tf.Tensor:
         """bool [n]: which of them are among others, whose keys rise as those of a matrix do."""
         keys = tf.concat([others.keys, tf.constant([_AFTER_ALL_KEYS], tf.int64)], axis=0)
-        places = tf.raw_ops.LowerBound(sorted_inputs=keys[tf.newaxis], values=self.keys[tf.newaxis])
-        return tf.gather(keys, places[0]) == self.keys
+        places = tf.raw_ops.LowerBound(
+            sorted_inputs=tf.expand_dims(keys, 0), values=tf.expand_dims(self.keys, 0)
+        )
+        return tf.gather(keys, tf.squeeze(places, 0)) == self.keys
 
     @_kept
     def which_are_in(self, others: "Pairs") -> "Pairs":

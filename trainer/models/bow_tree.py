@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.sections.network_models import BowTreeConfig
+from trainer.data.ragged import row_ids
 from trainer.distribution.variables import gather_rows
 from trainer.models.bow import BagEncoder
 from trainer.models.inputs import ModelInputs
@@ -198,7 +199,7 @@ class BagWithLabelTree(keras.Model):
         head_logits = self._head(vectors)
         own_slots, own_documents = (
             tf.gather(self._slots.value, labels.values),
-            labels.value_rowids(),
+            row_ids(labels),
         )
         is_tail = own_slots >= 0
         places = tf.searchsorted(self._head_ids.value, labels.values[~is_tail], out_type=tf.int64)

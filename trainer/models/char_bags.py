@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from trainer.data.ragged import row_ids
 from trainer.models.layers import constant_weight
 from trainer.models.sparse_rows import positions_of_rows
 
@@ -111,7 +112,7 @@ class CharBags(keras.layers.Layer):
         token_of_cell, positions = positions_of_rows(self._row_splits.value, tokens.flat_values)
         ids = tf.cast(tf.gather(self._ids.value, positions), tf.int64)
         cell_counts = tf.gather(self._counts.value, positions)
-        documents = tf.gather(tokens.value_rowids(), token_of_cell)
+        documents = tf.gather(row_ids(tokens), token_of_cell)
         keys, term_of_cell = tf.unique(documents * self._num_ngrams + ids, out_idx=tf.int64)
         counts = tf.math.unsorted_segment_sum(cell_counts, term_of_cell, tf.size(keys))
         documents, ids = keys // self._num_ngrams, keys % self._num_ngrams

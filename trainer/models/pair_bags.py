@@ -5,6 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from trainer.data.ragged import row_ids
 from trainer.models.inputs import VocabularyStatistics
 from trainer.models.term_bags import TINY, are_pairs, hash_pairs, term_bags
 
@@ -82,7 +83,7 @@ class WordAndPairBags(keras.layers.Layer):
 
         Where none begins, row and weight are 0.
         """
-        documents, ids = tokens.value_rowids(), tokens.flat_values
+        documents, ids = row_ids(tokens), tokens.flat_values
         idf = self._words.idf_of(ids)
         begins = are_pairs(ids, documents)
         rows = tf.where(begins, hash_pairs(ids[:-1], ids[1:], self._num_pair_rows), 0)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.data.ragged import row_ids
 from trainer.distribution.variables import gather_rows
 from trainer.models.inputs import VocabularyStatistics
 from trainer.models.layers import NUM_SPECIAL_IDS, constant_weight
@@ -229,7 +230,7 @@ class TermBags(keras.layers.Layer):
         self, tokens: tf.RaggedTensor, kinds: list[_Occurrences]
     ) -> tuple[_DistinctTerms, tf.Tensor, tf.Tensor]:
         """`_weighted_terms` before weights are divided by their document's norm."""
-        documents = tokens.value_rowids()
+        documents = row_ids(tokens)
         if len(kinds) == 1:
             codes = kinds[0].codes
         else:
@@ -296,7 +297,7 @@ class TermBags(keras.layers.Layer):
 
     def _occurrences(self, tokens: tf.RaggedTensor) -> list[_Occurrences]:
         """The occurrences of each kind of term, the tokens first."""
-        documents, ids = tokens.value_rowids(), tokens.flat_values
+        documents, ids = row_ids(tokens), tokens.flat_values
         kinds = [_Occurrences(1, ids)]
         if self._num_bigram_rows:
             kinds.append(self._bigrams(ids, documents))

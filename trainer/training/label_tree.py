@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.progress import ProgressLine
 from trainer.data.input_pipeline import token_ids
+from trainer.data.ragged import row_ids
 from trainer.data.records import read_records
 from trainer.distribution.strategy import is_chief, sum_over_workers
 from trainer.experiment import Experiment
@@ -34,7 +35,7 @@ def _label_vectors(experiment: Experiment) -> np.ndarray:
     def of_batch(labels: tf.RaggedTensor, *texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         vectors = model.vectors(token_ids(experiment.vectorizer, texts))
         label_ids, places = tf.unique(labels.values, out_idx=tf.int64)
-        rows = tf.gather(vectors, labels.value_rowids())
+        rows = tf.gather(vectors, row_ids(labels))
         return label_ids, tf.math.unsorted_segment_sum(rows, places, tf.size(label_ids))
 
     total, done, documents = None, 0, dataset.num_examples("train")
