@@ -5,6 +5,8 @@ small scores of rare labels, which bins of even width in the score would put tog
 add up over batches and replicas exactly, so that what follows from them is exact too.
 """
 
+import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -154,13 +156,11 @@ def roc_auc(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _roc_auc(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    negatives, positives = histogram.astype(np.float64)
-    below = np.cumsum(negatives, axis=-1) - negatives
-    pairs = negatives.sum(axis=-1) * positives.sum(axis=-1)
-    higher = (positives * below).sum(axis=-1)
-    same_bin = (positives * negatives).sum(axis=-1)
+    cells = _PositiveCells.of(histogram)
+    higher = cells.sum_by_label(cells.positives * cells.negatives_below)
+    same_bin = cells.sum_by_label(cells.positives * cells.negatives)
     with np.errstate(invalid="ignore"):
-        return (higher + same_bin / 2) / pairs, same_bin / 2 / pairs
+        return (higher + same_bin / 2) / cells.pairs, same_bin / 2 / cells.pairs
 
 
 def ranks_above_chance(histogram: np.ndarray) -> np.ndarray:
@@ -194,14 +194,12 @@ def mann_whitney(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mann_whitney(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    negatives, positives = histogram.astype(np.float64)
-    below = np.cumsum(negatives, axis=-1) - negatives
-    pairs = negatives.sum(axis=-1) * positives.sum(axis=-1)
-    excess = (positives * (below + negatives / 2)).sum(axis=-1) - pairs / 2
-    tied = negatives + positives
+    cells, tied = _PositiveCells.of(histogram), histogram.sum(axis=0).astype(np.float64)
+    below = cells.negatives_below + cells.negatives / 2
+    excess = cells.sum_by_label(cells.positives * below) - cells.pairs / 2
     total = tied.sum(axis=-1)
     ties = ratio((tied * tied * tied - tied).sum(axis=-1), total * (total - 1))
-    return excess, np.sqrt(np.maximum(pairs / 12 * (total + 1 - ties), 0))
+    return excess, np.sqrt(np.maximum(cells.pairs / 12 * (total + 1 - ties), 0))
 
 
 def average_precision(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,35 +219,70 @@ def average_precision(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _average_precision(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    negatives, positives = histogram[..., ::-1].astype(np.float64)
-    tp, fp = np.cumsum(positives, axis=-1), np.cumsum(negatives, axis=-1)
-    total = tp[..., -1]
+    cells = _PositiveCells.of(histogram[..., ::-1])
+    tp, fp = cells.positives_below + cells.positives, cells.negatives_below + cells.negatives
     # Within a bin the precision is lowest at the first positive if all negatives of the bin score
     # higher, and highest at the last positive if all of them score lower.
-    first = tp - positives + (positives > 0)
+    first = cells.positives_below + 1
+    of_cells = np.zeros(histogram.shape[1:])
 
     def mean_over_positives(precision):
+        of_cells[cells.places] = cells.positives * precision
         with np.errstate(invalid="ignore"):
-            return (positives * precision).sum(axis=-1) / total
+            return of_cells.sum(axis=-1) / cells.total
 
-    value = mean_over_positives(ratio(tp, tp + fp))
-    lowest = mean_over_positives(ratio(first, first + fp))
-    highest = mean_over_positives(ratio(tp, tp + fp - negatives))
+    value = mean_over_positives(tp / (tp + fp))
+    lowest = mean_over_positives(first / (first + fp))
+    highest = mean_over_positives(tp / (tp + fp - cells.negatives))
     return value, np.maximum(value - lowest, highest - value)
 
 
+@dataclasses.dataclass(frozen=True)
+class _PositiveCells:
+    """The cells [n] of a histogram that hold positives, few among all, as float64.
+
+    Attributes:
+      places: their labels and bins.
+      positives, negatives: how many they hold.
+      positives_below, negatives_below: how many are in the bins before.
+      total: of each label, its positives, [labels].
+      pairs: of each label, its pairs of a positive and a negative, [labels].
+    """
+
+    places: tuple[np.ndarray, np.ndarray]
+    positives: np.ndarray
+    negatives: np.ndarray
+    positives_below: np.ndarray
+    negatives_below: np.ndarray
+    total: np.ndarray
+    pairs: np.ndarray
+
+    @classmethod
+    def of(cls, histogram: np.ndarray) -> "_PositiveCells":
+        """Those of a histogram [2, labels, bins]."""
+        places = np.nonzero(histogram[1])
+        counts = [side[places].astype(np.float64) for side in histogram]
+        reached = [np.cumsum(side, axis=-1) for side in histogram]
+        negatives, positives = (side[:, -1].astype(np.float64) for side in reached)
+        below = [side[places] - count for side, count in zip(reached, counts, strict=True)]
+        return cls(
+            places, counts[1], counts[0], below[1], below[0], positives, negatives * positives
+        )
+
+    def sum_by_label(self, values: np.ndarray) -> np.ndarray:
+        """Sums of values [n] of the cells, float64 [labels]; exact, if they are whole numbers."""
+        return np.bincount(self.places[0], values, len(self.total))
+
+
 def _in_parts(
-    function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], histogram: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Applies the function to some labels at a time."""
-    if not histogram.shape[1]:
-        return np.zeros(0), np.zeros(0)
+    function: Callable[[np.ndarray], tuple[np.ndarray, ...]], histogram: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """What the function gives of some labels at a time, together."""
     parts = [
         function(histogram[:, start : start + _LABELS_AT_A_TIME])
-        for start in range(0, histogram.shape[1], _LABELS_AT_A_TIME)
+        for start in range(0, max(histogram.shape[1], 1), _LABELS_AT_A_TIME)
     ]
-    values, errors = zip(*parts, strict=True)
-    return np.concatenate(values), np.concatenate(errors)
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
 def expected_calibration_error(histogram: np.ndarray) -> dict[str, Any]:
@@ -295,11 +328,17 @@ def expected_calibration_error(histogram: np.ndarray) -> dict[str, Any]:
 
 def per_label_calibration_error(histogram: np.ndarray) -> np.ndarray:
     """The expected calibration error of each label: float64 [labels], from [2, labels, bins]."""
+    return _in_parts(_per_label_calibration_error, histogram)[0]
+
+
+def _per_label_calibration_error(histogram: np.ndarray) -> tuple[np.ndarray]:
     scores, _, ece_bins = _as_scores(histogram.shape[-1])
+    edges = np.searchsorted(ece_bins, np.arange(ECE_BINS + 1))  # the scores rise
     positives, counts = histogram[1], histogram.sum(axis=0)
-    excess = positives - counts * scores  # of positives over the sum of scores
-    errors = [np.abs(excess[:, ece_bins == i].sum(axis=-1)) for i in range(ECE_BINS)]
-    return ratio(np.sum(errors, axis=0), counts.sum(axis=-1))
+    # Of positives over the sum of scores. Turned, so that bins are added one after the other.
+    excess = np.ascontiguousarray((positives - counts * scores).T)
+    errors = [np.abs(excess[first:last].sum(axis=0)) for first, last in itertools.pairwise(edges)]
+    return (ratio(np.sum(errors, axis=0), counts.sum(axis=-1)),)
 
 
 def _as_scores(num_bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
