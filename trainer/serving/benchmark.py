@@ -43,7 +43,7 @@ def measure(
     texts: Sequence[str],
     *,
     requests: int = 200,
-    batches: int = 20,
+    batches: int = 10,
 ) -> Speed:
     """Measures a model that is called in this process: a server would add to it.
 
@@ -90,7 +90,7 @@ def measure(
 
 def describe(model_dir: str | Path, texts: Sequence[str]) -> str:
     """The results of `measure` as one line of text."""
-    speed = measure(str(model_dir), texts, batches=10)
+    speed = measure(str(model_dir), texts)
     words = round(sum(len(text.split()) for text in texts) / len(texts))
     latencies = ", ".join(f"p{q} {ms:.1f} ms" for q, ms in speed.latency_ms.items())
     return (
