@@ -36,6 +36,7 @@ setup(
         "charset-normalizer>=3.3,<4",
         "scikit-learn>=1.5,<2",
         "scipy>=1.13,<2",
+        "threadpoolctl>=3.5,<4",  # which scikit-learn requires anyway
         "matplotlib>=3.9,<4",
         "google-crc32c>=1.6,<2",
         "pydantic>=2.10,<3",

@@ -86,7 +86,7 @@ class Config(Section):
                 if getattr(self, section) != Config.model_fields[section].default:
                     raise ValueError(
                         f"expected no section `{section}` with `model.name: linear`: its labels "
-                        "are fitted one by one by liblinear, not by steps; see model.loss and "
+                        "are fitted as by liblinear, not by steps of training; see model.loss and "
                         "model.C"
                     )
         return self

@@ -16,7 +16,6 @@ from trainer.data.labels import multi_hot
 from trainer.data.records import read_records
 from trainer.experiment import Experiment, vocabulary_statistics
 from trainer.linear.fit import Team, fit_linear
-from trainer.linear.solver import EXACT
 from trainer.metrics import classification, ranking
 from trainer.metrics.thresholds import tune
 from trainer.runs.evaluation_record import LINEAR_LABEL_THRESHOLDS, LINEAR_ONE_THRESHOLD
@@ -104,7 +103,7 @@ class _Classifier:
                 self._vectorizer,
                 directory=Path(directory),
                 team=Team(cores=len(os.sched_getaffinity(0))),
-                tolerance=EXACT,
+                exact=True,
             )
         self._score = tf.function(fitted.model(vocabulary), reduce_retracing=True, autograph=False)
 

@@ -1,6 +1,7 @@
 """Fits all labels in blocks, over cores and workers; a block that is done is never fitted again.
 
-A block is a file in a directory that all workers share. Where the labels take longer than a few
+A block is a file in a directory that all workers share. Labels that are fitted together are never
+parted, so that weights do not depend on the blocks. Where the labels take longer than a few
 seconds, processes of their own fit them: liblinear's random numbers are global, so threads would
 make the weights depend on their timing.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from beam_jobs.contract import child_process
 from beam_jobs.contract.errors import UserError
 from trainer.linear import worker
-from trainer.linear.solver import Block, Problem, fit_block, load_block, save_block, save_problem
+from trainer.linear.solver import Block, Fitter, Problem, load_block, save_block, save_problem
 
 _CELLS_OF_BLOCK = 50_000_000  # features x labels, a few seconds
 _MAX_BLOCKS = 512
@@ -47,10 +48,13 @@ class LabelFits:
         self._problem, self._directory, self._cores, self._share = problem, directory, cores, share
         num_labels = problem.labels.shape[1]
         size = max(1, _CELLS_OF_BLOCK // max(problem.features.nnz, 1))
-        # As many in each, and more of them than cores and workers, so that all end together.
+        # As many in each, and more of them than cores and workers, so that all end together;
+        # whole groups of labels that are fitted together.
         parts = max(math.ceil(num_labels / size), 4 * cores * share[1])
         size = math.ceil(num_labels / min(parts, _MAX_BLOCKS, num_labels))
+        size = math.ceil(size / problem.group) * problem.group
         starts = range(0, num_labels, size)
+        self._fitter: Fitter | None = None
         self._blocks = [(first, min(first + size, num_labels)) for first in starts]
 
     @property
@@ -82,6 +86,7 @@ class LabelFits:
         while left:
             seconds_left = (time.monotonic() - started) / fitted * (total - done) if fitted else 0
             if self._cores > 1 and len(left) > 1 and seconds_left > _SECONDS_WORTH_PROCESSES:
+                self._fitter = None  # they have their own, which need the memory
                 blocks = self._fit_in_processes(list(left), check)
             else:
                 blocks = [self._fit_here(left[0], check)]
@@ -98,7 +103,8 @@ class LabelFits:
         return self._directory / f"labels-{block[0]}-{block[1]}.npz"
 
     def _fit_here(self, block: tuple[int, int], check: Callable[[], None]) -> tuple[int, int]:
-        save_block(self._file(block), fit_block(self._problem, *block, check=check))
+        self._fitter = self._fitter or Fitter(self._problem)
+        save_block(self._file(block), self._fitter.fit(*block, check=check))
         return block
 
     def _fit_in_processes(
@@ -130,7 +136,7 @@ class LabelFits:
             "C": self._problem.C,
             "min_weight": self._problem.min_weight,
             "pos_weight": self._problem.pos_weight,
-            "tolerance": self._problem.tolerance,
+            "exact": self._problem.exact,
         }
         process = subprocess.Popen(
             [sys.executable, "-m", worker.__name__, json.dumps(options)],

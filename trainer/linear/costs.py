@@ -14,8 +14,9 @@ _TERMS_OF_TOKEN = {
     "words_bigrams_chars": 15,
 }
 _BYTES_OF_TERM = 12  # a float64 and an int32
-_BYTES_OF_NODE = 16  # liblinear's copy of it, in each process
-# Terms x labels that a core fits in a second: words of 16,000 recipes, characters of 15,000 notes.
+_BYTES_OF_NODE = 16  # liblinear's copy of it, or two in single precision, in each process
+# Terms x labels that a core fits in a second, at least: liblinear 15 to 60 million, in groups of
+# labels 50 (C 1) to 100 million (C 0.25).
 _CELLS_A_SECOND = 20_000_000
 _MAX_SECONDS = 600.0  # of a core, of features that are tried
 

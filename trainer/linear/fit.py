@@ -28,7 +28,6 @@ from trainer.models.inputs import ModelInputs, VocabularyStatistics
 from trainer.models.linear import (
     FeatureTables,
     LinearClassifier,
-    LinearFeatures,
     SparseWeights,
 )
 
@@ -43,9 +42,6 @@ UNCHOSEN_FEATURES, UNCHOSEN_C = "words_bigrams", 1.0
 # choice is made on some of the labels.
 _CELLS_TO_CHOOSE = 300_000_000
 _MIN_LABELS_TO_CHOOSE = 16
-# Of liblinear's criterion to stop: no score differs in four digits from that with scikit-learn's
-# 1e-4, and the fits take 0.6 to 0.8 of the time.
-_TOLERANCE = 1e-2
 _CHOICE = "choice.json"
 
 
@@ -116,7 +112,7 @@ def fit_linear(
     directory: Path,
     team: Team,
     objective: Objective = "micro_f1",
-    tolerance: float = _TOLERANCE,
+    exact: bool = False,
     skip_corrupt: bool = False,
 ) -> FittedLinear:
     """Fits the train split's labels; labels that are done in `directory` are not fitted again.
@@ -129,7 +125,7 @@ def fit_linear(
       directory: where finished labels are kept; all workers see it.
       team: the workers.
       objective: `train.objective`, by which `auto` chooses.
-      tolerance: see `Problem`.
+      exact: see `Problem`.
       skip_corrupt: see `read_documents`.
 
     Raises:
@@ -143,7 +139,7 @@ def fit_linear(
         directory=directory,
         team=team,
         objective=objective,
-        tolerance=tolerance,
+        exact=exact,
         skip_corrupt=skip_corrupt,
     )
     return fit.run()
@@ -160,12 +156,12 @@ class _Fit:
         directory,
         team,
         objective,
-        tolerance,
+        exact,
         skip_corrupt,
     ):
         self._config, self._dataset, self._vocabulary = config, dataset, vocabulary
         self._directory, self._team, self._objective = directory, team, objective
-        self._tolerance = tolerance
+        self._exact = exact
         self._features = self._features_to_choose_from()
         self._train = read_documents(dataset, "train", vectorizer, skip_corrupt=skip_corrupt)
         self._validation = read_documents(dataset, "validation", vectorizer)
@@ -260,7 +256,7 @@ class _Fit:
         nnz = max(self._matrix(name)[1].nnz for name in features)
         num_labels = self._dataset.num_labels
         number = max(_CELLS_TO_CHOOSE // max(nnz, 1), _MIN_LABELS_TO_CHOOSE)
-        if number >= num_labels:
+        if 2 * number >= num_labels:  # then the fit of the best one is there already
             return np.arange(num_labels)
         order = np.argsort(-self._dataset.label_counts("train"), kind="stable")
         self._team.say(f"choosing on {number:,} of {num_labels:,} labels, frequent and rare ones")
@@ -302,11 +298,10 @@ class _Fit:
         """The tables, and the features of the train and the validation split."""
         if features not in self._matrices:
             tables = make_tables(features, self._train, self._vocabulary)
-            layer = LinearFeatures(self._vocabulary, tables)
             self._matrices[features] = (
                 tables,
-                feature_matrix(layer, self._train),
-                feature_matrix(layer, self._validation),
+                feature_matrix(tables, self._train, self._vocabulary),
+                feature_matrix(tables, self._validation, self._vocabulary),
             )
         return self._matrices[features]
 
@@ -321,7 +316,7 @@ class _Fit:
             choice.C,
             self._config.min_weight,
             self._config.pos_weight,
-            self._tolerance,
+            self._exact,
         )
         fits = LabelFits(problem, directory, cores=team.cores, share=(team.index, team.number))
         started, num_fitted = time.monotonic(), fits.num_fitted

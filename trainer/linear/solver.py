@@ -1,4 +1,8 @@
-"""One-vs-rest linear classifiers by scikit-learn's liblinear, a block of labels at a time.
+"""One-vs-rest linear classifiers, a block of labels at a time.
+
+The squared hinge is fitted by `trainer.linear.conjugate_gradients`, a group of labels together;
+the logistic loss, short documents, a large C and fits to scikit-learn's precision label by label,
+by its liblinear.
 
 Nothing here imports TensorFlow: the processes that fit labels start in a second.
 """
@@ -16,6 +20,7 @@ import scipy.sparse
 from sklearn.svm._liblinear import set_verbosity_wrap, train_wrap
 
 from beam_jobs.contract.atomic import write_atomically
+from trainer.linear.conjugate_gradients import Solver
 from trainer.losses.rarity import fourth_root_weights
 
 # Margins of labels that no train document has, or all have: a classifier's own are seldom beyond 3.
@@ -25,6 +30,13 @@ NEVER, ALWAYS = -5.0, 5.0
 _SOLVERS = {"squared_hinge": 1, "logistic": 7}
 # As in LinearSVC and LogisticRegression with random_state=0, so that the weights equal theirs.
 EXACT = 1e-4
+# For all other fits; see docs/experiments/auto.md.
+_TOLERANCE = 1e-2
+# Where documents are shorter, or C is larger, liblinear takes less time.
+_MIN_TERMS_OF_GROUPS, _MAX_C_OF_GROUPS = 80, 2.0
+# Labels of a group, which are fitted together: as many as make the most of a pass over the
+# features, without more memory for their weights than 64 MiB where terms are many.
+_MAX_GROUP, _MIN_GROUP, _GROUPS, _WEIGHTS_OF_GROUP = 32, 8, 4, 16 << 20
 _ITERATIONS = {"squared_hinge": 1000, "logistic": 100}
 _SEED = np.random.RandomState(0).randint(np.iinfo("i").max)
 
@@ -40,7 +52,7 @@ class Problem(NamedTuple):
       C: weight of the loss against the L2 penalty.
       min_weight: weights nearer to 0 are left out.
       pos_weight: of a label's positives, `none` or `fourth_root`.
-      tolerance: of liblinear's criterion to stop.
+      exact: to the precision of scikit-learn's estimators.
     """
 
     features: scipy.sparse.csr_matrix
@@ -50,7 +62,25 @@ class Problem(NamedTuple):
     C: float
     min_weight: float
     pos_weight: str = "none"
-    tolerance: float = EXACT
+    exact: bool = False
+
+    @property
+    def group(self) -> int:
+        """How many labels are fitted together: those from each multiple of it on.
+
+        It depends on nothing but the problem, so that workers of any number come to the same bits.
+        """
+        terms_of_document = self.features.nnz / max(self.features.shape[0], 1)
+        if (
+            self.exact
+            or self.loss != "squared_hinge"
+            or self.C > _MAX_C_OF_GROUPS
+            or terms_of_document < _MIN_TERMS_OF_GROUPS
+        ):
+            return 1
+        num_terms, num_labels = self.features.shape[1], self.labels.shape[1]
+        largest = min(_MAX_GROUP, max(_MIN_GROUP, _WEIGHTS_OF_GROUP // num_terms))
+        return min(largest, max(_MIN_GROUP, -(-num_labels // _GROUPS)))
 
 
 class Block(NamedTuple):
@@ -73,47 +103,113 @@ class Block(NamedTuple):
     num_unfinished: int
 
 
-def fit_block(
-    problem: Problem, first: int, last: int, *, check: Callable[[], None] = lambda: None
-) -> Block:
-    """Fits the labels of ids from `first` to before `last`, each by itself.
+class Fitter:
+    """Fits blocks of one problem's labels."""
 
-    A label's weights do not depend on the block that it is in.
+    def __init__(self, problem: Problem):
+        self._problem = problem
+        self._solver = Solver(problem.features) if problem.group > 1 else None
 
-    Args:
-      problem: what is fitted.
-      first: the first label.
-      last: the one after the last.
-      check: called before each label; what it raises ends the fit.
-    """
-    terms, values, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)], [0]
-    bias, num_fitted, num_unfinished = np.zeros(last - first, np.float32), 0, 0
-    for label in range(first, last):
+    def fit(self, first: int, last: int, *, check: Callable[[], None] = lambda: None) -> Block:
+        """Fits the labels of ids from `first`, a multiple of the group, to before `last`.
+
+        A label's weights do not depend on the block that it is in.
+
+        Args:
+          first: the first label.
+          last: the one after the last, a multiple of the group or the number of labels.
+          check: called often; what it raises ends the fit.
+        """
+        step = self._problem.group
+        parts = [
+            _as_block(self._fit_group(range(start, min(start + step, last)), check), self._problem)
+            for start in range(first, last, step)
+        ]
+        lengths = np.concatenate([np.diff(part.row_splits) for part in parts])
+        return Block(
+            np.concatenate([[0], np.cumsum(lengths)]),
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("terms", "values", "bias")
+            ),
+            sum(part.num_fitted for part in parts),
+            sum(part.num_unfinished for part in parts),
+        )
+
+    def _fit_group(self, labels: range, check: Callable[[], None]) -> "_Group":
+        """The labels of a group, those among them that some documents have and some have not."""
+        problem, num_documents = self._problem, self._problem.features.shape[0]
+        documents = [documents_of(problem, label) for label in labels]
+        bias = np.array([ALWAYS if len(of) else NEVER for of in documents], np.float32)
+        fitted = [i for i, of in enumerate(documents) if 0 < len(of) < num_documents]
         check()
-        documents = problem.labels.indices[slice(*problem.labels.indptr[label : label + 2])]
-        if len(documents) in (0, problem.features.shape[0]):
-            bias[label - first] = ALWAYS if len(documents) else NEVER
-            lengths.append(0)
-            continue
-        weights, bias[label - first], is_finished = fit_label(problem, documents)
-        num_unfinished += not is_finished
-        num_fitted += np.count_nonzero(weights)
+        if not fitted:
+            return _Group(fitted, np.zeros((0, 0)), bias, 0)
+        if self._solver is None:
+            weights, bias[0], is_finished = fit_label(problem, documents[0])
+            return _Group(fitted, weights[np.newaxis], bias, int(not is_finished))
+        is_positive = np.zeros((num_documents, len(fitted)), bool)
+        costs = np.full(is_positive.shape, 2 * problem.C, np.float32)
+        for column, i in enumerate(fitted):
+            is_positive[documents[i], column] = True
+            costs[documents[i], column] *= _pos_weight(problem, len(documents[i]))
+        if problem.weights is not None:
+            costs *= problem.weights[:, np.newaxis].astype(np.float32)
+        solution = self._solver.solve(is_positive, costs, check=check)
+        bias[fitted] = solution.bias
+        unfinished = np.count_nonzero(~solution.is_finished)
+        return _Group(fitted, np.ascontiguousarray(solution.weights.T), bias, unfinished)
+
+
+class _Group(NamedTuple):
+    """What was fitted together.
+
+    Attributes:
+      fitted: the indices in the group of labels that have weights.
+      weights: float [fitted, terms].
+      bias: float32 [labels].
+      num_unfinished: see `Block`.
+    """
+
+    fitted: list[int]
+    weights: np.ndarray
+    bias: np.ndarray
+    num_unfinished: int
+
+
+def _as_block(group: _Group, problem: Problem) -> Block:
+    lengths = np.zeros(len(group.bias) + 1, np.int64)
+    terms, values = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
+    for index, weights in zip(group.fitted, group.weights, strict=True):
         kept = np.flatnonzero(np.abs(weights) > problem.min_weight)
         terms.append(kept.astype(np.int32))
         values.append(weights[kept].astype(np.float32))
-        lengths.append(len(kept))
+        lengths[index + 1] = len(kept)
     return Block(
-        np.cumsum(lengths, dtype=np.int64),
+        np.cumsum(lengths),
         np.concatenate(terms),
         np.concatenate(values),
-        bias,
-        num_fitted,
-        num_unfinished,
+        group.bias,
+        int(np.count_nonzero(group.weights)),
+        group.num_unfinished,
     )
 
 
+def documents_of(problem: Problem, label: int) -> np.ndarray:
+    """The documents that have a label, int [documents]."""
+    return problem.labels.indices[slice(*problem.labels.indptr[label : label + 2])]
+
+
+def _pos_weight(problem: Problem, num_positives: int) -> float:
+    if problem.pos_weight == "fourth_root":
+        return fourth_root_weights(num_positives, problem.features.shape[0])
+    return 1.0
+
+
 def fit_label(problem: Problem, documents: np.ndarray) -> tuple[np.ndarray, float, bool]:
-    """Fits one label: min over w, b of |(w, b)|^2 / 2 + C sum weight loss(y (w x + b)).
+    """Fits one label by liblinear.
+
+    It is min over w, b of |(w, b)|^2 / 2 + C sum weight loss(y (w x + b)).
 
     Args:
       problem: what is fitted; its labels are not read.
@@ -125,9 +221,6 @@ def fit_label(problem: Problem, documents: np.ndarray) -> tuple[np.ndarray, floa
     num_documents = problem.features.shape[0]
     target = np.zeros(num_documents)
     target[documents] = 1
-    pos_weight = 1.0
-    if problem.pos_weight == "fourth_root":
-        pos_weight = fourth_root_weights(len(documents), num_documents)
     set_verbosity_wrap(0)
     weights = np.ones(num_documents) if problem.weights is None else problem.weights
     raw, iterations = train_wrap(
@@ -135,10 +228,10 @@ def fit_label(problem: Problem, documents: np.ndarray) -> tuple[np.ndarray, floa
         target,
         True,  # sparse
         _SOLVERS[problem.loss],
-        problem.tolerance,
+        EXACT if problem.exact else _TOLERANCE,
         1.0,  # the value of the feature whose weight is the bias
         problem.C,
-        np.array([1.0, pos_weight]),
+        np.array([1.0, _pos_weight(problem, len(documents))]),
         _ITERATIONS[problem.loss],
         _SEED,
         0.1,  # for regression

@@ -10,17 +10,17 @@ import json
 import sys
 from pathlib import Path
 
-from trainer.linear.solver import fit_block, load_problem, save_block
+from trainer.linear.solver import Fitter, load_problem, save_block
 
 DONE = "done"
 
 
 def main(job: str) -> None:
     options = json.loads(job)
-    problem = load_problem(Path(options.pop("directory")), **options)
+    fitter = Fitter(load_problem(Path(options.pop("directory")), **options))
     for line in sys.stdin:
         block = json.loads(line)
-        result = fit_block(problem, block["first"], block["last"])
+        result = fitter.fit(block["first"], block["last"])
         save_block(Path(block["file"]), result)
         print(DONE, flush=True)
 

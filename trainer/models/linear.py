@@ -15,6 +15,8 @@ from trainer.models.term_bags import Ngrams, TermBags, smooth_idf
 
 # Documents whose logits are computed at a time: it bounds the memory of their weights' products.
 _CHUNK_DOCUMENTS = 64
+# Of words and of characters where there are both, so that a document's weights have L2 norm 1.
+SCALE_OF_BOTH = float(np.sqrt(0.5))
 _OUT_OF_VOCABULARY = 1  # it parts the texts of a document, so that no n-gram spans two of them
 
 
@@ -72,7 +74,7 @@ class LinearFeatures(keras.layers.Layer):
         idf = smooth_idf(vocabulary.document_counts, vocabulary.num_documents)
         self._words = TermBags(idf, bigram_buckets=0, ngrams=tables.ngrams)
         self._characters = None if tables.characters is None else CharBags(tables.characters)
-        self._scale = 1.0 if self._characters is None else float(np.sqrt(0.5))
+        self._scale = 1.0 if self._characters is None else SCALE_OF_BOTH
         self.num_rows = self._words.num_rows
         if self._characters is not None:
             self.num_rows += self._characters.num_rows

@@ -10,7 +10,7 @@ LinearFeatureKind = Literal["auto", "words", "words_bigrams", "words_chars", "wo
 
 
 class LinearConfig(Section):
-    """One-vs-rest linear classifiers over TF-IDF, fitted by liblinear (Fan et al. 2008)."""
+    """One-vs-rest linear classifiers over TF-IDF, as of liblinear (Fan et al. 2008)."""
 
     name: Literal["linear"] = Field(description="the architecture")
     features: LinearFeatureKind = Field(

@@ -6,7 +6,6 @@ from trainer.linear.documents import Documents
 from trainer.linear.features import feature_matrix, make_tables
 from trainer.models.char_bags import char_ngrams_of, count_char_ngrams
 from trainer.models.inputs import VocabularyStatistics
-from trainer.models.linear import LinearFeatures
 
 TEXTS = ["b a b a", "c a b", "a", "", "unknown b a unknown a b", "c c ccc é"]
 TOKENS = ["a", "b", "c", "ccc", "é"]
@@ -32,7 +31,7 @@ def _matrix(features, statistics=None):
     statistics = statistics or _statistics()
     documents = _documents(TEXTS)
     tables = make_tables(features, documents, statistics)
-    return feature_matrix(LinearFeatures(statistics, tables), documents).toarray(), tables
+    return feature_matrix(tables, documents, statistics).toarray(), tables
 
 
 def _tfidf(**options):
@@ -105,6 +104,6 @@ def test_there_may_be_more_bigrams_than_tokens():
     )
     statistics = VocabularyStatistics(9, np.full(9, 34), len(documents), words)
     tables = make_tables("words_bigrams", documents, statistics)
-    matrix = feature_matrix(LinearFeatures(statistics, tables), documents).toarray()
+    matrix = feature_matrix(tables, documents, statistics).toarray()
     assert len(tables.ngrams.codes) == 81
     np.testing.assert_array_equal(np.argmax(matrix[:81], axis=1), 11 + np.arange(81))

@@ -32,13 +32,13 @@ def _model(features):
     bias = np.array([-1, 0.5, -5, 2], np.float32)
     splits = np.cumsum([0, *np.count_nonzero(dense, axis=1)])
     weights = SparseWeights(splits, dense.nonzero()[1].astype(np.int32), dense[dense != 0], bias)
-    return LinearClassifier(inputs, tables, weights), dense, bias
+    return LinearClassifier(inputs, tables, weights), dense, bias, tables
 
 
 @pytest.mark.parametrize("features", KINDS)
 def test_logits_are_the_features_times_the_weights(features):
-    model, dense, bias = _model(features)
-    expected = feature_matrix(model.features, _documents()) @ dense + bias
+    model, dense, bias, tables = _model(features)
+    expected = feature_matrix(tables, _documents(), VOCABULARY) @ dense + bias
     logits = model(_ragged(DOCUMENTS))  # more than are computed at a time
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(logits[2], bias)
@@ -49,7 +49,7 @@ def test_logits_are_the_features_times_the_weights(features):
 
 @pytest.mark.parametrize("features", KINDS)
 def test_the_contributions_of_tokens_and_the_bias_sum_to_the_logits(features):
-    model, _, bias = _model(features)
+    model, _, bias, _ = _model(features)
     for document in DOCUMENTS[:6]:
         tokens = _ragged([document])
         contributions, shown_bias = model.contributions(tokens)
