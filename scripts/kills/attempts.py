@@ -20,7 +20,8 @@ from kills.stages import BUCKET, STAGES, Stage, write_inputs
 from kills.watching import Watch
 
 _POLL_SECONDS = 0.02
-_END_SECONDS = 300  # in which a command that nobody kills must end
+# In which a command that nobody kills must end: on a machine that others use, too.
+_END_SECONDS, _END_TIMES, _WHOLE_SECONDS = 300, 10, 3600
 # What TensorFlow and SQLite write is not seen by Python.
 _WATCHED = {"train", "train-workers", "export", "tune"}
 
@@ -42,6 +43,11 @@ class Whole:
     seconds: float
     operations: list[str]
     changes: list[str]
+
+    @property
+    def limit(self) -> float:
+        """Seconds in which it must end."""
+        return max(_END_SECONDS, _END_TIMES * self.seconds)
 
 
 @dataclasses.dataclass
@@ -98,8 +104,12 @@ class Wholes:
         with Watch(home / "out") as watch:
             processes = start(stage, home, log=log)
             for process in processes:
-                if process.wait(_END_SECONDS) != 0:
-                    raise RuntimeError(f"{stage.name} alone failed:\n{process.printed()}")
+                status = process.wait(_WHOLE_SECONDS)
+                if status != 0:
+                    for each in processes:
+                        each.kill()
+                    how = "does not end" if status is None else f"ends with status {status}"
+                    raise RuntimeError(f"{stage.name} alone {how}:\n{process.printed()}")
         seconds = time.monotonic() - began
         told = operations.read_log(log)
         if self._with_store:
@@ -118,7 +128,7 @@ def attempt(wholes: Wholes, stage: Stage, seed: int, rng: random.Random) -> Resu
     expected = output_of(stage, Path(whole.after))
     with _polled(stage, home, expected) as poll:
         killed, faults = _kill(stage, whole, home, kind, at, rng)
-        faults += _run_again(stage, home)
+        faults += _run_again(stage, home, whole.limit)
     fetch_store(home)
     differences = []
     if not faults:
@@ -167,10 +177,10 @@ def _kill(
             processes[victim].kill()
         faults, killed = [], False
         for process in [processes[victim], *processes]:
-            status = process.wait(_END_SECONDS)
+            status = process.wait(whole.limit)
             if status is None:
                 process.kill()
-                faults.append(f"a worker was still there {_END_SECONDS} s after the other's end")
+                faults.append(f"a worker was still there {whole.limit:.0f} s after the other's end")
             killed |= status == -9
         printed = "".join(process.printed() for process in processes)
     if "Traceback" in printed and stage.workers == 1:
@@ -178,10 +188,10 @@ def _kill(
     return killed, faults
 
 
-def _run_again(stage: Stage, home: Path) -> list[str]:
+def _run_again(stage: Stage, home: Path, limit: float) -> list[str]:
     processes = start(stage, home)
     for process in processes:
-        status = process.wait(_END_SECONDS)
+        status = process.wait(limit)
         if status is None:
             process.kill()
             return ["the same command does not end"]
