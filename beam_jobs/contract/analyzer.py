@@ -16,6 +16,7 @@ import tensorflow as tf
 from beam_jobs.contract import english, html_syntax
 from beam_jobs.contract.encoder_tokenizer import EncoderTokenizer, SentencePiece
 from beam_jobs.contract.errors import UserError
+from beam_jobs.contract.ragged import row_ids
 from beam_jobs.contract.word_lists import SUFFIX_MARK, UNKNOWN_SUBWORD, AnalyzerSpec
 
 _URL = r"(?i)\b(?:(?:https?|ftp)://|www\.)[^\s<>\"]+"
@@ -40,7 +41,6 @@ _EMOJI = (
     r"\x{1f191}-\x{1f19a}\x{1f300}-\x{1faff}]"
 )
 _MATCH_START, _MATCH_END = "\x01", "\x02"
-_ROW_START = b"\xff"  # no UTF-8 holds this byte
 # A longer word is unknown: BERT's tokenizer takes 200 characters, of three bytes in most scripts.
 _MAX_WORD_BYTES = 600
 # For an encoder, text stays as its tokenizer knows it: only the marks of matches are removed, and
@@ -322,24 +322,10 @@ def _first(tokens: tf.RaggedTensor, count: int | None) -> tf.RaggedTensor:
 
 
 def _join(tokens: tf.RaggedTensor, separator: str = " ") -> tf.Tensor:
-    """Valid UTF-8 [batch, None] -> [batch], the strings of each row with the separator between.
-
-    All rows are joined to one string, which is then cut. `tf.strings.reduce_join` of a ragged
-    tensor (2.21) takes memory for all rows times the longest of them, and gives it back late: one
-    document of 9 MB among 500 short ones took 4 GB.
-    """
-    rows = tf.where(tokens.row_lengths() > 0)
-    firsts = tf.gather(tokens.row_starts(), rows)
-    marked = tf.tensor_scatter_nd_update(
-        tokens.values, firsts, _ROW_START + tf.gather_nd(tokens.values, firsts)
+    """[batch, None] -> [batch], the strings of each row with the separator between."""
+    return tf.strings.unsorted_segment_join(
+        tokens.values, row_ids(tokens), tokens.nrows(), separator=separator
     )
-    whole = tf.strings.reduce_join(tf.concat([marked, [_ROW_START]], axis=0), separator=separator)
-    # What is before the first mark and after the last one is empty.
-    joined = tf.strings.split([whole], _ROW_START).values[1:-1]
-    if separator:
-        size = tf.strings.length(joined) - len(separator)
-        joined = tf.strings.substr(joined, tf.zeros_like(size), size)
-    return tf.tensor_scatter_nd_update(tf.fill([tokens.nrows()], ""), rows, joined)
 
 
 def _has(strings: tf.Tensor, pattern: str) -> tf.Tensor:

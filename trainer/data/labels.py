@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.ragged import row_ids
+from beam_jobs.contract.ragged import row_ids
 
 
 def multi_hot(label_ids: tf.RaggedTensor, num_labels: int | tf.Tensor) -> tf.Tensor:

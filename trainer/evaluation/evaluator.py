@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.progress import ProgressLine
+from beam_jobs.contract.ragged import row_ids
 from trainer.data.input_pipeline import Batch, BatchIterator, evaluation_batches
-from trainer.data.ragged import row_ids
 from trainer.data.shards import explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import (
     gather_over_workers,

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contract.ragged import row_ids
 from beam_jobs.contract.sections.network_models import BowTreeConfig
-from trainer.data.ragged import row_ids
 from trainer.distribution.variables import gather_rows
 from trainer.models.bow import BagEncoder
 from trainer.models.inputs import ModelInputs

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from trainer.data.ragged import row_ids
+from beam_jobs.contract.ragged import row_ids
 from trainer.models.layers import constant_weight
 from trainer.models.sparse_rows import positions_of_rows
 

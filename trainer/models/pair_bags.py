@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from trainer.data.ragged import row_ids
+from beam_jobs.contract.ragged import row_ids
 from trainer.models.inputs import VocabularyStatistics
 from trainer.models.term_bags import TINY, are_pairs, hash_pairs, term_bags
 

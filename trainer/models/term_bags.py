@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.ragged import row_ids
+from beam_jobs.contract.ragged import row_ids
 from trainer.distribution.variables import gather_rows
 from trainer.models.inputs import VocabularyStatistics
 from trainer.models.layers import NUM_SPECIAL_IDS, constant_weight

@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contract.progress import ProgressLine
+from beam_jobs.contract.ragged import row_ids
 from trainer.data.input_pipeline import token_ids
-from trainer.data.ragged import row_ids
 from trainer.data.records import read_records
 from trainer.distribution.strategy import is_chief, sum_over_workers
 from trainer.experiment import Experiment

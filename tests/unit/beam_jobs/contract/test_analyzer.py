@@ -366,14 +366,6 @@ def test_a_batch_is_the_tokens_of_each_of_its_documents(documents, separator):
     assert analyze_bytes(raw, **OFF) == [" ".join(tokens).encode() for tokens in documents]
 
 
-def test_memory_is_not_that_of_the_longest_document_times_all_documents():
-    # The kernel behind tf.strings.reduce_join of ragged tensors keeps for each row the room of the
-    # longest one: 4 GB where one document of 9 MB is among 500 short ones.
-    graph = Analyzer(resolve(TextConfig()))._function.get_concrete_function().graph
-    types = {operation.type for operation in graph.get_operations()}
-    assert "StringSplitV2" in types and "UnsortedSegmentJoin" not in types
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.data.ragged import row_ids
+from beam_jobs.contract.ragged import row_ids
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0], [3], [0, 2, 0, 0, 3, 1, 0]])
