@@ -1,6 +1,7 @@
 """Small shards, and the documents of each step of a worker that reads them."""
 
 import dataclasses
+import os
 import types
 
 import numpy as np
@@ -25,7 +26,10 @@ class Shards:
         return types.SimpleNamespace(
             splits={
                 "train": types.SimpleNamespace(
-                    shards=[types.SimpleNamespace(examples=n) for n in self.sizes]
+                    shards=[
+                        types.SimpleNamespace(examples=size, file=path, bytes=os.path.getsize(path))
+                        for path, size in zip(self.paths, self.sizes, strict=True)
+                    ]
                 )
             }
         )

@@ -36,7 +36,9 @@ def shards(tmp_path_factory):
                     )
                 )
                 document += 1
-    split = types.SimpleNamespace(shards=[types.SimpleNamespace(examples=n) for n in SIZES])
+    split = types.SimpleNamespace(
+        shards=[types.SimpleNamespace(examples=n, file="shard", bytes=100 * n) for n in SIZES]
+    )
     return types.SimpleNamespace(
         record_spec=RecordSpec(),
         manifest=types.SimpleNamespace(splits={"train": split}),
