@@ -20,6 +20,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from beam_jobs.contract.config import load_config
+from beam_jobs.contract.ragged import row_ids
 from trainer.data.records import read_records
 from trainer.document_vectors import with_vectors
 from trainer.experiment import Experiment, assemble
@@ -70,7 +71,7 @@ def vectors_of(experiment: Experiment, split: str) -> tuple[np.ndarray, np.ndarr
     for parsed in read_records(experiment.dataset, split, [*names, "labels"]):
         vectors.append(experiment.vectorizer(parsed[names[0]]).numpy())
         rows = np.zeros((len(vectors[-1]), experiment.dataset.num_labels), np.float32)
-        rows[parsed["labels"].value_rowids().numpy(), parsed["labels"].values.numpy()] = 1
+        rows[row_ids(parsed["labels"]).numpy(), parsed["labels"].values.numpy()] = 1
         labels.append(rows)
     return np.concatenate(vectors), np.concatenate(labels)
 

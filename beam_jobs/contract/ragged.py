@@ -16,7 +16,18 @@ def row_ids(ragged: Any) -> Any:
     import tensorflow as tf
 
     ends = ragged.row_splits[1:]
-    num_values = tf.size(ragged.flat_values, ends.dtype)
+    return rows_of_values(ends, tf.size(ragged.flat_values, ends.dtype))
+
+
+def rows_of_values(ends: Any, num_values: Any) -> Any:
+    """The row of each value, [values], of the ends' type.
+
+    Args:
+      ends: int32 or int64 [rows], rising, the position after each row's last value.
+      num_values: [], the last of them; 0 if there are no rows.
+    """
+    import tensorflow as tf
+
     # A value's row is the number of rows that end at it or before.
     row_ends = tf.math.unsorted_segment_sum(tf.ones_like(ends, tf.int32), ends, num_values + 1)
     return tf.cast(tf.cumsum(row_ends[:-1]), ends.dtype)

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from beam_jobs.contract.ragged import rows_of_values
+
 
 def positions_of_rows(row_splits: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Where the cells of some rows lie in a CSR table.
@@ -21,8 +23,6 @@ def positions_of_rows(row_splits: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor
     lengths = tf.gather(row_splits, rows + 1) - starts
     ends = tf.cumsum(lengths)
     num_cells = tf.reduce_sum(lengths)
-    # A cell's row is the number of rows that end at it or before.
-    row_ends = tf.math.unsorted_segment_sum(tf.ones_like(ends), ends, num_cells + 1)
-    owners = tf.cumsum(row_ends[:-1])
+    owners = rows_of_values(ends, num_cells)
     firsts = tf.gather(starts - (ends - lengths), owners)
     return owners, firsts + tf.range(num_cells)
