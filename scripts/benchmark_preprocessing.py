@@ -24,7 +24,6 @@ import gzip
 import hashlib
 import itertools
 import json
-import logging
 import multiprocessing
 import os
 import sys
@@ -35,8 +34,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-logging.disable(logging.WARNING)  # Beam warns of every optional cloud library that is not installed
-import apache_beam as beam  # noqa: E402
+from beam_jobs.contract.quiet import import_tensorflow_quietly, no_beam_warnings  # noqa: E402
+
+with no_beam_warnings():
+    import apache_beam as beam
 import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
 import pyarrow.compute as pc  # noqa: E402
@@ -45,7 +46,6 @@ from apache_beam.pvalue import AsSingleton  # noqa: E402
 
 from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.config import Config, load_config  # noqa: E402
-from beam_jobs.contract.quiet import import_tensorflow_quietly  # noqa: E402
 from beam_jobs.contract.records import RecordSpec  # noqa: E402
 from beam_jobs.contract.word_lists import resolve  # noqa: E402
 from beam_jobs.preprocessing import finish, tfds_metadata  # noqa: E402

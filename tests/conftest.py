@@ -1,9 +1,11 @@
 """Settings and fixtures that the layers of tests share."""
 
 import gc
+import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -51,6 +53,16 @@ def pytest_collection_finish() -> None:
     """What all tests have imported by now stays: it need not be looked through for garbage."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Fails a test that turns off what later ones of its process log: they would see nothing."""
+    before = logging.root.manager.disable
+    yield
+    after = logging.root.manager.disable
+    logging.disable(before)
+    assert after == before, "expected the test, and what it imports, to leave logging as it was"
 
 
 @pytest.fixture(scope="session")
