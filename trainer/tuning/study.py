@@ -108,16 +108,6 @@ class Study:
             load_if_exists=True,
             pruner=make_pruner(tune.pruner),
         )
-        trials = study.get_trials(deepcopy=False)
-        # Workers, and calls one after the other, try other values.
-        seed = np.random.SeedSequence([tune.seed, self._number, len(trials)])
-        study.sampler = optuna.samplers.TPESampler(
-            seed=int(seed.generate_state(1)[0]),
-            n_startup_trials=_STARTUP_TRIALS,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-        )
         if _WHAT not in study.user_attrs:
             study.set_user_attr(_WHAT, self._what)
             study.enqueue_trial({}, user_attrs={START: True})
@@ -140,13 +130,15 @@ class Study:
     def trials(self) -> list[FrozenTrial]:
         """The newest trial of each directory, in the order of their numbers."""
         by_directory = {
-            self.directory(trial): trial for trial in self._study.get_trials(deepcopy=False)
+            trial.user_attrs[DIRECTORY]: trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if DIRECTORY in trial.user_attrs
         }
         return sorted(by_directory.values(), key=lambda trial: trial.number)
 
-    def directory(self, trial: optuna.Trial | FrozenTrial) -> Path:
-        """A trial's directory."""
-        return self.trials_dir / trial.user_attrs.get(DIRECTORY, f"{trial.number:04d}")
+    def directory(self, trial: FrozenTrial) -> Path:
+        """The directory of a trial that has begun."""
+        return self.trials_dir / trial.user_attrs[DIRECTORY]
 
     def best(self) -> FrozenTrial | None:
         """The finished trial with the best objective, of equal ones the first."""
@@ -159,12 +151,37 @@ class Study:
         Returns:
           The trial, its directory and its values.
         """
+        name = self._next_directory()
+        self._study.sampler = self._sampler(name)
         trial = self._study.ask()
-        directory = self.directory(trial)
-        trial.set_user_attr(DIRECTORY, directory.name)
+        trial.set_user_attr(DIRECTORY, name)
         trial.set_user_attr(WORKER, self._number)
         values = {} if trial.user_attrs.get(START) else self._space.suggest(trial)
-        return trial, directory, values
+        return trial, self.trials_dir / name, values
+
+    def _next_directory(self) -> str:
+        """The directory of the trial that begins next: the first that waits, or a new one."""
+        trials = self._study.get_trials(deepcopy=False)
+        waiting = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
+        if waiting is not None and DIRECTORY in waiting.user_attrs:
+            return waiting.user_attrs[DIRECTORY]
+        names = (trial.user_attrs.get(DIRECTORY, "-1") for trial in trials)
+        return f"{max(map(int, names), default=-1) + 1:04d}"
+
+    def _sampler(self, directory: str) -> optuna.samplers.BaseSampler:
+        """What draws the values of a trial.
+
+        Its seed follows from the directory, so that a search that was killed draws the values that
+        an uninterrupted one does, and from the worker, so that workers try other values.
+        """
+        seed = np.random.SeedSequence([self._config.tune.seed, self._number, int(directory)])
+        return optuna.samplers.TPESampler(
+            seed=int(seed.generate_state(1)[0]),
+            n_startup_trials=_STARTUP_TRIALS,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
 
     def finish(self, trial: optuna.Trial, value: float, *, values: Mapping[str, Any]) -> None:
         """Ends a trial that has trained to its end; `values` are those that were not drawn."""

@@ -1,7 +1,9 @@
 import optuna
 import pytest
 
-from trainer.tuning.study import make_pruner
+from beam_jobs.contract.config import config_from_dict
+from trainer.tuning.space import Space
+from trainer.tuning.study import Study, make_pruner
 
 
 def _is_pruned(pruner, others, own):
@@ -37,3 +39,32 @@ def test_without_others_or_with_none_nothing_is_ended_early():
     worse = {tenth: value / 2 for tenth, value in HALF.items()}
     assert not any(_is_pruned("median", [HALF] * 2, worse))
     assert not any(_is_pruned("none", [HALF] * 9, worse))
+
+
+def _search_of(tmp_path, name, *, killed_at=()):
+    """{directory: values} of ten trials; those of `killed_at` are begun and left, as by a kill."""
+    raw = {"name": "tiny", "data": {"source": "jsonl", "inputs": ["a"]}, "model": {"name": "bow"}}
+    rate = {"optimizer.learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
+    tune = {"dir": str(tmp_path / name), "space": rate}
+    space = Space.of(config_from_dict(raw | {"tune": tune}, what=""))
+    begun = {}
+    study = Study(space, dataset="x").__enter__()
+    for number in range(10):
+        for killed in (True, False) if number in killed_at else (False,):
+            with study.locked():
+                study.take_over()
+                trial, directory, values = study.begin()
+            if killed:
+                study.__exit__(None, None, None)
+                study = Study(space, dataset="x").__enter__()
+        study.finish(trial, number / 10, values={} if values else {"optimizer.learning_rate": 0.01})
+        begun[directory.name] = values
+    study.__exit__(None, None, None)
+    return begun
+
+
+def test_a_search_that_is_killed_draws_the_values_of_one_that_is_not(tmp_path):
+    whole = _search_of(tmp_path, "whole")
+    assert len({str(values) for values in whole.values()}) == 10
+    assert list(whole) == [f"{number:04d}" for number in range(10)]
+    assert _search_of(tmp_path, "killed", killed_at=(0, 4, 9)) == whole
