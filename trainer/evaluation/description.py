@@ -40,7 +40,7 @@ def describe_evaluation(
       baseline_counts: by key of a further method, its decision and ranking counts.
       confusion_labels: ids of the labels whose confusions were counted.
     """
-    config, dataset = experiment.config.evaluate, experiment.dataset
+    dataset = experiment.dataset
     groups = label_groups(dataset.label_counts("train"))
     documents = dataset.num_examples(split)
     roc_auc, roc_auc_error = score_histograms.roc_auc(counts["log_odds"])
@@ -58,15 +58,7 @@ def describe_evaluation(
         split=split,
         documents=documents,
         labels=dataset.num_labels,
-        thresholds=records.TunedThresholds(
-            objective=experiment.config.train.objective,
-            tuned_on="validation",
-            documents=dataset.num_examples("validation"),
-            min_positives=config.min_positives,
-            global_threshold=thresholds.global_threshold,
-            global_source=thresholds.global_source,
-            top_k=thresholds.top_k,
-        ),
+        thresholds=_tuned_thresholds(experiment, thresholds),
         methods=_methods(experiment, documents, counts, baseline_counts),
         accuracy=error_analysis.accuracy(counts["confusions"], documents=documents),
         curve_metrics=records.CurveMetrics(
@@ -88,6 +80,19 @@ def describe_evaluation(
         ),
         errors=error_analysis.describe_errors(counts["errors"], dataset, split),
         per_label=per_label,
+    )
+
+
+def _tuned_thresholds(experiment: Experiment, thresholds: Thresholds) -> records.TunedThresholds:
+    """The thresholds that hold for all labels, and what they rest on."""
+    return records.TunedThresholds(
+        objective=experiment.config.train.objective,
+        tuned_on="validation",
+        documents=experiment.dataset.num_examples("validation"),
+        min_positives=experiment.config.evaluate.min_positives,
+        global_threshold=thresholds.global_threshold,
+        global_source=thresholds.global_source,
+        top_k=thresholds.top_k,
     )
 
 

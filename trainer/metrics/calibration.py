@@ -162,26 +162,46 @@ def fit(
         & ranks_above_chance(histogram)
     )
     if method == "isotonic":
-        table = np.repeat(_fit_isotonic(pooled[:, 0])[np.newaxis], num_labels, axis=0)
-        for label in np.flatnonzero(has_own_fit):
-            table[label] = _fit_isotonic(histogram[:, label])
+        table = _isotonic_table(histogram, pooled, has_own_fit)
         table[~is_trained] = np.linspace(-LOG_ODDS_LIMIT, LOG_ODDS_LIMIT, KNOTS)
         return Calibration(
             method, np.ones(num_labels, np.float32), np.zeros(num_labels, np.float32), table
         )
-    pooled_scale, pooled_bias = _fit_line(pooled, with_bias=method == "platt")
+    scale, bias = _lines(histogram, pooled, has_own_fit if method == "platt" else None)
+    scale[~is_trained], bias[~is_trained] = 1, 0
+    return Calibration(method, scale.astype(np.float32), bias.astype(np.float32))
+
+
+def _isotonic_table(
+    histogram: np.ndarray, pooled: np.ndarray, has_own_fit: np.ndarray
+) -> np.ndarray:
+    """The maps of all labels, see `Calibration`: the pooled one of labels without their own."""
+    table = np.repeat(_fit_isotonic(pooled[:, 0])[np.newaxis], len(has_own_fit), axis=0)
+    for label in np.flatnonzero(has_own_fit):
+        table[label] = _fit_isotonic(histogram[:, label])
+    return table
+
+
+def _lines(
+    histogram: np.ndarray, pooled: np.ndarray, has_own_fit: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and biases, float64 [labels]: the pooled ones of labels without their own.
+
+    Where `has_own_fit` is None, all labels have one scale, and no bias.
+    """
+    num_labels = histogram.shape[1]
+    pooled_scale, pooled_bias = _fit_line(pooled, with_bias=has_own_fit is not None)
     if pooled_scale[0] <= 0:  # a scale must not reverse a ranking
         pooled_scale, pooled_bias = np.ones(1), np.zeros(1)
     scale, bias = np.repeat(pooled_scale, num_labels), np.repeat(pooled_bias, num_labels)
-    if method == "platt":
+    if has_own_fit is not None:
         for start in range(0, num_labels, _LABELS_AT_A_TIME):
             part = slice(start, start + _LABELS_AT_A_TIME)
             own_scale, own_bias = _fit_line(histogram[:, part], with_bias=True)
             is_used = has_own_fit[part] & (own_scale > 0)
             scale[part] = np.where(is_used, own_scale, scale[part])
             bias[part] = np.where(is_used, own_bias, bias[part])
-    scale[~is_trained], bias[~is_trained] = 1, 0
-    return Calibration(method, scale.astype(np.float32), bias.astype(np.float32))
+    return scale, bias
 
 
 def _fit_line(histogram: np.ndarray, *, with_bias: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -125,27 +125,7 @@ def full_ranking_counts(
     num_absent = tf.constant(0.0) if columns is None else tf.cast(columns.num_absent, tf.float32)
     num_labels += num_absent
     documents, own_scores = positive.documents, positive.values_of(scores)
-
-    def count_reaching(rows, documents, own_scores):
-        """How many scores of its document, a row of [batch, n], reach each positive's own."""
-        return _in_parts(
-            lambda part_documents, own: tf.reduce_sum(
-                tf.cast(tf.gather(rows, part_documents) >= own[:, tf.newaxis], tf.float32), axis=1
-            ),
-            (documents, own_scores),
-            tf.maximum(_SCORES_AT_A_TIME // tf.shape(rows)[1], 1),
-        )
-
-    best = best_scored(scores, NUM_BEST).values
-    # Below the last of the best, others may reach it too.
-    others = tf.where(own_scores <= tf.gather(best[:, -1], documents))
-    reaching = tf.tensor_scatter_nd_update(
-        count_reaching(best, documents, own_scores),
-        others,
-        count_reaching(
-            scores, tf.gather(documents, others[:, 0]), tf.gather(own_scores, others[:, 0])
-        ),
-    )
+    reaching = _scores_reaching(scores, documents, own_scores)
     # Labels without a column have the score 0.
     reaching += tf.where(own_scores <= 0, num_absent, 0.0)
     hits = _places_from_above(documents, own_scores)
@@ -166,6 +146,37 @@ def full_ranking_counts(
         "ranking_loss": tf.reduce_sum(tf.cast(weight * ranking_loss, tf.float64)),
         "average_precision": tf.reduce_sum(tf.cast(weight * average_precision, tf.float64)),
     }
+
+
+def _scores_reaching(scores: tf.Tensor, documents: tf.Tensor, own_scores: tf.Tensor) -> tf.Tensor:
+    """How many scores of its document reach each positive's own.
+
+    Args:
+      scores: float32 [batch, labels].
+      documents: int64 [positives], the document of each.
+      own_scores: float32 [positives].
+
+    Returns:
+      float32 [positives], at least 1.
+    """
+
+    def count(rows, documents, own_scores):
+        return _in_parts(
+            lambda part_documents, own: tf.reduce_sum(
+                tf.cast(tf.gather(rows, part_documents) >= own[:, tf.newaxis], tf.float32), axis=1
+            ),
+            (documents, own_scores),
+            tf.maximum(_SCORES_AT_A_TIME // tf.shape(rows)[1], 1),
+        )
+
+    best = best_scored(scores, NUM_BEST).values
+    # Below the last of the best, others may reach it too.
+    others = tf.where(own_scores <= tf.gather(best[:, -1], documents))
+    return tf.tensor_scatter_nd_update(
+        count(best, documents, own_scores),
+        others,
+        count(scores, tf.gather(documents, others[:, 0]), tf.gather(own_scores, others[:, 0])),
+    )
 
 
 def _places_from_above(documents: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

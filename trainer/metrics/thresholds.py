@@ -210,19 +210,21 @@ def tune(
         per_label[part], sources[part] = _tune_labels(
             histogram[:, part], is_trained[part], global_bin, min_positives=min_positives
         )
-    top_k = 1
-    if hits is not None and num_labels:
-        documents = histogram[:, 0].sum()
-        k = np.minimum(np.arange(1, len(hits) + 1), num_labels)
-        top_k = 1 + int(np.argmax(ratio(2 * hits, k * documents + histogram[1].sum())))
     unit = NUM_BINS // bins
     return Thresholds(
         global_bin=global_bin * unit,
         per_label_bins=tuple(np.minimum(per_label * unit, NEVER).tolist()),
         sources=tuple(sources.tolist()),
         global_source=global_source,
-        top_k=top_k,
+        top_k=1 if hits is None or not num_labels else _best_top_k(histogram, hits),
     )
+
+
+def _best_top_k(histogram: np.ndarray, hits: np.ndarray) -> int:
+    """The lowest number of best-scored labels that maximizes micro-F1, see `tune`."""
+    documents, num_labels = histogram[:, 0].sum(), histogram.shape[1]
+    k = np.minimum(np.arange(1, len(hits) + 1), num_labels)
+    return 1 + int(np.argmax(ratio(2 * hits, k * documents + histogram[1].sum())))
 
 
 def _tune_global(

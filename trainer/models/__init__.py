@@ -7,6 +7,7 @@ called:
     def build(options: dict, inputs: ModelInputs) -> keras.Model: ...
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -87,6 +88,26 @@ def build_model(
       UserError: the file of vectors cannot be used, or a custom model cannot be built or gives no
         such logits.
     """
+    _check_sizes(vocabulary, num_labels, output_bias)
+    inputs = ModelInputs(vocabulary, num_labels, output_bias, seed, num_texts=num_texts)
+    if isinstance(config, CustomConfig):
+        return _build_custom(config, inputs)
+    if isinstance(config, LinearConfig):
+        return LinearClassifier(dataclasses.replace(inputs, sizes=sizes or {}))
+    if isinstance(config, PretrainedConfig):
+        return PretrainedEncoder(config, inputs, encoder=encoder, tokenizer=tokenizer)
+    if config.pretrained_vectors is not None:
+        vectors = _vectors(config, vocabulary, with_pretrained)
+        inputs = dataclasses.replace(inputs, vectors=vectors)
+    architecture = functools.partial(_ARCHITECTURES[config.name], config)
+    if num_texts == 1 or config.name in _OF_SEVERAL_TEXTS:
+        return architecture(inputs)
+    return Towers(architecture, inputs)
+
+
+def _check_sizes(
+    vocabulary: VocabularyStatistics, num_labels: int, output_bias: np.ndarray
+) -> None:
     if vocabulary.document_counts.shape != (vocabulary.size,):
         raise ValueError(
             f"received document_counts of shape {vocabulary.document_counts.shape}, expected "
@@ -97,31 +118,6 @@ def build_model(
             f"received output_bias of shape {output_bias.shape}, expected ({num_labels},), one a "
             "label"
         )
-    if isinstance(config, CustomConfig):
-        return _build_custom(
-            config, ModelInputs(vocabulary, num_labels, output_bias, seed, num_texts=num_texts)
-        )
-    if isinstance(config, LinearConfig):
-        return LinearClassifier(
-            ModelInputs(
-                vocabulary, num_labels, output_bias, seed, num_texts=num_texts, sizes=sizes or {}
-            )
-        )
-    if isinstance(config, PretrainedConfig):
-        return PretrainedEncoder(
-            config,
-            ModelInputs(vocabulary, num_labels, output_bias, seed, num_texts=num_texts),
-            encoder=encoder,
-            tokenizer=tokenizer,
-        )
-    vectors = (
-        None if config.pretrained_vectors is None else _vectors(config, vocabulary, with_pretrained)
-    )
-    inputs = ModelInputs(vocabulary, num_labels, output_bias, seed, vectors, num_texts)
-    architecture = functools.partial(_ARCHITECTURES[config.name], config)
-    if num_texts == 1 or config.name in _OF_SEVERAL_TEXTS:
-        return architecture(inputs)
-    return Towers(architecture, inputs)
 
 
 def _vectors(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from beam_jobs.contract.config import Config
+from beam_jobs.contract.manifest import Manifest
 from trainer.data.dataset import Dataset
 from trainer.evaluation.text_report import labels_without_own_threshold
 from trainer.metrics.thresholds import TUNED, Thresholds
@@ -38,18 +39,6 @@ def model_card(
       measured: `split`, and in `metrics` values by name, for the front matter; None: nothing.
     """
     manifest = dataset.manifest
-    counts = manifest.counts
-    # The threshold of a label that is never assigned is no score.
-    assignable = np.array(thresholds.per_label_thresholds)[thresholds.is_assignable]
-    low, median, high = np.quantile(assignable if len(assignable) else [0.5], [0.05, 0.5, 0.95])
-    splits = [
-        {
-            "name": name,
-            "num_documents": split.examples,
-            "median_tokens": split.token_length_quantiles.get("0.5", "-"),
-        }
-        for name, split in manifest.splits.items()
-    ]
     return render(
         "model_card.md",
         config=config,
@@ -62,17 +51,12 @@ def model_card(
         measured=measured,
         text_fields=manifest.text_fields,
         model_name=config.model.build if config.model.name == "custom" else config.model.name,
-        splits=splits,
-        counts={
-            "read": counts.read,
-            "duplicates": counts.duplicates + counts.near_duplicates,
-            "rejected": sum(counts.rejected.values()),
-            "without_labels": counts.dropped_without_labels,
-        },
+        splits=_splits(manifest),
+        counts=_counts(manifest),
         vocabulary_size=manifest.vocabulary_size,
         num_validation=dataset.num_examples("validation"),
         num_test=dataset.num_examples("test"),
-        quantiles={"low": low, "median": median, "high": high},
+        quantiles=_threshold_quantiles(thresholds),
         num_rare_labels=int((dataset.label_counts("train") < _RARE_LABEL_DOCUMENTS).sum()),
         rare_label_documents=_RARE_LABEL_DOCUMENTS,
         has_encoder=manifest.analyzer.encoder_tokenizer is not None,
@@ -80,3 +64,32 @@ def model_card(
         max_tokens_per_document=manifest.analyzer.max_tokens_per_document,
         model_max_tokens=getattr(config.model, "max_tokens", None),
     )
+
+
+def _splits(manifest: Manifest) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "num_documents": split.examples,
+            "median_tokens": split.token_length_quantiles.get("0.5", "-"),
+        }
+        for name, split in manifest.splits.items()
+    ]
+
+
+def _counts(manifest: Manifest) -> dict[str, int]:
+    """What became of the documents that were read."""
+    counts = manifest.counts
+    return {
+        "read": counts.read,
+        "duplicates": counts.duplicates + counts.near_duplicates,
+        "rejected": sum(counts.rejected.values()),
+        "without_labels": counts.dropped_without_labels,
+    }
+
+
+def _threshold_quantiles(thresholds: Thresholds) -> dict[str, float]:
+    # The threshold of a label that is never assigned is no score.
+    assignable = np.array(thresholds.per_label_thresholds)[thresholds.is_assignable]
+    low, median, high = np.quantile(assignable if len(assignable) else [0.5], [0.05, 0.5, 0.95])
+    return {"low": low, "median": median, "high": high}

@@ -85,10 +85,10 @@ def write_version(
             tf.saved_model.save(module, str(staged), signatures=module.signatures())
             _mark_classification(str(staged))
             fingerprint = tf.saved_model.experimental.read_fingerprint(str(staged)).singleprint()
-            identity = _identity(config, dataset) | {"saved_model_fingerprint": fingerprint}
             origin = (
-                identity
+                _identity(config, dataset)
                 | {
+                    "saved_model_fingerprint": fingerprint,
                     "thresholds": thresholds_origin,
                     "labels_never_trained": _never_trained(dataset, thresholds),
                 }
@@ -98,16 +98,7 @@ def write_version(
             card = model_card.model_card(
                 config, dataset, origin, thresholds, evaluation=evaluation, measured=measured
             )
-
-            extra = staged / EXTRA
-            extra.mkdir()
-            (extra / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
-            (extra / ORIGIN).write_text(dump_json(origin), encoding="utf-8")
-            # Where model hubs look for it.
-            (staged / model_card.FILE).write_text(card, encoding="utf-8")
-            columns = columns_of(synthetic_texts(dataset.vocabulary), dataset.manifest.text_fields)
-            warmup.write_requests(staged, name=config.name, columns=columns)
-
+            _write_beside(staged, config, dataset, origin=origin, card=card)
             if places.is_remote(model_dir):
                 return upload_version(staged, model_dir)
             version = _next_version(model_dir)
@@ -118,6 +109,20 @@ def write_version(
             "directory you may write"
         ) from None
     return version
+
+
+def _write_beside(
+    staged: Path, config: Config, dataset: Dataset, *, origin: Mapping[str, Any], card: str
+) -> None:
+    """Writes what belongs beside the SavedModel: config, origin, card, requests to warm it up."""
+    extra = staged / EXTRA
+    extra.mkdir()
+    (extra / CONFIG_FILE).write_text(config.to_yaml(), encoding="utf-8")
+    (extra / ORIGIN).write_text(dump_json(origin), encoding="utf-8")
+    # Where model hubs look for it.
+    (staged / model_card.FILE).write_text(card, encoding="utf-8")
+    columns = columns_of(synthetic_texts(dataset.vocabulary), dataset.manifest.text_fields)
+    warmup.write_requests(staged, name=config.name, columns=columns)
 
 
 @contextlib.contextmanager
