@@ -111,7 +111,7 @@ def score_files(
         flush=True,
     )
     if not overwrite and published.is_complete(output, work.name):
-        generations.remove_lock_of_killed_run(output)
+        generations.remove_what_a_killed_run_left(output, published.named_files(output) or ())
         print(
             f"{output} is complete: the same model and input made it (--overwrite makes it again)"
         )

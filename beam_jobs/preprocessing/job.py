@@ -94,7 +94,8 @@ def preprocess(
     file_systems.configure(beam_arguments)
     given = _resolve(config)
     if dataset_manifest.is_complete(config, given.hashes, overwrite=overwrite, force=force):
-        generations.remove_lock_of_killed_run(dataset_dir)
+        named = [info.file for info in manifests.read(dataset_dir).files()]
+        generations.remove_what_a_killed_run_left(dataset_dir, named)
         print(
             f"{dataset_dir} is complete: the same config and input made it (--force makes it again)"
         )

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from beam_jobs.contract import places
 from beam_jobs.contract.atomic import exclusive, remove_free_lock
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import FileInfo
 
 _NAME = re.compile(r"[0-9a-f]{16}(-[1-9][0-9]*)?")
@@ -137,10 +138,26 @@ def writing(
             _clean_up(generation)
 
 
-def remove_lock_of_killed_run(place: str) -> None:
-    """Removes the lock file that a run has left that was killed after it had published."""
+def remove_what_a_killed_run_left(place: str, named: Iterable[str]) -> None:
+    """Removes what a run has left that was killed after it had published: its lock, and what is in
+    its generation besides. Where that may not be removed it stays, as the output is complete.
+
+    Args:
+      place: the output directory.
+      named: the files that the mark names, by their paths from the place.
+    """
     if not places.is_remote(place):
         remove_free_lock(place)
+    named = set(named)
+    generation = next(filter(None, map(generation_of, named)), None)
+    with contextlib.suppress(UserError, OSError):
+        directory = places.join(place, generation) if generation else ""
+        # A run that ends by itself removes its folder of work last.
+        if generation and _work_folders(directory):
+            found = {f"{generation}/{name}" for name in places.list_files(directory)}
+            places.delete(places.join(place, name) for name in found - named)
+            for name in _work_folders(directory):
+                places.delete_directory(places.join(directory, name))
 
 
 @contextlib.contextmanager
@@ -171,14 +188,19 @@ def _remove_others(place: str, kept: set[str | None]) -> None:
             places.delete_directory(places.join(place, name))
 
 
+def _work_folders(directory: str) -> set[str]:
+    """The folders of work of all runs of a generation, in its directory."""
+    if places.is_remote(directory):
+        names = (name.partition("/")[0] for name in places.list_files(directory))
+    else:
+        names = os.listdir(directory)
+    return {name for name in names if name.startswith(_WORK)}
+
+
 def _clean_up(generation: Generation) -> None:
     """Removes the run's own files; all of them if nothing is published."""
     if places.is_remote(generation.place):
-        others = {
-            name.partition("/")[0]
-            for name in places.list_files(generation.directory)
-            if name.startswith(_WORK)
-        } - {os.path.basename(generation.work_dir)}
+        others = _work_folders(generation.directory) - {os.path.basename(generation.work_dir)}
         if not generation._committed and not others:  # else another run of this generation is live
             places.delete_directory(generation.directory)
         places.delete_directory(generation.work_dir)
@@ -188,6 +210,5 @@ def _clean_up(generation: Generation) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(generation.place)  # if nothing else is there
     else:
-        for name in os.listdir(generation.directory):
-            if name.startswith(_WORK):
-                places.delete_directory(places.join(generation.directory, name))
+        for name in _work_folders(generation.directory):
+            places.delete_directory(places.join(generation.directory, name))

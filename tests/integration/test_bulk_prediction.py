@@ -252,9 +252,12 @@ def test_predictions_are_replaced_on_request_only_and_nothing_else_ever(
 ):
     given = "--input", "documents.jsonl"
     first = run(monkeypatch, place, tmp_path / "out", *given)
-    (tmp_path / ".out.lock").touch()  # of a run that was killed after it had published
+    # Of a run that was killed after it had published.
+    (tmp_path / ".out.lock").touch()
+    next((tmp_path / "out").glob("*/")).joinpath("work-1").mkdir()
     capsys.readouterr()
     assert run(monkeypatch, place, tmp_path / "out", *given) == first
+    assert not list(tmp_path.glob("out/*/work-*"))
     assert "out is complete: the same model and input made it" in capsys.readouterr().out
     with pytest.raises(UserError, match="--output: .*holds predictions; --overwrite replaces them"):
         run(monkeypatch, place, tmp_path / "out", *given, "--labels", "best")

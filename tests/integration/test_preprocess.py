@@ -316,6 +316,11 @@ def test_the_same_config_and_input_are_recognised_and_nothing_is_written(copied,
     preprocess.main(["--config", "config.yaml"])
     assert f"{DATASET} is complete: the same config and input made it" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+    # But what a run has left that was killed after it had published is removed.
+    (folder,) = (path for path in (copied / DATASET).iterdir() if path.is_dir())
+    (folder / "work-1").mkdir()
+    preprocess.main(["--config", "config.yaml"])
+    assert set(copied.rglob("*")) == before.keys()
 
 
 def test_force_makes_the_same_bytes_again_beside_those_that_may_be_read(copied):

@@ -98,6 +98,22 @@ def test_the_next_run_removes_what_killed_runs_left(tmp_path):
     assert files(tmp_path) == {"mark": f'"{NAME}"', f"{NAME}/file": "1"}
 
 
+def test_what_a_run_left_that_was_killed_after_it_had_published_is_removed(tmp_path):
+    make(tmp_path, "1")
+    complete = files(tmp_path)
+    for name in ("work-1/part", "unnamed"):
+        places.write(tmp_path / NAME / name, "rows")
+    (tmp_path / NAME / "work-2").mkdir()
+    generations.remove_what_a_killed_run_left(str(tmp_path), [f"{NAME}/file"])
+    assert files(tmp_path) == complete and os.listdir(tmp_path / NAME) == ["file"]
+    # What no run has left is somebody's.
+    places.write(tmp_path / NAME / "note", "mine")
+    generations.remove_what_a_killed_run_left(str(tmp_path), [f"{NAME}/file"])
+    assert files(tmp_path) == complete | {f"{NAME}/note": "mine"}
+    # A place of versions before has its files at the place itself.
+    generations.remove_what_a_killed_run_left(str(tmp_path), ["file"])
+
+
 def test_a_second_live_run_is_refused(tmp_path):
     with (
         writing(tmp_path / "out"),
