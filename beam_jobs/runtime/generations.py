@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 
 from beam_jobs.contract import places
-from beam_jobs.contract.atomic import exclusive, remove_free_lock
+from beam_jobs.contract.atomic import exclusive, file_of_temporary, remove_free_lock
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import FileInfo
 
@@ -102,7 +102,7 @@ def is_empty(place: str) -> bool:
         names = set(os.listdir(place))
     else:
         return not os.path.exists(place)
-    return all(_NAME.fullmatch(name) for name in names)
+    return all(_NAME.fullmatch(name) or file_of_temporary(name) for name in names)
 
 
 @contextlib.contextmanager
@@ -175,17 +175,20 @@ def _after(name: str, current: str | None) -> str:
 
 
 def _remove_others(place: str, kept: set[str | None]) -> None:
-    """Removes generations that nobody writes any more."""
+    """Removes generations, and marks that were not renamed yet, that nobody writes any more."""
     newest: dict[str, float] = {}
     for path, file in places.list_files(place).items():
-        name = generation_of(path) or ""
-        if _NAME.fullmatch(name) and name not in kept:
-            newest[name] = max(newest.get(name, 0.0), file.updated)
-    if not places.is_remote(place) and os.path.isdir(place):  # also those without files
-        newest = {name: 0.0 for name in os.listdir(place) if _NAME.fullmatch(name)}
+        name = path.partition("/")[0]
+        newest[name] = max(newest.get(name, 0.0), file.updated)
+    if not places.is_remote(place) and os.path.isdir(place):  # also folders without files
+        newest = dict.fromkeys(os.listdir(place), 0.0)
     for name, updated in newest.items():
-        if name not in kept and updated < time.time() - ABANDONED_SECONDS:
+        if name in kept or updated >= time.time() - ABANDONED_SECONDS:
+            continue
+        if _NAME.fullmatch(name):
             places.delete_directory(places.join(place, name))
+        elif file_of_temporary(name):
+            places.delete([places.join(place, name)])
 
 
 def _work_folders(directory: str) -> set[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.contract import places
+from beam_jobs.contract.atomic import temporary_path
 from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.manifest import FileInfo, file_info
 from beam_jobs.runtime import generations
@@ -93,6 +94,7 @@ def test_the_next_run_removes_what_killed_runs_left(tmp_path):
     for name in (NAME, OTHER):
         places.write(tmp_path / name / "work-1/spilled", "rows")
     places.write(tmp_path / NAME / "file", "half")
+    temporary_path(tmp_path / "mark").write_text("of a run that was killed before it renamed it")
     assert generations.is_empty(str(tmp_path))
     make(tmp_path, "1")
     assert files(tmp_path) == {"mark": f'"{NAME}"', f"{NAME}/file": "1"}
