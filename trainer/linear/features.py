@@ -51,28 +51,31 @@ def make_tables(
     return FeatureTables(ngrams, characters)
 
 
-def feature_matrix(
-    tables: FeatureTables, documents: Documents, vocabulary: VocabularyStatistics
-) -> scipy.sparse.csr_matrix:
-    """The documents' terms as `LinearFeatures` weighs them, float64 CSR [documents, terms].
+class Features:
+    """Documents -> their terms as `LinearFeatures` weighs them.
 
     Those of words come from the layer that the model has; n-grams of characters, of which a
     document has many, from a product of sparse matrices, in a quarter of the layer's time.
     """
-    words = _words(tables.ngrams, documents, vocabulary)
-    if tables.characters is None:
-        return words.astype(np.float64)
-    both = scipy.sparse.hstack([words, _characters(tables.characters, documents)], format="csr")
-    both.data *= np.float32(SCALE_OF_BOTH)
-    return both.astype(np.float64)
+
+    def __init__(self, tables: FeatureTables, vocabulary: VocabularyStatistics):
+        idf = smooth_idf(vocabulary.document_counts, vocabulary.num_documents)
+        self._bags = TermBags(idf, bigram_buckets=0, ngrams=tables.ngrams)
+        self._characters = tables.characters
+
+    def matrix(self, documents: Documents) -> scipy.sparse.csr_matrix:
+        """float64 CSR [documents, terms]."""
+        words = _words(self._bags, documents)
+        if self._characters is None:
+            return words.astype(np.float64)
+        characters = _characters(self._characters, documents)
+        both = scipy.sparse.hstack([words, characters], format="csr")
+        both.data *= np.float32(SCALE_OF_BOTH)
+        return both.astype(np.float64)
 
 
-def _words(
-    ngrams: Ngrams, documents: Documents, vocabulary: VocabularyStatistics
-) -> scipy.sparse.csr_matrix:
+def _words(bags: TermBags, documents: Documents) -> scipy.sparse.csr_matrix:
     """float32 CSR [documents, tokens and n-grams], each document's weights with L2 norm 1."""
-    idf = smooth_idf(vocabulary.document_counts, vocabulary.num_documents)
-    bags = TermBags(idf, bigram_buckets=0, ngrams=ngrams)
     rows, values = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
     lengths = [np.zeros(1, np.int64)]
     for first in range(0, len(documents), _BATCH_DOCUMENTS):

@@ -22,7 +22,7 @@ from trainer.linear import margins
 from trainer.linear.blocks import LabelFits
 from trainer.linear.costs import Costs
 from trainer.linear.documents import read_documents
-from trainer.linear.features import feature_matrix, make_tables
+from trainer.linear.features import Features, make_tables
 from trainer.linear.solver import Problem
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
 from trainer.models.linear import (
@@ -298,10 +298,11 @@ class _Fit:
         """The tables, and the features of the train and the validation split."""
         if features not in self._matrices:
             tables = make_tables(features, self._train, self._vocabulary)
+            made = Features(tables, self._vocabulary)
             self._matrices[features] = (
                 tables,
-                feature_matrix(tables, self._train, self._vocabulary),
-                feature_matrix(tables, self._validation, self._vocabulary),
+                made.matrix(self._train),
+                made.matrix(self._validation),
             )
         return self._matrices[features]
 

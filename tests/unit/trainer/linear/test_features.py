@@ -3,7 +3,7 @@ import scipy.sparse
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from trainer.linear.documents import Documents
-from trainer.linear.features import feature_matrix, make_tables
+from trainer.linear.features import Features, make_tables
 from trainer.models.char_bags import char_ngrams_of, count_char_ngrams
 from trainer.models.inputs import VocabularyStatistics
 
@@ -31,7 +31,7 @@ def _matrix(features, statistics=None):
     statistics = statistics or _statistics()
     documents = _documents(TEXTS)
     tables = make_tables(features, documents, statistics)
-    return feature_matrix(tables, documents, statistics).toarray(), tables
+    return Features(tables, statistics).matrix(documents).toarray(), tables
 
 
 def _tfidf(**options):
@@ -104,6 +104,6 @@ def test_there_may_be_more_bigrams_than_tokens():
     )
     statistics = VocabularyStatistics(9, np.full(9, 34), len(documents), words)
     tables = make_tables("words_bigrams", documents, statistics)
-    matrix = feature_matrix(tables, documents, statistics).toarray()
+    matrix = Features(tables, statistics).matrix(documents).toarray()
     assert len(tables.ngrams.codes) == 81
     np.testing.assert_array_equal(np.argmax(matrix[:81], axis=1), 11 + np.arange(81))

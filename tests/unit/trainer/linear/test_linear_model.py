@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.linear.documents import Documents
-from trainer.linear.features import KINDS, feature_matrix, make_tables
+from trainer.linear.features import KINDS, Features, make_tables
 from trainer.models.inputs import ModelInputs, VocabularyStatistics
 from trainer.models.linear import FeatureTables, LinearClassifier, SparseWeights, one_text
 
@@ -38,7 +38,7 @@ def _model(features):
 @pytest.mark.parametrize("features", KINDS)
 def test_logits_are_the_features_times_the_weights(features):
     model, dense, bias, tables = _model(features)
-    expected = feature_matrix(tables, _documents(), VOCABULARY) @ dense + bias
+    expected = Features(tables, VOCABULARY).matrix(_documents()) @ dense + bias
     logits = model(_ragged(DOCUMENTS))  # more than are computed at a time
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(logits[2], bias)
