@@ -187,7 +187,9 @@ def _json(path: Path | None) -> dict[str, Any]:
         values = json.loads(_read(path))
     except ValueError as error:
         raise _Unreadable(f"{path} is not valid JSON: {error}") from None
-    return values if isinstance(values, dict) else {}
+    if not isinstance(values, dict):
+        raise _Unreadable(f"{path} holds a JSON {type(values).__name__}, expected an object")
+    return values
 
 
 def _kind_by_files(files: Mapping[str, Path]) -> str | None:

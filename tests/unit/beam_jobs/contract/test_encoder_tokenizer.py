@@ -64,6 +64,11 @@ def test_a_preset_of_keras_hub_strips_accents_where_it_lowers_the_case(tmp_path)
         ({"tokenizer_json": {"model": {"type": "BPE"}}}, "a tokenizer of the kind BPE, which Tens"),
         ({"tokenizer_json": {"class_name": "RobertaTokenizer"}}, "has KerasHub's RobertaTokenizer"),
         ({"tokenizer_json": "{"}, "tokenizer.json is not valid JSON"),
+        ({"tokenizer_json": "[]"}, "tokenizer.json holds a JSON list, expected an object"),
+        (
+            {"vocab_txt": VOCABULARY, "tokenizer_config_json": "[1]"},
+            "tokenizer_config.json holds a JSON list, expected an object",
+        ),
         ({"tokenizer_json": {"model": {"type": "Unigram"}}}, "without the model that it was made"),
         ({"tokenizer_json": {"model": WORDPIECE}}, "normalises text otherwise than BERT"),
         (
