@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from beam_jobs.contract.config import Config
     from beam_jobs.contract.errors import UserError
+    from beam_jobs.contract.ragged import row_ids
     from beam_jobs.sources.documents import Document, Reject
     from beam_jobs.sources.input_files import InputFile
     from beam_jobs.sources.registry import Reader
@@ -44,6 +45,7 @@ _MODULES = {
     # `model.name: custom`
     "ModelInputs": "trainer.models.inputs",
     "VocabularyStatistics": "trainer.models.inputs",
+    "row_ids": "beam_jobs.contract.ragged",
 }
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "audit",
     "load",
     "preprocess",
+    "row_ids",
     "train",
 ]
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from multihot import ModelInputs
+from multihot import ModelInputs, row_ids
 
 
 class MeanOfEmbeddings(keras.Model):
@@ -31,7 +31,7 @@ class MeanOfEmbeddings(keras.Model):
     def call(self, tokens: tf.RaggedTensor, training: bool = False) -> tf.Tensor:
         """Logits float32 [batch, labels] of token ids int64 [batch, None]."""
         vectors = tf.gather(self.embeddings.value, tokens.values)
-        sums = tf.math.unsorted_segment_sum(vectors, tokens.value_rowids(), tokens.nrows())
+        sums = tf.math.unsorted_segment_sum(vectors, row_ids(tokens), tokens.nrows())
         lengths = tf.cast(tf.maximum(tokens.row_lengths(), 1), sums.dtype)
         return self.dense(sums / lengths[:, None])  # an empty document has the bias as its logits
 
