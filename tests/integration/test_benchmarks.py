@@ -37,7 +37,7 @@ def preprocessing(monkeypatch):
     benchmark = load_script("benchmark_preprocessing")
     threads = types.SimpleNamespace(Pool=multiprocessing.pool.ThreadPool)
     monkeypatch.setattr(
-        benchmark, "multiprocessing", types.SimpleNamespace(get_context=lambda _: threads)
+        benchmark.plain, "multiprocessing", types.SimpleNamespace(get_context=lambda _: threads)
     )
 
     def in_this_process(arguments: list[str], cwd: Path) -> Measured:

@@ -1,0 +1,1 @@
+"""Preprocessing done in other ways, for `scripts/benchmark_preprocessing.py`."""
