@@ -1,0 +1,1 @@
+"""Predicting what many documents take, for `scripts/predict_scale.py`."""
