@@ -16,7 +16,7 @@ Of each model, precision and number of replicas it measures, in a process of its
   gradients  bytes that a replica gives to the others, as they are (rows of embeddings) and if they
              were dense
 
-Documents are made (150 words, see `benchmark_training.py`), or those of `--config`. The batch size
+Documents are made (150 words, see `made_dataset.py`), or those of `--config`. The batch size
 is that of one replica. `--logical-devices` divides a CPU, to try the benchmark out.
 
   python scripts/benchmark_gpu.py --output out/gpu
@@ -46,9 +46,9 @@ import tensorflow as tf  # noqa: E402
 from tensorflow.tsl.profiler.protobuf import xplane_pb2  # noqa: E402
 
 from beam_jobs.contract.config import Config, load_config  # noqa: E402
-from scripts import benchmark_training  # noqa: E402
-from scripts.benchmark_training import Training, make_dataset  # noqa: E402
+from scripts.made_dataset import WORDS, make_dataset  # noqa: E402
 from scripts.step_costs import counting, record_gradients  # noqa: E402
+from scripts.training_speed import Training  # noqa: E402
 
 MODELS = ("bow", "mlp", "cnn", "lstm", "cnn_lwan", "transformer")
 PADDED_TO = 32  # a padded batch's length is a multiple of this
@@ -358,7 +358,7 @@ def _measure_all(arguments: argparse.Namespace, directory: Path) -> dict[str, An
     if config is None:
         number = arguments.batch_size * max(counts) * (2 * arguments.steps + 8)
         config = make_dataset(directory / "made", number)
-        documents = f"{number:,} made documents of {benchmark_training.WORDS} words"
+        documents = f"{number:,} made documents of {WORDS} words"
     sizes = {"size": 256, "megabytes": 128} if arguments.quick else {"size": 4096, "megabytes": 512}
     common = {"cpus": arguments.logical_devices or 0}
     device = _start({"what": "device", **common})

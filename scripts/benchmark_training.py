@@ -19,18 +19,14 @@ prints
 
 import argparse
 import concurrent.futures
-import dataclasses
 import json
 import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,21 +37,21 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from ruamel.yaml import YAML  # noqa: E402
 
-from beam_jobs.contract import manifest as manifests  # noqa: E402
-from beam_jobs.contract.config import config_from_dict, config_hash  # noqa: E402
-from beam_jobs.contract.records import RecordSpec  # noqa: E402
-from beam_jobs.contract.word_lists import resolve  # noqa: E402
+from beam_jobs.contract.config import config_from_dict  # noqa: E402
+from scripts.made_dataset import (  # noqa: E402
+    BATCH_SIZE,
+    LABELS,
+    VOCABULARY,
+    WORDS,
+    make_dataset,
+    make_documents,
+)
+from scripts.training_speed import Speed, Training, clock  # noqa: E402
 from trainer.data.dataset import open_dataset  # noqa: E402
 from trainer.data.input_pipeline import make_vectorizer, train_batches  # noqa: E402
 from trainer.data.shards import plan_split  # noqa: E402
-from trainer.experiment import assemble  # noqa: E402
-from trainer.losses import losses  # noqa: E402
-from trainer.training.optimizers import build_optimizer  # noqa: E402
-from trainer.training.train_step import make_train_steps  # noqa: E402
 
-WORDS, VOCABULARY, LABELS, DIM, BATCH_SIZE = 150, 50_000, 54, 128, 256
-SHARDS = 16
-KEPT_STEPS = 8  # whose batches a step alone is measured on
+DIM = 128
 # Options of each model, beside its defaults.
 MODELS = {
     "bow": {},
@@ -67,238 +63,6 @@ MODELS = {
     "bow_lwan": {"bigram_buckets": 200_000},
     "transformer": {},
 }
-
-
-# --- synthetic data ----------------------------------------------------------------------------
-
-
-def make_documents(
-    count: int, *, labels: int, seed: int = 0
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Token ids int32 [count, WORDS] and label ids, both from Zipf distributions.
-
-    Each label adds a word of its own to its documents.
-    """
-    random = np.random.default_rng(seed)
-    tokens = (random.zipf(1.2, (count, WORDS)) - 1) % VOCABULARY
-    ids = [np.unique((random.zipf(1.3, 3) - 1) % labels) for _ in range(count)]
-    for row, own in zip(tokens, ids, strict=True):
-        row[: len(own)] = VOCABULARY - 1 - own % (VOCABULARY // 2)
-    return tokens.astype(np.int32), ids
-
-
-def make_dataset(
-    root: Path, count: int, *, labels: int = LABELS, validation: int = 500, **sections
-) -> Path:
-    """Writes a dataset directory and a config under `root`; returns the config's path."""
-    train = {
-        "run_dir": str(root / "run"),
-        "epochs": 2,
-        "patience": None,
-        "batch_size": BATCH_SIZE,
-    } | sections.pop("train", {})
-    output = {"dataset_dir": str(root / "dataset"), "shards": SHARDS}
-    values = {
-        "name": "made",
-        "data": {"source": "jsonl", "inputs": ["none.jsonl"]},
-        "output": output,
-        "train": train,
-    } | sections
-    config = config_from_dict(values, what="benchmark")
-    (root / "dataset").mkdir(parents=True)
-    spec, counts = RecordSpec(), np.zeros(VOCABULARY, np.int64)
-    positives = {split: np.zeros(labels, np.int64) for split in manifests.SPLITS}
-    splits = {}
-    for seed, (split, examples) in enumerate(
-        {"train": count, "validation": validation, "test": 0}.items()
-    ):
-        shards = []
-        for index in range(SHARDS):
-            size = examples // SHARDS + (index < examples % SHARDS)
-            name = manifests.shard_name("made", split, index, SHARDS)
-            with tf.io.TFRecordWriter(str(root / "dataset" / name)) as writer:
-                # Shard by shard, so that large datasets need no more memory than small ones.
-                tokens, ids = make_documents(size, labels=labels, seed=1000 * seed + index)
-                for i in range(size):
-                    text = " ".join(f"w{token}" for token in tokens[i]).encode()
-                    writer.write(
-                        spec.encode(
-                            {
-                                "id": f"{split}-{index}-{i}".encode(),
-                                "text": text,
-                                "labels": ids[i].tolist(),
-                                "weight": 1.0,
-                            }
-                        )
-                    )
-                    positives[split][ids[i]] += 1
-                    if split == "train":
-                        counts[np.unique(tokens[i])] += 1
-            shards.append(
-                manifests.ShardInfo(
-                    **manifests.file_info(root / "dataset", name).model_dump(), examples=size
-                )
-            )
-        splits[split] = manifests.SplitInfo(
-            examples=examples, shards=tuple(shards), token_length_quantiles={"0.5": WORDS}
-        )
-    return _publish(root, config, splits, positives, counts)
-
-
-def _publish(root: Path, config, splits, positives, counts) -> Path:
-    directory, labels = root / "dataset", len(positives["train"])
-    rows = [
-        {"name": f"label{i}", "positives": {split: int(positives[split][i]) for split in splits}}
-        for i in range(labels)
-    ]
-    (directory / manifests.LABELS).write_text(json.dumps(rows))
-    (directory / manifests.VOCABULARY).write_text("".join(f"w{i}\n" for i in range(VOCABULARY)))
-    np.save(directory / manifests.DOCUMENT_COUNTS, counts)
-    (directory / manifests.REJECTS).write_text("")
-    written = sum(info.examples for info in splits.values())
-    info = {
-        key: manifests.file_info(directory, getattr(manifests, key.upper()))
-        for key in ("labels", "vocabulary", "document_counts", "rejects")
-    }
-    manifest = manifests.Manifest(
-        format_version=manifests.FORMAT_VERSION,
-        name="made",
-        config=config.dataset_config(),
-        config_hash=config_hash(config.dataset_config()),
-        input_hash="made",
-        analyzer=resolve(config.text),
-        splits=splits,
-        counts=manifests.Counts(
-            read=written,
-            rejected={},
-            duplicates=0,
-            dropped_without_labels=0,
-            written=written,
-            written_without_labels=0,
-        ),
-        num_labels=labels,
-        vocabulary_size=VOCABULARY,
-        **info,
-    )
-    manifests.write(manifest, directory)
-    (root / "made.yaml").write_text(config.to_yaml())
-    return root / "made.yaml"
-
-
-# --- measuring -------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Speed:
-    """Documents per second of wall time, and of the processor time of all cores.
-
-    The latter varies less if other programs use the machine.
-    """
-
-    documents: int
-    seconds: float
-    core_seconds: float
-
-    @property
-    def rate(self) -> float:
-        return self.documents / max(self.seconds, 1e-9)
-
-    @property
-    def rate_of_core(self) -> float:
-        return self.documents / max(self.core_seconds, 1e-9)
-
-    def __str__(self) -> str:
-        return f"{self.rate:>9,.0f}/s {self.rate_of_core:>9,.0f}/core s"
-
-
-def clock(documents: int, work: Callable[[], Any]) -> Speed:
-    """The speed of `work`, which handles so many documents."""
-    started, core_started = time.monotonic(), _core_seconds()
-    work()
-    return Speed(documents, time.monotonic() - started, _core_seconds() - core_started)
-
-
-def _core_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-class Training:
-    """A model and its step, on the dataset of a config.
-
-    Args:
-      config: it names the dataset.
-      changed: what the step uses in place of the model, made of it.
-    """
-
-    def __init__(self, config, changed: Callable[[Any], Any] = lambda model: model):
-        self.experiment = assemble(config, for_training=True)
-        experiment, train = self.experiment, config.train
-        self.plan = plan_split(
-            experiment.dataset, "train", num_workers=1, global_batch_size=train.batch_size
-        )
-        with experiment.strategy.scope():
-            self.optimizer = build_optimizer(config.optimizer, epoch_steps=self.plan.steps)
-            self.optimizer.build(experiment.model.trainable_variables)
-        loss = losses.build_loss(config.loss, **experiment.loss_statistics)
-        sizes = {"num_labels": experiment.dataset.num_labels, "global_batch_size": train.batch_size}
-        self._steps = make_train_steps(
-            experiment.strategy,
-            changed(experiment.model),
-            self.optimizer,
-            loss=loss,
-            **sizes,
-        )
-
-    def batches(self, epoch: int):
-        train = self.experiment.config.train
-        options = {
-            "global_batch_size": train.batch_size,
-            "shuffle_buffer": train.shuffle_buffer,
-            "seed": 0,
-        }
-        return train_batches(
-            self.experiment.dataset,
-            self.experiment.vectorizer,
-            self.experiment.strategy,
-            plan=self.plan,
-            epoch=epoch,
-            **options,
-        )
-
-    def speed(self, iterator, steps: int) -> Speed:
-        """The speed of some steps, after two that compile the function and fill the buffers."""
-        self.run(iterator, 2)
-        return clock(
-            steps * self.experiment.config.train.batch_size, lambda: self.run(iterator, steps)
-        )
-
-    def run(self, iterator, steps: int) -> None:
-        """Trains some steps."""
-        self._steps(iterator, tf.constant(steps)).numpy()
-
-    def kept_batches(self) -> list[Any]:
-        """The batches of the first steps, those of all replicas one by one."""
-        strategy = self.experiment.strategy
-        replicas = range(strategy.num_replicas_in_sync)
-        return [
-            {key: strategy.experimental_local_results(value)[i] for key, value in batch.items()}
-            for batch, _ in zip(self.batches(0), range(KEPT_STEPS), strict=False)
-            for i in replicas
-        ]
-
-    def from_memory(self, kept: list[Any] | None = None):
-        """An iterator that repeats batches from memory: those that are given, or the first."""
-        kept = kept or self.kept_batches()
-        dataset = tf.data.Dataset.from_tensors(kept[0])
-        for batch in kept[1:]:
-            dataset = dataset.concatenate(tf.data.Dataset.from_tensors(batch))
-        dataset = (
-            dataset.cache()
-            .repeat()
-            .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-        )
-        return iter(self.experiment.strategy.distribute_datasets_from_function(lambda _: dataset))
 
 
 def measure_command(*arguments: str) -> int:
