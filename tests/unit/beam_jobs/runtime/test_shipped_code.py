@@ -1,6 +1,5 @@
 """Modules of the user's own travel with a job."""
 
-import pickle
 import sys
 
 import pytest
@@ -36,9 +35,9 @@ def test_a_worker_without_the_modules_runs_what_was_sent(own_modules, monkeypatc
     by_name = cloudpickle.dumps(own_modules())
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path)])
     _forget()
-    assert pickle.loads(sent).read(4) == 8
+    assert cloudpickle.loads(sent).read(4) == 8
     with pytest.raises(ModuleNotFoundError):
-        pickle.loads(by_name)
+        cloudpickle.loads(by_name)
 
 
 def test_what_is_installed_and_ours_is_not_sent(monkeypatch):
