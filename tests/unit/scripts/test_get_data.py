@@ -33,7 +33,8 @@ NEW_BILL = """<billStatus><bill><number>8</number><type>S</type><congress>108</c
 <summaries><summary><text>Does another.</text></summary></summaries>
 </bill></billStatus>"""
 NO_SUMMARY = """<billStatus><bill><number>9</number><type>S</type><congress>108</congress>
-<subjects><legislativeSubjects><item><name>Law</name></item></legislativeSubjects></subjects></bill></billStatus>"""
+<subjects><legislativeSubjects><item><name>Law</name></item></legislativeSubjects></subjects>
+</bill></billStatus>"""
 
 
 @pytest.fixture

@@ -164,8 +164,8 @@ def test_a_declared_encoding_is_used_and_what_it_cannot_decode_is_a_reject(home)
         ("utf-16", "Every character takes two bytes here."),
         (
             "shift_jis",
-            "\u3053\u308c\u306f\u65e5\u672c\u8a9e\u306e\u6587\u7ae0\u3067\u3059\u3002\u5929\u6c17\u304c\u3044\u3044\u3067\u3059\u306d\u3002"
-            * 5,
+            "\u3053\u308c\u306f\u65e5\u672c\u8a9e\u306e\u6587\u7ae0\u3067\u3059\u3002"
+            "\u5929\u6c17\u304c\u3044\u3044\u3067\u3059\u306d\u3002" * 5,
         ),
     ],
 )
