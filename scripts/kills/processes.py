@@ -42,6 +42,7 @@ class Process:
             Process._context = multiprocessing.get_context("forkserver")
             Process._context.set_forkserver_preload([__name__, *_MODULES])
         self._output = folder / f"printed-{len(list(folder.glob('printed-*')))}.txt"
+        self._output.touch()  # a process that is killed as it starts has printed nothing
         self._process = Process._context.Process(
             target=_run, args=(arguments, str(folder), str(self._output), environment, prepare)
         )
