@@ -265,7 +265,7 @@ def _polled(stage: Stage, home: Path, expected: Path) -> Iterator[_Poll]:
 
 def home_of(before: Path, home: Path) -> Path:
     shutil.rmtree(home, ignore_errors=True)
-    ignored = shutil.ignore_patterns("printed-*", "operations.log", "store", "tmp")
+    ignored = shutil.ignore_patterns("operations.log", "store", "tmp")
     shutil.copytree(before, home, ignore=ignored)
     for name in ("out", "tmp"):
         (home / name).mkdir(exist_ok=True)
@@ -284,7 +284,7 @@ def _left_beside(home: Path, whole: Path, stage: Stage) -> list[str]:
         return {
             name
             for name in places.list_files(folder)
-            if not name.startswith(("printed-", "operations.log", "tmp/", "store/", stage.output))
+            if not name.startswith(("operations.log", "tmp/", "store/", stage.output))
         }
 
     return [f"{name} is left beside the output" for name in sorted(others(home) - others(whole))]

@@ -152,7 +152,7 @@ def two_at_once(wholes: attempts.Wholes) -> Iterator[Seen]:
 
 def _written(watch: Watch) -> list[str]:
     """The changes in its folder that are of an output."""
-    return [change for change in watch.changes if not re.search(r" (printed-|tmp)", change)]
+    return [change for change in watch.changes if not re.search(r" tmp", change)]
 
 
 # --- clocks ------------------------------------------------------------------------------

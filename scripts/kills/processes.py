@@ -41,10 +41,12 @@ class Process:
         if Process._context is None:
             Process._context = multiprocessing.get_context("forkserver")
             Process._context.set_forkserver_preload([__name__, *_MODULES])
-        self._output = folder / f"printed-{len(list(folder.glob('printed-*')))}.txt"
-        self._output.touch()  # a process that is killed as it starts has printed nothing
+        # Beside the folder, which may be read-only; and there before the process, which may be
+        # killed as it starts.
+        descriptor, self._output = tempfile.mkstemp(".txt", "printed-", folder.parent)
+        os.close(descriptor)
         self._process = Process._context.Process(
-            target=_run, args=(arguments, str(folder), str(self._output), environment, prepare)
+            target=_run, args=(arguments, str(folder), self._output, environment, prepare)
         )
         self._process.start()
         self.pid = self._process.pid
@@ -65,7 +67,7 @@ class Process:
 
     def printed(self) -> str:
         """What it has printed."""
-        return self._output.read_text(encoding="utf-8", errors="replace")
+        return Path(self._output).read_text(encoding="utf-8", errors="replace")
 
 
 def _run(
@@ -78,7 +80,7 @@ def _run(
     os.setsid()
     gc.freeze()  # what was imported before the fork is no garbage
     os.chdir(folder)
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    descriptor = os.open(output, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.environ |= environment

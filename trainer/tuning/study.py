@@ -110,7 +110,6 @@ class Study:
         )
         if _WHAT not in study.user_attrs:
             study.set_user_attr(_WHAT, self._what)
-            study.enqueue_trial({}, user_attrs={START: True})
         elif differences := differing_keys(study.user_attrs[_WHAT], self._what):
             lines = [f"  {key}: study {old!r}, config {new!r}" for key, old, new in differences]
             raise UserError(
@@ -118,6 +117,8 @@ class Study:
                 + "\n".join(lines)
                 + "\nset the keys back, or choose another tune.study and another tune.dir"
             )
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial({}, user_attrs={START: True})
         return study
 
     # --- trials ------------------------------------------------------------------------
@@ -210,7 +211,13 @@ class Study:
             return
         kept = {key: frozen.user_attrs[key] for key in _KEPT if key in frozen.user_attrs}
         takeovers += kept.get(_TAKEOVERS, 0)
-        if takeovers <= _MAX_TAKEOVERS:
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        # One waits already where a worker was killed between the next two lines.
+        is_waiting = any(
+            all(trial.user_attrs.get(key) == kept.get(key) for key in (START, DIRECTORY))
+            for trial in waiting
+        )
+        if takeovers <= _MAX_TAKEOVERS and not is_waiting:
             attributes = kept | {_TAKEOVERS: takeovers}
             self._study.enqueue_trial(frozen.params, user_attrs=attributes)
         self.fail(trial, reason)

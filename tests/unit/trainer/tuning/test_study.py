@@ -3,7 +3,7 @@ import pytest
 
 from beam_jobs.contract.config import config_from_dict
 from trainer.tuning.space import Space
-from trainer.tuning.study import Study, make_pruner
+from trainer.tuning.study import START, Study, make_pruner
 
 
 def _is_pruned(pruner, others, own):
@@ -41,13 +41,16 @@ def test_without_others_or_with_none_nothing_is_ended_early():
     assert not any(_is_pruned("none", [HALF] * 9, worse))
 
 
-def _search_of(tmp_path, name, *, killed_at=()):
-    """{directory: values} of ten trials; those of `killed_at` are begun and left, as by a kill."""
+def _space_in(folder):
     raw = {"name": "tiny", "data": {"source": "jsonl", "inputs": ["a"]}, "model": {"name": "bow"}}
     rate = {"optimizer.learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
-    tune = {"dir": str(tmp_path / name), "space": rate}
-    space = Space.of(config_from_dict(raw | {"tune": tune}, what=""))
-    begun = {}
+    tune = {"dir": str(folder), "space": rate}
+    return Space.of(config_from_dict(raw | {"tune": tune}, what=""))
+
+
+def _search_of(tmp_path, name, *, killed_at=()):
+    """{directory: values} of ten trials; those of `killed_at` are begun and left, as by a kill."""
+    space, begun = _space_in(tmp_path / name), {}
     study = Study(space, dataset="x").__enter__()
     for number in range(10):
         for killed in (True, False) if number in killed_at else (False,):
@@ -68,3 +71,39 @@ def test_a_search_that_is_killed_draws_the_values_of_one_that_is_not(tmp_path):
     assert len({str(values) for values in whole.values()}) == 10
     assert list(whole) == [f"{number:04d}" for number in range(10)]
     assert _search_of(tmp_path, "killed", killed_at=(0, 4, 9)) == whole
+
+
+class Full(Exception):
+    """The disk."""
+
+
+def _fails(*args, **kwargs):
+    raise Full
+
+
+def test_a_search_that_could_not_write_its_first_trial_begins_with_the_choice_of_the_config(
+    tmp_path, monkeypatch
+):
+    space = _space_in(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "enqueue_trial", _fails)
+        with pytest.raises(Full), Study(space, dataset="x"):
+            pass
+    with Study(space, dataset="x") as study, study.locked():
+        trial, directory, values = study.begin()
+        assert trial.user_attrs[START] and directory.name == "0000" and values == {}
+
+
+def test_a_trial_that_is_taken_over_goes_on_once_wherever_its_worker_was_killed(
+    tmp_path, monkeypatch
+):
+    space = _space_in(tmp_path)
+    with Study(space, dataset="x") as study, study.locked():
+        study.begin()
+        with monkeypatch.context() as patch, pytest.raises(Full):
+            patch.setattr(Study, "fail", _fails)
+            study.take_over()  # it waits to go on, and runs still
+    with Study(space, dataset="x") as study, study.locked():
+        study.take_over()
+        assert study.begin()[1].name == "0000"
+        assert study.begin()[1].name == "0001"
