@@ -5,6 +5,8 @@
              prediction of arXiv's papers and of documents that are made of them
   labels     preprocessing, training and evaluation of pieces of 50 words whose labels are pairs of
              neighbouring words; with `bow`, and from 10,000 labels on with `bow_tree`
+  workers    preprocessing and bulk prediction with one worker and with two, each with a core of its
+             own, which nothing else should use
   gradients  operations, bytes and gradients of a step of `bow` for several numbers of documents a
              step (`scripts/benchmark_gpu.py` counts them), on the fewest documents or those of a
              dataset that is there (`--config`)
@@ -15,6 +17,7 @@ file; `scripts/predict_scale.py` fits the cost model to it.
 
   python scripts/benchmark_scale.py documents labels gradients plot --arxiv data/arxiv \\
       --results scale.json
+  python scripts/benchmark_scale.py workers --arxiv data/arxiv --results workers.json
   python scripts/benchmark_scale.py documents --arxiv data/arxiv --documents 2000 4000 \\
       --results scale.json
 """
@@ -39,6 +42,7 @@ sys.path.insert(0, str(ROOT))
 from beam_jobs.contract import manifest as manifests  # noqa: E402
 from beam_jobs.contract.atomic import write_atomically  # noqa: E402
 from beam_jobs.contract.command_line import run_main  # noqa: E402
+from beam_jobs.contract.errors import UserError  # noqa: E402
 from scripts.made_documents import mixed_documents, write_with_pairs  # noqa: E402
 from scripts.measured_process import measure  # noqa: E402
 
@@ -65,7 +69,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = ["documents", "labels", "gradients", "plot"]
+    what = ["documents", "labels", "workers", "gradients", "plot"]
     parser.add_argument("what", nargs="+", choices=what, help="what is measured or drawn")
     parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="JSON")
     parser.add_argument("--arxiv", metavar="DIR", help="the abstracts, JSONL.gz")
@@ -89,6 +93,12 @@ def main(argv: list[str]) -> None:
         default=50_000,
         help="documents with each number of labels (default %(default)s)",
     )
+    parser.add_argument(
+        "--documents-of-workers",
+        type=int,
+        default=500_000,
+        help="documents that one worker and two are measured on (default %(default)s)",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="of a dataset, for `gradients`")
     parser.add_argument(
         "--stages",
@@ -108,7 +118,9 @@ def main(argv: list[str]) -> None:
         "--plots", type=Path, default=Path("."), metavar="DIR", help="where SVG files go"
     )
     arguments = parser.parse_args(argv)
-    is_made = {"documents", "labels"} | ({"gradients"} if arguments.config is None else set())
+    is_made = {"documents", "labels", "workers"}
+    if arguments.config is None:
+        is_made.add("gradients")
     if not arguments.arxiv and is_made & set(arguments.what):
         parser.error("expected --arxiv DIR, which documents are made of")
     results = Results(arguments.results)
@@ -117,6 +129,8 @@ def main(argv: list[str]) -> None:
             measure_documents(arguments, results, Path(directory))
         if "labels" in arguments.what:
             measure_labels(arguments, results, Path(directory))
+        if "workers" in arguments.what:
+            measure_workers(arguments, results, Path(directory))
         if "gradients" in arguments.what:
             measure_gradients(arguments, results, Path(directory))
     if "plot" in arguments.what:
@@ -167,12 +181,7 @@ def measure_documents(arguments: argparse.Namespace, results: Results, directory
     inputs.mkdir()
     facts = _write_papers(inputs, arguments.arxiv, sizes)
     for size in sizes:
-        place = directory / f"documents-{size}"
-        place.mkdir()
-        paths = facts[size].pop("paths")
-        (place / "config.yaml").write_text(
-            CONFIG.format(inputs=json.dumps(paths), fields=PAPERS, model="bow"), encoding="utf-8"
-        )
+        place = _place_of_papers(directory / f"documents-{size}", facts[size].pop("paths"))
         row = {"kind": "documents", "documents": size, "model": "bow", **facts[size]}
         while not all(results.has(**key, documents=size, stage=stage) for stage in stages):
             _run_stages(place, stages, row, results, times=arguments.repeats)
@@ -198,6 +207,27 @@ def measure_labels(arguments: argparse.Namespace, results: Results, directory: P
             )
             _run_stages(place, stages, key, results)
             shutil.rmtree(place)
+
+
+def measure_workers(arguments: argparse.Namespace, results: Results, directory: Path) -> None:
+    """Preprocessing and bulk prediction, by the number of workers, each with a core of its own."""
+    size, cores = arguments.documents_of_workers, sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise UserError(f"workers: received {len(cores)} core, expected 2, one for each worker")
+    counted = [{"kind": "workers", "documents": size, "workers": number} for number in (1, 2)]
+    if all(results.has(**row, stage="predict") for row in counted):
+        return
+    inputs = directory / "inputs-of-workers"
+    inputs.mkdir()
+    paths = _write_papers(inputs, arguments.arxiv, [size])[size]["paths"]
+    for row in counted:
+        place = _place_of_papers(directory / f"workers-{row['workers']}", paths)
+        os.sched_setaffinity(0, cores[: row["workers"]])  # of the commands, too
+        try:
+            _run_stages(place, STAGES, {**row, "model": "bow"}, results, workers=row["workers"])
+        finally:
+            os.sched_setaffinity(0, cores)
+        shutil.rmtree(place)
 
 
 def measure_gradients(arguments: argparse.Namespace, results: Results, directory: Path) -> None:
@@ -251,26 +281,43 @@ def _write_papers(inputs: Path, arxiv: str, sizes: Sequence[int]) -> dict[int, d
     return facts
 
 
+def _place_of_papers(place: Path, paths: Sequence[str]) -> Path:
+    """A new directory with the config of a dataset of these files."""
+    place.mkdir()
+    content = CONFIG.format(inputs=json.dumps(paths), fields=PAPERS, model="bow")
+    (place / "config.yaml").write_text(content, encoding="utf-8")
+    return place
+
+
 def _first(rows: Iterator[dict[str, Any]], number: int) -> Iterator[dict[str, Any]]:
     for _ in range(number):
         yield next(rows)
 
 
 def _run_stages(
-    place: Path, stages: Sequence[str], row: dict, results: Results, *, times: int = 1
+    place: Path,
+    stages: Sequence[str],
+    row: dict,
+    results: Results,
+    *,
+    times: int = 1,
+    workers: int = 1,
 ) -> None:
-    """Runs the stages anew; those that are not in the results so many times are added to them."""
+    """Runs the stages anew; those that are not in the results so many times are added to them.
+
+    The Beam jobs have so many workers; training and evaluation have one.
+    """
     for old in ("dataset", "run", "model", "predicted"):
         shutil.rmtree(place / old, ignore_errors=True)
     trainer = ["-m", "trainer.task"]
-    one_worker = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=1"]
+    beam = ["--", "--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
     config = ["--config", "config.yaml"]
     commands = {
-        "preprocess": ["-m", "beam_jobs.preprocess", *config, *one_worker],
+        "preprocess": ["-m", "beam_jobs.preprocess", *config, *beam],
         "train": [*trainer, "train", *config],
         "evaluate": [*trainer, "evaluate", *config],
         "predict": ["-m", "beam_jobs.predict", *config, "--model", "model", "--output", "predicted"]
-        + one_worker,
+        + beam,
     }
     for stage in stages:
         if stage == "predict":

@@ -6,6 +6,7 @@ import types
 
 import pytest
 
+from beam_jobs.contract.errors import UserError
 from scripts import benchmark_scale
 from scripts.measured_process import Measured
 
@@ -91,3 +92,21 @@ def test_a_label_tree_is_measured_where_labels_are_many_and_all_is_drawn(command
     with open("scale_labels.svg") as stream:
         drawing = stream.read()
     assert "evaluate, bow_tree" in drawing and "preprocess, bow_tree" not in drawing
+
+
+def test_each_worker_of_a_job_has_a_core_of_its_own(commands, monkeypatch):
+    cores = [{3, 5}]
+    monkeypatch.setattr(benchmark_scale.os, "sched_getaffinity", lambda _: cores[-1])
+    monkeypatch.setattr(
+        benchmark_scale.os, "sched_setaffinity", lambda _, to: cores.append(set(to))
+    )
+    rows = run("workers", "--documents-of-workers", "20")
+    assert cores[1:] == [{3}, {3, 5}, {3, 5}, {3, 5}]
+    assert [(row["workers"], row["stage"]) for row in rows] == [
+        (number, stage) for number in (1, 2) for stage in benchmark_scale.STAGES
+    ]
+    commands.clear()
+    assert run("workers", "--documents-of-workers", "20") == rows and not commands
+    cores.append({3})
+    with pytest.raises(UserError, match="workers: received 1 core, expected 2"):
+        run("workers", "--documents-of-workers", "40")
