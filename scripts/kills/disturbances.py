@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from beam_jobs.contract.command_line import EXIT_LOST_WORKER
 from kills import attempts
 from kills.outcomes import (
     LOCAL,
-    SECONDS,
     Ended,
     Seen,
     again,
@@ -90,7 +90,7 @@ def hang(wholes: attempts.Wholes) -> Iterator[Seen]:
             "train",
             ended.in_words(home),
             "",
-            ended.status in (1, 2) and ended.seconds < SECONDS and "error: " in ended.printed,
+            ended.status == EXIT_LOST_WORKER and "error: " in ended.printed,
         )
 
 

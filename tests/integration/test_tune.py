@@ -78,6 +78,18 @@ def test_a_trial_that_cannot_be_trained_is_one_failed_trial(root, capsys):
     assert re.search(r"5 trials: \d finished, \d failed", printed)
 
 
+def test_what_ends_the_choice_of_the_config_can_be_mended_and_it_is_tried_again(root):
+    fails = (sys.executable, "-c", "print('error: no disk'); raise SystemExit(2)")
+    settings = (RATE, "tune.trials=2", "tune.time=null")
+    with pytest.raises(UserError, match="no disk"):
+        tune(load_config("small.yaml", overrides=settings), command=fails)
+    search(*settings)
+    study = optuna.load_study(study_name="small", storage="sqlite:///out/small/tune/study.db")
+    finished = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert [trial.user_attrs["directory"] for trial in finished] == ["0000", "0001"]
+    assert finished[0].params == {"optimizer.learning_rate": 0.01}  # the config's own choice
+
+
 def test_a_search_whose_first_trials_all_fail_ends(root):
     with pytest.raises(UserError, match="the first 3 trials have failed.*the loss became nan"):
         search("tune.space={optimizer.learning_rate: [2.0, 3.0]}", "optimizer.learning_rate=2.0")

@@ -150,10 +150,10 @@ class _Search:
                     self._study.stop(trial, ending)
         elif process.returncode or not history:
             reason = run.reason_of_failure(process.returncode)
+            if trial.user_attrs.get(START) and process.returncode == _USER_ERROR:
+                raise UserError(reason)  # it is begun again once that is mended
             self._study.fail(trial, reason)
             ending = f"failed: {reason}"
-            if trial.user_attrs.get(START) and process.returncode == _USER_ERROR:
-                raise UserError(reason)
         else:
             drawn = values or self._start_values(config, history)
             values = drawn
