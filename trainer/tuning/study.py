@@ -289,7 +289,9 @@ def explain_storage(config: Config) -> Iterator[None]:
         ImportError,
     ) as error:
         cause = error.__cause__ or error
-        missing = next((e for e in (error, cause) if isinstance(e, ImportError)), None)
+        missing = next((e for e in (error, cause) if isinstance(e, ModuleNotFoundError)), None)
+        if isinstance(error, ImportError) and missing is None:
+            raise  # a library of something else, such as one for which memory has run out
         hint = f"; the driver {missing.name} is a package of its own" if missing else ""
         raise UserError(
             f"tune.storage: cannot use {_without_password(_url(config))}: {first_line(cause)}; "
