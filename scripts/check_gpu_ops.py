@@ -39,6 +39,8 @@ from trainer.training.train_step import make_train_steps
 
 TOKENS, LABELS, BATCH_SIZE = 50, 8, 4
 
+TREE = {"name": "bow_tree", "head_labels": 2, "cluster_labels": 2, "beam": 2}
+
 # What is checked: by name, the sections `model`, `loss` and `optimizer`, and whether negatives are
 # sampled.
 CASES = {
@@ -54,7 +56,11 @@ CASES = {
         "optimizer": {"average_epochs": 1, "clip_norm": 1.0},
     },
     "bow_lwan": {"model": {"name": "bow_lwan", "bigram_buckets": 64}},
-    "bow_tree": {"model": {"name": "bow_tree", "head_labels": 2, "cluster_labels": 2, "beam": 2}},
+    "bow_tree": {"model": TREE},
+    "bow_tree, divided, average, clipping": {
+        "model": TREE | {"output_devices": 2},
+        "optimizer": {"average_epochs": 1, "clip_norm": 1.0},
+    },
     "mlp": {"model": {"name": "mlp"}},
     "cnn": {"model": {"name": "cnn"}},
     "cnn_lwan": {"model": {"name": "cnn_lwan"}},
@@ -246,6 +252,10 @@ def main() -> int:
     names = arguments.cases or list(CASES)
     if unknown := sorted(set(names) - set(CASES)):
         parser.error(f"received {', '.join(unknown)}; expected some of: {'; '.join(CASES)}")
+    # A divided layer needs two devices; what GPUs there are does not count.
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    (cpu, *_) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     passed = check_export(arguments.export) if arguments.export else check_cases(names)
     return 0 if passed else 1
 

@@ -136,7 +136,9 @@ def assemble(config: Config, *, for_training: bool = False, fresh: bool = False)
         )
     known = _known_labels(config, dataset, for_training=for_training, fresh=fresh)
     dataset = dataclasses.replace(dataset, known_labels=known)
-    strategy = make_strategy(config.train)
+    strategy = make_strategy(
+        config.train, num_output_devices=getattr(config.model, "output_devices", 1)
+    )
     check_agreement(strategy, _fingerprint(config.to_yaml()), what="their configs")
     check_agreement(
         strategy, _fingerprint(dataset.manifest.model_dump_json()), what="their datasets"

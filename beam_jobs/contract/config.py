@@ -121,7 +121,7 @@ class Config(Section):
         return getattr(self.model, "backbone", None) or self.text.encoder_directory
 
     @pydantic.model_validator(mode="after")
-    def _tree_has_negatives_of_its_own(self):
+    def _tree_has_negatives_and_devices_of_its_own(self):
         if isinstance(self.model, BowTreeConfig):
             if self.loss.negatives != "all":
                 raise ValueError(
@@ -134,6 +134,15 @@ class Config(Section):
                     "expected another loss with `model.name: bow_tree`, not "
                     "'distribution_balanced': its weights depend on all labels of a document, and "
                     "the tree takes them cluster by cluster"
+                )
+            if self.model.output_devices > 1 and self.train.strategy in (
+                "mirrored",
+                "multi_worker",
+            ):
+                raise ValueError(
+                    "expected `train.strategy: auto` or one_device with model.output_devices "
+                    f"{self.model.output_devices}, not {self.train.strategy!r}: the output layer "
+                    "of one replica is divided over devices"
                 )
         return self
 

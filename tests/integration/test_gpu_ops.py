@@ -6,7 +6,13 @@ import tensorflow as tf
 from scripts import check_gpu_ops
 from scripts.check_gpu_ops import CASES, check_cases, without_gpu_kernel
 
-ARCHITECTURES = ["bow, pairs, squared hinge, linear decay", "bow_lwan", "mlp", "lstm"]
+ARCHITECTURES = [
+    "bow, pairs, squared hinge, linear decay",
+    "bow_lwan",
+    "bow_tree, divided, average, clipping",
+    "mlp",
+    "lstm",
+]
 
 
 @pytest.mark.parametrize("name", [*ARCHITECTURES, "cnn, float16", "transformer, bfloat16"])

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,18 @@ _LEAST_THREADS = 4
 _TASK = re.compile(r"/job:worker/(?:replica:\d+/)?task:(\d+)")
 
 
-def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
+def make_strategy(train: TrainConfig, *, num_output_devices: int = 1) -> tf.distribute.Strategy:
     """The distribution strategy of a run. Call it before TensorFlow has used any device.
 
     With several workers it returns when all of them have started.
 
+    Args:
+      train: the section of the config.
+      num_output_devices: those of `output_devices`, which one replica uses.
+
     Raises:
-      UserError: the description of the cluster is wrong, there are fewer GPUs than replicas, or the
-        replicas cannot divide a batch.
+      UserError: the description of the cluster is wrong, there are fewer GPUs than replicas or than
+        output devices, the replicas cannot divide a batch, or several would have output devices.
       LostWorkerError: a worker does not start in time.
     """
     cluster = find_cluster(os.environ)
@@ -52,20 +56,20 @@ def make_strategy(train: TrainConfig) -> tf.distribute.Strategy:
             "itself"
         )
     gpus = tf.config.list_physical_devices("GPU")
-    if has_several_workers:
+    if num_output_devices > 1:
+        if has_several_workers:
+            raise UserError(
+                f"model.output_devices: received {num_output_devices} in a cluster of "
+                f"{len(cluster.addresses)} workers ({cluster.origin}); expected 1 there: the "
+                "output layer of one replica is divided over the devices of its process"
+            )
+        first, *_ = _devices(num_output_devices, gpus, key="model.output_devices")
+        strategy = tf.distribute.OneDeviceStrategy(first)
+    elif has_several_workers:
         strategy = _join(cluster, timeout_seconds=train.worker_timeout_seconds)
     elif train.strategy == "mirrored" or (train.strategy != "one_device" and len(gpus) > 1):
-        devices = (
-            [f"/gpu:{i}" for i in range(len(gpus))][: train.replicas]
-            if gpus
-            else _logical_cpus(train.replicas or 1)
-        )
-        if train.replicas and len(devices) < train.replicas:
-            raise UserError(
-                f"train.replicas: received {train.replicas}, expected at most {len(devices)}, the "
-                "number of GPUs"
-            )
-        strategy = tf.distribute.MirroredStrategy(devices)
+        count = train.replicas or max(1, len(gpus))
+        strategy = tf.distribute.MirroredStrategy(_devices(count, gpus, key="train.replicas"))
     else:
         strategy = tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
     if train.batch_size % strategy.num_replicas_in_sync:
@@ -101,12 +105,43 @@ def _compute_while_waiting() -> None:
         threading.set_inter_op_parallelism_threads(_LEAST_THREADS)
 
 
-def _logical_cpus(count: int) -> list[str]:
+def _devices(count: int, gpus: Sequence[Any], *, key: str) -> list[str]:
+    """So many GPUs; where there is none, logical CPUs, which are made.
+
+    Raises:
+      UserError: there are fewer GPUs than the config's key says, or TensorFlow has begun with fewer
+        CPUs.
+    """
+    if gpus:
+        if len(gpus) < count:
+            raise UserError(
+                f"{key}: received {count}, expected at most {len(gpus)}, the number of GPUs"
+            )
+        return [f"/gpu:{i}" for i in range(count)]
     (cpu, *_) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * count
-    )
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError:  # once a device has been used
+        begun = len(tf.config.list_logical_devices("CPU"))
+        if begun < count:
+            raise UserError(
+                f"{key}: received {count}, and TensorFlow uses {begun} logical CPUs in this "
+                f"process already; expected at most {begun}, or another process"
+            ) from None
     return [f"/cpu:{i}" for i in range(count)]
+
+
+def output_devices(count: int) -> list[str | None]:
+    """The names of the devices that an output layer is divided over, made by `make_strategy`.
+
+    None alone: it is not divided, and the strategy says where it is.
+    """
+    if count == 1:
+        return [None]
+    kind = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    return [f"/{kind}:{i}" for i in range(count)]
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:

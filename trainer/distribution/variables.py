@@ -1,7 +1,11 @@
-"""Reading rows of a replica's own copy of a variable."""
+"""Reading rows of a replica's own copy of a variable, and computing where a variable is."""
 
+import contextlib
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 
@@ -20,3 +24,32 @@ def gather_rows(variable: Any, rows: tf.Tensor) -> tf.Tensor:
         value = variable
     own = getattr(value, "_get_on_device_or_primary", None)
     return tf.gather(value if own is None else own(), rows)
+
+
+def on_device_of(variable: Any) -> contextlib.AbstractContextManager:
+    """While it is entered, operations are on the device of a variable, Keras's or TensorFlow's.
+
+    One with a copy for each replica has many: its strategy decides.
+    """
+    value = getattr(variable, "value", variable)
+    if callable(value):
+        value = variable
+    if isinstance(value, tf.distribute.DistributedValues):
+        return contextlib.nullcontext()
+    return tf.device(value.device)
+
+
+def computed_where(variable: Any, function: Callable[..., Any], *values: Any) -> Any:
+    """function(*values), computed on the device of a variable, see `on_device_of`."""
+    with on_device_of(variable):
+        return function(*values)
+
+
+def bytes_by_device(variables: Iterable[keras.Variable]) -> dict[str, int]:
+    """The bytes of variables without replicas on each device, such as GPU:0."""
+    sizes: dict[str, int] = {}
+    for variable in variables:
+        device = variable.value.device.rpartition("device:")[2]
+        size = math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
+        sizes[device] = sizes.get(device, 0) + size
+    return sizes

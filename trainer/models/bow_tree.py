@@ -6,8 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.ragged import row_ids
 from beam_jobs.contract.sections.network_models import BowTreeConfig
+from trainer.distribution.divided_rows import Division, computed_on
+from trainer.distribution.strategy import output_devices
 from trainer.distribution.variables import gather_rows
 from trainer.models.bow import BagEncoder
 from trainer.models.inputs import ModelInputs
@@ -70,6 +73,11 @@ class BagWithLabelTree(keras.Model):
         by_frequency = np.argsort(-inputs.output_bias, kind="stable")
         head, self._tail = np.sort(by_frequency[:num_head]), np.sort(by_frequency[num_head:])
         self._num_clusters, self._num_slots = tree_shape(len(self._tail), config.cluster_labels)
+        if config.output_devices > self._num_clusters:
+            raise UserError(
+                f"model.output_devices: received {config.output_devices}, expected at most "
+                f"{self._num_clusters}, the clusters that {len(self._tail):,} labels are in"
+            )
         self._beam = min(config.beam, self._num_clusters)
         # Of each label among the train documents, float64 [labels].
         self._frequency = 1 / (1 + np.exp(-inputs.output_bias.astype(np.float64)))
@@ -82,7 +90,8 @@ class BagWithLabelTree(keras.Model):
         cluster_bias, label_bias = self._biases(slots)
         self._head = LogitsLayer(dim, inputs.output_bias[head], seed=inputs.seed + 3)
         self._clusters = LogitsLayer(dim, cluster_bias, seed=inputs.seed + 1)
-        self._leaves = _LeafLogits(dim, label_bias, seed=inputs.seed + 2)
+        division = Division(self._num_clusters, output_devices(config.output_devices))
+        self._leaves = _LeafLogits(dim, label_bias, seed=inputs.seed + 2, division=division)
         self.built = True
 
     # --- the tree ----------------------------------------------------------------------
@@ -186,7 +195,7 @@ class BagWithLabelTree(keras.Model):
         self, vectors: tf.Tensor, documents: tf.Tensor, clusters: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Label ids and logits [n, slots] of pairs of a document and a cluster, integers [n]."""
-        logits = self._leaves(tf.gather(vectors, documents), clusters)
+        logits = self._leaves(vectors, documents, clusters)
         return tf.gather(self._labels.value, clusters), logits
 
     def training_shortlist(
@@ -235,43 +244,56 @@ class _LeafLogits(keras.layers.Layer):
     """The logits of the labels of some clusters, in float32; see `LogitsLayer`.
 
     Its kernel is [clusters, slots, inputs]: the rows of a cluster's labels are side by side, and
-    are read and updated at once.
+    are read and updated at once. Each device has the weights of a block of clusters.
 
     Args:
       num_inputs: size of a document's vector.
       bias: float32 [clusters, slots], the first bias.
       seed: of the kernel.
+      division: of the clusters.
     """
 
-    def __init__(self, num_inputs: int, bias: np.ndarray, *, seed: int):
+    def __init__(self, num_inputs: int, bias: np.ndarray, *, seed: int, division: Division):
         super().__init__(name="logits", dtype="float32")
+        self._division, self._num_slots = division, bias.shape[1]
         # Glorot and Bengio 2010, equation 16, of a dense layer of all labels.
         limit = np.sqrt(6 / (num_inputs + bias.size))
-        self._kernel = self.add_weight(
-            name="kernel",
-            shape=(*bias.shape, num_inputs),
-            initializer=keras.initializers.RandomUniform(-limit, limit, seed=seed),
+        self._kernel = division.add_weight(
+            self,
+            "kernel",
+            (*bias.shape, num_inputs),
+            keras.initializers.RandomUniform(-limit, limit, seed=seed),
         )
         # A vector, because exports store matrices in half precision.
-        self._bias = self.add_weight(
-            name="bias",
-            shape=(bias.size,),
-            initializer=lambda shape, dtype: tf.constant(bias.reshape(-1), dtype),
+        self._bias = division.add_weight(
+            self, "bias", (bias.size,), lambda shape, dtype: tf.constant(bias.reshape(-1), dtype)
         )
-        self._num_slots = bias.shape[1]
         self.built = True
 
     def set_bias(self, bias: np.ndarray) -> None:
         """Sets the bias, float32 [clusters, slots]."""
-        self._bias.assign(bias.reshape(-1))
+        self._division.assign(self._bias, bias.reshape(-1))
 
-    def call(self, vectors: tf.Tensor, clusters: tf.Tensor) -> tf.Tensor:
-        """Logits float32 [n, slots] of vectors [n, inputs] for one cluster each, integers [n]."""
-        kernel = gather_rows(self._kernel, clusters)
-        logits = tf.matmul(kernel, tf.cast(vectors, tf.float32)[:, :, tf.newaxis])[:, :, 0]
-        first_slots = tf.cast(clusters, tf.int64)[:, tf.newaxis] * self._num_slots
-        slots = first_slots + tf.range(self._num_slots, dtype=tf.int64)
-        return logits + gather_rows(self._bias, slots)
+    def call(self, vectors: tf.Tensor, documents: tf.Tensor, clusters: tf.Tensor) -> tf.Tensor:
+        """Logits float32 [n, slots] of pairs of a document and a cluster, integers [n].
+
+        The vectors are [documents, inputs]: they, and not those of the pairs, go to the devices.
+        """
+
+        def of_block(number: int, clusters: tf.Tensor, documents: tf.Tensor) -> tf.Tensor:
+            variables = kernel, bias = self._kernel[number], self._bias[number]
+
+            def logits(vectors: tf.Tensor) -> tf.Tensor:
+                of_pairs = tf.gather(vectors, documents)[:, :, tf.newaxis]
+                products = tf.matmul(gather_rows(kernel, clusters), of_pairs)[:, :, 0]
+                first_slots = tf.cast(clusters, tf.int64)[:, tf.newaxis] * self._num_slots
+                slots = first_slots + tf.range(self._num_slots, dtype=tf.int64)
+                return products + gather_rows(bias, slots)
+
+            return computed_on(self._division.devices[number], logits, vectors, variables=variables)
+
+        vectors = tf.cast(vectors, tf.float32)
+        return self._division.of_blocks(of_block, clusters, documents)
 
 
 def _cells_of_rows(columns: tf.Tensor) -> tf.Tensor:

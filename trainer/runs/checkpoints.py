@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from beam_jobs.contract.errors import UserError, first_line
 from beam_jobs.contract.sections.train import Objective
+from trainer.distribution.divided_rows import wholes
 from trainer.distribution.strategy import is_chief, worker_index
 from trainer.runs.layout import BEST_CHECKPOINT, CHECKPOINTS
 
@@ -124,10 +125,10 @@ class Checkpoints:
         # seed generators.
         tracked: dict[str, Any] = {
             "state": self._state,
-            "model": [variable.value for variable in model.variables],
+            "model": wholes(model.variables),
         }
         if optimizer is not None:
-            tracked["optimizer"] = [variable.value for variable in optimizer.variables]
+            tracked["optimizer"] = wholes(optimizer.variables)
         self._checkpoint = tf.train.Checkpoint(**tracked)
         self._run_dir, self._strategy, self._after_save = run_dir, strategy, after_save
         self._scratch = (

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.contract.config import Config
+from beam_jobs.contract.sections.network_models import BowTreeConfig
 from trainer.data.dataset import Dataset
 from trainer.distribution.strategy import is_chief
 from trainer.evaluation.tuned import Tuned, has_tuned, load_tuned, load_tuned_of
@@ -40,7 +41,7 @@ def export(config: Config, *, summary: bool = True) -> str | None:
       UserError: there is no trained model, its thresholds are not tuned, or the directory cannot be
         written.
     """
-    experiment = assemble(config)
+    experiment = assemble(_undivided(config))
     if not is_chief(experiment.strategy):  # every worker has the same model
         return None
     # This config has the directories that the platform sets.
@@ -83,6 +84,16 @@ def export(config: Config, *, summary: bool = True) -> str | None:
     if summary:
         print_summary(path, dataset, origin, thresholds, thresholds_origin)
     return path
+
+
+def _undivided(config: Config) -> Config:
+    """The config of the same model on one device: a graph that names others could not be loaded
+    where they are not.
+    """
+    if not isinstance(config.model, BowTreeConfig):
+        return config
+    model = config.model.model_copy(update={"output_devices": 1})
+    return config.model_copy(update={"model": model})
 
 
 def tuned_for_export(experiment: Experiment, step: int) -> tuple[Tuned, str]:

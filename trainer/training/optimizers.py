@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contract.sections.optimizer import OptimizerConfig
-from trainer.distribution.variables import gather_rows
+from trainer.distribution.variables import computed_where, gather_rows, on_device_of
 from trainer.training.group_rates import GroupRates, rate_factors
 from trainer.training.schedules import build_schedule
 from trainer.training.sparse_gradients import with_distinct_rows
@@ -65,7 +65,7 @@ def build_optimizer(
     if config.schedule == "plateau":
         mixins.append(_ReducibleRate)
 
-    class ConfiguredOptimizer(*mixins, _OPTIMIZERS[config.name]):
+    class ConfiguredOptimizer(*mixins, _WhereVariablesAre, _OPTIMIZERS[config.name]):
         """The optimizer that the config names, with what its other keys add."""
 
     optimizer = ConfiguredOptimizer(**options)
@@ -98,7 +98,7 @@ class _DistinctRows:
         pairs = list(grads_and_vars)
         if not self.takes_sums:
             pairs = super()._all_reduce_sum_gradients(pairs)
-        return [(with_distinct_rows(gradient), variable) for gradient, variable in pairs]
+        return [(computed_where(v, with_distinct_rows, gradient), v) for gradient, v in pairs]
 
     def _subtract_rows(self, variable: tf.Variable, values: tf.Tensor, rows: tf.Tensor) -> None:
         """Subtracts values [n, ...] from the distinct rows [n] of a variable.
@@ -107,6 +107,27 @@ class _DistinctRows:
         one by one (TensorFlow 2.21).
         """
         self.assign(variable, tf.IndexedSlices(gather_rows(variable, rows) - values, rows))
+
+
+class _WhereVariablesAre:
+    """Updates each variable on its device: the parts of a divided weight are not on the first one.
+
+    A OneDeviceStrategy computes all updates on its own, and so copies what is elsewhere.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        with on_device_of(variable):
+            super().update_step(gradient, variable, learning_rate)
+
+    def _apply_weight_decay(self, variables):
+        if any(isinstance(v.value, tf.distribute.DistributedValues) for v in variables):
+            super()._apply_weight_decay(variables)
+        elif self.weight_decay is not None:
+            for variable in (v.value for v in variables if self._use_weight_decay(v)):
+                with on_device_of(variable):
+                    rate = tf.cast(self.learning_rate, variable.dtype)
+                    decay = tf.cast(self.weight_decay, variable.dtype)
+                    variable.assign_sub(variable * decay * rate)
 
 
 class _LossScaling:
@@ -139,23 +160,18 @@ class _LossScaling:
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
-        return [
-            (_scaled(gradient, 1 / self._loss_scale.value), variable)
-            for gradient, variable in pairs
-        ]
+        scale = 1 / self._loss_scale.value
+        return [(computed_where(v, _scaled, gradient, scale), v) for gradient, v in pairs]
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
         # The sums are the same on all replicas, so it is enough to look at the first one's.
-        gradients = [
-            distribution.experimental_local_results(gradient)[0]
-            for gradient, _ in grads_and_vars
-            if gradient is not None
-        ]
-        values = [
-            gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
-            for gradient in gradients
-        ]
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in values])
+        finite = tf.reduce_all(
+            [
+                computed_where(v, _is_finite, distribution.experimental_local_results(gradient)[0])
+                for gradient, v in grads_and_vars
+                if gradient is not None
+            ]
+        )
         scale = tf.convert_to_tensor(self._loss_scale.value)
         updates = tf.convert_to_tensor(self._finite_updates.value)
         update_all = super()._distributed_tf_update_step
@@ -209,7 +225,12 @@ class _ClippingGlobalNorm:
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
         norm = tf.linalg.global_norm([gradient for gradient, _ in pairs])
         scale = self._clip_norm / tf.maximum(norm, self._clip_norm)
-        return [(_scaled(gradient, scale), variable) for gradient, variable in pairs]
+        return [(computed_where(v, _scaled, gradient, scale), v) for gradient, v in pairs]
+
+
+def _is_finite(gradient) -> tf.Tensor:
+    values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+    return tf.reduce_all(tf.math.is_finite(values))
 
 
 def _scaled(gradient, scale: tf.Tensor):
@@ -312,7 +333,10 @@ class RowWiseAdagrad(_DistinctRows, keras.optimizers.Adagrad):
             with self._distribution_strategy.extended.colocate_vars_with(variable.value):
                 self._accumulators.append(
                     self.add_variable(
-                        shape, initializer=initializer, dtype=variable.dtype, name="accumulator"
+                        shape,
+                        initializer=initializer,
+                        dtype=variable.dtype,
+                        name=f"{variable.name}_accumulator",
                     )
                 )
 

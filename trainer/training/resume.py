@@ -39,6 +39,7 @@ _RUN_SECTIONS = {"model", "loss", "optimizer", "train"}
 # Their keys that may differ between a run and its resumption: they decide how long it trains, where
 # it runs and what it keeps, and change no step.
 _MAY_CHANGE = {
+    "model.output_devices",
     "train.run_dir",
     "train.strategy",
     "train.replicas",

@@ -1,7 +1,7 @@
 """The distributed step loop: `strategy.run` inside tf.function, several steps a call."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ import tensorflow as tf
 from beam_jobs.contract.errors import UserError
 from trainer.data.input_pipeline import Batch
 from trainer.data.labels import multi_hot
+from trainer.distribution.variables import computed_where
 from trainer.experiment import Experiment
 from trainer.losses.losses import Loss
 from trainer.losses.sampled_negatives import LabelSampler
@@ -78,8 +79,9 @@ def make_train_steps(
             if accumulate_steps == 1:
                 loss_sum, gradients = gradients_of(batch)
             else:
-                gradients = [None] * len(model.trainable_variables)
-                loss_sum, gradients = _accumulate(gradients, gradients_of, batch, pass_size)
+                loss_sum, gradients = _accumulate(
+                    model.trainable_variables, gradients_of, batch, pass_size
+                )
         result = tf.stack([loss_sum, tf.reduce_sum(batch["mask"])])
         if exchange:
             shapes = [variable.shape for variable in model.trainable_variables]
@@ -138,13 +140,13 @@ def _loss_of_batches(
 
 
 def _accumulate(
-    gradients: list[Any],
+    variables: Sequence[keras.Variable],
     gradients_of: Callable[[Batch], tuple[tf.Tensor, list[Any]]],
     batch: Batch,
     pass_size: int,
 ) -> tuple[tf.Tensor, list[Any]]:
     """The sums of loss and gradients over the passes of a batch, each of `pass_size` documents."""
-    loss_sum = tf.constant(0.0)
+    loss_sum, gradients = tf.constant(0.0), [None] * len(variables)
     for start in range(0, batch["mask"].shape[0], pass_size):
         sums = [loss_sum, *(gradient for gradient in gradients if gradient is not None)]
         # In sequence, or the activations of all passes would be in memory at once.
@@ -155,8 +157,8 @@ def _accumulate(
             part_loss, part_gradients = gradients_of(part)
         loss_sum += part_loss
         gradients = [
-            add_gradients(total, added)
-            for total, added in zip(gradients, part_gradients, strict=True)
+            computed_where(variable, add_gradients, total, added)
+            for total, added, variable in zip(gradients, part_gradients, variables, strict=True)
         ]
     return loss_sum, gradients
 

@@ -22,6 +22,7 @@ from beam_jobs.contract.sections.train import OBJECTIVE_TITLES, Objective
 from trainer.data.input_pipeline import BatchIterator, train_batches
 from trainer.data.shards import describe_corruption, explain_corrupt_shards, plan_split
 from trainer.distribution.strategy import check_agreement, describe, is_chief, num_workers
+from trainer.distribution.variables import bytes_by_device, on_device_of
 from trainer.evaluation.evaluator import Evaluator
 from trainer.experiment import Experiment
 from trainer.losses.description import describe_loss
@@ -367,9 +368,11 @@ class TrainingRun:
         saved.
         """
         for variable in (*self._model.trainable_variables, *self._optimizer.variables):
-            if tf.as_dtype(variable.dtype).is_floating and not tf.reduce_all(
-                tf.math.is_finite(tf.convert_to_tensor(variable.value))
-            ):
+            with on_device_of(variable):
+                is_right = not tf.as_dtype(variable.dtype).is_floating or tf.reduce_all(
+                    tf.math.is_finite(tf.convert_to_tensor(variable.value))
+                )
+            if not is_right:
                 step = self.state.step
                 raise _diverged(
                     f"{variable.path} holds values that are not finite after step {step:,}",
@@ -403,6 +406,10 @@ class TrainingRun:
         )
         if num_workers(self._strategy) > 1:
             text += f"; documents go to workers {self._plan.order}"
+        if getattr(self._config.model, "output_devices", 1) > 1:
+            sizes = bytes_by_device((*self._model.variables, *self._optimizer.variables))
+            parts = (f"{size / 1e6:,.1f} MB on {device}" for device, size in sizes.items())
+            text += f"; weights and the optimizer's state: {', '.join(parts)}"
         return text
 
     def _describe_exchange(self) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
+from trainer.distribution.variables import on_device_of
+
 # How often an epoch the weights are added to their average. Each time costs a pass over all of
 # them; after every step, as with Keras's `use_ema`, `bow` takes 2.8 times as long on the bills.
 _SAMPLES_PER_EPOCH = 16
@@ -53,7 +55,8 @@ class AveragedWeights:
         rate = tf.maximum((1 + _ETA) / (number + _ETA), 1 / self._samples)
 
         def move(average, weights, rate):
-            average.assign_add(tf.cast(rate, weights.dtype) * (weights - average))
+            with on_device_of(average):
+                average.assign_add(tf.cast(rate, weights.dtype) * (weights - average))
 
         def add_sample():
             for average, variable in zip(self.averages, self._trainable_variables, strict=True):

@@ -96,6 +96,14 @@ class BowTreeConfig(_BowModel):
         ge=1,
         description="clusters of each document whose labels are scored: those that score highest",
     )
+    output_devices: int = Field(
+        1,
+        ge=1,
+        description=(
+            "devices of one process that the weights of the clusters' labels are divided over: "
+            "GPUs from 0 on, or logical CPUs; for one replica"
+        ),
+    )
 
 
 class MlpConfig(_BagModel):

@@ -245,6 +245,7 @@ OTHER_KINDS = [
             "head_labels": 100,
             "cluster_labels": 8,
             "beam": 4,
+            "output_devices": 2,
         }
         | _EMBEDDINGS,
     ),
@@ -953,6 +954,14 @@ def test_any_yaml_gives_a_config_or_a_user_error(tmp_path_factory, text):
         (
             {"model": {"name": "bow_tree"}, "loss": {"name": "distribution_balanced"}},
             "expected another loss with `model.name: bow_tree`, not 'distribution_balanced'",
+        ),
+        (
+            {
+                "model": {"name": "bow_tree", "output_devices": 2},
+                "train": {"strategy": "mirrored", "replicas": 2},
+            },
+            "expected `train.strategy: auto` or one_device with model.output_devices 2, not "
+            "'mirrored': the output layer of one replica",
         ),
         (
             {"model": {"name": "custom", "build": "own.build"}},

@@ -21,6 +21,7 @@ from trainer.distribution.strategy import (
     is_chief,
     make_strategy,
     num_workers,
+    output_devices,
     sum_over_workers,
 )
 
@@ -109,6 +110,18 @@ def test_cluster_of_one_worker_is_no_cluster(monkeypatch):
         ),
         ({"TF_CONFIG": "{"}, 0, {}, "TF_CONFIG: received '{', which is not JSON"),
         (
+            {"TF_CONFIG": TWO_WORKERS},
+            0,
+            {"num_output_devices": 2},
+            "model.output_devices: received 2 in a cluster of 2 workers (TF_CONFIG); expected 1",
+        ),
+        (
+            {},
+            2,
+            {"num_output_devices": 3},
+            "model.output_devices: received 3, expected at most 2, the number of GPUs",
+        ),
+        (
             {},
             2,
             {"strategy": "mirrored", "replicas": 4},
@@ -120,9 +133,27 @@ def test_strategy_that_cannot_be_had_is_told(monkeypatch, environment, gpus, val
     have_gpus(monkeypatch, gpus)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    devices = {name: values[name] for name in values if name == "num_output_devices"}
     with pytest.raises(UserError) as raised:
-        make_strategy(settings(**values))
+        make_strategy(settings(**{k: v for k, v in values.items() if k not in devices}), **devices)
     assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "count", "devices"),
+    [(3, 1, [None]), (3, 2, ["/gpu:0", "/gpu:1"]), (0, 2, ["/cpu:0", "/cpu:1"])],
+)
+def test_an_output_layer_is_divided_over_the_first_gpus_or_else_cpus(
+    monkeypatch, gpus, count, devices
+):
+    have_gpus(monkeypatch, gpus)
+    assert output_devices(count) == devices
+
+
+def test_more_cpus_than_tensorflow_has_begun_with_are_refused():
+    tf.config.list_logical_devices()
+    with pytest.raises(UserError, match="received 3, and TensorFlow uses 2 logical CPUs in this"):
+        make_strategy(settings(), num_output_devices=3)
 
 
 def test_one_worker_agrees_with_itself():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from beam_jobs.contract.errors import UserError
 from beam_jobs.contract.sections.network_models import BowConfig, BowTreeConfig
 from tests.small_models import VOCABULARY
 from trainer.models import build_model
@@ -30,10 +31,11 @@ def _build(config, num_texts=1):
     )
 
 
-def _tree(beam, num_texts=1, head_labels=0):
+def _tree(beam, num_texts=1, head_labels=0, output_devices=1):
     """A model whose labels are not in the order of their ids, with weights that are not near 0."""
     sizes = {"cluster_labels": 3, "beam": beam, "head_labels": head_labels}
-    model = _build(BowTreeConfig(name="bow_tree", **sizes, **BAG), num_texts=num_texts)
+    config = BowTreeConfig(name="bow_tree", output_devices=output_devices, **sizes, **BAG)
+    model = _build(config, num_texts=num_texts)
     generator = np.random.default_rng(0)
     model.set_tree(model.tree_of(generator.normal(size=(NUM_LABELS, 3)).astype(np.float32)))
     for variable in model.trainable_variables:
@@ -166,3 +168,53 @@ def test_of_several_texts_the_vectors_are_side_by_side():
     np.testing.assert_allclose(vectors[:, :6], other[:, :6])
     assert not np.allclose(vectors[:, 6:], other[:, 6:])
     assert tree((TOKENS, TOKENS)).shape == (4, NUM_LABELS)
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, TOKENS[:1], TOKENS[:0]])
+def test_divided_over_two_devices_it_gives_and_learns_the_same(tokens):
+    whole, divided = _tree(1, head_labels=2), _tree(1, head_labels=2, output_devices=2)
+    kernel, bias = whole.trainable_variables[-2:]
+    assert [v.value.device[-5:] for v in divided.trainable_variables[-4:]] == ["CPU:0", "CPU:1"] * 2
+    # Of equal parts: two clusters of three slots each.
+    for variable, value in zip(
+        divided.trainable_variables,
+        (*(v.numpy() for v in whole.trainable_variables[:-2]), *_halves(kernel), *_halves(bias)),
+        strict=True,
+    ):
+        variable.assign(value)
+    np.testing.assert_allclose(divided(tokens), whole(tokens), rtol=1e-5)
+
+    found, gradients = zip(*(_learned(tree, tokens) for tree in (whole, divided)), strict=True)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5)
+    *shared, kernel, bias = gradients[0]
+    for one, other in zip((*shared, *_halves(kernel), *_halves(bias)), gradients[1], strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
+
+
+def _halves(values):
+    return np.split(values.numpy(), 2)
+
+
+def _learned(tree, tokens):
+    """What a step learns from, and the gradients of a loss of it, dense."""
+    labels = LABELS[: tokens.nrows()]
+    with tf.GradientTape() as tape:
+        found = tree.training_shortlist(tokens, labels)
+        logits = [found.head_logits, found.cluster_logits, found.logits]
+        loss = tf.add_n([tf.reduce_sum(tf.square(part - 1)) for part in logits])
+    gradients = tape.gradient(loss, tree.trainable_variables)
+    return found, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+def test_the_first_weights_do_not_depend_on_the_devices():
+    config = {"name": "bow_tree", "cluster_labels": 3, "head_labels": 2, **BAG}
+    whole, divided = (_build(BowTreeConfig(output_devices=n, **config)) for n in (1, 2))
+    (kernel, bias), parts = whole.trainable_variables[-2:], divided.trainable_variables[-4:]
+    for part, values in zip(parts, (*_halves(kernel), *_halves(bias)), strict=True):
+        np.testing.assert_array_equal(part, values)
+
+
+def test_more_devices_than_clusters_are_refused():
+    with pytest.raises(UserError, match="output_devices: received 2, expected at most 1, the clus"):
+        _build(BowTreeConfig(name="bow_tree", output_devices=2, cluster_labels=64, **BAG))
