@@ -32,8 +32,9 @@ _SOLVERS = {"squared_hinge": 1, "logistic": 7}
 EXACT = 1e-4
 # For all other fits; see docs/experiments/auto.md.
 _TOLERANCE = 1e-2
-# Where documents are shorter, or C is larger, liblinear takes less time.
-_MIN_TERMS_OF_GROUPS, _MAX_C_OF_GROUPS = 80, 2.0
+# Where documents are shorter, C is larger, or C times the documents, on which the number of steps
+# depends, liblinear takes less time.
+_MIN_TERMS_OF_GROUPS, _MAX_C_OF_GROUPS, _MAX_LOSS_OF_GROUPS = 80, 2.0, 25_000.0
 # Labels of a group, which are fitted together: as many as make the most of a pass over the
 # features, without more memory for their weights than 64 MiB where terms are many.
 _MAX_GROUP, _MIN_GROUP, _GROUPS, _WEIGHTS_OF_GROUP = 32, 8, 4, 16 << 20
@@ -70,12 +71,13 @@ class Problem(NamedTuple):
 
         It depends on nothing but the problem, so that workers of any number come to the same bits.
         """
-        terms_of_document = self.features.nnz / max(self.features.shape[0], 1)
+        num_documents = self.features.shape[0]
         if (
             self.exact
             or self.loss != "squared_hinge"
             or self.C > _MAX_C_OF_GROUPS
-            or terms_of_document < _MIN_TERMS_OF_GROUPS
+            or self.C * num_documents > _MAX_LOSS_OF_GROUPS
+            or self.features.nnz < _MIN_TERMS_OF_GROUPS * max(num_documents, 1)
         ):
             return 1
         num_terms, num_labels = self.features.shape[1], self.labels.shape[1]
