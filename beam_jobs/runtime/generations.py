@@ -150,13 +150,15 @@ def remove_what_a_killed_run_left(place: str, named: Iterable[str]) -> None:
         remove_free_lock(place)
     named = set(named)
     generation = next(filter(None, map(generation_of, named)), None)
+    if generation is None:
+        return
+    directory = places.join(place, generation)
     with contextlib.suppress(UserError, OSError):
-        directory = places.join(place, generation) if generation else ""
         # A run that ends by itself removes its folder of work last.
-        if generation and _work_folders(directory):
+        if folders := _work_folders(directory):
             found = {f"{generation}/{name}" for name in places.list_files(directory)}
             places.delete(places.join(place, name) for name in found - named)
-            for name in _work_folders(directory):
+            for name in folders:
                 places.delete_directory(places.join(directory, name))
 
 
@@ -177,10 +179,11 @@ def _after(name: str, current: str | None) -> str:
 def _remove_others(place: str, kept: set[str | None]) -> None:
     """Removes generations, and marks that were not renamed yet, that nobody writes any more."""
     newest: dict[str, float] = {}
-    for path, file in places.list_files(place).items():
-        name = path.partition("/")[0]
-        newest[name] = max(newest.get(name, 0.0), file.updated)
-    if not places.is_remote(place) and os.path.isdir(place):  # also folders without files
+    if places.is_remote(place):
+        for path, file in places.list_files(place).items():
+            name = path.partition("/")[0]
+            newest[name] = max(newest.get(name, 0.0), file.updated)
+    elif os.path.isdir(place):  # the lock tells that nobody writes them, however new they are
         newest = dict.fromkeys(os.listdir(place), 0.0)
     for name, updated in newest.items():
         if name in kept or updated >= time.time() - ABANDONED_SECONDS:
