@@ -19,9 +19,7 @@ def gather_rows(variable: Any, rows: tf.Tensor) -> tf.Tensor:
       variable: a Keras variable, or TensorFlow's.
       rows: int32 or int64 [n].
     """
-    value = getattr(variable, "value", variable)
-    if callable(value):  # TensorFlow's own variable
-        value = variable
+    value = _value_of(variable)
     own = getattr(value, "_get_on_device_or_primary", None)
     return tf.gather(value if own is None else own(), rows)
 
@@ -31,9 +29,7 @@ def on_device_of(variable: Any) -> contextlib.AbstractContextManager:
 
     One with a copy for each replica has many: its strategy decides.
     """
-    value = getattr(variable, "value", variable)
-    if callable(value):
-        value = variable
+    value = _value_of(variable)
     if isinstance(value, tf.distribute.DistributedValues):
         return contextlib.nullcontext()
     return tf.device(value.device)
@@ -53,3 +49,9 @@ def bytes_by_device(variables: Iterable[keras.Variable]) -> dict[str, int]:
         size = math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
         sizes[device] = sizes.get(device, 0) + size
     return sizes
+
+
+def _value_of(variable: Any) -> Any:
+    """TensorFlow's variable of Keras's, or itself."""
+    value = getattr(variable, "value", variable)
+    return variable if callable(value) else value  # TensorFlow's own has a method of that name

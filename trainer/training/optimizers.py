@@ -160,8 +160,7 @@ class _LossScaling:
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
-        scale = 1 / self._loss_scale.value
-        return [(computed_where(v, _scaled, gradient, scale), v) for gradient, v in pairs]
+        return _all_scaled(pairs, 1 / self._loss_scale.value)
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
         # The sums are the same on all replicas, so it is enough to look at the first one's.
@@ -224,13 +223,17 @@ class _ClippingGlobalNorm:
     def _all_reduce_sum_gradients(self, grads_and_vars):
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
         norm = tf.linalg.global_norm([gradient for gradient, _ in pairs])
-        scale = self._clip_norm / tf.maximum(norm, self._clip_norm)
-        return [(computed_where(v, _scaled, gradient, scale), v) for gradient, v in pairs]
+        return _all_scaled(pairs, self._clip_norm / tf.maximum(norm, self._clip_norm))
 
 
 def _is_finite(gradient) -> tf.Tensor:
     values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
     return tf.reduce_all(tf.math.is_finite(values))
+
+
+def _all_scaled(pairs, scale: tf.Tensor) -> list[tuple]:
+    """Pairs of a gradient and its variable, the gradients times a scale where variables are."""
+    return [(computed_where(v, _scaled, gradient, scale), v) for gradient, v in pairs]
 
 
 def _scaled(gradient, scale: tf.Tensor):
