@@ -65,7 +65,7 @@ PAPERS = "text_fields: [title, abstract], labels_field: categories"
 PIECES = "text_fields: [text], labels_field: labels"
 
 
-def main(argv: list[str]) -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -117,6 +117,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--plots", type=Path, default=Path("."), metavar="DIR", help="where SVG files go"
     )
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    parser = _parser()
     arguments = parser.parse_args(argv)
     is_made = {"documents", "labels", "workers"}
     if arguments.config is None:
